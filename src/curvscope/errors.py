@@ -1,0 +1,45 @@
+"""Everything that curvscope raises on purpose.
+
+One base class, so that a caller can catch all of it; each kind is also the built-in exception that a caller who does not
+know curvscope would expect.
+"""
+
+
+class CurvscopeError(Exception):
+    """Base of every error that curvscope raises on purpose."""
+
+
+class InvalidArgument(CurvscopeError, ValueError):
+    """An argument has a value that cannot work; the message says which values can."""
+
+
+class InvalidType(CurvscopeError, TypeError):
+    """An argument is of a kind that cannot work; the message says which kinds can."""
+
+
+class NotFinite(CurvscopeError, ArithmeticError):
+    """NaN or infinity in parameters, loss or products; the message says where."""
+
+
+class NotDifferentiable(CurvscopeError, RuntimeError):
+    """PyTorch cannot differentiate this loss as often as the operator needs."""
+
+
+class TargetNotFound(CurvscopeError, ImportError):
+    """A ``module:function`` of the user's could not be imported or called."""
+
+
+class RunConflict(CurvscopeError, FileExistsError):
+    """A directory already holds something that this command must not overwrite."""
+
+
+class RunNotFound(CurvscopeError, FileNotFoundError):
+    """A directory does not hold the run (or the part of it) that was asked for."""
+
+
+class MissingExtra(CurvscopeError, ImportError):
+    """An optional library is needed; the message gives the install command."""
+
+
+class OutOfBudget(CurvscopeError, MemoryError):
+    """The request does not fit the memory there is; the message says what would."""

@@ -1,0 +1,79 @@
+"""The contract of everything that can be measured: one fixed matrix, known by its products on blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument, InvalidType
+
+
+class Operator(ABC):
+    """A fixed m x n matrix, known only through ``A @ X`` on blocks of columns.
+
+    Subclasses set ``shape``, ``dtype``, ``device`` and ``hermitian`` and implement :meth:`_apply` (and
+    :meth:`_apply_adjoint` unless Hermitian) for blocks of shape (n, b); everything else is here.
+
+    Attributes:
+        shape: (m, n).
+        dtype: of the columns, and of the products.
+        device: where the columns must lie.
+        hermitian: whether A equals its conjugate transpose.
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+    hermitian: bool
+
+    @abstractmethod
+    def _apply(self, block: Tensor) -> Tensor:
+        """A @ block for a (n, b) block that was checked already; the block must not be changed."""
+
+    def _apply_adjoint(self, block: Tensor) -> Tensor:
+        """A* @ block for a (m, b) block."""
+        if self.hermitian:
+            return self._apply(block)
+        raise InvalidArgument(f"{type(self).__name__} is not Hermitian and gives no products with its adjoint")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything that determines the matrix; see :func:`.fingerprint.fingerprint`."""
+        return self._fingerprint()
+
+    @abstractmethod
+    def _fingerprint(self) -> str: ...
+
+    def __matmul__(self, block: Tensor) -> Tensor:
+        """The product with one vector (n,) or a block of them (n, b); the result has the same form.
+
+        Raises:
+            InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device.
+        """
+        self._check(block, self.shape[1])
+        return self._apply(block) if block.ndim == 2 else self._apply(block[:, None])[:, 0]
+
+    def adjoint_matmul(self, block: Tensor) -> Tensor:
+        """A* @ block, for a vector (m,) or block (m, b)."""
+        self._check(block, self.shape[0])
+        return self._apply_adjoint(block) if block.ndim == 2 else self._apply_adjoint(block[:, None])[:, 0]
+
+    def _check(self, block: Tensor, length: int) -> None:
+        if not isinstance(block, Tensor):
+            raise InvalidType(f"cannot multiply with a {type(block).__name__}: pass a torch tensor (torch.as_tensor)")
+        if block.ndim not in (1, 2) or block.shape[0] != length:
+            raise InvalidArgument(
+                f"cannot multiply a {self.shape[0]} x {self.shape[1]} operator with a tensor of shape "
+                f"{tuple(block.shape)}: pass ({length},) or ({length}, b)"
+            )
+        if block.dtype != self.dtype:
+            raise InvalidArgument(f"the operator is {self.dtype}, the block {block.dtype}: use block.to(A.dtype)")
+        if block.device != self.device:
+            raise InvalidArgument(f"the operator is on {self.device}, the block on {block.device}")
+
+    def __repr__(self) -> str:
+        kind = "Hermitian, " if self.hermitian else ""
+        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {kind}{self.dtype}, {self.device})"

@@ -1,0 +1,143 @@
+"""The flat parameter vector: which parameters, in which order, at which place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from curvscope.errors import InvalidArgument, InvalidType
+
+ParameterFilter = None | str | Sequence[str] | re.Pattern[str] | Callable[[str, nn.Parameter], bool]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Named parameters laid end to end as one vector of length D.
+
+    The order is that of ``model.named_parameters()`` and each tensor is read row-major, so that ``flatten`` agrees with
+    ``torch.nn.utils.parameters_to_vector``. A tied parameter counts once, under its first name.
+
+    Attributes:
+        names: the D parameters' tensors by name.
+        shapes: their shapes.
+
+    >>> p = Parameters(("weight", "bias"), (torch.Size([2, 3]), torch.Size([2])))
+    >>> p.size, p.slices["bias"]
+    (8, slice(6, 8, None))
+    >>> p.flatten(p.unflatten(torch.arange(8))).tolist()
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @property
+    def size(self) -> int:
+        """D, the number of parameters."""
+        return sum(self.lengths)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of entries of each tensor."""
+        return tuple(prod(shape) for shape in self.shapes)
+
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each tensor lies in the flat vector."""
+        places, start = {}, 0
+        for name, length in zip(self.names, self.lengths, strict=True):
+            places[name] = slice(start, start + length)
+            start += length
+        return places
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The (D,) vector of tensors given by name (names that are not ours are passed over).
+
+        Raises:
+            InvalidArgument: a name is missing or a shape differs.
+        """
+        missing = [name for name in self.names if name not in tensors]
+        if missing:
+            raise InvalidArgument(f"no tensor for parameter {missing[0]!r}: pass one for each of {list(self.names)}")
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if tensors[name].shape != shape:
+                raise InvalidArgument(f"{name!r} has shape {tuple(tensors[name].shape)}, expected {tuple(shape)}")
+        return torch.cat([tensors[name].reshape(-1) for name in self.names])
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """Views of a (..., D) tensor by parameter name, each of shape (..., *shape)."""
+        return dict(zip(self.names, self.split(vector), strict=True))
+
+    def split(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """As :meth:`unflatten`, without the names."""
+        if vector.shape[-1] != self.size:
+            raise InvalidArgument(f"the last axis has length {vector.shape[-1]}, expected D = {self.size} parameters")
+        pieces = vector.split(self.lengths, dim=-1)
+        return tuple(
+            piece.unflatten(-1, shape) if len(shape) else piece.squeeze(-1)
+            for piece, shape in zip(pieces, self.shapes, strict=True)
+        )
+
+    def join(self, tensors: Sequence[Tensor], leading: tuple[int, ...] = ()) -> Tensor:
+        """The inverse of :meth:`split`: (*leading, D) from tensors of shape (*leading, *shape)."""
+        return torch.cat([tensor.reshape(*leading, -1) for tensor in tensors], dim=-1)
+
+
+def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Parameter]:
+    """The trainable parameters of ``model`` that pass the filter, by name.
+
+    Args:
+        model: any module; parameters with ``requires_grad=False`` are constants, never part of the curvature.
+        params: None (all), a glob such as ``"layer4.*"`` or a list of globs, a compiled regular expression (searched),
+            or a predicate ``(name, parameter) -> bool``.
+
+    Raises:
+        InvalidArgument: nothing passes, or a parameter is not a real floating-point tensor.
+
+    >>> list(select(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)), "1.*"))
+    ['1.weight', '1.bias']
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidType(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trainable:
+        raise InvalidArgument("the model has no parameter with requires_grad=True: unfreeze those to be measured")
+    keep = _predicate(params)
+    chosen = {name: p for name, p in trainable.items() if keep(name, p)}
+    if not chosen:
+        raise InvalidArgument(f"params={params!r} matches none of the trainable parameters {_short(trainable)}")
+    for name, p in chosen.items():
+        if not p.is_floating_point():
+            raise InvalidArgument(f"parameter {name!r} is {p.dtype}: curvature needs real floating-point parameters")
+    return chosen
+
+
+def _predicate(params: ParameterFilter) -> Callable[[str, nn.Parameter], bool]:
+    match params:
+        case None:
+            return lambda name, p: True
+        case str():
+            return lambda name, p: fnmatchcase(name, params)
+        case re.Pattern():
+            return lambda name, p: params.search(name) is not None
+        case _ if callable(params):
+            return params
+        case _ if isinstance(params, Iterable):
+            globs = list(params)
+            if all(isinstance(glob, str) for glob in globs):
+                return lambda name, p: any(fnmatchcase(name, glob) for glob in globs)
+    raise InvalidType(
+        f"params is a {type(params).__name__}, expected None, a glob, a list of globs, a compiled regular expression "
+        "or a predicate (name, parameter) -> bool"
+    )
+
+
+def _short(names: Iterable[str], most: int = 12) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
