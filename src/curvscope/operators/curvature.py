@@ -42,6 +42,10 @@ class CurvatureOperator(Operator):
         """Names, shapes and places of the D parameters; ``flatten`` and ``unflatten``."""
         return self.objective.parameters
 
+    def values(self) -> Tensor:
+        """The (D,) parameters at which the curvature is measured."""
+        return self.parameters.join(self.objective.values)
+
     @abstractmethod
     def _linearize(self, batch: Batch) -> Callable[[Tensor], Tensor]:
         """The curvature of one batch as a map of (c, D) tangents to (c, D) products."""
@@ -137,6 +141,4 @@ def ggn(
     >>> G.shape, G.hermitian
     ((4, 4), True)
     """
-    return GeneralizedGaussNewton(
-        Objective(model, loss, data, params=params, dtype=dtype, device=device, weight=weight)
-    )
+    return GeneralizedGaussNewton(Objective(model, loss, data, params=params, dtype=dtype, device=device, weight=weight))

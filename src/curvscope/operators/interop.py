@@ -123,8 +123,4 @@ def _looks_hermitian(matrix: Tensor) -> bool:
     if matrix.shape[0] != matrix.shape[1]:
         return False
     largest = matrix.abs().max() if matrix.numel() else torch.zeros(())
-    return (
-        bool((matrix - matrix.mH).abs().max() <= 10 * torch.finfo(matrix.dtype).eps * largest)
-        if matrix.numel()
-        else True
-    )
+    return bool((matrix - matrix.mH).abs().max() <= 10 * torch.finfo(matrix.dtype).eps * largest) if matrix.numel() else True

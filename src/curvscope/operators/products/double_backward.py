@@ -23,9 +23,7 @@ class RetainedGradient:
             self.values = tuple(value.detach().requires_grad_() for value in objective.values)
             loss = objective.loss(self.values, batch).reshape(())
             if not loss.requires_grad:
-                raise NotDifferentiable(
-                    "the loss does not depend on the chosen parameters, or is computed under no_grad"
-                )
+                raise NotDifferentiable("the loss does not depend on the chosen parameters, or is computed under no_grad")
             self.gradient = torch.autograd.grad(loss, self.values, create_graph=True, materialize_grads=True)
 
     def __call__(self, tangents: Tensor) -> Tensor:

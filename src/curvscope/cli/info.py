@@ -1,0 +1,88 @@
+"""``curvscope info``: this installation, a problem, or a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+import curvscope
+from curvscope.cli.names import AsJson, ProblemName
+from curvscope.errors import InvalidArgument
+from curvscope.execution.run import Run
+from curvscope.problems import get, names
+from curvscope.studies.eigs import SOLUTION, solution_of
+
+
+def command(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run.")] = None,
+    problem: ProblemName = None,
+    as_json: AsJson = False,
+) -> None:
+    """What there is: this installation (default), a problem, or a run."""
+    if run is not None and problem is not None:
+        raise InvalidArgument("pass a RUN or --problem, not both")
+    facts = _run(run) if run is not None else _problem(problem) if problem is not None else _installation()
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    table = RichTable(box=None, show_header=False, pad_edge=False)
+    for name, value in facts.items():
+        table.add_row(f"[bold]{name}[/]", str(value))
+    Console().print(table, highlight=False)
+
+
+def _installation() -> dict[str, Any]:
+    memory = psutil.virtual_memory()
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "curvscope": curvscope.__version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "memory": f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}",
+        "GPUs": ", ".join(devices) or "none",
+        "problems": ", ".join(names()),
+    }
+
+
+def _problem(name: str) -> dict[str, Any]:
+    problem = get(name)
+    size = sum(parameter.numel() for parameter in problem.model().parameters())
+    return {
+        "problem": problem.name,
+        "what": problem.description,
+        "D": size,
+        "criterion": str(problem.criterion),
+        "learning rate": problem.defaults.learning_rate,
+        "batch size": problem.defaults.batch_size,
+        "seed": problem.defaults.seed,
+        "steps": list(problem.defaults.steps),
+        "source": problem.source,
+    }
+
+
+def _run(path: Path) -> dict[str, Any]:
+    run = Run.open(path)
+    facts = {
+        "kind": run.manifest["kind"],
+        "created": run.manifest["created"],
+        "command": " ".join(run.manifest["command"]),
+        "options": ", ".join(f"{name}={value}" for name, value in run.manifest["options"].items() if value is not None),
+        "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),
+    }
+    if (run.path / SOLUTION).exists():
+        solution = solution_of(run)
+        facts |= {
+            "pairs": solution.k,
+            "status": str(solution.status),
+            "products": f"{solution.cost.products} + {solution.cost.certificate_products} for the residuals",
+            "seconds": round(solution.cost.seconds, 2),
+        }
+    facts["files"] = ", ".join(sorted(item.name for item in run.path.iterdir()))
+    return facts

@@ -1,0 +1,48 @@
+"""``curvscope``: the commands, and how their errors reach a person."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import curvscope
+from curvscope.cli import demo, eigs, info, overlap, report
+from curvscope.errors import CurvscopeError
+
+app = typer.Typer(
+    help="Loss curvature of neural networks at scale, with error bars.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, module in {"demo": demo, "eigs": eigs, "overlap": overlap, "report": report, "info": info}.items():
+    app.command(name)(module.command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"curvscope {curvscope.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Loss curvature of neural networks at scale, with error bars."""
+
+
+def run() -> None:
+    """Entry point: 0 on success, 1 when a check fails, 2 on bad input, 130 when interrupted."""
+    console = Console(stderr=True)
+    try:
+        app()
+    except CurvscopeError as error:
+        console.print("[bold red]error:[/]", str(error), highlight=False, markup=True, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted", style="yellow")
+        sys.exit(130)

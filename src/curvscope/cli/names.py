@@ -1,0 +1,17 @@
+"""Options that several commands share, and the names that every command's function must bear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ProblemName = Annotated[str | None, typer.Option("--problem", help="A problem of ours, such as mnist16; see `curvscope info`.")]
+TargetName = Annotated[
+    str | None,
+    typer.Option("--target", metavar="MODULE:FUNCTION", help="Your function; returns an operator or (model, loss, data)."),
+]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder with the full data set (needs torchvision).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")]

@@ -1,0 +1,19 @@
+"""``curvscope report RUN``: a run as one HTML page."""
+
+from __future__ import annotations
+
+import typer
+
+from curvscope.cli.names import RunFolder
+from curvscope.errors import RunConflict
+from curvscope.execution.run import Run
+from curvscope.report import render
+from curvscope.studies.eigs import document
+
+
+def command(run: RunFolder) -> None:
+    """Write report.html into a run: overlap, spectrum, residuals, all pairs, provenance."""
+    opened = Run.open(run)
+    if opened.manifest["kind"] != "eigs":
+        raise RunConflict(f"{run} is a {opened.manifest['kind']} run, whose report was written with it")
+    typer.echo(f"Report: {opened.write_text('report.html', render(document(opened)))}")

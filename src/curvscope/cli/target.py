@@ -1,0 +1,48 @@
+"""``--target module:function``: a function of the user's, imported and called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from curvscope.errors import CurvscopeError, InvalidArgument, TargetNotFound
+from curvscope.operators import Operator, as_operator, hessian
+
+
+def load_target(target: str) -> Operator:
+    """The operator from ``module:function``; the current directory is importable.
+
+    Raises:
+        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+    """
+    module_name, separator, function_name = target.partition(":")
+    if not (separator and module_name and function_name):
+        raise TargetNotFound(f"--target {target!r}: write module:function, such as experiment:make_problem")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise TargetNotFound(f"--target {target!r}: importing {module_name} failed: {error}") from error
+        raise TargetNotFound(
+            f"--target {target!r}: there is no module {module_name!r}; run from the folder that holds it, or set PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise TargetNotFound(f"--target {target!r}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise TargetNotFound(f"--target {target!r}: module {module_name!r} has no function {function_name!r}")
+    try:
+        made = function()
+    except CurvscopeError:
+        raise
+    except Exception as error:
+        raise TargetNotFound(f"--target {target!r}: calling it failed: {type(error).__name__}: {error}") from error
+    if isinstance(made, tuple):
+        if len(made) != 3:
+            raise InvalidArgument(f"--target {target!r} returned {len(made)} things, expected (model, loss, data)")
+        return hessian(*made)
+    return as_operator(made)

@@ -1,0 +1,6 @@
+"""Networks and data with pinned definitions."""
+
+from curvscope.problems.base import Defaults, Problem
+from curvscope.problems.registry import get, names
+
+__all__ = ["Defaults", "Problem", "get", "names"]

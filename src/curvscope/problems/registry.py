@@ -1,0 +1,34 @@
+"""Problems by name."""
+
+from __future__ import annotations
+
+import os
+
+from curvscope.errors import InvalidArgument
+from curvscope.problems.base import Problem
+from curvscope.problems.mnist16 import Mnist16
+
+PROBLEMS: dict[str, type[Problem]] = {"mnist16": Mnist16}
+
+
+def names() -> list[str]:
+    """The problems there are."""
+    return sorted(PROBLEMS)
+
+
+def get(name: str, *, data: str | os.PathLike[str] | None = None) -> Problem:
+    """A problem by name.
+
+    Args:
+        name: one of :func:`names`.
+        data: directory with the full data set; None: the packaged part of it.
+
+    Raises:
+        InvalidArgument: no such problem.
+
+    >>> get("mnist16").defaults.learning_rate
+    0.3
+    """
+    if name not in PROBLEMS:
+        raise InvalidArgument(f"there is no problem {name!r}: choose one of {', '.join(names())}")
+    return PROBLEMS[name](data=data)

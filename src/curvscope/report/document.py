@@ -1,0 +1,62 @@
+"""A report as data, and as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.figure import Figure
+
+from curvscope.report.style import to_svg
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under column heads; ``heads`` and every row have the same length."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One idea of a report: a heading, what it says, a figure or a table."""
+
+    title: str
+    text: str
+    figure: Figure | None = None
+    alternative: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: what it is about, what came out, how it was made."""
+
+    title: str
+    summary: str
+    sections: Sequence[Section]
+    highlights: Sequence[tuple[str, str]] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def render(document: Document) -> str:
+    """The document as one HTML text: figures inside as SVG, no script, no network."""
+    environment = Environment(
+        loader=PackageLoader("curvscope.report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    images = [None if section.figure is None else _data_address(section.figure) for section in document.sections]
+    return environment.get_template("report.html").render(
+        document=document, sections=list(zip(document.sections, images, strict=True))
+    )
+
+
+def _data_address(sheet: Figure) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(sheet).encode()).decode()

@@ -1,0 +1,100 @@
+"""The figures of a report; each function takes results and returns a matplotlib Figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from curvscope.errors import InvalidArgument
+from curvscope.report.style import BLUE, CYCLE, GREY, ORANGE, VERMILION, figure
+from curvscope.solvers import Solution
+from curvscope.subspaces import OverlapCurve
+
+METHOD_COLOURS = (BLUE, ORANGE)
+
+
+def overlaps(curves: Mapping[str, OverlapCurve], *, compare: Mapping[str, OverlapCurve] | None = None) -> Figure:
+    """Overlap against k, one line a curve, with the chance level.
+
+    Args:
+        curves: by label; all of the same D.
+        compare: curves of a second method by the same labels, drawn dotted.
+    """
+    if not curves:
+        raise InvalidArgument("there are no curves to draw")
+    with figure(width=7.2, height=4.4) as (sheet, (axes,)):
+        longest = max(curves.values(), key=lambda curve: len(curve.k))
+        axes.plot(longest.k, longest.chance, color=GREY, linestyle="--", label="chance, k/D")
+        for (label, curve), colour in zip(curves.items(), CYCLE, strict=False):
+            axes.plot(curve.k, curve.value, color=colour, label=label)
+            if compare and label in compare:
+                axes.plot(curve.k, compare[label].value, color=colour, linestyle=":", linewidth=1.4)
+        axes.set(
+            xscale="log", yscale="log", xlabel="k", ylabel=f"overlap of the top-k eigenspace\nand the {longest.ranking} mask"
+        )
+        axes.set_xlim(1, len(longest.k))
+        floor = min(float(curve.value[len(curve.k) // 50 :].min()) for curve in curves.values())
+        axes.set_ylim(max(1e-12, 0.3 * min(floor, float(longest.chance[0]))), None)
+        axes.legend(loc="lower right")
+    return sheet
+
+
+def spectra(solutions: Mapping[str, Solution]) -> Figure:
+    """The computed eigenvalues as a histogram with a tick each, and the bulk of all the others, one panel a solution.
+
+    For solutions ordered by magnitude the D - k other eigenvalues lie (as far as the solution is complete) within
+    plus/minus the smallest computed magnitude: they are drawn as one grey bar there.
+    """
+    with figure(len(solutions), width=max(5.0, 3.3 * len(solutions)), height=3.7, sharey=True) as (sheet, panels):
+        for axes, (label, solution) in zip(panels, solutions.items(), strict=True):
+            _spectrum(axes, label, solution)
+        panels[0].set_ylabel("number of eigenvalues")
+    return sheet
+
+
+def _spectrum(axes: Axes, label: str, solution: Solution) -> None:
+    values = solution.eigenvalues.numpy()
+    edge = float(np.abs(values).min())
+    low, high = min(values.min(), -edge), max(values.max(), edge)
+    width = max((high - low) / 60, 1e-300)
+    edges = np.arange(low - width / 2, high + 1.5 * width, width)
+    axes.hist(values[values >= 0], bins=edges, color=BLUE, label="positive")
+    axes.hist(values[values < 0], bins=edges, color=VERMILION, label="negative")
+    rest = solution.eigenvectors.shape[0] - solution.k
+    if rest and solution.order == "LM":
+        axes.bar(0, rest, width=max(2 * edge, width), color=GREY, alpha=0.55, zorder=0.5, label="bulk, not computed")
+        axes.annotate(
+            f"the other {rest:,}\nwithin ±{edge:.2g}",
+            (0, rest),
+            xytext=(14, 4),
+            textcoords="offset points",
+            va="top",
+            fontsize=8.5,
+            color="#374151",
+        )
+    ticks = axes.get_xaxis_transform()
+    axes.plot(
+        values, np.full_like(values, -0.035), "|", transform=ticks, color="#111827", markersize=5, clip_on=False, alpha=0.5
+    )
+    axes.set(yscale="log", xlabel="eigenvalue", title=label)
+    axes.tick_params(axis="x", pad=9)
+    axes.set_ylim(0.6, None)
+    axes.legend(loc="upper right", handlelength=1.0)
+
+
+def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None = None) -> Figure:
+    """Relative residual of each pair against its index, on a log scale; panels by label, in them solutions by method."""
+    with figure(len(panels), width=max(5.0, 3.3 * len(panels)), height=3.4, sharey=True) as (sheet, places):
+        for axes, (label, methods) in zip(places, panels.items(), strict=True):
+            for (method, solution), colour in zip(methods.items(), METHOD_COLOURS, strict=False):
+                relative = solution.relative_residuals.clamp(min=1e-17).numpy()
+                axes.plot(np.arange(1, solution.k + 1), relative, color=colour, label=method, linewidth=1.3)
+            if tol is not None:
+                axes.axhline(tol, color=GREY, linestyle="--", linewidth=1.0, label=f"tol = {tol:g}")
+            axes.set(yscale="log", xlabel="pair i, by magnitude", title=label)
+        places[0].set_ylabel("relative residual\n‖H v − λ v‖ / |λ|")
+        places[0].legend(loc="best")
+    return sheet

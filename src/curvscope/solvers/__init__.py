@@ -1,0 +1,8 @@
+"""From operators to eigenpairs."""
+
+from curvscope.solvers.eigsh import METHODS, eigsh
+from curvscope.solvers.seigh import seigh
+from curvscope.solvers.solution import Cost, Solution, Status
+from curvscope.solvers.storage import load, save
+
+__all__ = ["METHODS", "Cost", "Solution", "Status", "eigsh", "load", "save", "seigh"]

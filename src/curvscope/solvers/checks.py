@@ -1,0 +1,29 @@
+"""What is wrong with a request is said before any product."""
+
+from __future__ import annotations
+
+from curvscope.errors import InvalidArgument
+from curvscope.operators import Operator
+
+
+def check_operator(operator: Operator) -> None:
+    """Raise InvalidArgument unless the operator is real, square and Hermitian."""
+    m, n = operator.shape
+    if m != n:
+        raise InvalidArgument(f"eigenpairs need a square operator, got {m} x {n}")
+    if not operator.hermitian:
+        raise InvalidArgument("eigenpairs need a Hermitian operator; for a matrix A pass (A + A.T) / 2 if that is meant")
+    if operator.dtype.is_complex:
+        raise InvalidArgument(f"eigenpairs need a real operator, got {operator.dtype}")
+
+
+def check_k(k: int, size: int) -> None:
+    """Raise InvalidArgument unless 1 <= k <= D."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
+        raise InvalidArgument(f"k={k!r}: choose an integer from 1 to D = {size}")
+
+
+def check_tol(tol: float) -> None:
+    """Raise InvalidArgument unless 0 <= tol < 1."""
+    if not 0 <= tol < 1:
+        raise InvalidArgument(f"tol={tol!r} is relative to |eigenvalue|: choose 0 <= tol < 1")

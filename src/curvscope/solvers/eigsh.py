@@ -1,0 +1,151 @@
+"""The one entry for eigenpairs of Hermitian operators."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.execution import Progress
+from curvscope.operators import Operator, as_operator
+from curvscope.solvers.block_krylov import KrylovOptions, block_krylov
+from curvscope.solvers.checks import check_k, check_operator, check_tol
+from curvscope.solvers.exact import exact
+from curvscope.solvers.finish import finish
+from curvscope.solvers.meter import Meter
+from curvscope.solvers.ordering import check_which
+from curvscope.solvers.seigh import seigh
+from curvscope.solvers.solution import Solution
+from curvscope.tall import TallMatrix
+
+METHODS = ("auto", "exact", "krylov", "seigh", "oversampled")
+EXACT_UP_TO = 1500
+"""D up to which "auto" forms the matrix."""
+
+
+def eigsh(
+    operator: Any,
+    k: int,
+    *,
+    which: str = "LM",
+    method: str = "auto",
+    tol: float = 1e-3,
+    block_size: int | None = None,
+    ncv: int | None = None,
+    max_products: int | None = None,
+    seed: int = 0,
+    v0: Tensor | TallMatrix | None = None,
+    progress: Progress = None,
+) -> Solution:
+    """K eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
+
+    Args:
+        operator: D x D; anything that :func:`curvscope.as_operator` takes.
+        k: number of pairs, 1 to D.
+        which: "LM" (largest magnitude first, the papers' order), "LA", "SA", "BE"; see :data:`.ordering.ORDERS`.
+        method: "krylov" (randomized block Krylov with thick restart), "exact" (dense, float64), "seigh" (alias "oversampled":
+            single-pass sketch, the paper's Alg. 2), or "auto": exact up to D = 1500, otherwise krylov.
+        tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
+            whole of max_products.
+        block_size: vectors multiplied at a time; default from k: narrow blocks need fewer products, wide ones are cheaper
+            each. A narrower last block uses up the budget exactly.
+        ncv: most columns of the basis; default 3 k + 20 block_size.
+        max_products: budget, residual measurement (k more) not counted; default 20 k + 20 block_size for krylov, 4 k for seigh.
+        seed: of the random start.
+        v0: start block (D,) or (D, b) for krylov, for example an earlier solution's eigenvectors.
+        progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
+
+    Returns:
+        A :class:`Solution`; one that did not converge holds what there is, and its status says what to do.
+
+    Raises:
+        InvalidArgument: k, which, method, tol or sizes that cannot work, an operator that is not square, symmetric and real.
+        NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
+
+    Cost: see :func:`.block_krylov.block_krylov`, :func:`.seigh.seigh`, :func:`.exact.exact`; and k products for the residuals.
+
+    >>> import torch
+    >>> solution = eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5])), k=2)
+    >>> solution.eigenvalues.tolist(), solution.status.converged
+    ([-5.0, 3.0], True)
+    """
+    operator = as_operator(operator)
+    check_operator(operator)
+    size = operator.shape[0]
+    check_k(k, size)
+    check_which(which)
+    check_tol(tol)
+    if method not in METHODS:
+        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
+    if method == "auto":
+        method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None else "krylov"
+    if method != "krylov":
+        _refuse(method, v0=v0, ncv=ncv)
+    if method == "exact":
+        _refuse(method, max_products=max_products)
+        return exact(operator, k, which=which, progress=progress)
+    if method == "krylov":
+        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, progress)
+    num_inner = min(size, 4 * k if max_products is None else max_products)
+    num_outer = min(num_inner, max(k, num_inner // 2))
+    return seigh(
+        operator,
+        num_outer=num_outer,
+        num_inner=num_inner,
+        k=k,
+        which=which,
+        seed=seed,
+        block_size=block_size or 32,
+        progress=progress,
+    )
+
+
+def _krylov(
+    operator: Operator,
+    k: int,
+    which: str,
+    tol: float,
+    block_size: int | None,
+    ncv: int | None,
+    max_products: int | None,
+    seed: int,
+    v0: Tensor | TallMatrix | None,
+    progress: Progress,
+) -> Solution:
+    size = operator.shape[0]
+    start = _start_block(operator, v0)
+    width = block_size if block_size is not None else max(2, min(16, k // 64))
+    if width < 1:
+        raise InvalidArgument(f"block_size={block_size}: choose at least 1")
+    width = min(size, width if start is None else max(width, start.shape[1]))
+    budget = 20 * k + 20 * width if max_products is None else max_products
+    if budget < k:
+        raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")
+    columns = min(size, 3 * k + 20 * width) if ncv is None else ncv
+    if columns < min(size, k + 2 * width):
+        raise InvalidArgument(f"ncv={ncv}: choose at least k + 2 block_size = {min(size, k + 2 * width)}")
+    columns = min(columns, size, budget)
+    options = KrylovOptions(k, which, tol, width, columns, budget, seed)
+    meter = Meter(operator, progress)
+    pairs = block_krylov(meter, options, start)
+    return finish(meter, pairs, which=which, options={"method": "krylov", **asdict(options)})
+
+
+def _start_block(operator: Operator, v0: Tensor | TallMatrix | None) -> Tensor | None:
+    if v0 is None:
+        return None
+    block = v0.to_tensor() if isinstance(v0, TallMatrix) else v0
+    block = block[:, None] if block.ndim == 1 else block
+    if block.ndim != 2 or block.shape[0] != operator.shape[0]:
+        raise InvalidArgument(f"v0 has shape {tuple(block.shape)}, expected ({operator.shape[0]},) or ({operator.shape[0]}, b)")
+    if not bool(block.isfinite().all()) or not bool(block.any()):
+        raise InvalidArgument("v0 must be finite and not zero")
+    return block.to(operator.device, operator.dtype)
+
+
+def _refuse(method: str, **options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidArgument(f'{name} has no meaning for method="{method}": leave it out or use method="krylov"')

@@ -1,0 +1,49 @@
+"""Which eigenvalues are wanted, and in which order they are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.tall import InMemory
+
+ORDERS = {
+    "LM": "largest magnitude first",
+    "LA": "largest first",
+    "SA": "smallest (most negative) first",
+    "BE": "both ends: ceil(k/2) largest and floor(k/2) smallest, largest first",
+}
+
+
+def check_which(which: str) -> None:
+    """Raise InvalidArgument unless ``which`` is one of LM, LA, SA, BE."""
+    if which not in ORDERS:
+        choices = "; ".join(f"{name!r} ({text})" for name, text in ORDERS.items())
+        raise InvalidArgument(f"which={which!r}: choose {choices}")
+
+
+def wanted(values: Tensor, k: int, which: str) -> Tensor:
+    """Indices of the k wanted among ``values`` (fewer if there are fewer), in the documented order.
+
+    >>> wanted(torch.tensor([1.0, -3.0, 2.0]), 2, "LM").tolist(), wanted(torch.tensor([1.0, -3.0, 2.0]), 2, "BE").tolist()
+    ([1, 2], [2, 1])
+    """
+    match which:
+        case "LM":
+            return values.abs().argsort(descending=True, stable=True)[:k]
+        case "LA":
+            return values.argsort(descending=True, stable=True)[:k]
+        case "SA":
+            return values.argsort(stable=True)[:k]
+    descending = values.argsort(descending=True, stable=True)
+    k = min(k, len(values))
+    return torch.cat([descending[: k - k // 2], descending[len(values) - k // 2 :]])
+
+
+def canonical_signs(vectors: InMemory) -> None:
+    """Flip columns, in place, so that the entry of largest magnitude in each is positive."""
+    for start in range(0, vectors.shape[1], 64):
+        block = vectors.tensor[:, start : start + 64]
+        peaks = block.gather(0, block.abs().argmax(dim=0, keepdim=True))
+        block.mul_(torch.where(peaks < 0, -torch.ones_like(peaks), torch.ones_like(peaks)))

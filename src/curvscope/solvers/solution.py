@@ -1,0 +1,140 @@
+"""The one result of every eigensolver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.certify import eigenvalue_intervals
+from curvscope.errors import InvalidArgument
+from curvscope.operators import Parameters
+from curvscope.solvers.ordering import ORDERS
+from curvscope.tall import TallMatrix
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a solver ended. ``str(status)`` is advice.
+
+    Attributes:
+        code: "converged", "partly" (some pairs did not reach tol), "approximate" (a method without iteration; judge by the
+            residuals).
+        text: what that means here and what to do about it.
+    """
+
+    code: str
+    text: str
+
+    @property
+    def converged(self) -> bool:
+        """Whether fresh products confirmed every pair to the tolerance."""
+        return self.code == "converged"
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a solution cost.
+
+    Attributes:
+        products: vectors multiplied to find the pairs.
+        certificate_products: further ones, to measure their residuals afresh.
+        passes: blocks of vectors multiplied, that is passes over the data, of both kinds.
+        stages: wall seconds by stage; "products" is the share of all stages that went into products.
+        peak_bytes: largest resident memory of the process up to the end of the solve.
+    """
+
+    products: int
+    certificate_products: int
+    passes: int
+    stages: dict[str, float]
+    peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds in all."""
+        return sum(seconds for name, seconds in self.stages.items() if name != "products")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """k eigenpairs of a Hermitian operator, with their residuals and their history.
+
+    Attributes:
+        eigenvalues: float64 (k,).
+        eigenvectors: (D, k), orthonormal columns; the largest entry of each is positive.
+        residual_norms: float64 (k,), ||A v - lambda v|| from fresh products.
+        order: which pairs, and in which order: LM, LA, SA or BE; see :data:`.ordering.ORDERS`.
+        status: how the solver ended; its text is advice.
+        cost: products, passes, seconds, memory.
+        provenance: operator fingerprint, method and options, seed, versions, dtype.
+        diagnostics: numbers that tell of trouble: orthogonality, asymmetry of the projected matrix.
+        parameters: names and shapes of the D parameters, for curvature operators.
+    """
+
+    eigenvalues: Tensor
+    eigenvectors: TallMatrix
+    residual_norms: Tensor
+    order: str
+    status: Status
+    cost: Cost
+    provenance: dict[str, Any] = field(default_factory=dict)
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    parameters: Parameters | None = None
+
+    @property
+    def k(self) -> int:
+        """Number of pairs."""
+        return len(self.eigenvalues)
+
+    @property
+    def intervals(self) -> Tensor:
+        """(k, 2) float64: each row holds an eigenvalue of the operator; see :func:`.residuals.eigenvalue_intervals`."""
+        return eigenvalue_intervals(self.eigenvalues, self.residual_norms)
+
+    @property
+    def relative_residuals(self) -> Tensor:
+        """residual_norms / |eigenvalues|; infinite where only the eigenvalue is zero."""
+        return torch.nan_to_num(self.residual_norms / self.eigenvalues.abs(), nan=0.0, posinf=float("inf"))
+
+    def vector(self, i: int) -> dict[str, Tensor]:
+        """Eigenvector i by parameter name, each tensor in its parameter's shape.
+
+        Raises:
+            InvalidArgument: i is out of range, or the operator was not built from a model.
+        """
+        if not -self.k <= i < self.k:
+            raise InvalidArgument(f"there is no pair {i}: the solution has {self.k}, counted from 0")
+        if self.parameters is None:
+            raise InvalidArgument("this operator has no named parameters: use solution.eigenvectors.columns(i, i + 1)")
+        i %= self.k
+        return self.parameters.unflatten(self.eigenvectors.columns(i, i + 1)[:, 0])
+
+    def save(self, path: Any) -> None:
+        """Write everything to a new directory; see :func:`curvscope.open`."""
+        from curvscope.solvers.storage import save  # here, because storage builds solutions
+
+        save(self, path)
+
+    def __str__(self) -> str:
+        """A table that a person reads: the first pairs, and how the solve went."""
+        rows = [f"{self.k} eigenpairs of a {self.eigenvectors.shape[0]}-parameter operator, {ORDERS[self.order]}", ""]
+        rows.append(f"{'i':>5}  {'eigenvalue':>14}  {'residual':>9}  {'relative':>9}")
+        for i in self._shown():
+            if i is None:
+                rows.append(f"{'...':>5}")
+                continue
+            value, residual = float(self.eigenvalues[i]), float(self.residual_norms[i])
+            rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {float(self.relative_residuals[i]):>9.1e}")
+        cost = f"{self.cost.products} products + {self.cost.certificate_products} for the residuals, {self.cost.seconds:.1f} s"
+        return "\n".join([*rows, "", str(self.status), cost])
+
+    def _shown(self) -> list[int | None]:
+        if self.k <= 12:
+            return list(range(self.k))
+        return [*range(10), None, self.k - 1]

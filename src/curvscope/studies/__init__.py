@@ -1,0 +1,1 @@
+"""Experiments: thin compositions of the library; configuration in, results and figures out."""

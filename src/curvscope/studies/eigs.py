@@ -1,0 +1,139 @@
+"""What a run of ``curvscope eigs`` holds, and its report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from curvscope.errors import RunNotFound
+from curvscope.execution.run import Run
+from curvscope.operators import CurvatureOperator, Operator
+from curvscope.report import Document, Section, Table, figures
+from curvscope.solvers import Solution, load, save
+from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
+
+SOLUTION, PARAMETERS = "solution", "parameters.safetensors"
+MASKS = {"magnitude": masks.by_magnitude}
+
+
+def record(run: Run, solution: Solution, operator: Operator) -> None:
+    """Write the solution, and for curvature operators the parameters it was measured at, into a fresh run."""
+    save(solution, run.path / SOLUTION)
+    if isinstance(operator, CurvatureOperator):
+        save_file(operator.parameters.unflatten(operator.values().cpu()), run.path / PARAMETERS)
+
+
+def solution_of(run: Run) -> Solution:
+    """The run's solution."""
+    return load(run.path / SOLUTION)
+
+
+def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
+    """The parameters that the run's operator was measured at, in the operator's order.
+
+    Raises:
+        RunNotFound: the run's operator was not built from a model.
+    """
+    file = run.path / PARAMETERS
+    if not file.exists() or solution.parameters is None:
+        raise RunNotFound(f"{run.path} holds no parameters: its operator was not built from a model, so there is no mask")
+    stored = load_file(file)
+    return {name: stored[name] for name in solution.parameters.names}
+
+
+def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
+    """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
+    solution = solution_of(run)
+    ranking: Ranking = MASKS[mask](parameters_of(run, solution))
+    curve = overlap(solution, ranking)
+    run.write_json(f"overlap-{mask}.json", curve.to_dict())
+    return curve
+
+
+def document(run: Run) -> Document:
+    """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
+    solution = solution_of(run)
+    label = _label(run)
+    sections = [
+        Section(
+            "The spectrum",
+            "A bar counts computed eigenvalues, with a tick below each; grey: the others, all of smaller magnitude.",
+            figures.spectra({label: solution}),
+            alternative="Histogram of the eigenvalues",
+        ),
+        Section(
+            "How right are the pairs?",
+            "The relative residual of every pair, measured with fresh products.",
+            figures.residuals({label: {solution.provenance["options"]["method"]: solution}}),
+            alternative="Relative residual of each pair on a logarithmic axis",
+        ),
+    ]
+    if (run.path / PARAMETERS).exists():
+        curve = measure_overlap(run)
+        sections.insert(
+            0,
+            Section(
+                "Overlap with the largest weights",
+                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
+                figures.overlaps({label: curve}),
+                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
+            ),
+        )
+    sections.append(Section("The pairs", "Each interval certainly holds an eigenvalue.", table=pairs_table(solution)))
+    return Document(
+        title=f"{solution.k} eigenpairs: {label}",
+        summary=str(solution.status),
+        sections=sections,
+        highlights=_highlights(solution),
+        provenance=_provenance(run, solution),
+    )
+
+
+def pairs_table(solution: Solution) -> Table:
+    """All pairs: value, certified interval, residuals."""
+    rows = [
+        [str(i + 1), f"{value:.6e}", f"[{low:.6e}, {high:.6e}]", f"{residual:.1e}", f"{relative:.1e}"]
+        for i, (value, (low, high), residual, relative) in enumerate(
+            zip(
+                solution.eigenvalues.tolist(),
+                solution.intervals.tolist(),
+                solution.residual_norms.tolist(),
+                solution.relative_residuals.tolist(),
+                strict=True,
+            )
+        )
+    ]
+    return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
+
+
+def _label(run: Run) -> str:
+    options = run.manifest["options"]
+    if options.get("problem"):
+        return f"{options['problem']}, {options['matrix']}, step {options['step']}, {options['split']}"
+    return str(options.get("target", run.path.name))
+
+
+def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
+    relative = solution.relative_residuals
+    return (
+        ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
+        ("median residual", f"{float(relative.median()):.0e}"),
+        ("worst residual", f"{float(relative.max()):.0e}"),
+        ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
+        ("seconds", f"{solution.cost.seconds:.1f}"),
+    )
+
+
+def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
+    made = solution.provenance
+    return {
+        "command": " ".join(run.manifest["command"]),
+        "created": run.manifest["created"],
+        "operator": f"{made['operator']} {made['shape'][0]:,} x {made['shape'][1]:,}, {made['dtype']}, on {made['device']}",
+        "fingerprint": made["fingerprint"],
+        "options": ", ".join(f"{name}={value}" for name, value in made["options"].items()),
+        "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),
+        "system": f"{run.manifest['system']}, {run.manifest['cores']} cores",
+    }

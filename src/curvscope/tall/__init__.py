@@ -1,0 +1,16 @@
+"""Tall-skinny matrices: where they lie, and the panel algebra on them."""
+
+from curvscope.tall.algebra import gram, multiply, subtract
+from curvscope.tall.matrix import InMemory, TallMatrix
+from curvscope.tall.orthonormalize import Orthonormalized, orthogonality, orthonormalize
+
+__all__ = [
+    "InMemory",
+    "Orthonormalized",
+    "TallMatrix",
+    "gram",
+    "multiply",
+    "orthogonality",
+    "orthonormalize",
+    "subtract",
+]

@@ -1,0 +1,106 @@
+"""D x n matrices, D large and n moderate, read by row panels and column blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+
+PANEL_BYTES = 1 << 25
+"""What one row panel may take when a matrix is worked through."""
+
+
+class TallMatrix(ABC):
+    """A D x n matrix whose columns are vectors of parameters.
+
+    Attributes:
+        shape: (D, n).
+        dtype: of the entries.
+        device: where tensors read from it lie.
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    @abstractmethod
+    def columns(self, start: int, stop: int) -> Tensor:
+        """Columns start..stop as a (D, stop - start) tensor."""
+
+    @abstractmethod
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """The rows at ``index`` (in its order) as a (len(index), n) tensor."""
+
+    @abstractmethod
+    def leading(self, n: int) -> TallMatrix:
+        """The first n columns, without a copy."""
+
+    def to_tensor(self) -> Tensor:
+        """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
+        return self.columns(0, self.shape[1])
+
+    def panels(self) -> Iterator[slice]:
+        """Row ranges that together cover the matrix, each at most ``PANEL_BYTES`` in float64."""
+        step = max(256, PANEL_BYTES // (8 * max(1, self.shape[1])))
+        for start in range(0, self.shape[0], step):
+            yield slice(start, min(start + step, self.shape[0]))
+
+    def __len__(self) -> int:
+        return self.shape[1]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {self.dtype}, {self.device})"
+
+
+class InMemory(TallMatrix):
+    """A tall matrix in a tensor, columns contiguous where we allocate it ourselves.
+
+    Args:
+        tensor: (D, n); kept, not copied.
+
+    >>> V = InMemory(torch.eye(4)[:, :2])
+    >>> V.shape, V.rows(torch.tensor([1, 3])).tolist()
+    ((4, 2), [[0.0, 1.0], [0.0, 0.0]])
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        if tensor.ndim != 2:
+            raise InvalidArgument(f"a tall matrix has two dimensions, got shape {tuple(tensor.shape)}")
+        self.tensor = tensor
+        self.shape = (tensor.shape[0], tensor.shape[1])
+        self.dtype, self.device = tensor.dtype, tensor.device
+
+    @classmethod
+    def empty(cls, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> InMemory:
+        """Room for a D x n matrix with contiguous columns, so that leading blocks of columns are contiguous too."""
+        return cls(torch.empty(columns, rows, dtype=dtype, device=device).T)
+
+    def columns(self, start: int, stop: int) -> Tensor:
+        """A view; see :meth:`TallMatrix.columns`."""
+        return self.tensor[:, start:stop]
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """See :meth:`TallMatrix.rows`; a view for slices."""
+        return self.tensor[index]
+
+    def leading(self, n: int) -> InMemory:
+        """A view; see :meth:`TallMatrix.leading`."""
+        return InMemory(self.tensor[:, :n])
+
+    def write(self, start: int, block: Tensor) -> None:
+        """Overwrite the columns from ``start`` on."""
+        self.tensor[:, start : start + block.shape[1]] = block
+
+    def rotate(self, matrix: Tensor) -> None:
+        """Replace the first m columns' span: columns 0..p become (first m columns) @ matrix, for an m x p matrix.
+
+        Cost: 2 D m p operations, one read and one write; memory: one panel.
+        """
+        m, p = matrix.shape
+        small = matrix.to(self.device, self.dtype)
+        for panel in self.panels():
+            self.tensor[panel, :p] = self.tensor[panel, :m] @ small

@@ -1,0 +1,95 @@
+"""Orthonormal bases of tall matrices, from Gram matrices alone: no Householder vectors, no second copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvscope.tall.algebra import gram, multiply, small_dtype
+from curvscope.tall.matrix import InMemory, TallMatrix
+
+MOST_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Orthonormalized:
+    """W = Q R up to the dropped directions.
+
+    Attributes:
+        basis: Q, (D, r) with orthonormal columns.
+        coefficients: R, (r, n) in double precision.
+        orthogonality: max |Q* Q - I| as measured.
+    """
+
+    basis: InMemory
+    coefficients: Tensor
+    orthogonality: float
+
+
+def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthonormalized:
+    r"""Q and R with W = Q R, Q* Q = I, revealing the rank.
+
+    Repeats Q <- Q N U S^{-1/2}, from the double-precision Gram matrix of the columns scaled to norm one (by N),
+    N Q* Q N = U S U*, until the Gram matrix is the identity to rounding. Scaling anew in each round and bounding S from below
+    lets even nearly dependent columns come out orthonormal. Directions whose size (row norm of R) is at most ``noise`` are
+    rounding noise and are dropped.
+
+    Args:
+        matrix: W, (D, n), D >= 1.
+        noise: absolute size below which a direction counts as noise; default 4 u max(1, sqrt n) ||W||_F with u the rounding
+            unit of W's dtype.
+
+    Cost: two rounds (2 D n^2 operations for the Gram matrix, 2 D n^2 to apply) for condition numbers up to about 1e3,
+    one or two more beyond; memory: one copy of W.
+    Source: Stathopoulos and Wu, SIAM J. Sci. Comput. 23 (2002), with rounds and bound as above.
+
+    >>> W = InMemory(torch.tensor([[1.0, 1.0], [0.0, 1e-3], [0.0, 0.0]]))
+    >>> result = orthonormalize(W)
+    >>> bool((multiply(result.basis, result.coefficients).tensor - W.tensor).norm() < 1e-6), result.orthogonality < 1e-6
+    (True, True)
+    """
+    unit = torch.finfo(matrix.dtype).eps
+    high = small_dtype(matrix.dtype)
+    coefficients = torch.eye(matrix.shape[1], dtype=high)
+    basis: TallMatrix = matrix
+    overlaps = gram(basis, basis, double=True)
+    if noise is None:
+        noise = 4 * unit * max(1.0, matrix.shape[1] ** 0.5) * float(overlaps.diagonal().real.sum().clamp(min=0).sqrt())
+    for _ in range(MOST_ROUNDS):
+        turn, back = _whitening(overlaps)
+        sizes = (back @ coefficients).norm(dim=1)
+        keep = sizes > noise
+        coefficients = back[keep] @ coefficients
+        basis = multiply(basis, turn[:, keep])
+        overlaps = gram(basis, basis, double=True)
+        defect = _defect(overlaps)
+        if defect <= 8 * unit:
+            break
+    return Orthonormalized(basis if isinstance(basis, InMemory) else InMemory(basis.to_tensor()), coefficients, defect)
+
+
+def orthogonality(matrix: TallMatrix) -> float:
+    """Max |V* V - I|, measured in double precision. Cost: 2 D n^2 operations."""
+    return _defect(gram(matrix, matrix, double=True))
+
+
+def _whitening(overlaps: Tensor) -> tuple[Tensor, Tensor]:
+    """(turn, back) with Q turn nearly orthonormal and turn back = identity on the columns that are not zero."""
+    norms = overlaps.diagonal().real.clamp(min=0).sqrt()
+    alive = norms > 0
+    scale = torch.where(alive, norms, torch.ones_like(norms))
+    correlations = overlaps / (scale[:, None] * scale)
+    values, vectors = torch.linalg.eigh((correlations + correlations.mH) / 2)
+    floor = values.shape[0] * torch.finfo(values.dtype).eps * 16
+    roots = values.clamp(min=floor).sqrt().to(vectors.dtype)
+    turn = vectors / roots / scale[:, None]
+    back = roots[:, None] * vectors.mH * (scale * alive)
+    return turn, back
+
+
+def _defect(overlaps: Tensor) -> float:
+    if not overlaps.numel():
+        return 0.0
+    return float((overlaps - torch.eye(overlaps.shape[0], dtype=overlaps.dtype)).abs().max())
