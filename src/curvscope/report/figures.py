@@ -55,7 +55,7 @@ def spectra(solutions: Mapping[str, Solution]) -> Figure:
     return sheet
 
 
-def _spectrum(axes: Axes, label: str, solution: Solution) -> None:
+def _spectrum(axes: Axes, title: str, solution: Solution) -> None:
     values = solution.eigenvalues.numpy()
     edge = float(np.abs(values).min())
     low, high = min(values.min(), -edge), max(values.max(), edge)
@@ -65,21 +65,13 @@ def _spectrum(axes: Axes, label: str, solution: Solution) -> None:
     axes.hist(values[values < 0], bins=edges, color=VERMILION, label="negative")
     rest = solution.eigenvectors.shape[0] - solution.k
     if rest and solution.order == "LM":
-        axes.bar(0, rest, width=max(2 * edge, width), color=GREY, alpha=0.55, zorder=0.5, label="bulk, not computed")
-        axes.annotate(
-            f"the other {rest:,}\nwithin ±{edge:.2g}",
-            (0, rest),
-            xytext=(14, 4),
-            textcoords="offset points",
-            va="top",
-            fontsize=8.5,
-            color="#374151",
-        )
+        label = f"the other {rest:,}:\nwithin ±{edge:.2g}"
+        axes.bar(0, rest, width=max(2 * edge, width), color=GREY, alpha=0.55, zorder=0.5, label=label)
     ticks = axes.get_xaxis_transform()
     axes.plot(
         values, np.full_like(values, -0.035), "|", transform=ticks, color="#111827", markersize=5, clip_on=False, alpha=0.5
     )
-    axes.set(yscale="log", xlabel="eigenvalue", title=label)
+    axes.set(yscale="log", xlabel="eigenvalue", title=title)
     axes.tick_params(axis="x", pad=9)
     axes.set_ylim(0.6, None)
     axes.legend(loc="upper right", handlelength=1.0)

@@ -52,7 +52,7 @@ def eigsh(
         block_size: vectors multiplied at a time; default from k: narrow blocks need fewer products, wide ones are cheaper
             each. A narrower last block uses up the budget exactly.
         ncv: most columns of the basis; default 3 k + 20 block_size.
-        max_products: budget, residual measurement (k more) not counted; default 20 k + 20 block_size for krylov, 4 k for seigh.
+        max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for seigh.
         seed: of the random start.
         v0: start block (D,) or (D, b) for krylov, for example an earlier solution's eigenvectors.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
@@ -120,7 +120,7 @@ def _krylov(
     if width < 1:
         raise InvalidArgument(f"block_size={block_size}: choose at least 1")
     width = min(size, width if start is None else max(width, start.shape[1]))
-    budget = 20 * k + 20 * width if max_products is None else max_products
+    budget = max(500, 20 * k) if max_products is None else max_products
     if budget < k:
         raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")
     columns = min(size, 3 * k + 20 * width) if ncv is None else ncv

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from curvscope.tall.matrix import InMemory, TallMatrix
 
+MOST_ROWS_SUMMED = 1 << 14
+"""Rows whose products are summed in the matrices' own precision: long single-precision sums lose digits."""
+
 
 def small_dtype(dtype: torch.dtype) -> torch.dtype:
     """The double-precision kin of a dtype, in which small matrices are held."""
@@ -17,13 +20,14 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
     """left* @ right, (n, m), double precision on the CPU.
 
     Panels are multiplied in the matrices' own precision and summed in double; with ``double`` the panels are converted first,
-    which costs about twice the time and resolves condition numbers up to 1e8.
+    which costs about twice the time and gives sums right to double rounding.
 
     Cost: 2 D n m operations, one read of each; memory: two panels.
     """
     high = small_dtype(left.dtype)
     total = torch.zeros(left.shape[1], right.shape[1], dtype=high, device=left.device)
-    for panel in (left if left.shape[1] >= right.shape[1] else right).panels():
+    most_rows = None if double else MOST_ROWS_SUMMED
+    for panel in (left if left.shape[1] >= right.shape[1] else right).panels(most_rows):
         a, b = left.rows(panel), right.rows(panel)
         total += a.to(high).mH @ b.to(high) if double else (a.mH @ b).to(high)
     return total.cpu()

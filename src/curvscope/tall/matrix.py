@@ -43,9 +43,10 @@ class TallMatrix(ABC):
         """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
         return self.columns(0, self.shape[1])
 
-    def panels(self) -> Iterator[slice]:
-        """Row ranges that together cover the matrix, each at most ``PANEL_BYTES`` in float64."""
+    def panels(self, most_rows: int | None = None) -> Iterator[slice]:
+        """Row ranges that together cover the matrix, each at most ``PANEL_BYTES`` in float64 (and ``most_rows`` long)."""
         step = max(256, PANEL_BYTES // (8 * max(1, self.shape[1])))
+        step = min(step, most_rows or step)
         for start in range(0, self.shape[0], step):
             yield slice(start, min(start + step, self.shape[0]))
 

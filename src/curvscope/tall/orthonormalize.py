@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvscope.tall.algebra import gram, multiply, small_dtype
+from curvscope.tall.algebra import gram, multiply
 from curvscope.tall.matrix import InMemory, TallMatrix
 
 MOST_ROUNDS = 6
@@ -33,13 +33,13 @@ def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthono
 
     Repeats Q <- Q N U S^{-1/2}, from the double-precision Gram matrix of the columns scaled to norm one (by N),
     N Q* Q N = U S U*, until the Gram matrix is the identity to rounding. Scaling anew in each round and bounding S from below
-    lets even nearly dependent columns come out orthonormal. Directions whose size (row norm of R) is at most ``noise`` are
-    rounding noise and are dropped.
+    lets even nearly dependent columns come out orthonormal. Left singular directions of R whose singular value is at most
+    ``noise`` are rounding noise and are dropped.
 
     Args:
         matrix: W, (D, n), D >= 1.
-        noise: absolute size below which a direction counts as noise; default 4 u max(1, sqrt n) ||W||_F with u the rounding
-            unit of W's dtype.
+        noise: absolute size below which a direction counts as noise; default 2 u ||W||_F with u the machine epsilon of
+            W's dtype.
 
     Cost: two rounds (2 D n^2 operations for the Gram matrix, 2 D n^2 to apply) for condition numbers up to about 1e3,
     one or two more beyond; memory: one copy of W.
@@ -51,23 +51,20 @@ def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthono
     (True, True)
     """
     unit = torch.finfo(matrix.dtype).eps
-    high = small_dtype(matrix.dtype)
-    coefficients = torch.eye(matrix.shape[1], dtype=high)
     basis: TallMatrix = matrix
     overlaps = gram(basis, basis, double=True)
+    coefficients = torch.eye(matrix.shape[1], dtype=overlaps.dtype)
     if noise is None:
-        noise = 4 * unit * max(1.0, matrix.shape[1] ** 0.5) * float(overlaps.diagonal().real.sum().clamp(min=0).sqrt())
+        noise = 2 * unit * float(overlaps.diagonal().real.sum().clamp(min=0).sqrt())
     for _ in range(MOST_ROUNDS):
         turn, back = _whitening(overlaps)
-        sizes = (back @ coefficients).norm(dim=1)
-        keep = sizes > noise
-        coefficients = back[keep] @ coefficients
-        basis = multiply(basis, turn[:, keep])
+        turn, coefficients = _drop_noise(turn, back @ coefficients, noise)
+        basis = multiply(basis, turn)
         overlaps = gram(basis, basis, double=True)
         defect = _defect(overlaps)
         if defect <= 8 * unit:
             break
-    return Orthonormalized(basis if isinstance(basis, InMemory) else InMemory(basis.to_tensor()), coefficients, defect)
+    return Orthonormalized(basis, coefficients, defect)
 
 
 def orthogonality(matrix: TallMatrix) -> float:
@@ -87,6 +84,15 @@ def _whitening(overlaps: Tensor) -> tuple[Tensor, Tensor]:
     turn = vectors / roots / scale[:, None]
     back = roots[:, None] * vectors.mH * (scale * alive)
     return turn, back
+
+
+def _drop_noise(turn: Tensor, coefficients: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Without the directions that carry singular values of the coefficients up to ``noise``; unchanged if there are none."""
+    left, sizes, right = torch.linalg.svd(coefficients, full_matrices=False)
+    keep = sizes > noise
+    if bool(keep.all()):
+        return turn, coefficients
+    return turn @ left[:, keep], sizes[keep, None] * right[keep]
 
 
 def _defect(overlaps: Tensor) -> float:
