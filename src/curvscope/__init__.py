@@ -7,7 +7,9 @@ The whole way in three lines::
     curve = cs.overlap(solution, cs.masks.by_magnitude(model))
 """
 
+import os
 from importlib.metadata import version
+from pathlib import Path
 
 from curvscope import errors, problems
 from curvscope.errors import CurvscopeError
@@ -39,6 +41,11 @@ __all__ = [
 ]
 
 
-def open(path: str) -> Solution:
-    """The solution in a directory that ``Solution.save`` or ``curvscope eigs`` wrote; see :func:`.storage.load`."""
-    return load(path)
+def open(path: str | os.PathLike[str]) -> Solution:
+    """The solution in a run of ``curvscope eigs``, or in a directory that ``Solution.save`` wrote.
+
+    Raises:
+        RunNotFound: neither is there, or a part is missing.
+    """
+    inside = Path(path) / "solution"
+    return load(inside if inside.is_dir() else path)

@@ -1,0 +1,218 @@
+"""The commands as a person runs them: what they print, write and refuse, and with which exit status."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import curvscope as cs
+from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
+
+TARGET = """
+import torch
+from torch import nn
+
+def pair():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    return model, nn.CrossEntropyLoss(), [(torch.randn(20, 5), torch.arange(20) % 3)]
+
+def matrix():
+    return torch.diag(torch.tensor([4.0, -3.0, 2.0, 1.0]))
+
+def slow_decay():
+    return torch.diag(torch.linspace(1, 2, 3000))
+
+def broken():
+    raise KeyError("weights.pt")
+
+def nothing():
+    return 3
+
+def two():
+    return 1, 2
+
+def nan_parameter():
+    model, loss, data = pair()
+    with torch.no_grad():
+        model[0].weight[1, 2] = float("nan")
+    return model, loss, data
+
+def nan_loss():
+    model, loss, data = pair()
+    x, y = data[0]
+    return model, loss, [(x, y), (x.clone().fill_(float("inf")), y)]
+
+def empty():
+    model, loss, _ = pair()
+    return model, loss, []
+"""
+
+
+@pytest.fixture
+def target(tmp_path, monkeypatch):
+    name = f"experiment_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(TARGET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda function: f"{name}:{function}"
+
+
+def test_version_as_installed():
+    run = subprocess.run(
+        [sys.executable, "-c", "from curvscope.cli.main import run; run()", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == f"curvscope {cs.__version__}\n"
+
+
+def test_errors_reach_the_person_without_a_traceback(tmp_path):
+    command = [sys.executable, "-c", "from curvscope.cli.main import run; run()"]
+    run = subprocess.run(
+        [*command, "eigs", "-k", "3", "--problem", "minst", "--out", tmp_path / "run"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stderr == "error: there is no problem 'minst': choose one of mnist16\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_way_of_a_run(curvscope, target, tmp_path):
+    made = curvscope("eigs", "-k", 6, "--target", target("pair"), "--out", "run")
+    assert made.status == 0
+    assert "converged" in made.output
+    solution = cs.open(tmp_path / "run")
+    model, loss, data = sys.modules[target("pair").split(":")[0]].pair()
+    dense = torch.linalg.eigvalsh(cs.hessian(model, loss, data, dtype=torch.float64) @ torch.eye(39, dtype=torch.float64))
+    expected = dense[dense.abs().argsort(descending=True)[:6]]
+    torch.testing.assert_close(solution.eigenvalues, expected, rtol=1e-4, atol=1e-6)
+
+    shown = curvscope("overlap", "run", "--json")
+    curve = cs.overlap(solution, cs.masks.by_magnitude(model))
+    assert json.loads(shown.output)["overlap"] == pytest.approx(curve.value.tolist())
+    assert "ratio" in curvscope("overlap", "run").output
+
+    assert curvscope("report", "run").status == 0
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert html.count("data:image/svg+xml;base64,") == 3
+    info = json.loads(curvscope("info", "run", "--json").output)
+    assert info["pairs"] == 6
+    assert "report.html" in info["files"]
+
+
+def test_json_of_eigs(curvscope, target):
+    result = json.loads(curvscope("eigs", "-k", 2, "--target", target("matrix"), "--out", "run", "--json").output)
+    assert result["eigenvalues"] == pytest.approx([4, -3])
+    assert result["status"] == "converged"
+    # an operator without a model has no parameters to make a mask of, and its report does without
+    assert curvscope("report", "run").status == 0
+    overlap = curvscope("overlap", "run")
+    assert overlap.status == 2
+    assert "was not built from a model" in str(overlap.error)
+
+
+def test_unconverged_pairs_are_kept_and_exit_with_1(curvscope, target, tmp_path):
+    made = curvscope(
+        "eigs",
+        "-k",
+        20,
+        "--method",
+        "krylov",
+        "--tol",
+        "1e-6",
+        "--max-products",
+        40,
+        "--target",
+        target("slow_decay"),
+        "--out",
+        "run",
+    )
+    assert made.status == 1
+    assert "raise max_products" in made.output
+    assert cs.open(tmp_path / "run").k == 20
+
+
+def test_problem_at_a_step(curvscope, tmp_path):
+    made = curvscope("eigs", "-k", 3, "--problem", "mnist16", "--step", 2, "--split", "test", "--matrix", "ggn", "--out", "run")
+    assert made.status == 0
+    solution = cs.open(tmp_path / "run")
+    assert solution.provenance["operator"] == "GeneralizedGaussNewton"
+    problem = cs.problems.get("mnist16")
+    model, recorder = problem.model(), cs.Recorder(problem.model(), [2])
+    from curvscope.training import train
+
+    train(problem, model, cs.Recorder(model, [2]))
+    assert recorder.recorded == []
+    G = cs.ggn(model, problem.criterion, problem.curvature_batches("test"))
+    assert G.fingerprint == solution.provenance["fingerprint"]
+
+
+def test_info_of_the_installation_and_of_a_problem(curvscope):
+    assert json.loads(curvscope("info", "--json").output)["problems"] == "mnist16"
+    assert json.loads(curvscope("info", "--problem", "mnist16", "--json").output)["D"] == 7030
+    assert "7030" in curvscope("info", "--problem", "mnist16").output
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "message"),
+    [
+        ("missing", TargetNotFound, "has no function 'missing'"),
+        ("broken", TargetNotFound, "calling it failed: KeyError: 'weights.pt'"),
+        ("two", InvalidArgument, r"returned 2 things, expected \(model, loss, data\)"),
+        ("nothing", TypeError, "cannot make an operator of a int"),
+        ("nan_parameter", ArithmeticError, "parameter '0.weight' has 1 of 20 entries that are NaN"),
+        ("nan_loss", ArithmeticError, "the loss of batch 2 is nan"),
+        ("empty", InvalidArgument, "data yielded no batch"),
+    ],
+)
+def test_targets_that_cannot_be_measured(curvscope, target, tmp_path, function, kind, message):
+    made = curvscope("eigs", "-k", 2, "--target", target(function), "--out", "run")
+    assert made.status == 2
+    assert isinstance(made.error, kind)
+    with pytest.raises(kind, match=message):
+        raise made.error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("--target", "no_such_module:f"), TargetNotFound, "there is no module 'no_such_module'"),
+        (("--target", "nonsense"), TargetNotFound, "write module:function"),
+        ((), InvalidArgument, "either --problem NAME or --target"),
+        (("--problem", "mnist16", "--matrix", "fisher"), InvalidArgument, "--matrix 'fisher'"),
+        (("--problem", "mnist16", "--split", "val"), InvalidArgument, "split='val'"),
+        (("--problem", "mnist16", "--which", "XX"), InvalidArgument, "which='XX'"),
+        (("--problem", "mnist16", "--step", "-1"), InvalidArgument, "at least one step, 0 or later"),
+        (("--problem", "mnist16", "-k", "0"), InvalidArgument, "k=0: choose an integer from 1 to D = 7030"),
+        (("--problem", "mnist16", "-k", "7031"), InvalidArgument, "k=7031"),
+    ],
+)
+def test_requests_that_cannot_work(curvscope, tmp_path, arguments, kind, message):
+    made = curvscope("eigs", "-k", 2, *arguments, "--out", "run")
+    assert made.status == 2
+    with pytest.raises(kind, match=message):
+        raise made.error
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_run_is_never_overwritten(curvscope, target, tmp_path):
+    curvscope("eigs", "-k", 2, "--target", target("matrix"), "--out", "run")
+    before = (tmp_path / "run" / "manifest.json").read_text()
+    for command in (("eigs", "-k", 2, "--target", target("matrix"), "--out", "run"), ("demo", "--out", "run")):
+        made = curvscope(*command)
+        assert isinstance(made.error, RunConflict)
+        assert "holds another run" in str(made.error)
+    assert (tmp_path / "run" / "manifest.json").read_text() == before
+
+
+def test_runs_that_are_not_there(curvscope):
+    for command in ("overlap", "report", "info"):
+        made = curvscope(command, "nowhere")
+        assert isinstance(made.error, RunNotFound)
+        assert "nowhere is no run" in str(made.error)

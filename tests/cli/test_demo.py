@@ -1,0 +1,42 @@
+"""The demo, shortened: the same path with fewer steps, pairs and products."""
+
+import base64
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+from curvscope.problems.mnist16 import Mnist16
+from curvscope.studies.demo import DemoConfig
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(Mnist16, "defaults", replace(Mnist16.defaults, steps=(0, 3, 6)))
+    monkeypatch.setattr("curvscope.studies.demo.DemoConfig", lambda: DemoConfig(k=20, max_products=60, shown=(5, 20)))
+
+
+@pytest.mark.usefixtures("short")
+def test_demo(curvscope, tmp_path):
+    made = curvscope("demo")
+    assert made.status == 0
+    rows = [line.split() for line in made.output.splitlines() if "Krylov" in line or "SEIGH" in line]
+    assert [(row[0], row[1], row[2]) for row in rows] == [(s, m, "60") for s in "036" for m in ("Krylov", "SEIGH")]
+    assert "Report: curvscope-demo/report.html" in made.output
+    numbers = json.loads((tmp_path / "curvscope-demo" / "demo.json").read_text())
+    assert [step["step"] for step in numbers["steps"]] == [0, 3, 6]
+    shown = float(rows[0][-1])
+    assert numbers["steps"][0]["methods"]["krylov"]["overlap"]["overlap"][19] == pytest.approx(shown, abs=5e-5)
+
+    html = (tmp_path / "curvscope-demo" / "report.html").read_text()
+    assert "http" not in re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "", html)
+    assert "<script" not in html
+    figures = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", html)
+    assert len(figures) == 3
+    for figure in figures:
+        assert ElementTree.fromstring(base64.b64decode(figure)).tag.endswith("svg")
+
+    again = curvscope("demo")
+    assert "Report: curvscope-demo-2/report.html" in again.output
