@@ -38,5 +38,8 @@ def test_demo(curvscope, tmp_path):
     for figure in figures:
         assert ElementTree.fromstring(base64.b64decode(figure)).tag.endswith("svg")
 
+    pictures = sorted((tmp_path / "curvscope-demo" / "figures").iterdir())
+    assert [picture.suffix for picture in pictures] == [".png"] * 3
+
     again = curvscope("demo")
     assert "Report: curvscope-demo-2/report.html" in again.output

@@ -12,7 +12,7 @@ from curvscope.cli.names import DataFolder
 from curvscope.cli.tables import as_rich
 from curvscope.execution.run import Run
 from curvscope.problems import get
-from curvscope.report import render
+from curvscope.report import render, save_figures
 from curvscope.studies import demo as study
 
 DEFAULT_FOLDER = "curvscope-demo"
@@ -30,7 +30,9 @@ def command(
     problem = get("mnist16", data=data)
     checkpoints = study.run_demo(problem, config)
     run.write_json("demo.json", study.numbers(checkpoints, config))
-    report = run.write_text("report.html", render(study.document(problem, checkpoints, config)))
+    document = study.document(problem, checkpoints, config)
+    report = run.write_text("report.html", render(document))
+    save_figures(document, run.path / "figures")
     console.print(as_rich(study.table(checkpoints, config)))
     console.print("Residuals are relative to |eigenvalue|; overlap is between the top-k eigenspace and the k largest weights.")
     console.print(f"Report: {report}", soft_wrap=True, highlight=False)

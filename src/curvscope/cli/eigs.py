@@ -14,9 +14,9 @@ from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run, check_free
 from curvscope.operators import Operator, ggn, hessian
-from curvscope.problems import get
+from curvscope.problems import Problem, get
 from curvscope.solvers import METHODS, Solution, eigsh
-from curvscope.solvers.checks import check_k
+from curvscope.solvers.checks import check_request
 from curvscope.studies.eigs import record
 from curvscope.training import Recorder, train
 
@@ -45,9 +45,14 @@ def command(
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     check_free(out)
-    operator = load_target(str(target)) if problem is None else _of_problem(problem, data, step, split, matrix)
-    check_k(k, operator.shape[0])
-    options = {"k": k, "which": which, "method": method, "tol": tol, "max_products": max_products, "seed": seed}
+    wanted = {"k": k, "which": which, "method": method, "tol": tol}
+    if problem is None:
+        operator = load_target(str(target))
+    else:
+        known = get(problem, data=data)
+        check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
+        operator = _of_problem(known, step, split, matrix)
+    options = {**wanted, "max_products": max_products, "seed": seed}
     solution = eigsh(operator, **options)
     source = {"problem": problem, "target": target, "step": step, "split": split, "matrix": matrix}
     run = Run.create(out, kind="eigs", options={**source, **options})
@@ -62,8 +67,7 @@ def command(
         raise typer.Exit(1)
 
 
-def _of_problem(name: str, data: Path | None, step: int, split: str, matrix: str) -> Operator:
-    problem = get(name, data=data)
+def _of_problem(problem: Problem, step: int, split: str, matrix: str) -> Operator:
     batches = problem.curvature_batches(split)
     model = problem.model()
     recorder = Recorder(model, [step])

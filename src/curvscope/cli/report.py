@@ -7,13 +7,15 @@ import typer
 from curvscope.cli.names import RunFolder
 from curvscope.errors import RunConflict
 from curvscope.execution.run import Run
-from curvscope.report import render
+from curvscope.report import render, save_figures
 from curvscope.studies.eigs import document
 
 
 def command(run: RunFolder) -> None:
-    """Write report.html into a run: overlap, spectrum, residuals, all pairs, provenance."""
+    """Write report.html and its figures into a run: overlap, spectrum, residuals, all pairs, provenance."""
     opened = Run.open(run)
     if opened.manifest["kind"] != "eigs":
         raise RunConflict(f"{run} is a {opened.manifest['kind']} run, whose report was written with it")
-    typer.echo(f"Report: {opened.write_text('report.html', render(document(opened)))}")
+    made = document(opened)
+    save_figures(made, opened.path / "figures")
+    typer.echo(f"Report: {opened.write_text('report.html', render(made))}")

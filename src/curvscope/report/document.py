@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -56,6 +58,17 @@ def render(document: Document) -> str:
     return environment.get_template("report.html").render(
         document=document, sections=list(zip(document.sections, images, strict=True))
     )
+
+
+def save_figures(document: Document, folder: Path, *, dpi: int = 160) -> list[Path]:
+    """Each figure of the document as a PNG named after its section; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for section in document.sections:
+        if section.figure is not None:
+            files.append(folder / (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") + ".png"))
+            section.figure.savefig(files[-1], dpi=dpi)
+    return files
 
 
 def _data_address(sheet: Figure) -> str:

@@ -16,12 +16,15 @@ from curvscope.subspaces import OverlapCurve
 METHOD_COLOURS = (BLUE, ORANGE)
 
 
-def overlaps(curves: Mapping[str, OverlapCurve], *, compare: Mapping[str, OverlapCurve] | None = None) -> Figure:
+def overlaps(
+    curves: Mapping[str, OverlapCurve], *, dotted: Mapping[str, OverlapCurve] | None = None, dotted_label: str = ""
+) -> Figure:
     """Overlap against k, one line a curve, with the chance level.
 
     Args:
         curves: by label; all of the same D.
-        compare: curves of a second method by the same labels, drawn dotted.
+        dotted: curves of a second method by the same labels, drawn dotted.
+        dotted_label: what they are, for the legend.
     """
     if not curves:
         raise InvalidArgument("there are no curves to draw")
@@ -30,8 +33,10 @@ def overlaps(curves: Mapping[str, OverlapCurve], *, compare: Mapping[str, Overla
         axes.plot(longest.k, longest.chance, color=GREY, linestyle="--", label="chance, k/D")
         for (label, curve), colour in zip(curves.items(), CYCLE, strict=False):
             axes.plot(curve.k, curve.value, color=colour, label=label)
-            if compare and label in compare:
-                axes.plot(curve.k, compare[label].value, color=colour, linestyle=":", linewidth=1.4)
+            if dotted and label in dotted:
+                axes.plot(curve.k, dotted[label].value, color=colour, linestyle=":", linewidth=1.4)
+        if dotted:
+            axes.plot([], [], color=GREY, linestyle=":", label=dotted_label)
         axes.set(
             xscale="log", yscale="log", xlabel="k", ylabel=f"overlap of the top-k eigenspace\nand the {longest.ranking} mask"
         )

@@ -1,6 +1,7 @@
 """From operators to eigenpairs."""
 
-from curvscope.solvers.eigsh import METHODS, eigsh
+from curvscope.solvers.checks import METHODS
+from curvscope.solvers.eigsh import eigsh
 from curvscope.solvers.seigh import seigh
 from curvscope.solvers.solution import Cost, Solution, Status
 from curvscope.solvers.storage import load, save

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator
+from curvscope.solvers.ordering import check_which
+
+METHODS = ("auto", "exact", "krylov", "seigh", "oversampled")
 
 
 def check_operator(operator: Operator) -> None:
@@ -21,6 +24,19 @@ def check_k(k: int, size: int) -> None:
     """Raise InvalidArgument unless 1 <= k <= D."""
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
         raise InvalidArgument(f"k={k!r}: choose an integer from 1 to D = {size}")
+
+
+def check_request(k: int, size: int, *, which: str, method: str, tol: float) -> None:
+    """Everything about a request that can be told before there is an operator.
+
+    Raises:
+        InvalidArgument: the first of k, which, method, tol that cannot work.
+    """
+    check_k(k, size)
+    check_which(which)
+    check_tol(tol)
+    if method not in METHODS:
+        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
 
 
 def check_tol(tol: float) -> None:

@@ -11,16 +11,14 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import Operator, as_operator
 from curvscope.solvers.block_krylov import KrylovOptions, block_krylov
-from curvscope.solvers.checks import check_k, check_operator, check_tol
+from curvscope.solvers.checks import check_operator, check_request
 from curvscope.solvers.exact import exact
 from curvscope.solvers.finish import finish
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.ordering import check_which
 from curvscope.solvers.seigh import seigh
 from curvscope.solvers.solution import Solution
 from curvscope.tall import TallMatrix
 
-METHODS = ("auto", "exact", "krylov", "seigh", "oversampled")
 EXACT_UP_TO = 1500
 """D up to which "auto" forms the matrix."""
 
@@ -74,11 +72,7 @@ def eigsh(
     operator = as_operator(operator)
     check_operator(operator)
     size = operator.shape[0]
-    check_k(k, size)
-    check_which(which)
-    check_tol(tol)
-    if method not in METHODS:
-        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
+    check_request(k, size, which=which, method=method, tol=tol)
     if method == "auto":
         method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None else "krylov"
     if method != "krylov":

@@ -134,7 +134,8 @@ def document(problem: Problem, checkpoints: list[Checkpoint], config: DemoConfig
                 "the dashed one.",
                 figures.overlaps(
                     {f"step {point.step}": point.curves["krylov"] for point in checkpoints},
-                    compare={f"step {point.step}": point.curves["seigh"] for point in checkpoints},
+                    dotted={f"step {point.step}": point.curves["seigh"] for point in checkpoints},
+                    dotted_label="the same, by the sketch",
                 ),
                 alternative="Overlap against k on logarithmic axes for each step, with the chance level k/D",
             ),
@@ -148,8 +149,8 @@ def document(problem: Problem, checkpoints: list[Checkpoint], config: DemoConfig
             ),
             Section(
                 "How right are the pairs?",
-                "The relative residual of every pair, measured with fresh products. An interval of that half-width around each "
-                "value certainly holds an eigenvalue. A residual near 1 means that the vector is no eigenvector at all.",
+                "The residual of every pair, ‖H v − λ v‖, measured with fresh products and shown relative to |λ|. Within one "
+                "residual of λ there certainly is an eigenvalue; a relative residual near 1 tells nothing any more.",
                 figures.residuals({f"step {point.step}": _by_label(point) for point in checkpoints}),
                 alternative="Relative residual of each pair on a logarithmic axis, for both methods, at each step",
             ),
