@@ -34,7 +34,7 @@ class RetainedGradient:
         if not live:
             return torch.zeros_like(tangents)
         outputs, seeds = zip(*live, strict=True)
-        products = torch.autograd.grad(
-            outputs, self.values, seeds, retain_graph=True, materialize_grads=True, is_grads_batched=True
-        )
+        found = torch.autograd.grad(outputs, self.values, seeds, retain_graph=True, allow_unused=True, is_grads_batched=True)
+        # Parameters that no second derivative reaches come back as None (materialize_grads forgets the batch axis).
+        products = [torch.zeros_like(piece) if g is None else g for g, piece in zip(found, pieces, strict=True)]
         return self.parameters.join(products, leading=(tangents.shape[0],))

@@ -19,7 +19,9 @@ class GaussNewton:
         self.parameters, self.values = objective.parameters, objective.values
         self._network = lambda values: objective.output(values, batch)
         self._criterion = lambda output: objective.criterion(output, batch)
-        self.output, self._pull_back = vjp(self._network, self.values)
+        output, self._pull_back = vjp(self._network, self.values)
+        # The loss's Hessian is symmetric: reverse mode through its gradient gives its products, for every criterion.
+        _, self._curve = vjp(grad(self._criterion), output.detach())
 
     def __call__(self, tangents: Tensor) -> Tensor:
         """(c, D) tangents to (c, D) products."""
@@ -28,5 +30,4 @@ class GaussNewton:
 
     def _one(self, tangent: Values) -> Values:
         _, forward = jvp(self._network, (self.values,), (tangent,))
-        _, curved = jvp(grad(self._criterion), (self.output.detach(),), (forward,))
-        return self._pull_back(curved)[0]
+        return self._pull_back(self._curve(forward)[0])[0]
