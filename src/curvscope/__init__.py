@@ -14,7 +14,7 @@ from pathlib import Path
 from curvscope import errors, problems
 from curvscope.errors import CurvscopeError
 from curvscope.operators import Operator, as_operator, ggn, hessian
-from curvscope.solvers import Solution, eigsh, load, seigh
+from curvscope.solvers import Solution, certify, eigsh, load, seigh
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.training import Recorder
 
@@ -29,6 +29,7 @@ __all__ = [
     "Solution",
     "__version__",
     "as_operator",
+    "certify",
     "eigsh",
     "errors",
     "ggn",

@@ -152,6 +152,46 @@ def test_problem_at_a_step(curvscope, tmp_path):
     assert G.fingerprint == solution.provenance["fingerprint"]
 
 
+def test_certify_confirms_a_run_and_sharpens_its_overlap(curvscope, tmp_path):
+    curvscope("eigs", "-k", 12, "--problem", "mnist16", "--step", 3, "--out", "run")
+    before = cs.open(tmp_path / "run")
+    made = curvscope("certify", "run", "--json")
+    assert made.status == 0
+    answer = json.loads(made.output)
+    assert answer["failed"] == []
+    assert 0 < answer["complete"] <= 12
+    after = cs.open(tmp_path / "run")
+    assert after.certificate.complete == answer["complete"]
+    assert torch.equal(after.eigenvalues, before.eigenvalues)
+    assert bool((after.intervals[:, 1] - after.intervals[:, 0] <= 3 * before.residual_norms + 1e-6).all())
+    curve = json.loads(curvscope("overlap", "run", "--json").output)
+    assert all(low <= value <= up for low, value, up in zip(curve["lower"], curve["overlap"], curve["upper"], strict=True))
+    assert "certified" in curvscope("overlap", "run").output
+
+
+def test_certify_finds_a_false_claim(curvscope, target, tmp_path):
+    curvscope("eigs", "-k", 3, "--target", target("matrix"), "--out", "run")
+    assert curvscope("certify", "run").status == 0
+    import zarr
+
+    stored = zarr.open_array(tmp_path / "run" / "solution" / "eigenvectors.zarr", mode="r+")
+    vectors = stored[:]
+    vectors[:, [0, 1]] = (vectors[:, [0, 1]] @ [[0.8, -0.6], [0.6, 0.8]]).astype(vectors.dtype)
+    stored[:] = vectors
+    made = curvscope("certify", "run")
+    assert made.status == 1
+    assert "pair 1: residual 4.2e+00, claimed" in made.output
+
+
+def test_certify_refuses_another_operator(curvscope, target, tmp_path, monkeypatch):
+    curvscope("eigs", "-k", 3, "--target", target("matrix"), "--out", "run")
+    module = sys.modules[target("matrix").split(":")[0]]
+    monkeypatch.setattr(module, "matrix", module.slow_decay)
+    made = curvscope("certify", "run")
+    assert isinstance(made.error, RunConflict)
+    assert "another operator" in str(made.error)
+
+
 def test_info_of_the_installation_and_of_a_problem(curvscope):
     assert json.loads(curvscope("info", "--json").output)["problems"] == "mnist16"
     assert json.loads(curvscope("info", "--problem", "mnist16", "--json").output)["D"] == 7030
@@ -212,7 +252,7 @@ def test_another_run_is_never_overwritten(curvscope, target, tmp_path):
 
 
 def test_runs_that_are_not_there(curvscope):
-    for command in ("overlap", "report", "info"):
+    for command in ("overlap", "certify", "report", "info"):
         made = curvscope(command, "nowhere")
         assert isinstance(made.error, RunNotFound)
         assert "nowhere is no run" in str(made.error)

@@ -13,14 +13,10 @@ from curvscope.cli.names import AsJson, DataFolder, ProblemName, TargetName
 from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run, check_free
-from curvscope.operators import Operator, ggn, hessian
-from curvscope.problems import Problem, get
+from curvscope.problems import get
 from curvscope.solvers import METHODS, Solution, eigsh
 from curvscope.solvers.checks import check_request
-from curvscope.studies.eigs import record
-from curvscope.training import Recorder, train
-
-MATRICES = {"hessian": hessian, "ggn": ggn}
+from curvscope.studies.eigs import MATRICES, operator_at_step, record
 
 
 def command(
@@ -51,10 +47,17 @@ def command(
     else:
         known = get(problem, data=data)
         check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
-        operator = _of_problem(known, step, split, matrix)
+        operator = operator_at_step(known, step, split, matrix)
     options = {**wanted, "max_products": max_products, "seed": seed}
     solution = eigsh(operator, **options)
-    source = {"problem": problem, "target": target, "step": step, "split": split, "matrix": matrix}
+    source = {
+        "problem": problem,
+        "target": target,
+        "data": None if data is None else str(data),
+        "step": step,
+        "split": split,
+        "matrix": matrix,
+    }
     run = Run.create(out, kind="eigs", options={**source, **options})
     record(run, solution, operator)
     if as_json:
@@ -65,14 +68,6 @@ def command(
         console.print(f"Run: {out}. Next: curvscope overlap {out}; curvscope report {out}", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":
         raise typer.Exit(1)
-
-
-def _of_problem(problem: Problem, step: int, split: str, matrix: str) -> Operator:
-    batches = problem.curvature_batches(split)
-    model = problem.model()
-    recorder = Recorder(model, [step])
-    train(problem, model, recorder)
-    return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches)
 
 
 def _plain(out: Path, solution: Solution) -> dict[str, object]:

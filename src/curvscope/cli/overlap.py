@@ -14,6 +14,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
 from curvscope.report import Table
 from curvscope.studies.eigs import MASKS, measure_overlap
+from curvscope.subspaces import OverlapCurve
 
 
 def command(
@@ -29,13 +30,18 @@ def command(
     if as_json:
         typer.echo(json.dumps(curve.to_dict()))
         return
-    rows = [
-        [str(k), f"{curve.at(k):.3e}", f"{k / curve.size:.3e}", f"{curve.at(k) * curve.size / k:.2f}"]
-        for k in _shown(len(curve.k))
-    ]
     console = Console()
-    console.print(as_rich(Table(["k", "overlap", "chance", "ratio"], rows)))
+    console.print(as_rich(_table(curve)))
     console.print(f"Every k is in {opened.path / f'overlap-{mask}.json'}", highlight=False, soft_wrap=True)
+
+
+def _table(curve: OverlapCurve) -> Table:
+    heads, rows = ["k", "overlap", "chance", "ratio"], []
+    for k in _shown(len(curve.k)):
+        rows.append([str(k), f"{curve.at(k):.3e}", f"{k / curve.size:.3e}", f"{float(curve.ratio[k - 1]):.2f}"])
+        if curve.lower is not None and curve.upper is not None:
+            rows[-1] += [f"{float(curve.lower[k - 1]):.3e}", f"{float(curve.upper[k - 1]):.3e}"]
+    return Table(heads if curve.lower is None else [*heads, "certified\nlower", "certified\nupper"], rows)
 
 
 def _shown(most: int) -> list[int]:

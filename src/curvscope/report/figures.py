@@ -19,7 +19,7 @@ METHOD_COLOURS = (BLUE, ORANGE)
 def overlaps(
     curves: Mapping[str, OverlapCurve], *, dotted: Mapping[str, OverlapCurve] | None = None, dotted_label: str = ""
 ) -> Figure:
-    """Overlap against k, one line a curve, with the chance level.
+    """Overlap against k, one line a curve, with the chance level; where it is certified, with its interval shaded.
 
     Args:
         curves: by label; all of the same D.
@@ -33,6 +33,8 @@ def overlaps(
         axes.plot(longest.k, longest.chance, color=GREY, linestyle="--", label="chance, k/D")
         for (label, curve), colour in zip(curves.items(), CYCLE, strict=False):
             axes.plot(curve.k, curve.value, color=colour, label=label)
+            if curve.lower is not None and curve.upper is not None:
+                axes.fill_between(curve.k, curve.lower.clamp(min=1e-12), curve.upper, color=colour, alpha=0.18, linewidth=0)
             if dotted and label in dotted:
                 axes.plot(curve.k, dotted[label].value, color=colour, linestyle=":", linewidth=1.4)
         if dotted:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvscope.certify import eigenvalue_intervals
+from curvscope.certify import Certificate, eigenvalue_intervals
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Parameters
 from curvscope.solvers.ordering import ORDERS
@@ -75,6 +75,7 @@ class Solution:
         provenance: operator fingerprint, method and options, seed, versions, dtype.
         diagnostics: numbers that tell of trouble: orthogonality, asymmetry of the projected matrix.
         parameters: names and shapes of the D parameters, for curvature operators.
+        certificate: what was proven, after :func:`curvscope.certify`.
     """
 
     eigenvalues: Tensor
@@ -86,6 +87,7 @@ class Solution:
     provenance: dict[str, Any] = field(default_factory=dict)
     diagnostics: dict[str, float] = field(default_factory=dict)
     parameters: Parameters | None = None
+    certificate: Certificate | None = None
 
     @property
     def k(self) -> int:
@@ -94,8 +96,12 @@ class Solution:
 
     @property
     def intervals(self) -> Tensor:
-        """(k, 2) float64: each row holds an eigenvalue of the operator; see :func:`.residuals.eigenvalue_intervals`."""
-        return eigenvalue_intervals(self.eigenvalues, self.residual_norms)
+        """(k, 2) float64: each row holds an eigenvalue of the operator; see :func:`.residuals.eigenvalue_intervals`.
+
+        With a certificate the half-widths are residual^2 / gap where a gap is proven.
+        """
+        radii = self.residual_norms if self.certificate is None else self.certificate.radii
+        return eigenvalue_intervals(self.eigenvalues, radii)
 
     @property
     def relative_residuals(self) -> Tensor:
@@ -132,7 +138,15 @@ class Solution:
             value, residual = float(self.eigenvalues[i]), float(self.residual_norms[i])
             rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {float(self.relative_residuals[i]):>9.1e}")
         cost = f"{self.cost.products} products + {self.cost.certificate_products} for the residuals, {self.cost.seconds:.1f} s"
-        return "\n".join([*rows, "", str(self.status), cost])
+        return "\n".join([*rows, "", str(self.status), self._completeness(), cost])
+
+    def _completeness(self) -> str:
+        if self.certificate is None:
+            return "completeness: not certified (curvscope.certify says whether a pair was missed)"
+        return (
+            f"completeness: the first {self.certificate.complete} of {self.k} pairs are certainly the largest, except with "
+            f"probability {self.certificate.tail.failure:g}"
+        )
 
     def _shown(self) -> list[int | None]:
         if self.k <= 12:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 import zarr
 
-from curvscope.errors import RunConflict, RunNotFound
+from curvscope.certify import Certificate, ProductNoise, TailNorm
+from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
 from curvscope.operators import Parameters
 from curvscope.solvers.solution import Cost, Solution, Status
 from curvscope.tall import InMemory
@@ -40,6 +41,19 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def replace_saved(solution: Solution, path: str | os.PathLike[str]) -> None:
+    """Update the table of a saved solution, for example with a certificate; the vectors stay as they are.
+
+    Raises:
+        RunNotFound: no solution there. InvalidArgument: one with other eigenvalues.
+    """
+    if not torch.equal(load(path).eigenvalues, solution.eigenvalues):
+        raise InvalidArgument(f"{path} holds a solution with other eigenvalues: save this one to a new path")
+    draft = Path(path) / f".{TABLE}.{os.getpid()}.partial"
+    draft.write_text(json.dumps(_table(solution), indent=1))
+    draft.replace(Path(path) / TABLE)
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
@@ -71,11 +85,21 @@ def load(path: str | os.PathLike[str]) -> Solution:
         provenance=table["provenance"],
         diagnostics=table["diagnostics"],
         parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
+        certificate=_certificate(table),
     )
 
 
+def _certificate(table: dict[str, Any]) -> Certificate | None:
+    stored = table.get("certificate")
+    if stored is None:
+        return None
+    values, residuals = _numbers(table["eigenvalues"]), _numbers(table["residual_norms"])
+    tail, noise = TailNorm(**stored["tail"]), ProductNoise(**stored["noise"])
+    return Certificate(values, residuals, tail, noise)
+
+
 def _table(solution: Solution) -> dict[str, Any]:
-    named = solution.parameters
+    named, certificate = solution.parameters, solution.certificate
     return {
         "format": FORMAT,
         "order": solution.order,
@@ -84,9 +108,14 @@ def _table(solution: Solution) -> dict[str, Any]:
         "diagnostics": solution.diagnostics,
         "provenance": solution.provenance,
         "parameters": named and {name: list(shape) for name, shape in zip(named.names, named.shapes, strict=True)},
+        "certificate": certificate and _plain(certificate),
         "eigenvalues": solution.eigenvalues.tolist(),
         "residual_norms": solution.residual_norms.tolist(),
     }
+
+
+def _plain(certificate: Certificate) -> dict[str, Any]:
+    return {"tail": vars(certificate.tail), "noise": vars(certificate.noise)}
 
 
 def _write_vectors(solution: Solution, path: Path) -> None:

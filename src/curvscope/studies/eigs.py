@@ -4,18 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curvscope.errors import RunNotFound
+from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.execution.run import Run
-from curvscope.operators import CurvatureOperator, Operator
+from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
+from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
-from curvscope.solvers import Solution, load, save
+from curvscope.solvers import Solution, load, replace_saved, save
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
+from curvscope.subspaces.overlap import LARGEST_DEFECT
+from curvscope.tall import orthogonality
+from curvscope.training import Recorder, train
 
 SOLUTION, PARAMETERS = "solution", "parameters.safetensors"
+MATRICES = {"hessian": hessian, "ggn": ggn}
 MASKS = {"magnitude": masks.by_magnitude}
+
+
+def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> CurvatureOperator:
+    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``."""
+    batches = problem.curvature_batches(split)
+    model = problem.model()
+    recorder = Recorder(model, [step])
+    train(problem, model, recorder)
+    return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches)
+
+
+def operator_of_problem(run: Run, solution: Solution) -> CurvatureOperator:
+    """The operator of a run on a problem, at the parameters that the run keeps: no training."""
+    options = run.manifest["options"]
+    problem = get(options["problem"], data=options.get("data"))
+    model = problem.model()
+    with torch.no_grad():
+        model.load_state_dict(parameters_of(run, solution), strict=False)
+    return MATRICES[options["matrix"]](model, problem.criterion, problem.curvature_batches(options["split"]))
 
 
 def record(run: Run, solution: Solution, operator: Operator) -> None:
@@ -50,6 +75,30 @@ def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
     curve = overlap(solution, ranking)
     run.write_json(f"overlap-{mask}.json", curve.to_dict())
     return curve
+
+
+def keep_certificate(run: Run, certified: Solution) -> None:
+    """Put a certified solution in the place of the run's own."""
+    replace_saved(certified, run.path / SOLUTION)
+
+
+def failed_claims(claimed: Solution, certified: Solution) -> list[str]:
+    """What a run claimed and fresh products do not confirm, one sentence a claim; empty when all holds.
+
+    A residual may exceed the claimed one by half, or by the noise of the products.
+    """
+    certificate = certified.certificate
+    if certificate is None:
+        raise InvalidArgument("the solution has no certificate: pass what curvscope.certify returned")
+    allowed = 1.5 * claimed.residual_norms + certificate.noise.at(claimed.eigenvalues.abs())
+    worse = (certified.residual_norms > allowed).nonzero().flatten().tolist()
+    failed = [
+        f"pair {i + 1}: residual {float(certified.residual_norms[i]):.1e}, claimed {float(claimed.residual_norms[i]):.1e}"
+        for i in worse
+    ]
+    if (defect := orthogonality(certified.eigenvectors)) > LARGEST_DEFECT:
+        failed.append(f"the vectors are not orthonormal: max |V'V - I| = {defect:.1e}")
+    return failed
 
 
 def document(run: Run) -> Document:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvscope.certify import overlap_bracket
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.solvers import Solution
 from curvscope.subspaces.masks import Ranking
@@ -24,12 +25,19 @@ class OverlapCurve:
         value: (K,) float64 in [0, 1].
         size: D.
         ranking: what the mask ranks by.
+        lower: (K,) float64, with ``upper`` an interval that holds the overlap of the true eigenspace; None without a
+            certificate.
+        upper: (K,) float64, or None.
+        failure: probability that the interval is wrong; 0 without one.
     """
 
     k: Tensor
     value: Tensor
     size: int
     ranking: str
+    lower: Tensor | None = None
+    upper: Tensor | None = None
+    failure: float = 0.0
 
     @property
     def chance(self) -> Tensor:
@@ -49,13 +57,16 @@ class OverlapCurve:
 
     def to_dict(self) -> dict[str, object]:
         """Plain numbers, for JSON."""
-        return {
+        plain = {
             "D": self.size,
             "ranking": self.ranking,
             "k": self.k.tolist(),
             "overlap": self.value.tolist(),
             "chance": self.chance.tolist(),
         }
+        if self.lower is None or self.upper is None:
+            return plain
+        return plain | {"lower": self.lower.tolist(), "upper": self.upper.tolist(), "failure": self.failure}
 
 
 def overlap(basis: Solution | TallMatrix | Tensor, ranking: Ranking) -> OverlapCurve:
@@ -64,6 +75,8 @@ def overlap(basis: Solution | TallMatrix | Tensor, ranking: Ranking) -> OverlapC
     .. math:: o(k) = \frac1k \|\Phi_k V_k\|_F^2 = \frac1k \sum_{i \in \mathrm{mask}_k} \sum_{j \le k} V_{ij}^2 \in [0, 1]
 
     the mean squared cosine of the principal angles between the two k-dimensional spaces; on average k/D for random ones.
+    For a solution with a certificate, ``lower`` and ``upper`` hold the overlap of the true eigenspace; see
+    :func:`.overlap_bracket`.
 
     Args:
         basis: a solution, or orthonormal columns (D, K), in descending order of importance.
@@ -91,8 +104,13 @@ def overlap(basis: Solution | TallMatrix | Tensor, ranking: Ranking) -> OverlapC
         raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
     rows = vectors.rows(ranking.order[:most].to(vectors.device)).double().cpu()
     k = torch.arange(1, most + 1)
-    captured = rows.square().cumsum(0).cumsum(1).diagonal()
-    return OverlapCurve(k, (captured / k).clamp(max=1.0), size, ranking.name)
+    captured = rows.square().cumsum(0).cumsum(1)
+    value = (captured.diagonal() / k).clamp(max=1.0)
+    certificate = basis.certificate if isinstance(basis, Solution) else None
+    if certificate is None:
+        return OverlapCurve(k, value, size, ranking.name)
+    lower, upper = overlap_bracket(captured, certificate, defect=orthogonality(vectors, spectral=True))
+    return OverlapCurve(k, value, size, ranking.name, lower, upper, certificate.tail.failure)
 
 
 def _columns(basis: Solution | TallMatrix | Tensor) -> TallMatrix:

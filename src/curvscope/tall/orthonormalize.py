@@ -67,9 +67,12 @@ def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthono
     return Orthonormalized(basis, coefficients, defect)
 
 
-def orthogonality(matrix: TallMatrix) -> float:
-    """Max |V* V - I|, measured in double precision. Cost: 2 D n^2 operations."""
-    return _defect(gram(matrix, matrix, double=True))
+def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:
+    """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations."""
+    overlaps = gram(matrix, matrix, double=True)
+    if spectral and overlaps.numel():
+        return float(torch.linalg.matrix_norm(overlaps - torch.eye(len(overlaps), dtype=overlaps.dtype), 2))
+    return _defect(overlaps)
 
 
 def _whitening(overlaps: Tensor) -> tuple[Tensor, Tensor]:

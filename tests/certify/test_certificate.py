@@ -1,0 +1,202 @@
+"""Every statement of a certificate, against dense spectra, from solutions of all qualities."""
+
+import pytest
+import torch
+
+import curvscope as cs
+from curvscope.certify import Certificate, ProductNoise, TailNorm, overlap_bracket, product_noise, tail_norm
+from curvscope.certify.tail import slack
+from curvscope.errors import InvalidArgument
+from curvscope.tall import InMemory
+
+D = 150
+NOISELESS = ProductNoise(0.0, 0.0)
+
+
+def spectrum(kind, generator):
+    match kind:
+        case "algebraic":
+            values = torch.arange(1, D + 1, dtype=torch.float64) ** -1.0
+        case "pairs and clusters":
+            values = torch.linspace(0.3, 0.001, D, dtype=torch.float64)
+            values[:8] = torch.tensor([2, 2, 1.5, 1.5, 1.5, 1, 0.9, 0.9])
+        case "slow":
+            values = torch.linspace(1, 0.2, D, dtype=torch.float64)
+    signs = torch.where(torch.rand(D, generator=generator) < 0.4, -1.0, 1.0)
+    return values * signs
+
+
+def problem(kind, seed):
+    """A dense matrix, its exact pairs by magnitude."""
+    generator = torch.Generator().manual_seed(seed)
+    values = spectrum(kind, generator)
+    U = torch.linalg.qr(torch.randn(D, D, generator=generator, dtype=torch.float64)).Q
+    order = values.abs().argsort(descending=True, stable=True)
+    return (U * values) @ U.T, values[order], U[:, order]
+
+
+def random_basis(rows, columns, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64)).Q
+
+
+def sine(U, V):
+    """||sin Theta||_F of two spaces of equal dimension."""
+    return float((V - U @ (U.T @ V)).norm())
+
+
+CASES = [
+    (kind, seed, products)
+    for kind in ("algebraic", "pairs and clusters", "slow")
+    for seed in range(4)
+    for products in (24, 34, 60, 110)
+]
+
+
+@pytest.mark.parametrize(("kind", "seed", "products"), CASES)
+def test_statements_hold(kind, seed, products):
+    A, values, U = problem(kind, seed)
+    solution = cs.eigsh(A, k=20, method="krylov", tol=0, max_products=products, block_size=3, seed=seed)
+    certified = cs.certify(A, solution)
+    certificate, theta, V = certified.certificate, solution.eigenvalues, solution.eigenvectors.to_tensor()
+    tiny = 1e-10
+
+    # the tail, and what lies beyond each k
+    projector = torch.eye(D, dtype=torch.float64) - V @ V.T
+    assert certificate.tail.estimate <= float(torch.linalg.matrix_norm(projector @ A @ projector, 2)) + tiny
+    assert float(torch.linalg.matrix_norm(projector @ A @ projector, 2)) <= certificate.tail.bound + tiny
+    for k in range(1, 20):
+        assert float(values[k].abs()) <= certificate.beyond(k) + tiny
+
+    # completeness: the first pairs are, within rho, the largest by magnitude
+    j = certificate.complete
+    assert bool(((values[:j].abs().sort().values - theta[:j].abs().sort().values).abs() <= certificate.rho[-1] + tiny).all())
+
+    # eigenvalues, and vectors where a gap is proven
+    distance = (theta[:, None] - values).abs().min(dim=1).values
+    assert bool((distance <= certificate.radii + tiny).all())
+    assert bool((certified.intervals[:, 0] <= certified.intervals[:, 1]).all())
+    nearest = (theta[:, None] - values).abs().argmin(dim=1)
+    for i in range(20):
+        if certificate.angles[i] < 1:
+            assert sine(U[:, nearest[i] : nearest[i] + 1], V[:, i : i + 1]) <= certificate.angles[i] + tiny
+
+    # spaces and clusters
+    for k in range(1, 20):
+        if certificate.space_sine(k) < 1:
+            assert sine(U[:, :k], V[:, :k]) <= certificate.space_sine(k) + tiny
+    for group in certificate.clusters():
+        bound = certificate.cluster_sine(group)
+        if bound < 1:
+            inside = (values[:, None] - theta[group]).abs().min(dim=1).values <= certificate.rho[-1] + tiny
+            assert int(inside.sum()) == len(group)
+            assert sine(U[:, inside], V[:, group]) <= bound + tiny
+
+    # the overlap, for any mask
+    for mask_seed in range(3):
+        ranking = cs.masks.by_magnitude(random_basis(D, 1, mask_seed)[:, 0])
+        truth, curve = cs.overlap(U[:, :20], ranking), cs.overlap(certified, ranking)
+        # where two magnitudes are equal "the top k" is not one space, and the bracket must hold for each choice
+        assert bool((curve.lower - tiny <= truth.value).all())
+        assert bool((truth.value <= curve.upper + tiny).all())
+        assert bool((curve.lower <= curve.value + tiny).all())
+        assert bool((curve.value <= curve.upper + tiny).all())
+
+
+def test_brackets_become_sharp():
+    A, _, _ = problem("algebraic", 0)
+    ranking = cs.masks.by_magnitude(random_basis(D, 1, 0)[:, 0])
+    widths = []
+    for products in (30, 60, 140):
+        solution = cs.certify(A, cs.eigsh(A, k=20, method="krylov", tol=0, max_products=products, block_size=3))
+        curve = cs.overlap(solution, ranking)
+        widths.append(float((curve.upper - curve.lower)[:15].max()))
+    assert widths[0] > widths[1] > widths[2]
+    assert widths[2] < 1e-6
+
+
+def test_a_missed_pair_is_not_certified():
+    """Twenty perfect pairs of which the largest was left out: residuals are all zero, and only the tail norm tells."""
+    A, values, U = problem("algebraic", 1)
+    keep = [i for i in range(21) if i != 4]
+    solution = cs.eigsh(A, k=20, method="exact")
+    from dataclasses import replace
+
+    missing = replace(solution, eigenvalues=values[keep], eigenvectors=InMemory(U[:, keep].contiguous()), provenance={})
+    certified = cs.certify(A, missing)
+    assert float(certified.residual_norms.max()) < 1e-12
+    assert certified.certificate.complete == 4
+    # "completeness" in the table a person reads
+    assert "the first 4 of 20 pairs" in str(certified)
+
+
+def test_noise_enters():
+    theta, residual = torch.tensor([3.0, 2.0], dtype=torch.float64), torch.tensor([1e-6, 1e-6], dtype=torch.float64)
+    tail = TailNorm(0.9, 1.0, 1e-6, 60)
+    quiet = Certificate(theta, residual, tail, NOISELESS)
+    loud = Certificate(theta, residual, tail, ProductNoise(1e-3, 1e-2))
+    assert bool((loud.radii > quiet.radii).all())
+    assert loud.residuals[0] == pytest.approx(1e-6 + 1e-3 + 3e-2)
+    assert loud.beyond(1) > quiet.beyond(1)
+    assert quiet.complete == 2
+    assert Certificate(theta, residual, TailNorm(1.9, 2.1, 1e-6, 60), NOISELESS).complete == 1
+
+
+def test_product_noise_of_rounded_products():
+    A = torch.diag(torch.linspace(4, 1, 50, dtype=torch.float64))
+    V = InMemory(torch.eye(50, dtype=torch.float64)[:, :6])
+    random = random_basis(50, 2, 0)
+    assert product_noise(A.__matmul__, V, random).floor < 1e-14
+
+    generator = torch.Generator().manual_seed(0)
+
+    def nondeterministic(block):
+        error = torch.randn(block.shape, generator=generator, dtype=torch.float64) / 50**0.5
+        return A @ block + 1e-3 * (A @ block).norm(dim=0) * error
+
+    found = product_noise(nondeterministic, V, random)
+    assert 0.5e-3 < found.relative < 5e-3
+    assert 0.5e-3 < found.floor < 20e-3
+
+
+def test_tail_of_small_complements_is_exact():
+    A, values, U = problem("slow", 0)
+    tail = tail_norm(A.__matmul__, InMemory(U[:, :140]), torch.randn(D, dtype=torch.float64), steps=60)
+    assert tail.products == 10
+    assert tail.failure == 0
+    assert tail.bound == pytest.approx(float(values[140].abs()), rel=1e-10)
+    assert tail_norm(A.__matmul__, InMemory(U), torch.randn(D, dtype=torch.float64)).bound == 0
+
+
+def test_tail_bound_fails_no_more_often_than_stated():
+    """A flat spectrum is the worst case; with failure 0.05 and a short run the bound may fail in 5% of trials."""
+    values = torch.linspace(0, 1, 400, dtype=torch.float64)
+    nothing = InMemory(torch.zeros(400, 0, dtype=torch.float64))
+    failures = 0
+    for seed in range(200):
+        start = torch.randn(400, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        failures += tail_norm(lambda x: values[:, None] * x, nothing, start, steps=12, failure=0.05).bound < 1
+    assert failures <= 10 + 3 * (200 * 0.05 * 0.95) ** 0.5
+
+
+def test_too_few_steps_are_refused():
+    assert slack(10**7, 4, 1e-6) == float("inf")
+    with pytest.raises(InvalidArgument, match="4 steps say nothing"):
+        tail_norm(lambda x: x, InMemory(torch.eye(1000)[:, :3]), torch.randn(1000), steps=4)
+
+
+def test_certify_refuses_what_it_cannot_judge():
+    A, _, _ = problem("algebraic", 0)
+    solution = cs.eigsh(A, k=3, which="LA")
+    with pytest.raises(InvalidArgument, match="order 'LA'"):
+        cs.certify(A, solution)
+    with pytest.raises(InvalidArgument, match="not the operator of the solution"):
+        cs.certify(2 * A, cs.eigsh(A, k=3))
+
+
+def test_a_bracket_with_nothing_known_is_the_unit_interval():
+    theta = torch.ones(3, dtype=torch.float64)
+    certificate = Certificate(theta, theta, TailNorm(1, 1, 1e-6, 60), NOISELESS)
+    lower, upper = overlap_bracket(torch.ones(3, 3, dtype=torch.float64), certificate)
+    assert lower.tolist() == [0, 0, 0]
+    torch.testing.assert_close(upper, torch.ones(3, dtype=torch.float64))
