@@ -120,9 +120,27 @@ def test_warm_start_saves_products(make_symmetric):
     A, _ = make_symmetric(SPECTRA["plus-minus pairs"])
     cold = eigsh(A, k=6, method="krylov", tol=1e-6)
     warm = eigsh(A, k=6, method="krylov", tol=1e-6, v0=cold.eigenvectors)
+    assert torch.equal(warm.eigenvalues, eigsh(A, k=6, method="krylov", tol=1e-6, v0=cold).eigenvalues)
     assert warm.status.converged
     assert warm.cost.products < cold.cost.products
     torch.testing.assert_close(warm.eigenvalues.abs(), cold.eigenvalues.abs(), rtol=1e-8, atol=0)
+
+
+def test_going_on_from_a_kept_basis_loses_no_product(make_symmetric):
+    A, U = make_symmetric(SPECTRA["algebraic"])
+    options = {"method": "krylov", "block_size": 4, "keep_basis": True, "ncv": 300}
+    few = eigsh(A, k=5, tol=1e-6, **options)
+    more = eigsh(A, k=20, tol=1e-6, v0=few, **options)
+    direct = eigsh(A, k=20, tol=1e-6, **options)
+    assert more.status.converged
+    assert space_missed(U[:, :20], more.eigenvectors.to_tensor()) < 1e-10
+    assert few.cost.products < more.cost.products <= 1.15 * direct.cost.products
+    again = eigsh(A, k=20, tol=1e-6, v0=more, method="krylov", ncv=300)
+    assert again.cost.products <= more.cost.products + 8
+    assert again.basis is None
+    # of another operator only the vectors are used
+    other = eigsh(2 * A, k=5, tol=1e-6, v0=few, method="krylov")
+    torch.testing.assert_close(other.eigenvalues, 2 * few.eigenvalues, rtol=1e-9, atol=0)
 
 
 def test_same_seed_same_bits_and_signs_are_canonical(make_symmetric):

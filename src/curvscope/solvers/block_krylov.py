@@ -41,19 +41,29 @@ class Expansion:
     """
 
     def __init__(self, operator: Operator, options: KrylovOptions, start: Tensor | None = None) -> None:
-        self.options = options
         self.size, self.unit = operator.shape[0], torch.finfo(operator.dtype).eps
-        self.capacity = min(self.size, options.ncv + options.block_size)
-        self.basis = InMemory.empty(self.size, self.capacity, operator.dtype, operator.device)
-        self.action = torch.zeros(self.capacity, self.capacity, dtype=torch.float64)
+        self.basis = InMemory.empty(self.size, 0, operator.dtype, operator.device)
+        self.action = torch.zeros(0, 0, dtype=torch.float64)
         self.multiplied = self.filled = self.restarts = self._drawn = 0
         self.norm = 0.0
+        self.adopt(options)
         self._random = TestMatrix(
             "gaussian", self.size, seed=options.seed, role="krylov", dtype=operator.dtype, device=operator.device
         )
         if start is not None:
             self._append(self._split(start)[0])
         self._fill(options.block_size)
+
+    def adopt(self, options: KrylovOptions) -> None:
+        """Go on with these options: another k, tol or budget, and room for ncv columns if there was less."""
+        self.options = options
+        self.capacity = max(self.filled, min(self.size, options.ncv + options.block_size))
+        if self.capacity > self.basis.shape[1]:
+            basis, action = self.basis, self.action
+            self.basis = InMemory.empty(self.size, self.capacity, basis.dtype, basis.device)
+            self.basis.write(0, basis.columns(0, self.filled))
+            self.action = torch.zeros(self.capacity, self.capacity, dtype=torch.float64)
+            self.action[: len(action), : len(action)] = action
 
     @property
     def exhausted(self) -> bool:
@@ -153,8 +163,8 @@ class Expansion:
             self._drawn += missing
 
 
-def block_krylov(meter: Meter, options: KrylovOptions, start: Tensor | None = None) -> Pairs:
-    r"""The k wanted Ritz pairs of A from the block Krylov space of a random block (or of ``start``).
+def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> Pairs:
+    r"""The k wanted Ritz pairs of A from the block Krylov space that ``expansion`` begins or has reached.
 
     Each step multiplies the newest block, orthogonalises the products against the whole basis and appends what is new. The
     Rayleigh-Ritz pairs are those of Q* A Q as computed. A basis of more than ncv columns is restarted thickly: the wanted Ritz
@@ -166,19 +176,17 @@ def block_krylov(meter: Meter, options: KrylovOptions, start: Tensor | None = No
         find further ones slowly. Use a width of at least the expected multiplicity.
     Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
     """
-    expansion = Expansion(meter.operator, options, start)
-    note, agreed, next_check = "", False, options.k
+    note, agreed, next_check = "", False, 0
     with meter.stage("block Krylov", options.max_products):
         while meter.products < options.max_products and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
             expansion.step(meter, note)
             if options.tol and meter.products >= next_check and expansion.multiplied >= options.k:
-                good = _count_converged(expansion, options)
+                good, note = _progress(expansion, options)
                 if good == options.k and agreed:
                     break
                 agreed = good == options.k
-                note = f"{good} of {options.k} converged"
                 next_check = int(meter.products * GROWTH_BETWEEN_CHECKS)
         values, rotation, _ = expansion.ritz()
         vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
@@ -191,6 +199,12 @@ def block_krylov(meter: Meter, options: KrylovOptions, start: Tensor | None = No
     )
 
 
-def _count_converged(expansion: Expansion, options: KrylovOptions) -> int:
+def _progress(expansion: Expansion, options: KrylovOptions) -> tuple[int, str]:
+    """How many pairs have converged by their estimates, and that in words."""
     values, _, residuals = expansion.ritz()
-    return int(is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit).sum())
+    good = int(is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit).sum())
+    relative = (residuals / values.abs().clamp(min=expansion.unit * expansion.norm)).sort().values
+    return good, (
+        f"{good} of {options.k} converged; relative residuals: median {float(relative[len(relative) // 2]):.0e}, "
+        f"90% below {float(relative[int(0.9 * (len(relative) - 1))]):.0e}, worst {float(relative[-1]):.0e}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import Operator, as_operator
-from curvscope.solvers.block_krylov import KrylovOptions, block_krylov
+from curvscope.solvers.block_krylov import Expansion, KrylovOptions, block_krylov
 from curvscope.solvers.checks import check_operator, check_request
 from curvscope.solvers.exact import exact
 from curvscope.solvers.finish import finish
@@ -34,10 +34,11 @@ def eigsh(
     ncv: int | None = None,
     max_products: int | None = None,
     seed: int = 0,
-    v0: Tensor | TallMatrix | None = None,
+    v0: Tensor | TallMatrix | Solution | None = None,
+    keep_basis: bool = False,
     progress: Progress = None,
 ) -> Solution:
-    """K eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
+    """The k wanted eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
 
     Args:
         operator: D x D; anything that :func:`curvscope.as_operator` takes.
@@ -52,7 +53,10 @@ def eigsh(
         ncv: most columns of the basis; default 3 k + 20 block_size.
         max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for seigh.
         seed: of the random start.
-        v0: start block (D,) or (D, b) for krylov, for example an earlier solution's eigenvectors.
+        v0: what krylov starts from: a block (D,) or (D, b), or an earlier solution. One of this very operator that was made
+            with ``keep_basis`` is gone on with, to more pairs or a smaller tol, without losing a product; of any other its
+            eigenvectors start anew.
+        keep_basis: keep the Krylov basis (D x ncv numbers) in ``solution.basis``, to go on from.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
 
     Returns:
@@ -74,14 +78,14 @@ def eigsh(
     size = operator.shape[0]
     check_request(k, size, which=which, method=method, tol=tol)
     if method == "auto":
-        method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None else "krylov"
+        method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None and not keep_basis else "krylov"
     if method != "krylov":
-        _refuse(method, v0=v0, ncv=ncv)
+        _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None)
     if method == "exact":
         _refuse(method, max_products=max_products)
         return exact(operator, k, which=which, progress=progress)
     if method == "krylov":
-        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, progress)
+        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, progress)
     num_inner = min(size, 4 * k if max_products is None else max_products)
     num_outer = min(num_inner, max(k, num_inner // 2))
     return seigh(
@@ -105,32 +109,65 @@ def _krylov(
     ncv: int | None,
     max_products: int | None,
     seed: int,
-    v0: Tensor | TallMatrix | None,
+    v0: Tensor | TallMatrix | Solution | None,
+    keep_basis: bool,
     progress: Progress,
 ) -> Solution:
-    size = operator.shape[0]
-    start = _start_block(operator, v0)
+    earlier = v0 if isinstance(v0, Solution) and _continues(operator, v0) else None
+    start = None if earlier else _start_block(operator, v0)
     width = block_size if block_size is not None else max(2, min(16, k // 64))
     if width < 1:
         raise InvalidArgument(f"block_size={block_size}: choose at least 1")
+    size = operator.shape[0]
     width = min(size, width if start is None else max(width, start.shape[1]))
+    options = _sizes(size, k, which, tol, width, ncv, max_products, seed, spent=earlier.cost.products if earlier else 0)
+    meter = Meter(operator, progress)
+    if earlier:
+        expansion = earlier.basis
+        expansion.adopt(options)
+    else:
+        expansion = Expansion(operator, options, start)
+    pairs = block_krylov(meter, options, expansion)
+    solution = finish(meter, pairs, which=which, options={"method": "krylov", **asdict(options)})
+    return replace(
+        solution,
+        basis=expansion if keep_basis else None,
+        cost=earlier.cost + solution.cost if earlier else solution.cost,
+    )
+
+
+def _sizes(
+    size: int,
+    k: int,
+    which: str,
+    tol: float,
+    width: int,
+    ncv: int | None,
+    max_products: int | None,
+    seed: int,
+    *,
+    spent: int,
+) -> KrylovOptions:
+    """The options with their defaults filled in; what cannot work is refused."""
     budget = max(500, 20 * k) if max_products is None else max_products
-    if budget < k:
+    if budget < k - spent:
         raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")
     columns = min(size, 3 * k + 20 * width) if ncv is None else ncv
     if columns < min(size, k + 2 * width):
         raise InvalidArgument(f"ncv={ncv}: choose at least k + 2 block_size = {min(size, k + 2 * width)}")
-    columns = min(columns, size, budget)
-    options = KrylovOptions(k, which, tol, width, columns, budget, seed)
-    meter = Meter(operator, progress)
-    pairs = block_krylov(meter, options, start)
-    return finish(meter, pairs, which=which, options={"method": "krylov", **asdict(options)})
+    return KrylovOptions(k, which, tol, width, min(columns, size, budget + spent), budget, seed)
 
 
-def _start_block(operator: Operator, v0: Tensor | TallMatrix | None) -> Tensor | None:
+def _continues(operator: Operator, earlier: Solution) -> bool:
+    """Whether the basis of an earlier solution can be gone on with."""
+    return earlier.basis is not None and earlier.provenance["fingerprint"] == operator.fingerprint
+
+
+def _start_block(operator: Operator, v0: Tensor | TallMatrix | Solution | None) -> Tensor | None:
     if v0 is None:
         return None
-    block = v0.to_tensor() if isinstance(v0, TallMatrix) else v0
+    source = v0.eigenvectors if isinstance(v0, Solution) else v0
+    block = source.to_tensor() if isinstance(source, TallMatrix) else source
     block = block[:, None] if block.ndim == 1 else block
     if block.ndim != 2 or block.shape[0] != operator.shape[0]:
         raise InvalidArgument(f"v0 has shape {tuple(block.shape)}, expected ({operator.shape[0]},) or ({operator.shape[0]}, b)")

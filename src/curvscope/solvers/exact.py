@@ -22,7 +22,7 @@ def bytes_needed(size: int) -> int:
 
 
 def exact(operator: Operator, k: int, *, which: str, progress: object = None) -> Solution:
-    """K eigenpairs from the dense float64 matrix.
+    """The k wanted eigenpairs from the dense float64 matrix.
 
     The matrix is measured column by column in the operator's dtype, symmetrised (the asymmetry is reported) and decomposed
     in float64 on the CPU; for a result that is exact to float64 the operator must be float64 too.

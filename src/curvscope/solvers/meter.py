@@ -33,7 +33,7 @@ class Meter:
         self._advance: Advance = lambda steps=1, note="": None
 
     def multiply(self, block: Tensor, note: str = "") -> Tensor:
-        """Operator @ block for a (D, b) block.
+        """The product operator @ block for a (D, b) block.
 
         Raises:
             NotFinite: a product has NaN or infinity in it; the message says which.

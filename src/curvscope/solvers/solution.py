@@ -55,6 +55,17 @@ class Cost:
     stages: dict[str, float]
     peak_bytes: int
 
+    def __add__(self, other: Cost) -> Cost:
+        """The cost of both, one after the other."""
+        stages = {name: self.stages.get(name, 0.0) + other.stages.get(name, 0.0) for name in {**self.stages, **other.stages}}
+        return Cost(
+            self.products + other.products,
+            self.certificate_products + other.certificate_products,
+            self.passes + other.passes,
+            stages,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
     @property
     def seconds(self) -> float:
         """Wall seconds in all."""
@@ -76,6 +87,7 @@ class Solution:
         diagnostics: numbers that tell of trouble: orthogonality, asymmetry of the projected matrix.
         parameters: names and shapes of the D parameters, for curvature operators.
         certificate: what was proven, after :func:`curvscope.certify`.
+        basis: what ``eigsh(..., keep_basis=True)`` keeps to go on from; it is not saved.
     """
 
     eigenvalues: Tensor
@@ -88,6 +100,7 @@ class Solution:
     diagnostics: dict[str, float] = field(default_factory=dict)
     parameters: Parameters | None = None
     certificate: Certificate | None = None
+    basis: Any = field(default=None, repr=False, compare=False)
 
     @property
     def k(self) -> int:

@@ -34,7 +34,7 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
 
 
 def multiply(matrix: TallMatrix, small: Tensor) -> InMemory:
-    """Matrix @ small for a small (n, m) matrix, as a new tall matrix with contiguous columns.
+    """The product matrix @ small for a small (n, m) matrix, as a new tall matrix with contiguous columns.
 
     Cost: 2 D n m operations; memory: the D x m result.
     """
@@ -46,7 +46,7 @@ def multiply(matrix: TallMatrix, small: Tensor) -> InMemory:
 
 
 def subtract(block: Tensor, basis: TallMatrix, coefficients: Tensor) -> None:
-    """Block <- block - basis @ coefficients, in place, for a (D, b) block in memory.
+    """In place, block <- block - basis @ coefficients for a (D, b) block in memory.
 
     Cost: 2 D n b operations, one read of the basis; memory: one panel.
     """
