@@ -31,7 +31,7 @@ class TailNorm:
 
 
 def slack(size: int, steps: int, failure: float) -> float:
-    """The factor bound / estimate for a Lanczos run of ``steps`` steps in dimension ``size``; infinite if too short to say anything.
+    """The factor bound / estimate for a Lanczos run of ``steps`` steps in dimension ``size``; infinite if too short to tell.
 
     Source: Kuczynski and Wozniakowski (1992), Theorem 4.2, applied to the square of the operator.
 

@@ -46,7 +46,7 @@ class OverlapCurve:
 
     @property
     def ratio(self) -> Tensor:
-        """Value / chance."""
+        """The value over chance level."""
         return self.value / self.chance
 
     def at(self, k: int) -> float:
