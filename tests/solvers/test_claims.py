@@ -50,6 +50,8 @@ def false_claims(seed):
         residuals = (A.double() @ V - V * solution.eigenvalues).norm(dim=0)
         if bool((residuals > tol * solution.eigenvalues.abs() + slack).any()):
             return "residuals"
+        if bool(((solution.eigenvalues.abs() - exact[:k].abs()).abs() > 1e-3 * scale).any()):
+            return "missed pair"
     certified = cs.certify(A, solution)
     j = certified.certificate.complete
     wrong = (solution.eigenvalues[:j].abs().sort().values - exact[:j].abs().sort().values).abs()
@@ -69,14 +71,14 @@ def test_no_false_claim(trials):
 
 
 def test_missed_pairs_are_seen_by_the_certificate():
-    """One vector at a time sees one copy of a double eigenvalue; where a copy is missed, completeness is not claimed."""
+    """One vector at a time sees one copy of a multiple eigenvalue; where copies are missed, completeness is not claimed."""
     missed = 0
     for seed in range(0, 200, 5):  # the clusters
         A, exact = random_problem(seed)
-        solution = cs.eigsh(A, k=8, method="krylov", tol=1e-2, block_size=1, seed=seed, max_products=400)
+        solution = cs.eigsh(A, k=8, method="krylov", tol=0, block_size=1, seed=seed, max_products=14)
         gap = (solution.eigenvalues.abs() - exact[:8].abs()).abs().max() / exact[0].abs()
-        if gap > 1e-3:
+        if gap > 1e-3 and float(solution.residual_norms[:4].max() / exact[0].abs()) < 1e-3:
             missed += 1
-            assert cs.certify(A, solution).certificate.complete < 8
-    # the test would be empty if nothing were ever missed
+            assert cs.certify(A, solution).certificate.complete < 4
+    # the test would say nothing if nothing were ever missed
     assert missed > 0

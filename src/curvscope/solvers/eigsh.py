@@ -119,7 +119,7 @@ def _krylov(
     if width < 1:
         raise InvalidArgument(f"block_size={block_size}: choose at least 1")
     size = operator.shape[0]
-    width = min(size, width if start is None else max(width, start.shape[1]))
+    width = min(size, width)
     options = _sizes(size, k, which, tol, width, ncv, max_products, seed, spent=earlier.cost.products if earlier else 0)
     meter = Meter(operator, progress)
     if earlier:
