@@ -79,7 +79,7 @@ def _kernels(model: nn.Module, device: torch.device) -> Iterator[None]:
             cudnn = torch.backends.cudnn
             stack.enter_context(cudnn.flags(enabled=not recurrent, benchmark=cudnn.benchmark, allow_tf32=False))
         elif recurrent:
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(_without_onednn())
         try:
             torch.backends.mha.set_fastpath_enabled(False)
             torch.set_float32_matmul_precision("highest")
@@ -87,3 +87,14 @@ def _kernels(model: nn.Module, device: torch.device) -> Iterator[None]:
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
             torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    # torch.backends.mkldnn.flags would also set TF32, which warns on a machine without an Intel GPU.
+    enabled = torch._C._get_mkldnn_enabled()
+    try:
+        torch._C._set_mkldnn_enabled(False)
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)

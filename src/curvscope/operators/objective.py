@@ -142,6 +142,26 @@ class Objective:
             terms = float(length(batch)) if labels is None else label_terms(labels, shifted=shifted)
         return float(terms > 0) if self.sums else terms
 
+    def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
+        """The same loss, parameters and modes on other data, another dtype or other pieces."""
+        names = self.parameters.names
+        other = Objective(
+            self.model,
+            self._loss,
+            data,
+            params=lambda name, _: name in names,
+            dtype=dtype or self.dtype,
+            device=self.device,
+            weight=self._weight,
+            reduction="sum" if self.sums else "mean",
+            batchnorm=self.batchnorm,
+            dropout=self.dropout,
+        )
+        with torch.no_grad():
+            other.values = tuple(value.to(other.dtype) for value in self.values)
+        other.microbatch = microbatch
+        return other
+
     def isolated(self) -> AbstractContextManager[None]:
         """Inside, the model can be evaluated; on leaving, it and all global state are as they were."""
         return isolated(self.model, self.device, batch_statistics=self.batchnorm == "batch", dropout=self.dropout is not None)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, jvp
 
+from curvscope.operators.products.forward_losses import ForwardModeLosses
+
 OutputMap = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(output, target, tangent of the output) to the loss Hessian times that tangent."""
 
@@ -33,7 +35,12 @@ def loss_hessian(criterion: Callable[[Tensor, Tensor], Tensor]) -> OutputMap:
         return lambda output, target, tangent: 2.0 * tangent / (output.numel() if criterion.reduction == "mean" else 1)
     if kind is nn.BCEWithLogitsLoss:
         return lambda output, target, tangent: _binary(criterion, output, target, tangent)
-    return lambda output, target, tangent: jvp(grad(lambda o: criterion(o, target)), (output,), (tangent,))[1]
+    return lambda output, target, tangent: _differentiated(criterion, output, target, tangent)
+
+
+def _differentiated(criterion: Callable[..., Tensor], output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:
+    with ForwardModeLosses():
+        return jvp(grad(lambda inner: criterion(inner, target)), (output,), (tangent,))[1]
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:
