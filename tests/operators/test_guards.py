@@ -27,7 +27,7 @@ def snapshot(model: nn.Module) -> tuple:
         torch.backends.cuda.flash_sdp_enabled(),
         torch._C._get_mkldnn_enabled(),
     )
-    return state, gradients, modes, torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy(), flags
+    return state, gradients, modes, torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy(), flags  # noqa: NPY002
 
 
 def same(first: object, second: object) -> bool:

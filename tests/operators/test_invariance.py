@@ -1,5 +1,7 @@
 """The matrix does not depend on how its products are computed, and is linear and symmetric."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -39,7 +41,7 @@ WHOLE = {make: make(MODEL, WEIGHTED, [(X, Y)], strategy="double_backward") @ BLO
 )
 def test_same_matrix_for_every_batching_width_and_strategy(make, cuts, microbatch, width, columns, strategy):
     edges = [0, *sorted(cuts), len(X)]
-    batches = [(X[i:j], Y[i:j]) for i, j in zip(edges, edges[1:], strict=False)]
+    batches = [(X[i:j], Y[i:j]) for i, j in itertools.pairwise(edges)]
     A = make(MODEL, WEIGHTED, batches, microbatch=microbatch, strategy=strategy, width=width)
     torch.testing.assert_close(A @ BLOCK[:, :columns], WHOLE[make][:, :columns], rtol=1e-10, atol=1e-12)
 
