@@ -174,7 +174,7 @@ def test_curvlinops_agrees():
         ({"data": iter([])}, InvalidArgument, "only once"),
         ({"data": [torch.ones(3, 4)]}, InvalidArgument, "batch 1 is a Tensor, but a criterion needs pairs"),
         ({"loss": nn.CrossEntropyLoss(reduction="none")}, InvalidArgument, "the loss of batch 1 is a tensor of shape"),
-        ({"loss": 3}, InvalidType, "loss is a int"),
+        ({"loss": 3}, InvalidType, "loss is 3, expected a criterion"),
         ({"model": "net"}, InvalidType, "model is a str"),
         ({"params": "3.*"}, InvalidArgument, r"params='3\.\*' matches none of the trainable parameters 0.weight"),
         ({"params": 3}, InvalidType, "params is a int"),

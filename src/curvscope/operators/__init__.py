@@ -1,20 +1,40 @@
 """What is measured: curvature matrices and others, known by their products on blocks."""
 
+from curvscope.operators.algebra import Composable
 from curvscope.operators.base import Operator
 from curvscope.operators.curvature import CurvatureOperator, GeneralizedGaussNewton, Hessian, ggn, hessian
+from curvscope.operators.fisher import (
+    EmpiricalFisher,
+    GradientSecondMoment,
+    MonteCarloFisher,
+    empirical_fisher,
+    gradient_second_moment,
+    monte_carlo_fisher,
+)
 from curvscope.operators.interop import Dense, as_operator
 from curvscope.operators.objective import Objective
 from curvscope.operators.parameters import Parameters
+from curvscope.operators.preflight import Check, Preflight, preflight
 
 __all__ = [
+    "Check",
+    "Composable",
     "CurvatureOperator",
     "Dense",
+    "EmpiricalFisher",
     "GeneralizedGaussNewton",
+    "GradientSecondMoment",
     "Hessian",
+    "MonteCarloFisher",
     "Objective",
     "Operator",
     "Parameters",
+    "Preflight",
     "as_operator",
+    "empirical_fisher",
     "ggn",
+    "gradient_second_moment",
     "hessian",
+    "monte_carlo_fisher",
+    "preflight",
 ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 
 class Dense(Operator):
@@ -117,6 +120,32 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
         return Foreign(obj, dtype, device, arrays=False, hermitian=hermitian)
     torch_dtype = torch.from_numpy(np.empty(0, dtype if dtype is not None else np.float64)).dtype
     return Foreign(obj, torch_dtype, torch.device("cpu"), arrays=True, hermitian=hermitian)
+
+
+def to_scipy(operator: Operator) -> LinearOperator:
+    """An operator as a SciPy ``LinearOperator`` on NumPy arrays; see :meth:`.algebra.Composable.to_scipy`.
+
+    >>> import numpy as np
+    >>> to_scipy(Dense(torch.eye(2))) @ np.ones(2, dtype=np.float32)
+    array([1., 1.], dtype=float32)
+    """
+    try:
+        from scipy.sparse.linalg import LinearOperator
+    except ImportError as error:
+        raise MissingExtra("to_scipy() needs SciPy: pip install scipy") from error
+
+    def multiply(array: np.ndarray) -> np.ndarray:
+        block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
+        return (operator @ block).cpu().numpy()
+
+    def multiply_adjoint(array: np.ndarray) -> np.ndarray:
+        block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
+        return operator.adjoint_matmul(block).cpu().numpy()
+
+    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    return LinearOperator(
+        operator.shape, matvec=multiply, matmat=multiply, rmatvec=multiply_adjoint, rmatmat=multiply_adjoint, dtype=dtype
+    )
 
 
 def _looks_hermitian(matrix: Tensor) -> bool:

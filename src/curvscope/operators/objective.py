@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from math import isfinite
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
+from curvscope.operators.batches import CRITERIA, Batch, criterion_terms, is_pair, label_terms, length, move, plain, split
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.isolation import BATCH_NORMS, isolated
 from curvscope.operators.parameters import ParameterFilter, Parameters, select
 
-Batch = Any
 Values = tuple[Tensor, ...]
+Loss = Callable[..., Tensor] | Literal["model"]
+
+log = logging.getLogger(__name__)
 
 
 class Objective:
@@ -25,21 +32,27 @@ class Objective:
     .. math:: L(\theta) = \sum_b w_b\, \ell(f_\theta, \mathrm{batch}_b), \qquad w_b = n_b / \sum_c n_c,
 
     where :math:`\ell` is the mean over the :math:`n_b` loss terms of a batch, so that any batching of the same data gives the
-    same function. A criterion with ``reduction="sum"`` is summed instead (all weights 1).
+    same function. A loss that sums (``reduction="sum"``) is summed instead (all weights 1).
 
     The parameters, and the buffers and constants beside them, are copied: training on does not change an objective. The model
     itself is only called (in evaluation mode, restored afterwards); its parameters, gradients, buffers, modes and the global
     random state stay as they are.
 
     Args:
-        model: any module.
-        loss: a criterion ``(output, target) -> scalar`` for data that yields ``(x, y)``, or, told by its first parameter being
-            named ``model``, a function ``loss(model, batch) -> mean loss`` for any batches.
+        model: any module; one wrapped for data parallelism or compiled is unwrapped.
+        loss: a criterion ``(output, target) -> scalar`` for data that yields ``(x, y)``; or, told by its first parameter being
+            named ``model``, a function ``loss(model, batch) -> mean loss`` for any batches; or ``"model"`` for Hugging Face
+            models and batches: ``model(**batch).loss``.
         data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
         params: which parameters vary; see :func:`.parameters.select`.
         dtype, device: where to compute; default: those of the parameters.
-        weight: ``weight(batch)``, the number of loss terms; default: the terms that the criterion averages over (class weights
-            and ``ignore_index`` counted in), for functions the length of the batch's first tensor.
+        weight: ``weight(batch)``, the number of loss terms; default: the terms that the criterion averages over (class
+            weights and ``ignore_index`` counted in), the labels that count where a batch is a mapping with ``"labels"``,
+            else the length of the batch's first tensor. Batches of weight 0 are passed over.
+        microbatch: most samples at a time: batches are cut along the first axis, which saves memory and changes nothing else.
+        reduction: ``"mean"`` or ``"sum"``, what ``loss`` does with its terms; default: the criterion's own, else the mean.
+        batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch.
+        dropout: None for off, or a seed: the masks are then drawn from it, the same for every product.
 
     Cost: construction evaluates the loss once on all data; memory for one copy of the parameters.
 
@@ -51,31 +64,36 @@ class Objective:
     def __init__(
         self,
         model: nn.Module,
-        loss: Callable[..., Tensor],
+        loss: Loss,
         data: Iterable[Batch],
         *,
         params: ParameterFilter = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         weight: Callable[[Batch], float] | None = None,
+        microbatch: int | None = None,
+        reduction: Literal["mean", "sum"] | None = None,
+        batchnorm: Literal["eval", "batch"] = "eval",
+        dropout: int | None = None,
     ) -> None:
-        chosen = select(model, params)
+        self.model = unwrapped(model)
+        chosen = select(self.model, params)
         first = next(iter(chosen.values()))
         self.dtype = dtype or first.dtype
         self.device = torch.device(device or first.device)
         if not self.dtype.is_floating_point:
             raise InvalidArgument(f"dtype={self.dtype}: choose torch.float32 or torch.float64")
-        if not callable(loss):
-            raise InvalidType(f"loss is a {type(loss).__name__}, expected a criterion or a function loss(model, batch)")
         if isinstance(data, Iterator):
             raise InvalidArgument("data can be iterated over only once: pass a list of batches or a DataLoader")
-        self.model, self.data, self._loss, self._weight = model, data, loss, weight
+        self._check_options(microbatch, reduction, batchnorm, dropout)
+        self.data, self._weight, self.microbatch = data, weight, microbatch
+        self.batchnorm, self.dropout = batchnorm, dropout
+        self._loss, self.has_criterion = self._understood(loss)
+        self.sums = (reduction or getattr(self._loss, "reduction", "mean")) == "sum"
         self.parameters = Parameters(tuple(chosen), tuple(p.shape for p in chosen.values()))
-        self.has_criterion = not _takes_model(loss)
-        self._sums = getattr(loss, "reduction", "mean") == "sum"
         with torch.no_grad():
             self.values: Values = tuple(self._place(p).clone() for p in chosen.values())
-            constants = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+            constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
         self._check_parameters()
         self.num_batches, self._total, self.mean_loss, self._data_digest = self._survey()
@@ -85,24 +103,26 @@ class Objective:
     def loss(self, values: Values, batch: Batch) -> Tensor:
         """The scalar loss of one batch, not weighted, at the given parameter tensors."""
         if self.has_criterion:
-            return self.criterion(self.output(values, batch), batch)
+            return self._loss(self.output(values, batch), batch[1])
         return self._call(values, self._loss, batch)
 
     def output(self, values: Values, batch: Batch) -> Tensor:
         """f_theta(x) for a batch (x, y)."""
         return self._call(values, None, batch[0])
 
-    def criterion(self, output: Tensor, batch: Batch) -> Tensor:
-        """The criterion of an output and the target of a batch (x, y)."""
-        return self._loss(output, batch[1])
+    @property
+    def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The criterion (output, target), where the loss is one."""
+        return self._loss
 
     def batches(self) -> Iterator[tuple[Batch, float]]:
-        """Every batch that has loss terms, on the device and in the dtype of the objective, with its weight w_b."""
+        """Every (micro-)batch that has loss terms, on the device and in the dtype of the objective, with its weight w_b."""
         count = 0
         for batch in self.data:
             count += 1
-            if terms := self.terms(batch):
-                yield self._move(batch), terms / self._total
+            for piece in split(batch, self.microbatch):
+                if terms := self.terms(piece):
+                    yield move(piece, self.device, self.dtype), terms / self._total
         if count != self.num_batches:
             raise InvalidArgument(
                 f"data yielded {count} batches, {self.num_batches} the first time: an operator is one fixed matrix, "
@@ -110,34 +130,58 @@ class Objective:
             )
 
     def terms(self, batch: Batch) -> float:
-        """Number of loss terms n_b that the mean of this batch goes over (1 for a criterion that sums)."""
-        if self._sums:
-            return 1.0
+        """Number of loss terms n_b that the mean of this batch goes over (1 for a loss that sums; 0: nothing to measure)."""
         if self._weight is not None:
-            return float(self._weight(batch))
-        return _criterion_terms(self._loss, batch) if self.has_criterion else _length(batch)
+            terms = float(self._weight(batch))
+        elif self.has_criterion:
+            terms = criterion_terms(self._loss, batch)
+        else:
+            batch = plain(batch)
+            labels = batch.get("labels") if isinstance(batch, dict) else None
+            shifted = type(self.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=shifted)
+        return float(terms > 0) if self.sums else terms
 
-    @contextmanager
-    def untouched(self) -> Iterator[None]:
-        """Evaluation mode for the model; on leaving, each module's mode is as it was."""
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training
+    def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
+        """The same loss, parameters and modes on other data, another dtype or other pieces."""
+        names = self.parameters.names
+        other = Objective(
+            self.model,
+            self._loss,
+            data,
+            params=lambda name, _: name in names,
+            dtype=dtype or self.dtype,
+            device=self.device,
+            weight=self._weight,
+            reduction="sum" if self.sums else "mean",
+            batchnorm=self.batchnorm,
+            dropout=self.dropout,
+        )
+        with torch.no_grad():
+            other.values = tuple(value.to(other.dtype) for value in self.values)
+        other.microbatch = microbatch
+        return other
+
+    def isolated(self) -> AbstractContextManager[None]:
+        """Inside, the model can be evaluated; on leaving, it and all global state are as they were."""
+        return isolated(self.model, self.device, batch_statistics=self.batchnorm == "batch", dropout=self.dropout is not None)
+
+    def seed(self, number: int) -> None:
+        """Before evaluating (micro-)batch ``number``: fix its dropout masks, where dropout is wanted."""
+        if self.dropout is not None:
+            torch.manual_seed(self.dropout + number)
 
     def fingerprint(self) -> str:
-        """Digest of parameters, constants, data, loss and dtype."""
-        return fingerprint(
-            self.parameters.names, self.values, self._constants, self._data_digest, _name_of(self._loss), self.dtype
-        )
+        """Digest of parameters, constants, data, loss, dtype and modes."""
+        modes = (self.dtype, self.batchnorm, self.dropout, self.sums)
+        return fingerprint(self.parameters.names, self.values, self._constants, self._data_digest, _name_of(self._loss), *modes)
 
     # --- inside -----------------------------------------------------------------------------------------------------------
 
     def _call(self, values: Values, function: Callable[..., Tensor] | None, argument: Any) -> Tensor:
         tensors = {**self._constants, **dict(zip(self.parameters.names, values, strict=True))}
+        if self.batchnorm == "batch":
+            tensors = {name: t for name, t in tensors.items() if not name.endswith(("running_mean", "running_var"))}
         if function is None:
             return functional_call(self.model, tensors, (argument,))
         return functional_call(_Call(self.model, function), {f"model.{n}": t for n, t in tensors.items()}, (argument,))
@@ -145,16 +189,31 @@ class Objective:
     def _place(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
-    def _move(self, batch: Batch) -> Batch:
-        match batch:
-            case Tensor():
-                return self._place(batch)
-            case Mapping():
-                return {key: self._move(value) for key, value in batch.items()}
-            case tuple() | list():
-                moved = [self._move(value) for value in batch]
-                return type(batch)(*moved) if hasattr(batch, "_fields") else type(batch)(moved)
-        return batch
+    def _understood(self, loss: Loss) -> tuple[Callable[..., Tensor], bool]:
+        """The loss as a function, and whether it is a criterion."""
+        if loss == "model":
+            return _models_own_loss, False
+        if not callable(loss):
+            raise InvalidType(
+                f"loss is {loss!r}, expected a criterion (output, target), a function loss(model, batch) or 'model'"
+            )
+        if inspect.isfunction(loss) and loss in CRITERIA:
+            loss = CRITERIA[loss]()
+        if isinstance(loss, nn.Module) and next(loss.buffers(), None) is not None:
+            loss = copy.deepcopy(loss).to(self.device, self.dtype)
+        return loss, not _takes_model(loss)
+
+    def _check_options(self, microbatch: Any, reduction: Any, batchnorm: Any, dropout: Any) -> None:
+        if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
+            raise InvalidArgument(f"microbatch={microbatch!r}: choose a number of samples >= 1, or None")
+        if reduction not in (None, "mean", "sum"):
+            raise InvalidArgument(f"reduction={reduction!r}: choose 'mean' or 'sum', or None for the criterion's own")
+        if batchnorm not in ("eval", "batch"):
+            raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
+        if dropout is not None and not isinstance(dropout, int):
+            raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
+        if batchnorm == "batch" and microbatch is not None and any(isinstance(m, BATCH_NORMS) for m in self.model.modules()):
+            raise InvalidArgument("microbatch would change the batch statistics: drop it, or choose batchnorm='eval'")
 
     def _check_parameters(self) -> None:
         for name, value in zip(self.parameters.names, self.values, strict=True):
@@ -167,28 +226,29 @@ class Objective:
 
     def _survey(self) -> tuple[int, float, float, str]:
         """One pass over the data: batches, sum of weights, mean loss, digest. All that can be wrong is found here."""
-        count, total, weighted, digests = 0, 0.0, 0.0, []
-        with self.untouched(), torch.no_grad():
+        count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
+        with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
-                moved = self._move(batch)
-                self._check_batch(moved, count)
-                terms = self.terms(batch)
-                if terms:
-                    total, weighted = total + terms, weighted + terms * self._checked_loss(moved, count)
-                digests.append(fingerprint(moved, terms))
+                self._check_batch(batch, count)
+                for piece in split(batch, self.microbatch):
+                    moved, terms = move(piece, self.device, self.dtype), self.terms(piece)
+                    digests.append(fingerprint(moved, terms))
+                    if terms:
+                        self.seed(pieces)
+                        weighted += terms * self._checked_loss(moved, count)
+                        total, pieces = total + terms, pieces + 1
         if count == 0:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
-        if self._sums:
-            return count, 1.0, weighted, fingerprint(digests)
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
+        total = 1.0 if self.sums else total
         return count, total, weighted / total, fingerprint(digests)
 
     def _check_batch(self, batch: Batch, number: int) -> None:
-        if self.has_criterion and not (isinstance(batch, Sequence) and len(batch) == 2):
+        if self.has_criterion and not is_pair(batch):
             raise InvalidArgument(
                 f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
-                "pass a function loss(model, batch) for other batches"
+                "pass a function loss(model, batch) for other batches, or loss='model' for Hugging Face models"
             )
 
     def _checked_loss(self, batch: Batch, number: int) -> float:
@@ -199,7 +259,7 @@ class Objective:
         if not loss.is_floating_point():
             raise NotDifferentiable(f"the loss of batch {number} is {loss.dtype}: it must be a floating-point scalar")
         value = float(loss)
-        if value != value or value in (float("inf"), float("-inf")):
+        if not isfinite(value):
             raise NotFinite(f"the loss of batch {number} is {value}: look at that batch's inputs and at the parameters")
         return value
 
@@ -213,6 +273,22 @@ class _Call(nn.Module):
 
     def forward(self, argument: Any) -> Tensor:
         return self.function(self.model, argument)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside wrappers for data parallelism and compilation; said in a log message, as names change with it."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        log.warning("measuring the module inside %s: parameter names lose their 'module.'", type(model).__name__)
+        model = model.module
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def _models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
+    if not isinstance(batch, dict) or "labels" not in batch:
+        got = f"one with keys {list(batch)}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
+        raise InvalidArgument(f"loss='model' needs batches that are mappings with 'labels', got {got}")
+    return model(**batch).loss
 
 
 def _takes_model(loss: Callable[..., Tensor]) -> bool:
@@ -229,31 +305,3 @@ def _name_of(loss: Callable[..., Tensor]) -> str:
     if isinstance(loss, nn.Module):
         return f"{type(loss).__qualname__} {loss.extra_repr()} {getattr(loss, 'reduction', '')}"
     return getattr(loss, "__qualname__", type(loss).__qualname__)
-
-
-def _criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
-    """What the criterion's mean divides by."""
-    target = batch[1]
-    if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) and not target.is_floating_point():
-        counted = target[target != criterion.ignore_index]
-        if criterion.weight is None:
-            return float(counted.numel())
-        return float(criterion.weight.detach()[counted.to(criterion.weight.device)].sum())
-    return _length(batch)
-
-
-def _length(batch: Batch) -> float:
-    """Length of the first tensor found in a batch."""
-    match batch:
-        case Tensor():
-            return float(batch.shape[0]) if batch.ndim else 1.0
-        case Mapping():
-            items: Iterable[Any] = batch.values()
-        case tuple() | list():
-            items = batch
-        case _:
-            items = ()
-    for item in items:
-        if isinstance(item, Tensor | Mapping | tuple | list):
-            return _length(item)
-    raise InvalidArgument(f"cannot count the loss terms of a {type(batch).__name__}: pass weight=lambda batch: ...")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType
 
-ParameterFilter = None | str | Sequence[str] | re.Pattern[str] | Callable[[str, nn.Parameter], bool]
+ParameterFilter = None | str | Sequence[str] | re.Pattern[str] | Callable[[str, nn.Parameter | None], bool]
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,22 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     for name, p in chosen.items():
         if not p.is_floating_point():
             raise InvalidArgument(f"parameter {name!r} is {p.dtype}: curvature needs real floating-point parameters")
+    return chosen
+
+
+def matching(names: Sequence[str], params: ParameterFilter) -> tuple[str, ...]:
+    """The names that pass a filter; predicates are called with the name and None.
+
+    Raises:
+        InvalidArgument: nothing passes.
+
+    >>> matching(["0.weight", "1.weight"], "1.*")
+    ('1.weight',)
+    """
+    keep = _predicate(params)
+    chosen = tuple(name for name in names if keep(name, None))
+    if not chosen:
+        raise InvalidArgument(f"params={params!r} matches none of the parameters {_short(names)}")
     return chosen
 
 

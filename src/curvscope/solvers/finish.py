@@ -16,7 +16,7 @@ from curvscope.operators import Parameters
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Cost, Solution, Status
-from curvscope.tall import InMemory, orthogonality
+from curvscope.tall import InMemory, orthogonality, polish
 
 RESIDUAL_BLOCK = 32
 
@@ -40,6 +40,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
 
     Cost: k products.
     """
+    polish(pairs.eigenvectors)
     canonical_signs(pairs.eigenvectors)
     values = pairs.eigenvalues.double().cpu()
     found_with = meter.products

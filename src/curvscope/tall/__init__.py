@@ -2,7 +2,7 @@
 
 from curvscope.tall.algebra import gram, multiply, subtract
 from curvscope.tall.matrix import InMemory, TallMatrix
-from curvscope.tall.orthonormalize import Orthonormalized, orthogonality, orthonormalize
+from curvscope.tall.orthonormalize import Orthonormalized, orthogonality, orthonormalize, polish
 
 __all__ = [
     "InMemory",
@@ -12,5 +12,6 @@ __all__ = [
     "multiply",
     "orthogonality",
     "orthonormalize",
+    "polish",
     "subtract",
 ]

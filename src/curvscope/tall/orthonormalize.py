@@ -67,6 +67,27 @@ def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthono
     return Orthonormalized(basis, coefficients, defect)
 
 
+def polish(matrix: InMemory) -> None:
+    """Make nearly orthonormal columns orthonormal to the rounding of their dtype, in place and without turning them.
+
+    One step of the polar iteration, V <- V (3 I - V* V) / 2, with the panels in double precision: a defect d becomes d^2. The
+    result is the orthonormal matrix nearest to V.
+
+    Cost: 4 D n^2 operations in double precision, two reads and one write; memory: two panels.
+    Source: Higham, Functions of Matrices (2008), section 8.3.
+
+    >>> V = InMemory(torch.eye(4)[:, :2] + 1e-4)
+    >>> polish(V)
+    >>> orthogonality(V) < 1e-7
+    True
+    """
+    overlaps = gram(matrix, matrix, double=True)
+    correction = 1.5 * torch.eye(len(overlaps), dtype=overlaps.dtype) - 0.5 * overlaps
+    correction = correction.to(matrix.device)
+    for panel in matrix.panels():
+        matrix.tensor[panel] = (matrix.tensor[panel].to(correction.dtype) @ correction).to(matrix.dtype)
+
+
 def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:
     """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations."""
     overlaps = gram(matrix, matrix, double=True)

@@ -1,40 +1,60 @@
-"""Hessian products by differentiating the gradient's graph once more; the graph is kept for all vectors of a block."""
+"""Products by reverse mode alone, the graph kept for all vectors of a block: the fallback that always works."""
 
 from __future__ import annotations
+
+import logging
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import NotDifferentiable
-from curvscope.operators.objective import Batch, Objective
+from curvscope.operators.objective import Batch
+from curvscope.operators.products.maps import Pieces
+from curvscope.operators.products.memory import is_out_of_memory
+from curvscope.operators.products.strategy import Linearized, Strategy
+
+log = logging.getLogger(__name__)
 
 
-class RetainedGradient:
-    """The Hessian of one batch as a linear map on blocks of tangents.
+class DoubleBackward(Strategy):
+    """One batched backward pass through the retained graph for a group of vectors; one vector at a time where that fails.
 
-    The gradient is built once with its graph; a block of tangents then costs one batched backward pass through that graph.
-
-    Cost: about 1 gradient to build, 1 to 2 gradients a vector; memory: the graph, and activations times the block's width.
+    Cost: about 1 gradient to build, 1 to 2 gradients a vector; memory: the graph, and activations times the group's width.
     """
 
-    def __init__(self, objective: Objective, batch: Batch) -> None:
-        self.parameters = objective.parameters
-        with torch.enable_grad():
-            self.values = tuple(value.detach().requires_grad_() for value in objective.values)
-            loss = objective.loss(self.values, batch).reshape(())
-            if not loss.requires_grad:
-                raise NotDifferentiable("the loss does not depend on the chosen parameters, or is computed under no_grad")
-            self.gradient = torch.autograd.grad(loss, self.values, create_graph=True, materialize_grads=True)
+    name = "double_backward"
 
-    def __call__(self, tangents: Tensor) -> Tensor:
-        """(c, D) tangents to (c, D) products."""
-        pieces = self.parameters.split(tangents)
-        # Entries of the gradient that are constant in the parameters have no graph and add nothing.
-        live = [(g, piece) for g, piece in zip(self.gradient, pieces, strict=True) if g.requires_grad]
-        if not live:
-            return torch.zeros_like(tangents)
-        outputs, seeds = zip(*live, strict=True)
-        found = torch.autograd.grad(outputs, self.values, seeds, retain_graph=True, allow_unused=True, is_grads_batched=True)
-        # Parameters that no second derivative reaches come back as None (materialize_grads forgets the batch axis).
-        products = [torch.zeros_like(piece) if g is None else g for g, piece in zip(found, pieces, strict=True)]
-        return self.parameters.join(products, leading=(tangents.shape[0],))
+    def linearize(self, batch: Batch, number: int, width: int) -> Linearized:
+        """Build the graph of one mini-batch."""
+        self.map.objective.seed(number)
+        return _Retained(self, batch, width)
+
+
+class _Retained(Linearized):
+    def __init__(self, strategy: DoubleBackward, batch: Batch, width: int) -> None:
+        self.strategy, self.width, self.held_bytes = strategy, width, 0
+        self._parameters = strategy.map.objective.parameters
+        self._apply = strategy.map.reverse(batch)
+
+    def __call__(self, tangents: Tensor) -> Pieces:
+        if self.width > 1 and not self.strategy.refused_batches:
+            try:
+                return self._differentiate(tangents, batched=True)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                log.debug("double_backward: no batched backward for this model, going on one vector at a time: %s", error)
+                self.strategy.refused_batches = True
+        rows = [self._differentiate(tangent, batched=False) for tangent in tangents]
+        return tuple(None if pieces[0] is None else torch.stack(pieces) for pieces in zip(*rows, strict=True))
+
+    def _differentiate(self, tangents: Tensor, *, batched: bool) -> Pieces:
+        try:
+            return self._apply(self._parameters.split(tangents), batched)
+        except RuntimeError as error:
+            if ("derivative for" in str(error) and "not implemented" in str(error)) or "once_differentiable" in str(error):
+                raise NotDifferentiable(
+                    f"PyTorch has no second derivative for an operation of this model ({error}): replace that operation, "
+                    "or for attention and recurrent layers choose the plain implementation instead of the fused kernel"
+                ) from error
+            raise

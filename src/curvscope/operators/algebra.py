@@ -1,0 +1,168 @@
+"""Sums, multiples, squares and principal submatrices of Hermitian operators: matrices again, known by their products."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.operators.base import Operator
+from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.parameters import ParameterFilter, Parameters, matching
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
+
+
+class Composable(Operator):
+    """A Hermitian operator with arithmetic.
+
+    ``2 * A``, ``A / 2``, ``-A``, ``A + B``, ``A - B``, :meth:`shift`, :meth:`square` and :meth:`submatrix` give operators
+    whose products are computed from those of A and B; nothing is formed. :meth:`to_scipy` hands A to SciPy.
+    """
+
+    hermitian = True
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """Names, shapes and places of the D parameters."""
+
+    def __mul__(self, factor: float) -> Sum:
+        """A times a real number."""
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            return NotImplemented
+        return Sum(((float(factor), self),))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Sum:
+        """A divided by a real number."""
+        return NotImplemented if not isinstance(divisor, int | float) else self * (1.0 / divisor)
+
+    def __neg__(self) -> Sum:
+        """Minus A."""
+        return self * -1.0
+
+    def __add__(self, other: Composable) -> Sum:
+        """A + B."""
+        return Sum(((1.0, self), (1.0, other))) if isinstance(other, Composable) else NotImplemented
+
+    def __sub__(self, other: Composable) -> Sum:
+        """A - B."""
+        return Sum(((1.0, self), (-1.0, other))) if isinstance(other, Composable) else NotImplemented
+
+    def shift(self, number: float) -> Sum:
+        """A + number * I."""
+        return Sum(((1.0, self),), shift=float(number))
+
+    def square(self) -> Square:
+        """A @ A; two products for one."""
+        return Square(self)
+
+    def submatrix(self, params: ParameterFilter) -> Submatrix:
+        """The diagonal block of the parameters that pass the filter (a glob, a list of globs, a pattern, a predicate on names).
+
+        Its products cost as much as those of A; ``params=`` of :func:`.curvature.hessian` gives the same block for less.
+
+        Raises:
+            InvalidArgument: nothing passes.
+        """
+        return Submatrix(self, params)
+
+    def to_scipy(self) -> LinearOperator:
+        """A SciPy ``LinearOperator`` on NumPy arrays on the CPU; needs SciPy.
+
+        Raises:
+            MissingExtra: SciPy is not installed.
+        """
+        from curvscope.operators.interop import to_scipy
+
+        return to_scipy(self)
+
+
+class Sum(Composable):
+    """sum_i c_i A_i + shift * I for operators of one shape, dtype and device."""
+
+    def __init__(self, terms: tuple[tuple[float, Composable], ...], *, shift: float = 0.0) -> None:
+        flat: list[tuple[float, Composable]] = []
+        for factor, operator in terms:
+            if isinstance(operator, Sum):
+                flat += [(factor * inner, term) for inner, term in operator.terms]
+                shift += factor * operator.offset
+            else:
+                flat.append((factor, operator))
+        first = flat[0][1]
+        for _, operator in flat[1:]:
+            ours, theirs = ((o.shape, o.dtype, o.device) for o in (first, operator))
+            if ours != theirs:
+                raise InvalidArgument(f"cannot add {operator!r} to {first!r}: shape, dtype and device must agree")
+            if operator.parameters != first.parameters:
+                raise InvalidArgument("cannot add operators on different parameters: build both with the same params=...")
+        self.terms, self.offset = tuple(flat), shift
+        self.shape, self.dtype, self.device = first.shape, first.dtype, first.device
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of the summands."""
+        return self.terms[0][1].parameters
+
+    def _apply(self, block: Tensor) -> Tensor:
+        total = block * self.offset if self.offset else torch.zeros_like(block)
+        for factor, operator in self.terms:
+            total.add_(operator._apply(block), alpha=factor)
+        return total
+
+    def _fingerprint(self) -> str:
+        return fingerprint("sum", self.offset, [(factor, operator.fingerprint) for factor, operator in self.terms])
+
+
+class Square(Composable):
+    """A @ A."""
+
+    def __init__(self, inner: Composable) -> None:
+        self.inner = inner
+        self.shape, self.dtype, self.device = inner.shape, inner.dtype, inner.device
+
+    @property
+    def parameters(self) -> Parameters:
+        """Those of A."""
+        return self.inner.parameters
+
+    def _apply(self, block: Tensor) -> Tensor:
+        return self.inner._apply(self.inner._apply(block))
+
+    def _fingerprint(self) -> str:
+        return fingerprint("square", self.inner.fingerprint)
+
+
+class Submatrix(Composable):
+    """The rows and columns of A that belong to chosen parameters."""
+
+    def __init__(self, inner: Composable, params: ParameterFilter) -> None:
+        whole = inner.parameters
+        names = matching(whole.names, params)
+        shapes = dict(zip(whole.names, whole.shapes, strict=True))
+        self.inner, self._parameters = inner, Parameters(names, tuple(shapes[name] for name in names))
+        self.shape = (self._parameters.size, self._parameters.size)
+        self.dtype, self.device = inner.dtype, inner.device
+        places = whole.slices
+        self._rows = [(places[name], self._parameters.slices[name]) for name in names]
+
+    @property
+    def parameters(self) -> Parameters:
+        """The chosen ones."""
+        return self._parameters
+
+    def _apply(self, block: Tensor) -> Tensor:
+        wide = block.new_zeros(self.inner.shape[1], block.shape[1])
+        for outer, own in self._rows:
+            wide[outer] = block[own]
+        product = self.inner._apply(wide)
+        return torch.cat([product[outer] for outer, _ in self._rows])
+
+    def _fingerprint(self) -> str:
+        return fingerprint("submatrix", self.inner.fingerprint, list(self._parameters.names))

@@ -1,0 +1,124 @@
+"""Mini-batches of any form: tensors, nested tuples and dictionaries, and what their loss terms are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from curvscope.errors import InvalidArgument
+
+Batch = Any
+
+IGNORED_LABEL = -100
+"""Label of tokens without a loss, as PyTorch and Hugging Face have it."""
+
+CRITERIA: dict[Callable[..., Tensor], type[nn.Module]] = {
+    functional.cross_entropy: nn.CrossEntropyLoss,
+    functional.mse_loss: nn.MSELoss,
+    functional.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
+}
+"""Functions that users pass for their modules."""
+
+ELEMENTWISE = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+)
+"""Criteria whose mean goes over every entry of the target."""
+
+
+def plain(batch: Batch) -> Batch:
+    """The batch with every mapping (Hugging Face's ``BatchEncoding`` too) as a dictionary."""
+    match batch:
+        case Mapping():
+            return {key: plain(value) for key, value in batch.items()}
+        case tuple() if hasattr(batch, "_fields"):
+            return type(batch)(*(plain(value) for value in batch))
+        case tuple() | list():
+            return type(batch)(plain(value) for value in batch)
+    return batch
+
+
+def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """The batch on a device; floating-point tensors also in the dtype."""
+
+    def place(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+    return tree_map_only(Tensor, place, plain(batch))
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """All tensors of a batch, in order."""
+    return [leaf for leaf in tree_leaves(plain(batch)) if isinstance(leaf, Tensor)]
+
+
+def length(batch: Batch) -> int:
+    """Number of samples: the length of the first tensor with an axis.
+
+    Raises:
+        InvalidArgument: no tensor.
+    """
+    tensors = tensors_of(batch)
+    if not tensors:
+        raise InvalidArgument(f"cannot count the loss terms of a {type(batch).__name__}: pass weight=lambda batch: ...")
+    return next((tensor.shape[0] for tensor in tensors if tensor.ndim), 1)
+
+
+def split(batch: Batch, most: int | None) -> Iterator[Batch]:
+    """The batch in pieces of at most ``most`` samples; tensors of another length go into every piece whole.
+
+    >>> [x.tolist() for x, _ in split((torch.arange(5), torch.tensor(1.0)), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    samples = length(batch)
+    if most is None or samples <= most:
+        yield batch
+        return
+    for start in range(0, samples, most):
+
+        def cut(tensor: Tensor, start: int = start) -> Tensor:
+            return tensor[start : start + most] if tensor.ndim and tensor.shape[0] == samples else tensor
+
+        yield tree_map_only(Tensor, cut, plain(batch))
+
+
+def is_pair(batch: Batch) -> bool:
+    """Whether a batch is (x, y)."""
+    return isinstance(batch, Sequence) and len(batch) == 2
+
+
+def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
+    """What the mean of a criterion divides by, for a batch (x, y)."""
+    target = batch[1]
+    if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss):
+        if target.is_floating_point():
+            return float(target.numel() / (target.shape[1] if target.ndim > 1 else target.shape[0]))
+        counted = target[target != criterion.ignore_index]
+        if criterion.weight is None:
+            return float(counted.numel())
+        return float(criterion.weight.detach()[counted.to(criterion.weight.device)].sum())
+    if isinstance(criterion, ELEMENTWISE) and isinstance(target, Tensor):
+        return float(target.numel())
+    return float(length(batch))
+
+
+def label_terms(labels: Tensor, *, shifted: bool) -> float:
+    """Number of labels that have a loss; ``shifted`` when the first of each sequence is never predicted."""
+    if labels.is_floating_point():
+        return float(labels.numel())
+    counted = labels[..., 1:] if shifted and labels.ndim > 1 else labels
+    return float((counted != IGNORED_LABEL).sum())
+
+
+def describe(leaves: Iterable[Any]) -> tuple[Any, ...]:
+    """Shapes and dtypes of tensors and the other leaves as they are: what a traced program may depend on."""
+    return tuple((tuple(leaf.shape), leaf.dtype, leaf.stride()) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)

@@ -1,0 +1,269 @@
+"""Fisher matrices and second moments of gradients, as operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad
+
+from curvscope.errors import InvalidArgument
+from curvscope.operators.algebra import Composable
+from curvscope.operators.curvature import CurvatureOperator, ProductOptions, require_criterion
+from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.objective import Batch, Loss, Objective
+from curvscope.operators.parameters import ParameterFilter, Parameters
+from curvscope.operators.products import SandwichMap
+from curvscope.operators.products.forward_losses import ForwardModeLosses
+
+
+class EmpiricalFisher(CurvatureOperator):
+    """Second moment of the samples' gradients; build it with :func:`empirical_fisher`."""
+
+    def __init__(self, objective: Objective, **options: Unpack[ProductOptions]) -> None:
+        require_criterion(objective, "the empirical Fisher matrix")
+
+        def curve(output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
+            with ForwardModeLosses():
+                score = grad(lambda inner: objective.criterion(inner, batch[1]))(output)
+            return _outer(score, tangent) * _samples(objective, output, batch)
+
+        super().__init__(objective, SandwichMap(objective, curve), **options)
+
+
+class MonteCarloFisher(CurvatureOperator):
+    """Second moment of gradients for labels drawn from the model; build it with :func:`monte_carlo_fisher`."""
+
+    def __init__(self, objective: Objective, *, num_draws: int = 1, seed: int = 0, **options: Unpack[ProductOptions]) -> None:
+        require_criterion(objective, "the Monte-Carlo Fisher matrix")
+        if num_draws < 1:
+            raise InvalidArgument(f"num_draws={num_draws}: draw at least one label for each sample")
+        if type(objective.criterion) not in _SCORES:
+            known = ", ".join(kind.__name__ for kind in _SCORES)
+            raise InvalidArgument(
+                f"{type(objective.criterion).__name__} is not the negative log-likelihood of a model that labels can be "
+                f"drawn from: use one of {known}, or cs.empirical_fisher"
+            )
+        self.num_draws, self.seed = num_draws, seed
+        super().__init__(objective, _DrawnMap(objective, num_draws, seed), **options)
+
+    def _fingerprint(self) -> str:
+        return fingerprint(super()._fingerprint(), self.num_draws, self.seed)
+
+
+class GradientSecondMoment(Composable):
+    """Second moment of the mini-batches' gradients; build it with :func:`gradient_second_moment`."""
+
+    def __init__(self, objective: Objective, *, centered: bool = False) -> None:
+        self.objective, self.centered = objective, centered
+        self.shape = (objective.parameters.size, objective.parameters.size)
+        self.dtype, self.device = objective.dtype, objective.device
+
+    @property
+    def parameters(self) -> Parameters:
+        """Names, shapes and places of the D parameters."""
+        return self.objective.parameters
+
+    def _apply(self, block: Tensor) -> Tensor:
+        total, mean = torch.zeros_like(block), block.new_zeros(block.shape[0])
+        with self.objective.isolated():
+            for number, (batch, weight) in enumerate(self.objective.batches()):
+                self.objective.seed(number)
+                gradient = self._gradient(batch)
+                total.addr_(gradient, gradient @ block, alpha=weight)
+                mean.add_(gradient, alpha=weight)
+        return total.addr_(mean, mean @ block, alpha=-1.0) if self.centered else total
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        with torch.enable_grad():
+            values = tuple(value.detach().requires_grad_() for value in self.objective.values)
+            loss = self.objective.loss(values, batch).reshape(())
+            return self.parameters.join(torch.autograd.grad(loss, values, materialize_grads=True))
+
+    def _fingerprint(self) -> str:
+        return fingerprint("gradient second moment", self.centered, self.objective.fingerprint())
+
+
+class _DrawnMap(SandwichMap):
+    """J^T C J with C from drawn scores, which go with the batch: (x, y, scores)."""
+
+    def __init__(self, objective: Objective, num_draws: int, seed: int) -> None:
+        super().__init__(objective, self._curve)
+        self.num_draws, self.random_seed = num_draws, seed
+
+    def prepare(self, batch: Batch, number: int) -> Batch:
+        """The batch with (num_draws, *output shape) scores; the same ones whenever batch ``number`` comes round."""
+        generator = torch.Generator().manual_seed((self.random_seed << 20) + number)
+        with torch.no_grad():
+            output = self.objective.output(self.objective.values, batch)
+            draw = _SCORES[type(self.objective.criterion)]
+            scores = torch.stack([draw(output, generator) for _ in range(self.num_draws)])
+        return (*batch, scores)
+
+    def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
+        total = torch.zeros_like(output)
+        for score in batch[2].unbind(0):
+            total = total + _outer(score, tangent)
+        return total / (self.num_draws * (1 if self.objective.sums else output.shape[0]))
+
+
+def _outer(score: Tensor, tangent: Tensor) -> Tensor:
+    """score_i <score_i, tangent_i> for every sample i, along the first axis."""
+    axes = tuple(range(1, score.ndim))
+    return score * ((score * tangent).sum(axes, keepdim=True) if axes else score * tangent)
+
+
+def _samples(objective: Objective, output: Tensor, batch: Batch) -> float:
+    """How often the mean over a batch divides each sample's gradient; 1 for a sum."""
+    if objective.sums:
+        return 1.0
+    target = batch[1]
+    soft = target.shape == output.shape and isinstance(objective.criterion, nn.CrossEntropyLoss)
+    places = target.numel() / (output.shape[1] if soft else 1)
+    return objective.terms(batch) * output.shape[0] / places
+
+
+def _categorical(output: Tensor, generator: torch.Generator) -> Tensor:
+    """d(-log p(label))/d(logits) = p - onehot(label)."""
+    if output.ndim != 2:
+        raise InvalidArgument(f"labels can be drawn for logits of shape (N, C), got {tuple(output.shape)}: flatten them")
+    probabilities = output.softmax(1)
+    uniform = torch.rand(len(output), 1, generator=generator, dtype=torch.float64).to(output)
+    labels = (probabilities.cumsum(1) < uniform).sum(1).clamp(max=output.shape[1] - 1)
+    return probabilities - nn.functional.one_hot(labels, output.shape[1]).to(output.dtype)
+
+
+def _normal(output: Tensor, generator: torch.Generator) -> Tensor:
+    """Squared errors averaged over m outputs are the likelihood of noise with variance m / 2."""
+    entries = output[0].numel()
+    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
+    return noise * (2.0 / entries) ** 0.5
+
+
+def _bernoulli(output: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent labels, scaled for the mean over m outputs."""
+    entries = output[0].numel()
+    uniform = torch.rand(output.shape, generator=generator, dtype=torch.float64).to(output)
+    probability = output.sigmoid()
+    return (probability - (uniform < probability).to(output.dtype)) * entries**-0.5
+
+
+_SCORES: dict[type[nn.Module], Callable[[Tensor, torch.Generator], Tensor]] = {
+    nn.CrossEntropyLoss: _categorical,
+    nn.MSELoss: _normal,
+    nn.BCEWithLogitsLoss: _bernoulli,
+}
+
+
+def empirical_fisher(
+    model: nn.Module,
+    loss: Loss,
+    data: Iterable[Any],
+    *,
+    params: ParameterFilter = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    microbatch: int | None = None,
+    **options: Unpack[ProductOptions],
+) -> EmpiricalFisher:
+    r"""The empirical Fisher matrix: the second moment of the samples' gradients for the labels in the data.
+
+    .. math:: F = \frac{1}{N} \sum_i g_i g_i^\top, \qquad g_i = \nabla_\theta\, \ell(f_\theta(x_i), y_i)
+
+    A sample is an index of the first axis of the model's output. With class weights, g_i carries its weight and N is their
+    sum; for a criterion that sums, there is no 1/N. Needs a criterion and pairs (x, y). D x D, positive semi-definite.
+
+    Cost: that of a GGN product; no gradient of a single sample is formed. Limits: it is no approximation of the Hessian
+    away from a perfect fit. Arguments and errors: see :func:`.curvature.hessian`. Source: Kunstner et al. (2019).
+
+    >>> F = empirical_fisher(nn.Linear(2, 2), nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))])
+    >>> F.shape
+    (6, 6)
+    """
+    objective = Objective(model, loss, data, params=params, dtype=dtype, device=device, microbatch=microbatch)
+    return EmpiricalFisher(objective, **options)
+
+
+def monte_carlo_fisher(
+    model: nn.Module,
+    loss: Loss,
+    data: Iterable[Any],
+    *,
+    num_draws: int = 1,
+    seed: int = 0,
+    params: ParameterFilter = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    microbatch: int | None = None,
+    **options: Unpack[ProductOptions],
+) -> MonteCarloFisher:
+    r"""The Fisher matrix with its expectation over labels replaced by draws from the model.
+
+    .. math:: F = \frac{1}{N M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x_i), y_{im}),
+        \quad y_{im} \sim p_\theta(\cdot \mid x_i)
+
+    Its expectation over draws is :func:`.curvature.ggn`. The draws depend on the seed and on the mini-batch, so that an
+    operator is one fixed matrix; other mini-batches give other draws. Criteria without class weights, label smoothing or
+    ignored labels only: cross-entropy of (N, C) logits, squared error, binary cross-entropy with logits.
+
+    Args:
+        model: see :func:`.curvature.hessian`, as for all other arguments.
+        loss: one of these criteria.
+        data: pairs (x, y); the labels are not used.
+        num_draws: M, labels drawn for each sample.
+        seed: of the draws.
+        params: which parameters vary.
+        dtype: where to compute.
+        device: where to compute.
+        microbatch: most samples at a time.
+        options: how products are computed.
+
+    Cost: that of a GGN product and M times the output's memory.
+
+    Raises:
+        InvalidArgument: a criterion that labels cannot be drawn for.
+
+    >>> F = monte_carlo_fisher(nn.Linear(2, 2), nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))], seed=1)
+    >>> x = torch.ones(6)
+    >>> torch.equal(F @ x, F @ x)
+    True
+    """
+    objective = Objective(model, loss, data, params=params, dtype=dtype, device=device, microbatch=microbatch)
+    return MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **options)
+
+
+def gradient_second_moment(
+    model: nn.Module,
+    loss: Loss,
+    data: Iterable[Any],
+    *,
+    centered: bool = False,
+    params: ParameterFilter = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> GradientSecondMoment:
+    r"""The second moment of the mini-batches' gradients: the noise of stochastic gradient descent, for any loss.
+
+    .. math:: M = \sum_b w_b\, g_b g_b^\top \; [\, - g g^\top], \qquad g_b = \nabla_\theta\, \ell(f_\theta, \mathrm{batch}_b)
+
+    Depends on the batching, as its subject does; its rank is at most the number of batches.
+
+    Args:
+        model: see :func:`.curvature.hessian`, as for all other arguments.
+        loss: any.
+        data: batches.
+        centered: subtract the mean gradient's outer product, for the covariance.
+        params: which parameters vary.
+        dtype: where to compute.
+        device: where to compute.
+
+    Cost: one gradient a batch for a whole block, and two passes over the block.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> gradient_second_moment(model, nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1))]).shape
+    (2, 2)
+    """
+    objective = Objective(model, loss, data, params=params, dtype=dtype, device=device)
+    return GradientSecondMoment(objective, centered=centered)

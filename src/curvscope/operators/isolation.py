@@ -1,0 +1,100 @@
+"""Evaluate somebody else's model without leaving a trace: modes, random state, kernels and precision are put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+
+
+@contextmanager
+def isolated(model: nn.Module, device: torch.device, *, batch_statistics: bool, dropout: bool) -> Iterator[None]:
+    """Evaluation mode, second-order kernels and full precision inside; everything as it was outside.
+
+    Args:
+        model: its modules' modes are set and restored.
+        device: whose random state and kernels are looked after.
+        batch_statistics: whether batch normalisation uses the batch's statistics rather than its running ones.
+        dropout: whether dropout is on.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_random_state(device))
+        stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
+        stack.enter_context(_kernels(model, device))
+        yield
+
+
+@contextmanager
+def _random_state(device: torch.device) -> Iterator[None]:
+    """Data loaders and augmentations draw from the global generators."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    norms = [module for module in modes if isinstance(module, BATCH_NORMS)] if batch_statistics else []
+    tracking = {module: module.track_running_stats for module in norms}
+    statistics = {module: (module.running_mean, module.running_var) for module in norms}
+    try:
+        model.eval()
+        for module in norms:
+            # Without running statistics the layer uses the batch's, in either mode, and updates nothing.
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+        for module in modes:
+            if dropout and isinstance(module, DROPOUTS):
+                module.training = True
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for module in norms:
+            module.track_running_stats = tracking[module]
+            module.running_mean, module.running_var = statistics[module]
+
+
+@contextmanager
+def _kernels(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Fused attention and recurrent kernels have no second derivative; TF32 and autocast are not exact."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    fast_path, precision = torch.backends.mha.get_fastpath_enabled(), torch.get_float32_matmul_precision()
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            cudnn = torch.backends.cudnn
+            stack.enter_context(cudnn.flags(enabled=not recurrent, benchmark=cudnn.benchmark, allow_tf32=False))
+        elif recurrent:
+            stack.enter_context(_without_onednn())
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            torch.set_float32_matmul_precision("highest")
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+            torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    # torch.backends.mkldnn.flags would also set TF32, which warns on a machine without an Intel GPU.
+    enabled = torch._C._get_mkldnn_enabled()
+    try:
+        torch._C._set_mkldnn_enabled(False)
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)

@@ -1,0 +1,192 @@
+"""Is this operator one fixed, linear, symmetric matrix, and the one that was meant? A few products tell before long work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import CurvscopeError
+from curvscope.operators.base import Operator
+from curvscope.operators.batches import length, tensors_of
+from curvscope.operators.curvature import CurvatureOperator, Hessian
+from curvscope.operators.isolation import BATCH_NORMS
+from curvscope.operators.objective import Objective
+
+
+@dataclass(frozen=True)
+class Check:
+    """One property and how far it is off.
+
+    Attributes:
+        name: of the property.
+        error: relative deviation; 0 is exact, NaN could not be measured.
+        limit: largest deviation that rounding explains.
+        cause: what is the matter, "" when the check passed.
+        remedy: what to do about it, "" when the check passed.
+    """
+
+    name: str
+    error: float
+    limit: float
+    cause: str = ""
+    remedy: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the deviation is explained by rounding."""
+        return self.error <= self.limit
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What :func:`preflight` found.
+
+    >>> print(Preflight((Check("determinism", 0.0, 1e-5),)))
+    determinism              0.0e+00  passed
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        lines = []
+        for check in self.checks:
+            verdict = "passed" if check.passed else f"FAILED: {check.cause}; {check.remedy}"
+            lines.append(f"{check.name:<24} {check.error:.1e}  {verdict}")
+        return "\n".join(lines)
+
+
+def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Preflight:
+    r"""Check that an operator is a fixed, linear, symmetric matrix, and that a Hessian is the derivative of the gradient.
+
+    Determinism (the same product twice), linearity, symmetry; for curvature operators also invariance to splitting a batch,
+    and for Hessians central differences of the gradient of one batch. A failed check names its likely cause and a remedy.
+
+    Args:
+        operator: any.
+        short: determinism and symmetry alone.
+        seed: of the test vectors.
+
+    Cost: 3 products (short), or 4 products, 2 more on one batch, and 2 gradients of it. Nothing is raised for a failed
+    check: look at ``passed``. A product that raises is a failed check, with the error as its cause.
+
+    >>> from curvscope.operators.interop import as_operator
+    >>> preflight(as_operator(torch.eye(3))).passed
+    True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (torch.randn(operator.shape[1], generator=generator).to(operator.device, operator.dtype) for _ in range(2))
+    limit = 1e3 * torch.finfo(operator.dtype).eps
+    try:
+        first = operator @ x
+    except CurvscopeError as error:
+        return Preflight((Check("product", float("nan"), limit, str(error), "see the message"),))
+    checks = [_determinism(operator, x, first, limit)]
+    if not short:
+        combined = operator @ (x - 2 * y)
+        second = operator @ y
+        checks.append(_check("linearity", combined, first - 2 * second, limit, "products are not linear", LINEAR))
+    if operator.hermitian:
+        checks.append(_symmetry(x, y, first, operator @ y, limit))
+    if isinstance(operator, CurvatureOperator) and not short:
+        checks += _of_one_batch(operator, x)
+    return Preflight(tuple(checks))
+
+
+LINEAR = "a custom autograd function or in-place change of the model's state is the usual reason: compare in torch.float64"
+CHANGING_DATA = (
+    "the data changes from one pass to the next (a shuffling loader whose batches are not all alike, random augmentation)",
+    "pass a list of batches, or a DataLoader with shuffle=False and fixed transforms",
+)
+
+
+def _determinism(operator: Operator, x: Tensor, first: Tensor, limit: float) -> Check:
+    cause, remedy = _cause_of_noise(operator)
+    try:
+        return _check("determinism", operator @ x, first, limit, cause, remedy)
+    except CurvscopeError as error:
+        return Check("determinism", float("nan"), limit, str(error), remedy)
+
+
+def _cause_of_noise(operator: Operator) -> tuple[str, str]:
+    """The likeliest reason why the same product came out differently."""
+    if not isinstance(operator, CurvatureOperator):
+        return "the operator draws random numbers or accumulates in varying order", "fix its seed"
+    objective = operator.objective
+    if _data_digest(objective) != _data_digest(objective):
+        return CHANGING_DATA
+    return (
+        "the model draws random numbers of its own in evaluation mode, or a kernel sums in varying order",
+        "use functional dropout with training=self.training; on a GPU torch.use_deterministic_algorithms(True)",
+    )
+
+
+def _data_digest(objective: Objective) -> float:
+    with objective.isolated():
+        tensors = [t.double().sum() for batch, _ in objective.batches() for t in tensors_of(batch)]
+    return float(sum((index + 1) * tensor for index, tensor in enumerate(tensors)))
+
+
+def _symmetry(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, limit: float) -> Check:
+    scale = float(of_x.norm() * y.norm() + of_y.norm() * x.norm()) or 1.0
+    error = abs(float(y @ of_x - x @ of_y)) / scale
+    remedy = "for attention use the MATH kernel; for custom autograd functions make backward itself differentiable"
+    return _verdict("symmetry", error, limit, "an operation's second derivative is wrong or missing", remedy)
+
+
+def _of_one_batch(operator: CurvatureOperator, x: Tensor) -> list[Check]:
+    objective = operator.objective
+    with objective.isolated():
+        batch, _ = next(objective.batches())
+    double = objective.like([batch], dtype=torch.float64)
+    checks = [_split_invariance(operator, double, x.double())]
+    return [*checks, _finite_difference(double, x.double())] if isinstance(operator, Hessian) else checks
+
+
+def _split_invariance(operator: CurvatureOperator, objective: Objective, x: Tensor) -> Check:
+    """The batch whole and in two halves, in float64."""
+    whole = type(operator)(objective)
+    batch, _ = next(objective.batches())
+    norms = any(isinstance(module, BATCH_NORMS) for module in objective.model.modules())
+    cause, remedy = (
+        "the loss of a batch is not the mean over its samples",
+        "pass weight=lambda batch: number of loss terms, or reduction='sum' for sums",
+    )
+    if norms and objective.batchnorm == "batch":
+        cause, remedy = "batch normalisation mixes the samples of a batch", "choose batchnorm='eval'"
+    halves = type(operator)(objective.like([batch], microbatch=max(1, length(batch) // 2)))
+    return _check("batch-split invariance", halves @ x, whole @ x, 1e-8, cause, remedy)
+
+
+def _finite_difference(objective: Objective, x: Tensor) -> Check:
+    product = Hessian(objective) @ x
+    scale = float(torch.cat([value.reshape(-1) for value in objective.values]).norm()) or 1.0
+    step = 1e-5 * scale / float(x.norm())
+    difference = (_gradient(objective, x, step) - _gradient(objective, x, -step)) / (2 * step)
+    remedy = "if the network is piecewise linear (ReLU, max-pooling) this is expected where a step crosses a kink"
+    return _check("finite difference", product, difference, 1e-3, "gradient and product disagree", remedy)
+
+
+def _gradient(objective: Objective, direction: Tensor, step: float) -> Tensor:
+    pieces = objective.parameters.split(direction)
+    with objective.isolated(), torch.enable_grad():
+        objective.seed(0)
+        batch, _ = next(objective.batches())
+        moved = [(value + step * piece).requires_grad_() for value, piece in zip(objective.values, pieces, strict=True)]
+        loss = objective.loss(tuple(moved), batch).reshape(())
+        return objective.parameters.join(torch.autograd.grad(loss, moved, materialize_grads=True))
+
+
+def _check(name: str, found: Tensor, expected: Tensor, limit: float, cause: str, remedy: str) -> Check:
+    scale = float(expected.norm()) or 1.0
+    return _verdict(name, float((found - expected).norm()) / scale, limit, cause, remedy)
+
+
+def _verdict(name: str, error: float, limit: float, cause: str, remedy: str) -> Check:
+    return Check(name, error, limit) if error <= limit else Check(name, error, limit, cause, remedy)

@@ -1,0 +1,211 @@
+"""Products of a block with a sum over mini-batches: batches outside, vectors inside, within a memory budget."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
+from curvscope.operators.batches import Batch, length
+from curvscope.operators.products.choice import STRATEGIES, Choice, Trial, check_strategy, remember, remembered
+from curvscope.operators.products.maps import BatchMap, Pieces
+from curvscope.operators.products.memory import is_out_of_memory, memory_budget
+from curvscope.operators.products.strategy import Linearized, Strategy
+from curvscope.operators.products.tracing.recording import NotRecordable, jvp_warnings_silenced
+
+log = logging.getLogger(__name__)
+
+FALLBACKS = {
+    "split": "linearize",
+    "split_vmap": "linearize_vmap",
+    "linearize": "double_backward",
+    "linearize_vmap": "double_backward",
+}
+"""Where to go on when a strategy turns out not to fit the model."""
+
+DEFAULT_WIDTH = 8
+
+
+class Engine:
+    """Applies sum_b w_b M_b to blocks, M_b a :class:`.BatchMap` of mini-batch b.
+
+    Args:
+        batch_map: M_b.
+        strategy: "auto" or a name in :data:`.choice.STRATEGIES`.
+        width: vectors at a time for vectorised strategies; None: chosen.
+        memory: bytes that products may use; None: half of what is free when they start.
+        accumulate: dtype of sums over mini-batches and of the results.
+
+    Cost: see the strategies. The first product also traces and tries; what was traced, and the residuals of as many
+    mini-batches as fit half of the budget, is kept for the next products.
+    """
+
+    def __init__(
+        self, batch_map: BatchMap, *, strategy: str, width: int | None, memory: int | None, accumulate: torch.dtype
+    ) -> None:
+        if width is not None and width < 1:
+            raise InvalidArgument(f"width={width}: choose at least 1 vector at a time, or None")
+        self.map, self.strategy, self.width = batch_map, check_strategy(strategy), width
+        self.memory, self.accumulate = memory, accumulate
+        self.budget = memory_budget(memory, batch_map.objective.device)
+        self._strategies: dict[str, Strategy] = {}
+        self._kept = Kept()
+        self._choice: Choice | None = None
+        self._replaced: dict[str, str] = {}
+        self._narrowed: dict[str, int] = {}
+
+    def apply(self, block: Tensor) -> Tensor:
+        """(D, b) to (D, b).
+
+        Raises:
+            OutOfBudget: not even one vector fits. NotFinite: a product is NaN or infinite though the block is not.
+        """
+        objective = self.map.objective
+        tangents = block.T.to(objective.dtype).contiguous()
+        total = torch.zeros(tangents.shape, dtype=self.accumulate, device=tangents.device)
+        if tangents.shape[0] == 0:
+            return total.T
+        self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
+        with objective.isolated(), jvp_warnings_silenced():
+            self._choice = self._chosen(tangents.shape[0])
+            for number, batch, weight in self._batches():
+                self._add(total, tangents, number, batch, weight)
+        if not bool(torch.isfinite(total).all()) and bool(torch.isfinite(block).all()):
+            raise NotFinite(
+                "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
+                f"{objective.dtype}; dtype=torch.float64 tells which"
+            )
+        return total.T
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What was chosen and why: for provenance. Empty before the first product."""
+        if self._choice is None:
+            return {}
+        return {
+            "strategy": self._effective(self._choice.strategy),
+            "width": self._width(self._choice),
+            "requested": self.strategy,
+            "seconds_per_vector": dict(self._choice.trials),
+            "skipped": dict(self._choice.skipped),
+            "kept_batches": len(self._kept.items),
+            "kept_bytes": self._kept.bytes,
+            "budget_bytes": self.budget,
+        }
+
+    # --- which strategy ---------------------------------------------------------------------------------------------------
+
+    def _chosen(self, columns: int) -> Choice:
+        if self.strategy != "auto":
+            single = self.strategy in ("split", "linearize")
+            return Choice(self.strategy, 1 if single else min(columns, self.width or DEFAULT_WIDTH))
+        choice = remembered(self.map, columns)
+        if choice is None:
+            number, batch, _ = next(self._loaded())
+            choice = Trial(self.map, self._strategies, batch, number, columns, self.budget).choose()
+            remember(self.map, columns, choice)
+        width = min(columns, self.width or choice.width, choice.width)
+        return Choice(choice.strategy, width, choice.trials, choice.skipped)
+
+    def _effective(self, name: str) -> str:
+        while name in self._replaced:
+            name = self._replaced[name]
+        return name
+
+    def _width(self, choice: Choice) -> int:
+        return min(choice.width, self._narrowed.get(self._effective(choice.strategy), choice.width))
+
+    # --- mini-batches outside, vectors inside ---------------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[tuple[int, Batch | None, float]]:
+        """Number, batch and weight of every mini-batch; no batch is loaded when all linearisations are kept."""
+        if self._kept.complete:
+            for number, (_, weight) in list(self._kept.items.items()):
+                yield number, None, weight
+            return
+        count = 0
+        for number, batch, weight in self._loaded():
+            count = number + 1
+            yield number, batch, weight
+        self._kept.complete = len(self._kept.items) == count
+
+    def _loaded(self) -> Iterator[tuple[int, Batch, float]]:
+        for number, (batch, weight) in enumerate(self.map.objective.batches()):
+            yield number, self.map.prepare(batch, number), weight
+
+    def _add(self, total: Tensor, tangents: Tensor, number: int, batch: Batch | None, weight: float) -> None:
+        """Add one mini-batch's products to ``total``; out of memory, go on with half the width from where it stopped."""
+        start, columns = 0, tangents.shape[0]
+        while start < columns:
+            assert self._choice is not None
+            name, width = self._effective(self._choice.strategy), self._width(self._choice)
+            width = -(-columns // -(-columns // width))
+            try:
+                linear = self._linearized(name, width, number, batch, weight)
+                while start < columns:
+                    rows = slice(start, start + linear.width)
+                    self._sum(total[rows], linear(tangents[rows]), weight)
+                    start += linear.width
+            except NotRecordable as error:
+                log.debug("%s is not possible for this model (%s): going on with %s", name, error, FALLBACKS[name])
+                self._replaced[name] = FALLBACKS[name]
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                batch = self._narrow(name, width, number, batch, error)
+
+    def _linearized(self, name: str, width: int, number: int, batch: Batch | None, weight: float) -> Linearized:
+        self._kept.use((name, width))
+        if number in self._kept.items:
+            return self._kept.items[number][0]
+        if batch is None:
+            batch = self._load(number)
+        strategy = self._strategies.setdefault(name, STRATEGIES[name](self.map))
+        linear = strategy.linearize(batch, number, width)
+        self._kept.offer(number, linear, weight, self.budget // 2)
+        return linear
+
+    def _load(self, number: int) -> Batch:
+        return next(batch for found, batch, _ in self._loaded() if found == number)
+
+    def _sum(self, total: Tensor, pieces: Pieces, weight: float) -> None:
+        for target, piece in zip(self.map.objective.parameters.split(total), pieces, strict=True):
+            if piece is not None:
+                target.add_(piece, alpha=weight)
+
+    def _narrow(self, name: str, width: int, number: int, batch: Batch | None, error: BaseException) -> Batch | None:
+        """After an allocation failed: let go of what is kept, then halve the width."""
+        kept = self._kept.bytes
+        self._kept.use(None)
+        if kept == 0 and width == 1:
+            raise OutOfBudget(
+                f"one vector's product does not fit in memory ({error}): pass microbatch=... smaller than the "
+                f"{length(batch) if batch is not None else 'present'} samples of a batch, or params=... for a block"
+            ) from error
+        self._narrowed[name] = max(1, width // 2) if kept == 0 else width
+        log.warning("out of memory with %s, %d vectors at a time: going on with %d", name, width, self._narrowed[name])
+        return batch
+
+
+class Kept:
+    """Linearisations of mini-batches that are used again for the next block."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, tuple[Linearized, float]] = {}
+        self.bytes, self.complete = 0, False
+        self._signature: object = None
+
+    def use(self, signature: object) -> None:
+        """Forget everything that was made another way."""
+        if signature != self._signature:
+            self.items, self.bytes, self.complete, self._signature = {}, 0, False, signature
+
+    def offer(self, number: int, linear: Linearized, weight: float, limit: int) -> None:
+        """Keep it if its size is known and all that is kept stays within ``limit`` bytes."""
+        if linear.held_bytes and self.bytes + linear.held_bytes <= limit:
+            self.items[number] = (linear, weight)
+            self.bytes += linear.held_bytes

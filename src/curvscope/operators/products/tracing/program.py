@@ -1,0 +1,112 @@
+"""A linear map of tangents, traced once and replayed for every mini-batch of the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+from torch.func import vmap
+
+from curvscope.operators.products.tracing.accumulate import allow_any_layout, reuse_memory
+from curvscope.operators.products.tracing.partition import VIEWS, partition
+from curvscope.operators.products.tracing.recording import NotRecordable, record
+from curvscope.operators.products.tracing.simplify import simplify
+
+Tensors = Sequence[Tensor]
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
+"""Largest relative difference between a program and the function it was traced from; other dtypes: 0.05."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Two graphs: ``residuals`` runs once per mini-batch, ``products`` once per group of vectors.
+
+    Attributes:
+        width: number of tangents at a time, in a leading axis; None: one tangent, without that axis.
+        reusable: whether it serves other inputs of the same shapes (False once the function looked at values).
+        num_calls: operations that one application of ``products`` runs.
+        peak_bytes: memory that one application of ``products`` takes at most, without residuals.
+    """
+
+    primal: fx.GraphModule
+    tangent: fx.GraphModule
+    width: int | None
+    reusable: bool
+    num_calls: int
+    peak_bytes: int
+
+    def residuals(self, inputs: Tensors) -> tuple[Tensor, ...]:
+        """What the products of one mini-batch need of its values and data."""
+        with torch.no_grad():
+            return self.primal(*inputs)
+
+    def products(self, residuals: Tensors, tangents: Tensors) -> tuple[Tensor | None, ...]:
+        """The map applied to tangents; None stands for zeros."""
+        with torch.no_grad():
+            return self.tangent(*residuals, *tangents)
+
+    @staticmethod
+    def compare(found: Sequence[Tensor | None], expected: Sequence[Tensor]) -> None:
+        """Raise NotRecordable unless both are the same up to rounding."""
+        largest = max((float(e.abs().max()) for e in expected if e.numel()), default=0.0)
+        for ours, theirs in zip(found, expected, strict=True):
+            difference = theirs if ours is None else ours - theirs
+            limit = TOLERANCE.get(theirs.dtype, 0.05) * largest
+            if difference.numel() and not float(difference.abs().max()) <= limit:
+                raise NotRecordable("the traced program does not reproduce the product it was traced from")
+
+
+def trace(
+    function: Callable[[Tensors, Tensors], Sequence[Tensor]], inputs: Tensors, tangents: Tensors, width: int | None
+) -> Program:
+    """Trace ``function(inputs, tangents)``, linear in the tangents, and simplify what depends on them.
+
+    The traced program is compared with what the function itself returned while it was traced.
+
+    Args:
+        function: of one tangent; for a ``width`` it is vectorised over a leading axis.
+        inputs: what stays for all vectors.
+        tangents: random ones, to compare with.
+        width: number of tangents at a time, or None.
+
+    Raises:
+        NotRecordable: the program cannot be built or does not reproduce the function.
+    """
+    count = len(inputs)
+    mapped = function if width is None else vmap(function, in_dims=(None, 0))
+    expected: list[Tensor] = []
+
+    def flat(*arguments: Tensor) -> Sequence[Tensor]:
+        results = tuple(mapped(arguments[:count], arguments[count:]))
+        expected.extend(results)
+        return results
+
+    with torch.no_grad():
+        graph, constants, reusable = record(flat, (*inputs, *tangents))
+    simplify(graph, count)
+    primal, tangent = partition(graph, constants, count)
+    allow_any_layout(tangent.graph)
+    reuse_memory(tangent.graph)
+    tangent.recompile()
+    calls = sum(node.op == "call_function" for node in tangent.graph.nodes)
+    program = Program(primal, tangent, width, reusable, calls, _peak_bytes(tangent.graph))
+    program.compare(program.products(program.residuals(inputs), tangents), expected)
+    return program
+
+
+def _peak_bytes(graph: fx.Graph) -> int:
+    """Largest sum of live intermediate values, from the recorded shapes; views cost nothing."""
+    last_read = {source: index for index, node in enumerate(graph.nodes) for source in node.all_input_nodes}
+    live, peak = 0, 0
+    ending: dict[int, int] = {}
+    for index, node in enumerate(graph.nodes):
+        in_place = getattr(node.target, "_schema", None) is not None and node.target._schema.is_mutable
+        if node.op == "call_function" and node.target not in VIEWS and not in_place:
+            size = node.meta.get("bytes", 0)
+            live, peak = live + size, max(peak, live + size)
+            end = last_read.get(node, index)
+            ending[end] = ending.get(end, 0) + size
+        live -= ending.pop(index, 0)
+    return peak

@@ -1,0 +1,163 @@
+"""Record the tensor operations of a function as a graph, below autograd, vmap and forward-mode differentiation."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+class NotRecordable(Exception):
+    """This function's operations cannot be replayed as a graph; another strategy must be used. Never seen by users."""
+
+
+def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> tuple[fx.Graph, torch.nn.Module, bool]:
+    """The operations that ``function(*inputs)`` runs, as a graph of functional ATen calls.
+
+    The function runs once on real tensors and every call that reaches the backend is written down, so whatever PyTorch does
+    above (derivatives, batching) is already resolved. In-place operations are written as their functional counterparts.
+
+    Args:
+        function: returns a sequence of tensors.
+        inputs: tensors; they become the placeholders, in order. Everything else the function reads becomes a constant.
+
+    Returns:
+        the graph, whose output is the tuple of results; a module that holds its constants; and whether the graph is the
+        same for other values of the inputs (False once the function looked at values, as in ``if x.sum() > 0``).
+
+    Raises:
+        NotRecordable: operations that cannot be replayed, such as random ones or in-place writes across overlapping views.
+    """
+    recorder = _Recorder(inputs)
+    with jvp_warnings_silenced(), recorder:
+        results = function(*inputs)
+    recorder.graph.output(tuple(recorder.node(result) for result in results))
+    return recorder.graph, recorder.constants, recorder.reusable
+
+
+@contextmanager
+def jvp_warnings_silenced() -> Iterator[None]:
+    """PyTorch scripts its own decompositions at the first jvp and warns its user that torch.jit is deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
+        yield
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.graph, self.constants, self.reusable = fx.Graph(), torch.nn.Module(), True
+        self._nodes = WeakIdKeyDictionary()
+        for index, tensor in enumerate(inputs):
+            self._name(tensor, self.graph.placeholder(f"input_{index}"))
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+            self.reusable = False
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise NotRecordable(f"{func} draws random numbers")
+        written = _written(func, args, kwargs)
+        symbols = tree_map_only(Tensor, self.node, (args, kwargs))
+        if func is torch.ops.aten._efficientzerotensor.default:
+            # A tensor without memory, which kernels below this point would read as if it had some.
+            func = torch.ops.aten.zeros.default
+        result = func(*args, **kwargs)
+        if written is not None:
+            self._write(func, symbols, written)
+        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+            self._bind(result, self.graph.call_function(func, *symbols))
+        return result
+
+    def node(self, tensor: Tensor) -> fx.Node:
+        """The node whose value ``tensor`` is; tensors from outside become constants."""
+        found = self._nodes.get(tensor)
+        if found is None:
+            name = f"constant_{len(self.constants._buffers)}"
+            self.constants.register_buffer(name, tensor.detach())
+            found = self._name(tensor, self.graph.get_attr(name))
+        return found
+
+    def _name(self, tensor: Tensor, node: fx.Node) -> fx.Node:
+        node.meta.update(shape=tensor.shape, dtype=tensor.dtype, stride=tensor.stride(), bytes=tensor.nbytes)
+        self._nodes[tensor] = node
+        return node
+
+    def _bind(self, result: Any, node: fx.Node) -> None:
+        if isinstance(result, Tensor):
+            self._name(result, node)
+            return
+        for index, item in enumerate(result):
+            if isinstance(item, Tensor):
+                self._name(item, self.graph.call_function(operator.getitem, (node, index)))
+
+    def _write(self, func: OpOverload, symbols: Any, written: Tensor) -> None:
+        """``written`` stands for a new value from here on, and so does every live tensor that shares its memory."""
+        node = self.graph.call_function(_functional(func), *symbols)
+        if torch.Tag.inplace_view in func.tags:
+            self._name(written, node)
+            return
+        for tensor in list(self._nodes):
+            if tensor.untyped_storage()._cdata != written.untyped_storage()._cdata:
+                continue
+            if _geometry(tensor) == _geometry(written):
+                self._name(tensor, node)
+            elif _overlap(tensor, written):
+                self._name(tensor, self._scattered(func, tensor, written, node))
+
+    def _scattered(self, func: OpOverload, base: Tensor, written: Tensor, node: fx.Node) -> fx.Node:
+        """The value of a tensor of which ``written`` is a view and now has the value ``node``."""
+        whole = base.storage_offset() == 0 and base.nbytes == base.untyped_storage().nbytes()
+        if not whole or base.dtype != written.dtype:
+            raise NotRecordable(f"{func} writes to memory that overlapping views are still read from")
+        args = (self._nodes[base], node, list(written.shape), list(written.stride()), written.storage_offset())
+        return self.graph.call_function(torch.ops.aten.as_strided_scatter.default, args)
+
+
+def _functional(func: OpOverload) -> OpOverload:
+    """The counterpart of an in-place operation that returns its result."""
+    if func is torch.ops.aten.transpose_.default:
+        return torch.ops.aten.transpose.int
+    namespace, name = func._schema.name.split("::")
+    found = getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
+    if namespace != "aten" or found is None:
+        raise NotRecordable(f"{func} writes in place and has no functional counterpart")
+    return found
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors in one storage share an entry."""
+    if first.dtype != second.dtype:
+        return True
+    marks = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
+    marks.as_strided(second.shape, second.stride(), second.storage_offset()).fill_(True)
+    return bool(marks.as_strided(first.shape, first.stride(), first.storage_offset()).any())
+
+
+def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The one tensor that an in-place call writes to."""
+    if not func._schema.is_mutable:
+        return None
+    places = [
+        kwargs.get(argument.name, args[index] if index < len(args) else None)
+        for index, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    if len(places) != 1 or not isinstance(places[0], Tensor) or not func._schema.name.endswith("_"):
+        raise NotRecordable(f"{func} writes to several tensors, or to an output that it was given")
+    return places[0]
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset()

@@ -1,0 +1,147 @@
+"""Remove what a recorded linear map carries along for nothing: zeros, copies and views that undo each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+ZEROS = {aten.zeros.default, aten.zeros_like.default, aten._efficientzerotensor.default, aten.new_zeros.default}
+"""Operations that return zeros."""
+
+ANY_ZERO = {
+    aten.mul.Tensor,
+    aten.mul.Scalar,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.neg.default,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.expand.default,
+    aten.t.default,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.sum.dim_IntList,
+    aten.alias.default,
+    aten.detach.default,
+    aten.clone.default,
+    aten._to_copy.default,
+    torch.ops.prims.mul.default,
+}
+"""Operations whose result is zero as soon as one tensor argument is."""
+
+SUMS = {aten.add.Tensor, aten.sub.Tensor}
+VIEWS_OF_ALL = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
+
+
+def drop_zeros(graph: fx.Graph) -> None:
+    """Sums with a summand that is structurally zero (the derivative of a constant) become the other summand."""
+    zero: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        sources = node.all_input_nodes
+        if node.target in ZEROS or (node.target in ANY_ZERO and any(source in zero for source in sources)):
+            zero.add(node)
+        elif node.target in SUMS and any(source in zero for source in sources):
+            first, second = node.args
+            if first in zero and second in zero:
+                zero.add(node)
+            elif second in zero and _same_layout(first, node):
+                node.replace_all_uses_with(first)
+            elif first in zero and node.target is aten.add.Tensor and not node.kwargs and _same_layout(second, node):
+                node.replace_all_uses_with(second)
+    graph.eliminate_dead_code()
+
+
+def drop_identities(graph: fx.Graph) -> None:
+    """Aliases, copies and views that return their argument as it is, and pairs of transpositions that cancel."""
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        if (same := _identity(node)) is not None and _same_layout(same, node):
+            node.replace_all_uses_with(same)
+    graph.eliminate_dead_code()
+
+
+def merge_duplicates(graph: fx.Graph) -> None:
+    """Calls with the same arguments are made once (functional, deterministic calls only)."""
+    seen: dict[Any, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op != "call_function" or "shape" not in node.meta or _random(node.target):
+            continue
+        key = (node.target, _frozen(node.args), _frozen(node.kwargs))
+        if key in seen:
+            node.replace_all_uses_with(seen[key])
+        else:
+            seen[key] = node
+    graph.eliminate_dead_code()
+
+
+def hoist_views(graph: fx.Graph) -> None:
+    """``view(a) + view(b)`` becomes ``view(a + b)``, so that the sum meets the products it comes from."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target not in SUMS or len(node.args) != 2 or node.kwargs:
+            continue
+        first, second = node.args
+        if not (_whole_view(first) and _whole_view(second)) or first is second:
+            continue
+        inner = first.args[0], second.args[0]
+        if inner[0].meta["shape"] != inner[1].meta["shape"] or not _same_layout(*inner) or not _same_layout(first, node):
+            continue
+        with graph.inserting_before(node):
+            total = graph.call_function(node.target, inner)
+            total.meta = dict(inner[0].meta)
+            viewed = graph.call_function(aten.view.default, (total, list(node.meta["shape"])))
+            viewed.meta = dict(node.meta)
+        node.replace_all_uses_with(viewed)
+    graph.eliminate_dead_code()
+
+
+def _whole_view(node: Any) -> bool:
+    return isinstance(node, fx.Node) and node.target in VIEWS_OF_ALL and len(node.users) == 1
+
+
+def _same_layout(first: Any, second: fx.Node) -> bool:
+    if not isinstance(first, fx.Node):
+        return False
+    keys = ("shape", "dtype", "stride")
+    return all(key in first.meta and first.meta[key] == second.meta[key] for key in keys)
+
+
+def _identity(node: fx.Node) -> fx.Node | None:
+    """What ``node`` equals when its layout is that of the returned node."""
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return None
+    copies = {aten.alias.default, aten.detach.default, aten.clone.default, aten.expand.default, *VIEWS_OF_ALL}
+    if node.target in copies:
+        return source
+    if node.target is aten._to_copy.default and "device" in node.kwargs and not node.kwargs.get("pin_memory"):
+        return source if node.kwargs["device"] == source.meta.get("device") else None
+    if node.target is source.target is aten.transpose.int and set(node.args[1:]) == set(source.args[1:]):
+        return source.args[0]
+    if node.target is source.target is aten.t.default:
+        return source.args[0]
+    return None
+
+
+def _random(target: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
+
+
+def _frozen(value: Any) -> Any:
+    match value:
+        case list() | tuple():
+            return tuple(_frozen(item) for item in value)
+        case dict():
+            return tuple((key, _frozen(value[key])) for key in sorted(value))
+        case bool() | int() | float():
+            return type(value), value
+    return value

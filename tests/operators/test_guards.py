@@ -1,0 +1,165 @@
+"""Nothing of the user's is changed, and what cannot work says so."""
+
+import copy
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
+from curvscope.operators import ggn, hessian
+
+from .cases import CASES, build
+
+CE = nn.CrossEntropyLoss()
+
+
+def snapshot(model: nn.Module) -> tuple:
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+    modes = {name: module.training for name, module in model.named_modules()}
+    flags = (
+        torch.get_float32_matmul_precision(),
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch._C._get_mkldnn_enabled(),
+    )
+    return state, gradients, modes, torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy(), flags  # noqa: NPY002
+
+
+def same(first: object, second: object) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, np.ndarray):
+        return bool((first == second).all())
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, tuple):
+        return all(same(a, b) for a, b in zip(first, second, strict=True))
+    return first == second
+
+
+@pytest.mark.parametrize("name", ["mlp", "convolutional", "lstm", "attention", "transformer layer"])
+@pytest.mark.parametrize("options", [{}, {"batchnorm": "batch"}, {"dropout": 1}], ids=str)
+def test_model_and_global_state_are_untouched(name, options):
+    model, criterion, batches = build(name)
+    model.train()
+    next(model.parameters()).grad = torch.ones_like(next(model.parameters()))
+    data = torch.utils.data.DataLoader(batches, batch_size=None)
+    before = snapshot(model)
+    for make in (hessian, ggn):
+        A = make(model, criterion, data, **options)
+        A @ torch.ones(A.shape[0], 2, dtype=torch.float64)
+    assert same(before, snapshot(model))
+
+
+def test_untouched_after_an_exception():
+    model, criterion, batches = build("convolutional")
+    model.train()
+    before = snapshot(model)
+    broken = copy.copy(batches)
+    broken[1] = (batches[1][0][:, :, :1], batches[1][1])
+    with pytest.raises(RuntimeError):
+        hessian(model, criterion, broken)
+    assert same(before, snapshot(model))
+
+
+def test_training_on_does_not_change_an_operator():
+    model, criterion, batches = build("mlp")
+    H = hessian(model, criterion, batches)
+    x = torch.ones(H.shape[0], dtype=torch.float64)
+    before = H @ x
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    assert torch.equal(before, H @ x)
+
+
+def test_wrapped_models_are_unwrapped_with_a_notice(caplog):
+    model, criterion, batches = build("mlp")
+    with caplog.at_level(logging.WARNING):
+        H = hessian(nn.DataParallel(model), criterion, batches)
+    assert H.parameters.names[0] == "0.weight"
+    assert "DataParallel" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "fast"}, "strategy='fast'"),
+        ({"microbatch": 0}, "microbatch=0"),
+        ({"reduction": "median"}, "reduction='median'"),
+        ({"batchnorm": "train"}, "batchnorm='train'"),
+        ({"dropout": 0.5}, "dropout=0.5"),
+        ({"width": 0}, "width=0"),
+        ({"memory": -1}, "memory=-1"),
+        ({"params": "layer9.*"}, "matches none"),
+        ({"dtype": torch.int64}, "dtype=torch.int64"),
+        ({"accumulate": torch.int64}, "accumulate=torch.int64"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    model, criterion, batches = build("mlp")
+    with pytest.raises(InvalidArgument, match=message):
+        hessian(model, criterion, batches, **options)
+
+
+def test_bad_data_is_named():
+    model, _, batches = build("mlp")
+    x, y = batches[0]
+    with pytest.raises(InvalidArgument, match="no batch"):
+        hessian(model, CE, [])
+    with pytest.raises(InvalidArgument, match="only once"):
+        hessian(model, CE, iter(batches))
+    with pytest.raises(InvalidArgument, match="pairs"):
+        hessian(model, CE, [x])
+    with pytest.raises(InvalidArgument, match=r"batch 1 is a tensor of shape \(6,\)"):
+        hessian(model, nn.CrossEntropyLoss(reduction="none"), batches)
+    with pytest.raises(NotFinite, match="batch 2 is nan"):
+        hessian(model, CE, [(x, y), (x * torch.nan, y)])
+    with pytest.raises(InvalidArgument, match="0 loss terms"):
+        hessian(model, CE, [(x, torch.full_like(y, -100))])
+    with pytest.raises(InvalidType, match="criterion"):
+        hessian(model, "mse", batches)
+    with pytest.raises(InvalidArgument, match="mappings with 'labels'"):
+        hessian(model, "model", batches)
+    with pytest.raises(InvalidArgument, match="where the network ends"):
+        ggn(model, lambda model, batch: CE(model(batch[0]), batch[1]), batches)
+
+
+def test_blocks_of_wrong_form_are_named():
+    model, criterion, batches = build("mlp")
+    H = hessian(model, criterion, batches)
+    with pytest.raises(InvalidArgument, match="shape"):
+        H @ torch.ones(3, dtype=torch.float64)
+    with pytest.raises(InvalidArgument, match="float32"):
+        H @ torch.ones(H.shape[0])
+
+
+def test_losses_without_derivatives_are_named():
+    model, _, batches = build("mlp")
+
+    def detached(model: nn.Module, batch: tuple) -> torch.Tensor:
+        return CE(model(batch[0]).detach(), batch[1])
+
+    H = hessian(model, detached, batches)
+    with pytest.raises(NotDifferentiable, match="does not depend"):
+        hessian(model, detached, batches, strategy="double_backward") @ torch.ones(H.shape[0], dtype=torch.float64)
+
+
+def test_data_that_changes_is_noticed():
+    model, criterion, batches = build("mlp")
+    data = list(batches)
+    H = hessian(model, criterion, data)
+    data.pop()
+    with pytest.raises(InvalidArgument, match="1 batches, 2 the first time"):
+        H @ torch.ones(H.shape[0], dtype=torch.float64)
+
+
+def test_every_case_is_a_fixed_matrix_for_its_fingerprint():
+    for name in ("mlp", "tied tokens"):
+        model, criterion, batches = build(name)
+        assert hessian(model, criterion, batches).fingerprint == hessian(model, criterion, batches).fingerprint
+    assert len(CASES) > 15
