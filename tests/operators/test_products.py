@@ -57,7 +57,7 @@ def test_models_that_cannot_be_traced_fall_back():
         assert H.strategy_report["strategy"] == strategy, name
 
 
-@pytest.mark.parametrize("name", ["mlp", "attention", "class weights"])
+@pytest.mark.parametrize("name", ["mlp", "class weights", "frozen layer"])
 def test_curvlinops_agrees(name):
     curvlinops = pytest.importorskip("curvlinops")
     model, criterion, batches = build(name, batches=1)
