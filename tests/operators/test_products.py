@@ -57,7 +57,7 @@ def test_models_that_cannot_be_traced_fall_back():
         assert H.strategy_report["strategy"] == strategy, name
 
 
-@pytest.mark.parametrize("name", ["mlp", "attention", "class weights"])
+@pytest.mark.parametrize("name", ["mlp", "class weights", "frozen layer"])
 def test_curvlinops_agrees(name):
     curvlinops = pytest.importorskip("curvlinops")
     model, criterion, batches = build(name, batches=1)
@@ -108,3 +108,13 @@ def test_batch_statistics_on_request():
     reference[1].load_state_dict({k: v for k, v in model[1].state_dict().items() if k in ("weight", "bias")})
     x = torch.randn(H.shape[0], 2, dtype=torch.float64)
     assert relative(H @ x, dense_hessian(reference, criterion, batches) @ x) < 1e-10
+
+
+def test_branches_on_values_are_traced_once_each():
+    model, criterion, batches = build("control flow", batches=6)
+    batches = [(x - x.mean() + sign, y) for sign, (x, y) in zip((1, -1, 1, -1, 1, -1), batches, strict=True)]
+    H = hessian(model, criterion, batches, strategy="split")
+    x = torch.randn(H.shape[0], 2, dtype=torch.float64)
+    assert relative(H @ x, dense_hessian(model, criterion, batches) @ x) < 1e-10
+    traced = [len(programs) for programs in H._engine._strategies["split"]._programs.values()]
+    assert traced == [2]

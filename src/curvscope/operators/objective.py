@@ -115,6 +115,11 @@ class Objective:
         """The criterion (output, target), where the loss is one."""
         return self._loss
 
+    @property
+    def loss_name(self) -> str:
+        """What the loss is called, with its options."""
+        return _name_of(self._loss)
+
     def batches(self) -> Iterator[tuple[Batch, float]]:
         """Every (micro-)batch that has loss terms, on the device and in the dtype of the objective, with its weight w_b."""
         count = 0
@@ -174,7 +179,7 @@ class Objective:
     def fingerprint(self) -> str:
         """Digest of parameters, constants, data, loss, dtype and modes."""
         modes = (self.dtype, self.batchnorm, self.dropout, self.sums)
-        return fingerprint(self.parameters.names, self.values, self._constants, self._data_digest, _name_of(self._loss), *modes)
+        return fingerprint(self.parameters.names, self.values, self._constants, self._data_digest, self.loss_name, *modes)
 
     # --- inside -----------------------------------------------------------------------------------------------------------
 

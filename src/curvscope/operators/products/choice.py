@@ -80,7 +80,7 @@ def remember(batch_map: BatchMap, columns: int, choice: Choice) -> None:
 def _key(batch_map: BatchMap, columns: int) -> Any:
     objective = batch_map.objective
     kind, place = type(batch_map).__name__, (objective.dtype, str(objective.device))
-    return kind, place, objective.parameters.names, objective.microbatch, min(columns, WIDEST).bit_length()
+    return kind, objective.loss_name, place, objective.parameters.names, objective.microbatch, min(columns, WIDEST).bit_length()
 
 
 class Trial:
@@ -103,13 +103,14 @@ class Trial:
     def choose(self) -> Choice:
         """Try one vector at a time; wider groups only where calls, not arithmetic, take the time and memory allows."""
         best, width = "split", 1
-        alone = self._time("split", 1)
-        if alone is None:
+        least = self._time("split", 1)
+        if least is None:
             best, width = self._without_split()
-        elif (wide := self._width_worth_trying(alone)) > 1:
-            together = self._time("split_vmap", wide)
-            if together is not None and together < alone:
-                best, width = "split_vmap", wide
+        else:
+            for wide in self._widths_worth_trying(least):
+                together = self._time("split_vmap", wide)
+                if together is not None and together < least:
+                    best, width, least = "split_vmap", wide, together
         choice = Choice(best, width, self.trials, self.skipped)
         log.debug("strategy for %d columns: %s", self.columns, choice)
         return choice
@@ -122,13 +123,14 @@ class Trial:
                 return "double_backward", wide
         return "double_backward", 1
 
-    def _width_worth_trying(self, seconds: float) -> int:
+    def _widths_worth_trying(self, seconds: float) -> list[int]:
         overhead = self._calls * CALL_SECONDS / seconds
         if overhead < 0.25 or self.columns == 1:
-            return 1
+            return []
         vector = self.map.objective.parameters.size * torch.finfo(self.map.objective.dtype).bits // 8
-        fitting = self.budget // 2 // max(1, self._peak + 3 * vector)
-        return min(self.columns, WIDEST if overhead > 1 else 8, max(1, fitting))
+        fitting = max(1, self.budget // 2 // max(1, self._peak + 3 * vector))
+        widths = (8, WIDEST) if overhead > 1 else (8,)
+        return sorted({min(self.columns, wide, fitting) for wide in widths} - {1})
 
     def _time(self, name: str, width: int) -> float | None:
         """Seconds a vector, or None when the strategy cannot be used here."""
@@ -138,7 +140,7 @@ class Trial:
         tangents = torch.randn(width, objective.parameters.size, dtype=objective.dtype, device=objective.device)
         try:
             linear = strategy.linearize(self.batch, self.number, width)
-            seconds = min(self._clock(lambda: linear(tangents)) for _ in range(2)) / width
+            seconds = min(self._clock(lambda: linear(tangents)) for _ in range(3)) / width
         except (NotRecordable, RuntimeError) as error:
             log.debug("%s is not possible here: %s", label, error)
             self.skipped[label] = "out of memory" if is_out_of_memory(error) else str(error)

@@ -72,9 +72,9 @@ class Engine:
         self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
         with objective.isolated(), jvp_warnings_silenced():
             self._choice = self._chosen(tangents.shape[0])
-            for number, batch, weight in self._batches():
-                self._add(total, tangents, number, batch, weight)
-        if not bool(torch.isfinite(total).all()) and bool(torch.isfinite(block).all()):
+            while not self._pass(total, tangents):
+                total.zero_()
+        if not _finite(total) and _finite(block):
             raise NotFinite(
                 "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
                 f"{objective.dtype}; dtype=torch.float64 tells which"
@@ -121,6 +121,10 @@ class Engine:
 
     # --- mini-batches outside, vectors inside ---------------------------------------------------------------------------------
 
+    def _pass(self, total: Tensor, tangents: Tensor) -> bool:
+        """Add every mini-batch; False when what was kept had to be let go of, and the pass must start again."""
+        return all(self._add(total, tangents, number, batch, weight) for number, batch, weight in self._batches())
+
     def _batches(self) -> Iterator[tuple[int, Batch | None, float]]:
         """Number, batch and weight of every mini-batch; no batch is loaded when all linearisations are kept."""
         if self._kept.complete:
@@ -132,20 +136,23 @@ class Engine:
             count = number + 1
             yield number, batch, weight
         self._kept.complete = len(self._kept.items) == count
+        if not self._kept.complete and not isinstance(self.map.objective.data, list | tuple):
+            # A loader may shuffle: half of one pass does not go with half of another.
+            self._kept.close()
 
     def _loaded(self) -> Iterator[tuple[int, Batch, float]]:
         for number, (batch, weight) in enumerate(self.map.objective.batches()):
             yield number, self.map.prepare(batch, number), weight
 
-    def _add(self, total: Tensor, tangents: Tensor, number: int, batch: Batch | None, weight: float) -> None:
+    def _add(self, total: Tensor, tangents: Tensor, number: int, batch: Batch | None, weight: float) -> bool:
         """Add one mini-batch's products to ``total``; out of memory, go on with half the width from where it stopped."""
         start, columns = 0, tangents.shape[0]
         while start < columns:
-            assert self._choice is not None
-            name, width = self._effective(self._choice.strategy), self._width(self._choice)
-            width = -(-columns // -(-columns // width))
+            name, width = self._group(columns)
             try:
                 linear = self._linearized(name, width, number, batch, weight)
+                if linear is None:
+                    return False
                 while start < columns:
                     rows = slice(start, start + linear.width)
                     self._sum(total[rows], linear(tangents[rows]), weight)
@@ -156,39 +163,50 @@ class Engine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                batch = self._narrow(name, width, number, batch, error)
+                self._narrow(name, width, batch, error)
+        return True
 
-    def _linearized(self, name: str, width: int, number: int, batch: Batch | None, weight: float) -> Linearized:
+    def _group(self, columns: int) -> tuple[str, int]:
+        """The strategy in use, and the width that cuts a block into even groups."""
+        assert self._choice is not None, "apply() chooses first"
+        width = self._width(self._choice)
+        return self._effective(self._choice.strategy), -(-columns // -(-columns // width))
+
+    def _linearized(self, name: str, width: int, number: int, batch: Batch | None, weight: float) -> Linearized | None:
+        """Kept or made; None when it was kept once and the batch is not at hand."""
         self._kept.use((name, width))
         if number in self._kept.items:
             return self._kept.items[number][0]
         if batch is None:
-            batch = self._load(number)
+            return None
         strategy = self._strategies.setdefault(name, STRATEGIES[name](self.map))
         linear = strategy.linearize(batch, number, width)
         self._kept.offer(number, linear, weight, self.budget // 2)
         return linear
-
-    def _load(self, number: int) -> Batch:
-        return next(batch for found, batch, _ in self._loaded() if found == number)
 
     def _sum(self, total: Tensor, pieces: Pieces, weight: float) -> None:
         for target, piece in zip(self.map.objective.parameters.split(total), pieces, strict=True):
             if piece is not None:
                 target.add_(piece, alpha=weight)
 
-    def _narrow(self, name: str, width: int, number: int, batch: Batch | None, error: BaseException) -> Batch | None:
-        """After an allocation failed: let go of what is kept, then halve the width."""
-        kept = self._kept.bytes
-        self._kept.use(None)
-        if kept == 0 and width == 1:
+    def _narrow(self, name: str, width: int, batch: Batch | None, error: BaseException) -> None:
+        """After an allocation failed: let go of what is kept, or else halve the width."""
+        if self._kept.bytes:
+            log.warning("out of memory with %s: keeping nothing of the mini-batches from here on", name)
+            self._kept.close()
+            return
+        if width == 1:
             raise OutOfBudget(
                 f"one vector's product does not fit in memory ({error}): pass microbatch=... smaller than the "
                 f"{length(batch) if batch is not None else 'present'} samples of a batch, or params=... for a block"
             ) from error
-        self._narrowed[name] = max(1, width // 2) if kept == 0 else width
-        log.warning("out of memory with %s, %d vectors at a time: going on with %d", name, width, self._narrowed[name])
-        return batch
+        self._narrowed[name] = width // 2
+        log.warning("out of memory with %s, %d vectors at a time: going on with %d", name, width, width // 2)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether all entries are; the sum tells without a temporary unless it overflows."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 class Kept:
@@ -196,16 +214,25 @@ class Kept:
 
     def __init__(self) -> None:
         self.items: dict[int, tuple[Linearized, float]] = {}
-        self.bytes, self.complete = 0, False
+        self.bytes, self.complete, self._open = 0, False, True
         self._signature: object = None
 
     def use(self, signature: object) -> None:
         """Forget everything that was made another way."""
         if signature != self._signature:
-            self.items, self.bytes, self.complete, self._signature = {}, 0, False, signature
+            self._clear()
+            self._signature = signature
+
+    def close(self) -> None:
+        """Forget everything and keep nothing any more."""
+        self._clear()
+        self._open = False
 
     def offer(self, number: int, linear: Linearized, weight: float, limit: int) -> None:
         """Keep it if its size is known and all that is kept stays within ``limit`` bytes."""
-        if linear.held_bytes and self.bytes + linear.held_bytes <= limit:
+        if self._open and linear.held_bytes and self.bytes + linear.held_bytes <= limit:
             self.items[number] = (linear, weight)
             self.bytes += linear.held_bytes
+
+    def _clear(self) -> None:
+        self.items, self.bytes, self.complete = {}, 0, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.strategy import Linearized, Strategy
 from curvscope.operators.products.tracing.partition import residual_bytes
-from curvscope.operators.products.tracing.program import Program, trace
+from curvscope.operators.products.tracing.program import OtherBranch, Program, trace
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 log = logging.getLogger(__name__)
+
+MOST_BRANCHES = 8
+"""Programs kept for one shape of batch, where the model branches on values."""
 
 
 class Split(Strategy):
@@ -39,8 +43,8 @@ class Split(Strategy):
         super().__init__(batch_map)
         self.vectorized, self.reuse = vectorized, reuse
         self.name = ("split" if reuse else "linearize") + ("_vmap" if vectorized else "")
-        self._programs: dict[Any, Program] = {}
-        self._confirmed: set[Any] = set()
+        self._programs: dict[Any, deque[Program]] = {}
+        self._traced_for: dict[Program, int] = {}
 
     def linearize(self, batch: Batch, number: int, width: int) -> Linearized:
         """Run the primal program on one mini-batch.
@@ -51,17 +55,32 @@ class Split(Strategy):
         width = width if self.vectorized else 1
         leaves, structure = tree_flatten(batch)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        inputs = (*self.map.objective.values, *tensors)
         key = (structure, describe(leaves), width)
-        values = self.map.objective.values
-        program = self._programs.get(key)
+        program, residuals = self._replay(key, number, leaves, structure, inputs)
         if program is None:
             program = self._trace(leaves, structure, width)
-            if program.reusable and self.reuse:
-                self._programs[key] = program
-        elif key not in self._confirmed:
-            self._confirm(program, leaves, structure)
-            self._confirmed.add(key)
-        return _Replayed(program, program.residuals((*values, *tensors)), self.map.objective.parameters, width)
+            residuals = program.residuals(inputs)
+            if self.reuse:
+                self._programs.setdefault(key, deque(maxlen=MOST_BRANCHES)).append(program)
+                self._traced_for[program] = number
+        return _Replayed(program, residuals, self.map.objective.parameters, width)
+
+    def _replay(
+        self, key: Any, number: int, leaves: list[Any], structure: Any, inputs: tuple[Tensor, ...]
+    ) -> tuple[Program | None, tuple[Tensor, ...]]:
+        """A program that was traced before and fits these inputs, and its residuals."""
+        for program in self._programs.get(key, ()):
+            try:
+                residuals = program.residuals(inputs)
+            except OtherBranch as reason:
+                log.debug("%s: %s", self.name, reason)
+                continue
+            if self._traced_for.get(program, number) != number:
+                self._confirm(program, residuals, leaves, structure)
+                del self._traced_for[program]
+            return program, residuals
+        return None, ()
 
     def _function(self, leaves: list[Any], structure: Any) -> Any:
         values, batch_map = self.map.objective.values, self.map
@@ -90,7 +109,7 @@ class Split(Strategy):
         log.debug("%s: traced %d operations a vector group of %d", self.name, program.num_calls, width)
         return program
 
-    def _confirm(self, program: Program, leaves: list[Any], structure: Any) -> None:
+    def _confirm(self, program: Program, residuals: tuple[Tensor, ...], leaves: list[Any], structure: Any) -> None:
         """On the first other mini-batch: the program still is the function (nothing of the first batch was baked in)."""
         values = self.map.objective.values
         inputs = (*values, *(leaf for leaf in leaves if isinstance(leaf, Tensor)))
@@ -98,7 +117,7 @@ class Split(Strategy):
         with torch.no_grad():
             expected = self._function(leaves, structure)(inputs, tangent)
         rows = tangent if program.width is None else tuple(t.expand(program.width, *t.shape) for t in tangent)
-        found = program.products(program.residuals(inputs), rows)
+        found = program.products(residuals, rows)
         if program.width is not None:
             found = tuple(None if piece is None else piece[0] for piece in found)
         program.compare(found, expected)

@@ -7,6 +7,8 @@ from collections.abc import Set as AbstractSet
 import torch
 from torch import Tensor, fx
 
+from curvscope.operators.products.tracing.recording import NotRecordable
+
 
 def tangent_nodes(graph: fx.Graph, num_primal: int) -> set[fx.Node]:
     """The nodes that depend on a tangent, that is on a placeholder after the first ``num_primal``; the output is left out."""
@@ -18,8 +20,10 @@ def tangent_nodes(graph: fx.Graph, num_primal: int) -> set[fx.Node]:
     return dependent
 
 
-def partition(graph: fx.Graph, constants: torch.nn.Module, num_primal: int) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """``primal(*inputs) -> residuals`` and ``tangent(*residuals, *tangents) -> products`` with the graph's results.
+def partition(
+    graph: fx.Graph, constants: torch.nn.Module, num_primal: int, num_results: int
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """``primal(*inputs) -> (residuals, values after the results)`` and ``tangent(*residuals, *tangents) -> results``.
 
     A residual is a value that the tangent part reads and that does not depend on tangents. Results that do not depend on
     the tangents at all are zero in a linear map; they come out as None.
@@ -29,13 +33,16 @@ def partition(graph: fx.Graph, constants: torch.nn.Module, num_primal: int) -> t
     output = next(node for node in graph.nodes if node.op == "output")
     kept = _copied_late(graph, dependent)
     residuals = _read_by(graph, dependent | kept)
+    results, seen = output.args[0][:num_results], output.args[0][num_results:]
+    if any(node in dependent for node in seen):
+        raise NotRecordable("the function looks at values that depend on the vectors")
     primal, tangent = fx.Graph(), fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node.op != "output" and node not in dependent and node not in kept:
             copies[node] = primal.node_copy(node, copies.__getitem__)
             copies[node].meta = dict(node.meta)
-    primal.output(tuple(copies[node] for node in residuals))
+    primal.output((tuple(copies[node] for node in residuals), tuple(copies[node] for node in seen)))
     copies = {}
     for index, node in enumerate(residuals):
         copies[node] = tangent.placeholder(f"residual_{index}")
@@ -44,7 +51,7 @@ def partition(graph: fx.Graph, constants: torch.nn.Module, num_primal: int) -> t
     for node in graph.nodes:
         if (node in dependent or node in kept) and node.op != "placeholder":
             copies[node] = tangent.node_copy(node, copies.__getitem__)
-    tangent.output(tuple(copies[node] if node in dependent else None for node in output.args[0]))
+    tangent.output(tuple(copies[node] if node in dependent else None for node in results))
     return _module(constants, primal), _module(constants, tangent)
 
 

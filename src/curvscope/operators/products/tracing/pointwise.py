@@ -35,6 +35,13 @@ LINEAR_IN_FIRST = {
 }
 """Elementwise f(t, other, *numbers) = t * f(1, other, *numbers)."""
 
+SLOW_ALONE = LINEAR_IN_FIRST - {
+    aten.threshold_backward.default,
+    aten.leaky_relu_backward.default,
+    aten.hardtanh_backward.default,
+}
+"""Slower than a product with the coefficient, and the coefficient is no larger than what they keep."""
+
 PRODUCTS = {aten.mm.default, aten.bmm.default}
 
 
@@ -61,7 +68,7 @@ def collapse(graph: fx.Graph, num_primal: int) -> None:
     for node in terms:
         form, any_inner = _form(terms[node], forms, inner)
         forms[node] = form
-        if any_inner and node not in inner and len(form) <= MOST_TERMS:
+        if (any_inner or node.target in SLOW_ALONE) and node not in inner and len(form) <= MOST_TERMS:
             with graph.inserting_before(node):
                 written = _write(graph, node, form)
             if written is not None:

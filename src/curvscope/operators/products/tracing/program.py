@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.func import vmap
 
+from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.tracing.accumulate import allow_any_layout, reuse_memory
 from curvscope.operators.products.tracing.partition import VIEWS, partition
 from curvscope.operators.products.tracing.recording import NotRecordable, record
@@ -19,13 +21,17 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 """Largest relative difference between a program and the function it was traced from; other dtypes: 0.05."""
 
 
-@dataclass(frozen=True)
+class OtherBranch(Exception):
+    """A program was traced for other values of what the model looks at; trace it again. Never seen by users."""
+
+
+@dataclass(frozen=True, eq=False)
 class Program:
     """Two graphs: ``residuals`` runs once per mini-batch, ``products`` once per group of vectors.
 
     Attributes:
         width: number of tangents at a time, in a leading axis; None: one tangent, without that axis.
-        reusable: whether it serves other inputs of the same shapes (False once the function looked at values).
+        seen: what the function found where it looked at values; the program serves inputs for which it finds the same.
         num_calls: operations that one application of ``products`` runs.
         peak_bytes: memory that one application of ``products`` takes at most, without residuals.
     """
@@ -33,14 +39,27 @@ class Program:
     primal: fx.GraphModule
     tangent: fx.GraphModule
     width: int | None
-    reusable: bool
+    seen: tuple[Any, ...]
     num_calls: int
     peak_bytes: int
 
     def residuals(self, inputs: Tensors) -> tuple[Tensor, ...]:
-        """What the products of one mini-batch need of its values and data."""
+        """What the products of one mini-batch need of its values and data.
+
+        Raises:
+            OtherBranch: the function would take another branch for these inputs than when it was traced.
+        """
         with torch.no_grad():
-            return self.primal(*inputs)
+            try:
+                residuals, seen = self.primal(*inputs)
+            except RuntimeError as error:
+                # With shapes that depend on values, another branch shows as shapes that do not fit.
+                if not self.seen or is_out_of_memory(error):
+                    raise
+                raise OtherBranch(str(error)) from error
+        if repr(seen) != repr(self.seen):
+            raise OtherBranch(f"the model looked at values and found {seen}, traced with {self.seen}")
+        return residuals
 
     def products(self, residuals: Tensors, tangents: Tensors) -> tuple[Tensor | None, ...]:
         """The map applied to tangents; None stands for zeros."""
@@ -84,14 +103,14 @@ def trace(
         return results
 
     with torch.no_grad():
-        graph, constants, reusable = record(flat, (*inputs, *tangents))
-    simplify(graph, count)
-    primal, tangent = partition(graph, constants, count)
+        recording = record(flat, (*inputs, *tangents))
+    simplify(recording.graph, count)
+    primal, tangent = partition(recording.graph, recording.constants, count, len(expected))
     allow_any_layout(tangent.graph)
     reuse_memory(tangent.graph)
     tangent.recompile()
     calls = sum(node.op == "call_function" for node in tangent.graph.nodes)
-    program = Program(primal, tangent, width, reusable, calls, _peak_bytes(tangent.graph))
+    program = Program(primal, tangent, width, recording.seen, calls, _peak_bytes(tangent.graph))
     program.compare(program.products(program.residuals(inputs), tangents), expected)
     return program
 

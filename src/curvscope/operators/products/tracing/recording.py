@@ -6,6 +6,7 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,23 @@ class NotRecordable(Exception):
     """This function's operations cannot be replayed as a graph; another strategy must be used. Never seen by users."""
 
 
-def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> tuple[fx.Graph, torch.nn.Module, bool]:
+@dataclass(frozen=True)
+class Recording:
+    """The operations that a function ran.
+
+    Attributes:
+        graph: its output is the tuple of results, followed by one value for each of ``seen``.
+        constants: a module that holds the tensors which the function read and was not given.
+        seen: what the function found when it looked at values, as in ``if x.sum() > 0``; the graph stands for the function
+            as long as it would find the same.
+    """
+
+    graph: fx.Graph
+    constants: torch.nn.Module
+    seen: tuple[Any, ...]
+
+
+def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> Recording:
     """The operations that ``function(*inputs)`` runs, as a graph of functional ATen calls.
 
     The function runs once on real tensors and every call that reaches the backend is written down, so whatever PyTorch does
@@ -30,18 +47,15 @@ def record(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) 
         function: returns a sequence of tensors.
         inputs: tensors; they become the placeholders, in order. Everything else the function reads becomes a constant.
 
-    Returns:
-        the graph, whose output is the tuple of results; a module that holds its constants; and whether the graph is the
-        same for other values of the inputs (False once the function looked at values, as in ``if x.sum() > 0``).
-
     Raises:
         NotRecordable: operations that cannot be replayed, such as random ones or in-place writes across overlapping views.
     """
     recorder = _Recorder(inputs)
     with jvp_warnings_silenced(), recorder:
         results = function(*inputs)
-    recorder.graph.output(tuple(recorder.node(result) for result in results))
-    return recorder.graph, recorder.constants, recorder.reusable
+    nodes = [recorder.node(result) for result in results]
+    recorder.graph.output((*nodes, *(node for node, _ in recorder.seen)))
+    return Recording(recorder.graph, recorder.constants, tuple(value for _, value in recorder.seen))
 
 
 @contextmanager
@@ -55,7 +69,8 @@ def jvp_warnings_silenced() -> Iterator[None]:
 class _Recorder(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
-        self.graph, self.constants, self.reusable = fx.Graph(), torch.nn.Module(), True
+        self.graph, self.constants = fx.Graph(), torch.nn.Module()
+        self.seen: list[tuple[fx.Node, Any]] = []
         self._nodes = WeakIdKeyDictionary()
         for index, tensor in enumerate(inputs):
             self._name(tensor, self.graph.placeholder(f"input_{index}"))
@@ -64,8 +79,6 @@ class _Recorder(TorchDispatchMode):
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
-            self.reusable = False
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise NotRecordable(f"{func} draws random numbers")
         written = _written(func, args, kwargs)
@@ -78,6 +91,11 @@ class _Recorder(TorchDispatchMode):
             self._write(func, symbols, written)
         elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
             self._bind(result, self.graph.call_function(func, *symbols))
+        if torch.Tag.data_dependent_output in func.tags and not isinstance(result, Tensor):
+            self.seen.append((self.graph.call_function(func, *symbols), result))
+        if torch.Tag.dynamic_output_shape in func.tags:
+            shaped = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            self.seen += [(self.graph.call_function(shape_of, (self._nodes[leaf],)), tuple(leaf.shape)) for leaf in shaped]
         return result
 
     def node(self, tensor: Tensor) -> fx.Node:
@@ -143,6 +161,11 @@ def _overlap(first: Tensor, second: Tensor) -> bool:
     marks = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
     marks.as_strided(second.shape, second.stride(), second.storage_offset()).fill_(True)
     return bool(marks.as_strided(first.shape, first.stride(), first.storage_offset()).any())
+
+
+def shape_of(tensor: Tensor) -> tuple[int, ...]:
+    """The shape as plain numbers."""
+    return tuple(tensor.shape)
 
 
 def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:

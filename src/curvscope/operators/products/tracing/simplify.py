@@ -21,4 +21,5 @@ def simplify(graph: fx.Graph, num_primal: int) -> None:
     hoist_views(graph)
     drop_identities(graph)
     collapse(graph, num_primal)
+    merge_duplicates(graph)
     add_within_products(graph)

@@ -74,7 +74,7 @@ def merge_duplicates(graph: fx.Graph) -> None:
     """Calls with the same arguments are made once (functional, deterministic calls only)."""
     seen: dict[Any, fx.Node] = {}
     for node in graph.nodes:
-        if node.op != "call_function" or "shape" not in node.meta or _random(node.target):
+        if node.op != "call_function" or _random(node.target):
             continue
         key = (node.target, _frozen(node.args), _frozen(node.kwargs))
         if key in seen:

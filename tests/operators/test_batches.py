@@ -1,0 +1,101 @@
+"""Losses and batches in the forms that users have them."""
+
+from collections import UserDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from curvscope.operators import ggn, hessian
+
+from .cases import build, dense_hessian, flat_function
+
+
+def test_loss_of_model_and_nested_batch():
+    model, criterion, batches = build("mlp")
+    nested = [{"inputs": {"x": x, "scale": 1.0}, "pair": (y, ["names"])} for x, y in batches]
+
+    def loss(model: nn.Module, batch: dict) -> Tensor:
+        return functional.cross_entropy(model(batch["inputs"]["x"]) * batch["inputs"]["scale"], batch["pair"][0])
+
+    H = hessian(model, loss, nested)
+    dense = dense_hessian(model, criterion, batches)
+    torch.testing.assert_close(H @ torch.eye(H.shape[0], dtype=torch.float64), dense, rtol=1e-10, atol=1e-12)
+    assert H.strategy_report["strategy"].startswith("split")
+
+
+def test_regularisers_count_once_for_every_batching():
+    model, criterion, batches = build("mlp")
+
+    def loss(model: nn.Module, batch: tuple) -> Tensor:
+        return criterion(model(batch[0]), batch[1]) + 0.05 * sum(p.square().sum() for p in model.parameters())
+
+    eye = torch.eye(43, dtype=torch.float64)
+    expected = dense_hessian(model, criterion, batches) + 0.1 * eye
+    for microbatch in (None, 2):
+        torch.testing.assert_close(hessian(model, loss, batches, microbatch=microbatch) @ eye, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_weights_of_tokens_are_the_users():
+    model, _, batches = build("mlp")
+    weighted = [(x, y, torch.rand(6, dtype=torch.float64)) for x, y in batches]
+
+    def loss(model: nn.Module, batch: tuple) -> Tensor:
+        terms = functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+        return (terms * batch[2]).sum() / batch[2].sum()
+
+    everything = tuple(torch.cat(parts) for parts in zip(*weighted, strict=True))
+    split = hessian(model, loss, weighted, weight=lambda batch: float(batch[2].sum()), microbatch=4)
+    whole = hessian(model, loss, [everything])
+    x = torch.randn(43, 2, dtype=torch.float64)
+    torch.testing.assert_close(split @ x, whole @ x, rtol=1e-10, atol=1e-12)
+
+
+def test_functions_stand_for_their_modules():
+    model, criterion, batches = build("mlp")
+    x = torch.randn(43, 2, dtype=torch.float64)
+    ignoring = [(x, y.clone()) for x, y in batches]
+    ignoring[0][1][:3] = -100
+    for make in (hessian, ggn):
+        ours = make(model, functional.cross_entropy, ignoring) @ x
+        torch.testing.assert_close(ours, make(model, criterion, ignoring) @ x, rtol=1e-12, atol=1e-14)
+
+
+def test_ragged_last_batch():
+    model, criterion, batches = build("lstm", batches=3)
+    batches[2] = (batches[2][0][:1, :2], batches[2][1][:1])
+    H = hessian(model, criterion, batches)
+    x = torch.randn(H.shape[0], 3, dtype=torch.float64)
+    torch.testing.assert_close(H @ x, dense_hessian(model, criterion, batches) @ x, rtol=1e-10, atol=1e-12)
+
+
+def test_scalar_and_one_column_outputs():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1).double()
+    data = [(torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 1, dtype=torch.float64))]
+    evaluate, at = flat_function(model, lambda net: functional.mse_loss(net(data[0][0]), data[0][1]))
+    expected = torch.autograd.functional.hessian(evaluate, at)
+    for make in (hessian, ggn):
+        torch.testing.assert_close(make(model, nn.MSELoss(), data) @ torch.eye(4, dtype=torch.float64), expected)
+
+
+@pytest.mark.parametrize("kind", ["causal", "classifier"])
+def test_hugging_face_models(kind):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"vocab_size": 11, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    if kind == "causal":
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**small)).double()
+        labels = torch.randint(0, 11, (3, 6))
+        labels[0, 3:] = -100
+    else:
+        config = transformers.GPT2Config(**small, num_labels=3, pad_token_id=0)
+        model = transformers.GPT2ForSequenceClassification(config).double()
+        labels = torch.randint(0, 3, (3,))
+    batch = {"input_ids": torch.randint(1, 11, (3, 6)), "attention_mask": torch.ones(3, 6).long(), "labels": labels}
+    x = torch.randn(sum(p.numel() for p in model.parameters()), 1, dtype=torch.float64)
+    whole = hessian(model, "model", [UserDict(batch)], strategy="double_backward") @ x
+    pieces = hessian(model, "model", [UserDict(batch)], microbatch=1) @ x
+    # The library computes its loss in float32 whatever the model's dtype.
+    assert (pieces - whole).norm() < 1e-6 * whole.norm()

@@ -1,0 +1,92 @@
+"""Fisher matrices and gradient moments against gradients of single samples."""
+
+import pytest
+import torch
+from torch import nn
+
+from curvscope.errors import InvalidArgument
+from curvscope.operators import empirical_fisher, ggn, gradient_second_moment, monte_carlo_fisher
+
+
+def problem(criterion: nn.Module, samples: int = 6) -> tuple:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    x = torch.randn(samples, 3, dtype=torch.float64)
+    y = torch.rand(samples, 3, dtype=torch.float64)
+    if isinstance(criterion, nn.CrossEntropyLoss):
+        y = torch.randint(0, 3, (samples,))
+        y[2] = -100
+    return model, x, y
+
+
+def sample_gradients(model: nn.Module, criterion: nn.Module, x: torch.Tensor, y: torch.Tensor) -> list[torch.Tensor]:
+    rows = []
+    for i in range(len(x)):
+        if y.is_floating_point() or y[i] != -100:
+            loss = criterion(model(x[i : i + 1]), y[i : i + 1])
+            rows.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(model.parameters()))]))
+    return rows
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.MSELoss(), nn.BCEWithLogitsLoss()], ids=str)
+@pytest.mark.parametrize("strategy", ["auto", "double_backward"])
+def test_empirical_fisher_is_the_mean_outer_product(criterion, strategy):
+    model, x, y = problem(criterion)
+    rows = torch.stack(sample_gradients(model, criterion, x, y))
+    F = empirical_fisher(model, criterion, [(x[:4], y[:4]), (x[4:], y[4:])], strategy=strategy)
+    found = F @ torch.eye(F.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(found, rows.T @ rows / len(rows), rtol=1e-10, atol=1e-12)
+
+
+def test_empirical_fisher_of_a_sum():
+    criterion = nn.CrossEntropyLoss(reduction="sum")
+    model, x, y = problem(criterion)
+    rows = torch.stack(sample_gradients(model, criterion, x, y))
+    F = empirical_fisher(model, criterion, [(x, y)])
+    torch.testing.assert_close(F @ torch.eye(F.shape[0], dtype=torch.float64), rows.T @ rows, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.MSELoss(), nn.BCEWithLogitsLoss()], ids=str)
+def test_monte_carlo_fisher_tends_to_the_ggn(criterion):
+    model, x, y = problem(criterion)
+    if isinstance(criterion, nn.CrossEntropyLoss):
+        y = y.clamp(min=0)
+    G = ggn(model, criterion, [(x, y)])
+    exact = G @ torch.eye(G.shape[0], dtype=torch.float64)
+    errors = []
+    for draws in (20, 2000):
+        F = monte_carlo_fisher(model, criterion, [(x[:3], y[:3]), (x[3:], y[3:])], num_draws=draws, seed=2)
+        found = F @ torch.eye(F.shape[0], dtype=torch.float64)
+        errors.append(float((found - exact).norm() / exact.norm()))
+    # Seeded: 1 / sqrt(6 * draws) with a factor for the spread of one draw.
+    assert errors[1] < 0.05
+    assert errors[1] < errors[0] / 3
+
+
+def test_monte_carlo_fisher_is_one_matrix_for_a_seed():
+    criterion = nn.CrossEntropyLoss()
+    model, x, y = problem(criterion)
+    x_probe = torch.ones(24, dtype=torch.float64)
+    first, again, other = (monte_carlo_fisher(model, criterion, [(x, y)], seed=s) @ x_probe for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    with pytest.raises(InvalidArgument, match="L1Loss"):
+        monte_carlo_fisher(model, nn.L1Loss(), [(x, x)])
+    with pytest.raises(InvalidArgument, match="num_draws=0"):
+        monte_carlo_fisher(model, criterion, [(x, y)], num_draws=0)
+
+
+@pytest.mark.parametrize("centered", [False, True])
+def test_gradient_second_moment(centered):
+    criterion = nn.MSELoss()
+    model, x, y = problem(criterion)
+    M = gradient_second_moment(model, criterion, [(x[:4], y[:4]), (x[4:], y[4:])], centered=centered)
+    slopes = []
+    for part in (slice(0, 4), slice(4, 6)):
+        gradients = torch.autograd.grad(criterion(model(x[part]), y[part]), list(model.parameters()))
+        slopes.append(torch.cat([g.reshape(-1) for g in gradients]))
+    expected = 2 / 3 * torch.outer(slopes[0], slopes[0]) + 1 / 3 * torch.outer(slopes[1], slopes[1])
+    if centered:
+        mean = 2 / 3 * slopes[0] + 1 / 3 * slopes[1]
+        expected -= torch.outer(mean, mean)
+    torch.testing.assert_close(M @ torch.eye(M.shape[0], dtype=torch.float64), expected, rtol=1e-10, atol=1e-13)

@@ -1,0 +1,92 @@
+"""Memory is bounded, predicted, and running out of it is survived."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from curvscope.errors import OutOfBudget
+from curvscope.operators import hessian
+from curvscope.operators.products import split as split_module
+
+from .cases import build, dense_hessian
+
+PROGRAM = """
+import resource, sys, torch
+from torch import nn
+from curvscope.operators import hessian
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 256), nn.Tanh(), nn.Linear(256, 10))
+data = [(torch.randn(2000, 64), torch.randint(0, 10, (2000,)))]
+H = hessian(model, nn.CrossEntropyLoss(), data, strategy=sys.argv[1], memory=64 * 2**20)
+H @ torch.randn(H.shape[0], 2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+H @ torch.randn(H.shape[0], int(sys.argv[2]))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["auto", "split", "split_vmap", "double_backward"])
+def test_peak_grows_with_the_block_alone(strategy):
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, strategy, "128"], capture_output=True, text=True, check=True
+    )
+    # The block, its transpose and the sum are 128 * 19,210 * 4 bytes = 9.4 MiB each; one activation of 128 vectors
+    # at once would be 128 * 2,000 * 256 * 4 bytes = 250 MiB.
+    assert float(run.stdout) < 150
+
+
+def test_out_of_memory_halves_the_width(monkeypatch, caplog):
+    model, criterion, batches = build("mlp")
+    widths = []
+    original = split_module.Split.linearize
+
+    def linearize(self, batch, number, width):
+        widths.append(width)
+        if width > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. (simulated)")
+        return original(self, batch, number, width)
+
+    monkeypatch.setattr(split_module.Split, "linearize", linearize)
+    H = hessian(model, criterion, batches, strategy="split_vmap", width=8)
+    x = torch.randn(H.shape[0], 8, dtype=torch.float64)
+    torch.testing.assert_close(H @ x, dense_hessian(model, criterion, batches) @ x, rtol=1e-10, atol=1e-12)
+    assert widths[:3] == [8, 4, 2]
+    assert H.strategy_report["width"] == 2
+    assert "going on with 4" in caplog.text
+
+
+def test_one_vector_too_many_says_what_to_do(monkeypatch):
+    model, criterion, batches = build("mlp")
+
+    def refuse(self, batch, number, width):
+        raise torch.OutOfMemoryError("out of memory (simulated)")
+
+    monkeypatch.setattr(split_module.Split, "linearize", refuse)
+    H = hessian(model, criterion, batches, strategy="split")
+    with pytest.raises(OutOfBudget, match="microbatch"):
+        H @ torch.ones(H.shape[0], dtype=torch.float64)
+
+
+def test_what_is_kept_stays_within_the_budget():
+    model, criterion, batches = build("mlp", batches=6)
+    x = torch.ones(43, 2, dtype=torch.float64)
+    expected = hessian(model, criterion, batches) @ x
+    for memory in (1, 4000, 10**9):
+        H = hessian(model, criterion, batches, strategy="split", memory=memory)
+        for _ in range(2):
+            torch.testing.assert_close(H @ x, expected, rtol=1e-10, atol=1e-12)
+        assert H.strategy_report["kept_bytes"] <= memory // 2
+    assert H.strategy_report["kept_batches"] == 6
+
+
+def test_shuffling_loaders_never_mix_two_passes():
+    model, criterion, batches = build("mlp", batches=6)
+    expected = hessian(model, criterion, batches) @ torch.ones(43, dtype=torch.float64)
+    for memory in (4000, 10**9):
+        loader = torch.utils.data.DataLoader(batches, batch_size=None, shuffle=True)
+        H = hessian(model, criterion, loader, strategy="split", memory=memory)
+        for _ in range(3):
+            found = H @ torch.ones(43, dtype=torch.float64)
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,94 @@
+"""The tracer's rewriting keeps the map, shortens chains, and refuses what it cannot replay."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from curvscope.operators.products.tracing.program import OtherBranch, trace
+from curvscope.operators.products.tracing.recording import NotRecordable
+
+
+def run(function, inputs, tangents, width=None):
+    program = trace(function, inputs, tangents, width)
+    return program, program.products(program.residuals(inputs), tangents)
+
+
+def test_chains_of_elementwise_operations_become_one_product():
+    a, t = torch.rand(5, dtype=torch.float64) + 0.5, torch.randn(5, dtype=torch.float64)
+    program, (found,) = run(lambda inputs, tangents: [-(tangents[0] * inputs[0] / 3 + 2 * tangents[0]) * inputs[0]], [a], [t])
+    torch.testing.assert_close(found, -(t * a / 3 + 2 * t) * a)
+    assert program.num_calls == 1
+
+
+def test_sums_of_matrix_products_accumulate_in_place():
+    a, b, s, t = (torch.randn(4, 4, dtype=torch.float64) for _ in range(4))
+    program, (found,) = run(lambda p, q: [p[0] @ q[0] + q[1] @ p[1]], [a, b], [s, t])
+    torch.testing.assert_close(found, a @ s + t @ b)
+    assert program.num_calls == 2
+
+
+def test_tangents_and_residuals_are_never_written_to():
+    a, t = torch.randn(4, 4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
+    kept = a.clone(), t.clone()
+    program = trace(lambda p, q: [(q[0] * p[0] + q[0]) @ p[0] + q[0] * 2], [a], [t], None)
+    residuals = program.residuals([a])
+    before = [r.clone() for r in residuals]
+    first, second = (program.products(residuals, [t])[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(*pair) for pair in zip(before, residuals, strict=True))
+    assert torch.equal(a, kept[0])
+    assert torch.equal(t, kept[1])
+
+
+def test_writes_to_views_are_followed():
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        scaled = tangents[0] * inputs[0]
+        scaled[1:3].mul_(2)
+        scaled.transpose_(0, 1)
+        return [scaled]
+
+    a, t = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    expected = function((a,), (t.clone(),))[0]
+    torch.testing.assert_close(run(function, [a], [t])[1][0], expected)
+
+
+def test_looking_at_values_is_remembered():
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        return [tangents[0] * (inputs[0] if bool(inputs[0].sum() > 0) else -1)]
+
+    a = torch.ones(3, dtype=torch.float64)
+    program = trace(function, [a], [torch.randn(3, dtype=torch.float64)], None)
+    program.residuals([2 * a])
+    with pytest.raises(OtherBranch):
+        program.residuals([-a])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda inputs, tangents: [functional.dropout(tangents[0], 0.5)],
+        lambda inputs, tangents: [tangents[0] if bool(tangents[0].sum() > 0) else 2 * tangents[0]],
+    ],
+    ids=["random", "looks at the vectors"],
+)
+def test_what_cannot_be_replayed_is_refused(function):
+    a = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(NotRecordable):
+        trace(function, [a], [a.clone()], None)
+
+
+def test_second_derivatives_of_activations_are_short():
+    layer = nn.Linear(3, 3).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+
+    def function(inputs: tuple, tangents: tuple) -> tuple[Tensor, ...]:
+        gradient = torch.func.grad(lambda w: functional.gelu(x @ w).square().sum())
+        return (torch.func.jvp(gradient, (inputs[0],), (tangents[0],))[1],)
+
+    weight = layer.weight.detach()
+    program, (found,) = run(function, [weight], [torch.ones_like(weight)])
+    dense = torch.autograd.functional.hvp(lambda w: functional.gelu(x @ w).square().sum(), weight, torch.ones_like(weight))[1]
+    torch.testing.assert_close(found, dense)
+    # x @ tangent, times one coefficient, x' @ that.
+    assert program.num_calls <= 5
