@@ -13,7 +13,17 @@ from pathlib import Path
 
 from curvscope import errors, problems
 from curvscope.errors import CurvscopeError
-from curvscope.operators import Operator, as_operator, ggn, hessian
+from curvscope.operators import (
+    Operator,
+    Preflight,
+    as_operator,
+    empirical_fisher,
+    ggn,
+    gradient_second_moment,
+    hessian,
+    monte_carlo_fisher,
+    preflight,
+)
 from curvscope.solvers import Solution, certify, eigsh, load, seigh
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.training import Recorder
@@ -24,6 +34,7 @@ __all__ = [
     "CurvscopeError",
     "Operator",
     "OverlapCurve",
+    "Preflight",
     "Ranking",
     "Recorder",
     "Solution",
@@ -31,12 +42,16 @@ __all__ = [
     "as_operator",
     "certify",
     "eigsh",
+    "empirical_fisher",
     "errors",
     "ggn",
+    "gradient_second_moment",
     "hessian",
     "masks",
+    "monte_carlo_fisher",
     "open",
     "overlap",
+    "preflight",
     "problems",
     "seigh",
 ]

@@ -25,6 +25,10 @@ class NotDifferentiable(CurvscopeError, RuntimeError):
     """PyTorch cannot differentiate this loss as often as the operator needs."""
 
 
+class UnfitOperator(CurvscopeError, RuntimeError):
+    """An operator is not the fixed, linear, symmetric matrix that a solver needs; the message names cause and remedy."""
+
+
 class TargetNotFound(CurvscopeError, ImportError):
     """A ``module:function`` of the user's could not be imported or called."""
 

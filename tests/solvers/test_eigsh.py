@@ -258,3 +258,19 @@ def test_operators_of_other_libraries():
     assert as_operator(A.numpy()).fingerprint == as_operator(A).fingerprint
     with pytest.raises(TypeError, match="cannot make an operator of a str"):
         as_operator("H")
+
+
+def test_an_operator_that_changes_is_refused_before_the_work():
+    import curvscope as cs
+
+    class Shuffled:
+        """Another noise in each pass, as an augmenting loader would give."""
+
+        def __iter__(self):
+            yield torch.randn(8, 4), torch.arange(8) % 3
+
+    model = torch.nn.Linear(4, 3)
+    H = cs.hessian(model, torch.nn.CrossEntropyLoss(), Shuffled())
+    with pytest.raises(RuntimeError, match=r"not one fixed symmetric matrix.*augmentation.*preflight=False"):
+        eigsh(H, k=2)
+    assert eigsh(H, k=2, preflight=False).k == 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from curvscope.errors import InvalidArgument
-from curvscope.operators import Operator
+from curvscope.errors import InvalidArgument, UnfitOperator
+from curvscope.operators import CurvatureOperator, Operator, preflight
 from curvscope.solvers.ordering import check_which
 
 METHODS = ("auto", "exact", "krylov", "seigh", "oversampled")
@@ -18,6 +18,18 @@ def check_operator(operator: Operator) -> None:
         raise InvalidArgument("eigenpairs need a Hermitian operator; for a matrix A pass (A + A.T) / 2 if that is meant")
     if operator.dtype.is_complex:
         raise InvalidArgument(f"eigenpairs need a real operator, got {operator.dtype}")
+
+
+def check_fit(operator: Operator) -> None:
+    """Raise UnfitOperator if a curvature operator fails the short preflight: 3 products and two passes over the data.
+
+    Other operators are taken at their word.
+    """
+    if isinstance(operator, CurvatureOperator):
+        found = preflight(operator, short=True)
+        if not found.passed:
+            failed = "; ".join(f"{check.name}: {check.cause} ({check.remedy})" for check in found.checks if not check.passed)
+            raise UnfitOperator(f"the operator is not one fixed symmetric matrix. {failed}. preflight=False skips this check")
 
 
 def check_k(k: int, size: int) -> None:

@@ -11,7 +11,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import Operator, as_operator
 from curvscope.solvers.block_krylov import Expansion, KrylovOptions, block_krylov
-from curvscope.solvers.checks import check_operator, check_request
+from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
 from curvscope.solvers.finish import finish
 from curvscope.solvers.meter import Meter
@@ -36,6 +36,7 @@ def eigsh(
     seed: int = 0,
     v0: Tensor | TallMatrix | Solution | None = None,
     keep_basis: bool = False,
+    preflight: bool = True,
     progress: Progress = None,
 ) -> Solution:
     """The k wanted eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
@@ -57,6 +58,7 @@ def eigsh(
             with ``keep_basis`` is gone on with, to more pairs or a smaller tol, without losing a product; of any other its
             eigenvectors start anew.
         keep_basis: keep the Krylov basis (D x ncv numbers) in ``solution.basis``, to go on from.
+        preflight: check first that a curvature operator is one fixed symmetric matrix; see :func:`.checks.check_fit`.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
 
     Returns:
@@ -64,6 +66,7 @@ def eigsh(
 
     Raises:
         InvalidArgument: k, which, method, tol or sizes that cannot work, an operator that is not square, symmetric and real.
+        UnfitOperator: the preflight failed; cause and remedy are named.
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.seigh.seigh`, :func:`.exact.exact`; and k products for the residuals.
@@ -81,6 +84,8 @@ def eigsh(
         method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None and not keep_basis else "krylov"
     if method != "krylov":
         _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None)
+    if preflight:
+        check_fit(operator)
     if method == "exact":
         _refuse(method, max_products=max_products)
         return exact(operator, k, which=which, progress=progress)
