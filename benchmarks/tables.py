@@ -36,6 +36,7 @@ def lines(record: dict[str, Any]) -> list[str]:
             continue
         unit = workload["gradient_seconds"] * 1e3
         text += [f"## {name}: D = {workload['parameters']:,}, {workload['columns']} columns, gradient {unit:.1f} ms", ""]
+        text += [workload["note"], ""] if "note" in workload else []
         for matrix, title in (("hessian", "Hessian"), ("ggn", "GGN")):
             text += table(workload[matrix], title)
     return text
