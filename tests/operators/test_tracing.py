@@ -21,6 +21,28 @@ def test_chains_of_elementwise_operations_become_one_product():
     assert program.num_calls == 1
 
 
+def test_differences_keep_their_signs():
+    a, s, t = (torch.rand(5, dtype=torch.float64) + 0.5 for _ in range(3))
+
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        return [(tangents[0] - torch.sub(tangents[1], tangents[0], alpha=3) * inputs[0]) / inputs[0] - tangents[1]]
+
+    _, (found,) = run(function, [a], [s, t])
+    torch.testing.assert_close(found, function((a,), (s, t))[0])
+
+
+def test_what_is_read_twice_is_not_overwritten():
+    a, t = torch.randn(4, 4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
+
+    def linear(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        product = tangents[0] @ inputs[0]
+        return [product * inputs[0], product @ inputs[0], product * 2]
+
+    _, found = run(linear, [a], [t])
+    for piece, expected in zip(found, linear((a,), (t,)), strict=True):
+        torch.testing.assert_close(piece, expected)
+
+
 def test_sums_of_matrix_products_accumulate_in_place():
     a, b, s, t = (torch.randn(4, 4, dtype=torch.float64) for _ in range(4))
     program, (found,) = run(lambda p, q: [p[0] @ q[0] + q[1] @ p[1]], [a, b], [s, t])

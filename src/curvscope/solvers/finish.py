@@ -100,6 +100,7 @@ def _provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "dtype": str(operator.dtype).removeprefix("torch."),
         "device": str(operator.device),
         "options": options,
+        "products": getattr(operator, "strategy_report", {}),
         "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
     }
