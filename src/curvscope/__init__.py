@@ -12,9 +12,22 @@ from importlib.metadata import version
 from pathlib import Path
 
 from curvscope import errors, problems
+from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
 from curvscope.operators import Operator, as_operator, ggn, hessian
-from curvscope.solvers import Solution, eigsh, load, seigh
+from curvscope.solvers import (
+    SingularSolution,
+    Solution,
+    eigsh,
+    load,
+    posterior_error,
+    scree,
+    seigh,
+    sizes_for_memory,
+    sizes_for_products,
+    sizes_for_rank,
+    ssvd,
+)
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.training import Recorder
 
@@ -22,10 +35,13 @@ __version__ = version("curvscope")
 
 __all__ = [
     "CurvscopeError",
+    "FrobeniusEstimate",
     "Operator",
     "OverlapCurve",
     "Ranking",
     "Recorder",
+    "Scree",
+    "SingularSolution",
     "Solution",
     "__version__",
     "as_operator",
@@ -36,8 +52,15 @@ __all__ = [
     "masks",
     "open",
     "overlap",
+    "posterior_error",
+    "probes_needed",
     "problems",
+    "scree",
     "seigh",
+    "sizes_for_memory",
+    "sizes_for_products",
+    "sizes_for_rank",
+    "ssvd",
 ]
 
 
