@@ -18,6 +18,7 @@ from curvscope.operators import Operator, as_operator, ggn, hessian
 from curvscope.solvers import (
     SingularSolution,
     Solution,
+    adaptive_seigh,
     eigsh,
     load,
     posterior_error,
@@ -44,6 +45,7 @@ __all__ = [
     "SingularSolution",
     "Solution",
     "__version__",
+    "adaptive_seigh",
     "as_operator",
     "eigsh",
     "errors",

@@ -50,7 +50,7 @@ def sample(probes: Tensor, products: Tensor, left: TallMatrix, values: Tensor, r
     high = small_dtype(products.dtype)
     seen = gram(left, InMemory(products), double=True)
     predicted = values.to(high)[:, None] * gram(right, InMemory(probes), double=True)
-    rest = products.to(high)
+    rest = products.to(high, copy=True)
     for panel in left.panels():
         rest[panel] -= left.rows(panel).to(high) @ seen.to(left.device)
     outside = rest.abs().square().sum(dim=0).cpu()

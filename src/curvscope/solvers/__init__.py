@@ -1,5 +1,6 @@
 """From operators to eigenpairs."""
 
+from curvscope.solvers.adaptive import adaptive_seigh
 from curvscope.solvers.checks import METHODS
 from curvscope.solvers.eigsh import eigsh
 from curvscope.solvers.hmt import hmt
@@ -20,6 +21,7 @@ __all__ = [
     "SketchSizes",
     "Solution",
     "Status",
+    "adaptive_seigh",
     "eigsh",
     "hmt",
     "load",
