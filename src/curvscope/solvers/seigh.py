@@ -81,9 +81,11 @@ def seigh(
     with meter.stage("sketch", num_inner):
         outer, inner = _measure(meter, right, left, num_outer, num_inner, block_size)
     with meter.stage("recovery", 0):
-        basis = orthonormalize(outer).basis
+        whole = orthonormalize(outer)
+        basis = whole.basis
         del outer
         compressed = left.adjoint_multiply(basis, 0, num_inner)
+        inner = torch.cat([compressed @ whole.coefficients, inner], dim=1)  # Psi* Y = (Psi* Q) R for the outer ones
         core, asymmetry = hermitian_core(compressed, inner, right.adjoint_multiply(basis, 0, num_inner).mH)
         diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
         pairs = pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
@@ -103,17 +105,19 @@ def seigh(
 def _measure(
     meter: Meter, right: TestMatrix, left: TestMatrix, num_outer: int, num_inner: int, block_size: int
 ) -> tuple[InMemory, Tensor]:
-    """Outer measurements (D, num_outer) and inner ones (num_inner, num_inner), each block compressed as it comes."""
+    """Outer measurements (D, num_outer), and Psi* (the further ones), each block compressed as it comes."""
     operator = meter.operator
     outer = InMemory.empty(operator.shape[0], num_outer, operator.dtype, operator.device)
-    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(operator.dtype))
+    inner = torch.empty(num_inner, num_inner - num_outer, dtype=small_dtype(operator.dtype))
     for start in range(0, num_inner, block_size):
         stop = min(start + block_size, num_inner)
         directions = right.columns(start, stop)
         block = InMemory(meter.multiply(directions))
         if start == 0:
             check_hermitian(InMemory(directions), block)
-        inner[:, start:stop] = left.adjoint_multiply(block, 0, num_inner)
-        if start < num_outer:
-            outer.write(start, block.columns(0, min(stop, num_outer) - start))
+        recycled = max(0, min(stop, num_outer) - start)
+        outer.write(start, block.columns(0, recycled))
+        if recycled < stop - start:
+            further = InMemory(block.columns(recycled, stop - start))
+            inner[:, start + recycled - num_outer : stop - num_outer] = left.adjoint_multiply(further, 0, num_inner)
     return outer, inner
