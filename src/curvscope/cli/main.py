@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import curvscope
-from curvscope.cli import demo, eigs, info, overlap, report
+from curvscope.cli import demo, eigs, info, overlap, probes, report
 from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for name, module in {"demo": demo, "eigs": eigs, "overlap": overlap, "report": report, "info": info}.items():
+for name, module in {"demo": demo, "eigs": eigs, "overlap": overlap, "report": report, "probes": probes, "info": info}.items():
     app.command(name)(module.command)
 
 
