@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from curvscope import errors, problems
+from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
 from curvscope.operators import (
     Operator,
@@ -24,7 +25,21 @@ from curvscope.operators import (
     monte_carlo_fisher,
     preflight,
 )
-from curvscope.solvers import Solution, certify, eigsh, load, seigh
+from curvscope.solvers import (
+    SingularSolution,
+    Solution,
+    adaptive_seigh,
+    certify,
+    eigsh,
+    load,
+    posterior_error,
+    scree,
+    seigh,
+    sizes_for_memory,
+    sizes_for_products,
+    sizes_for_rank,
+    ssvd,
+)
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.training import Recorder
 
@@ -32,13 +47,17 @@ __version__ = version("curvscope")
 
 __all__ = [
     "CurvscopeError",
+    "FrobeniusEstimate",
     "Operator",
     "OverlapCurve",
     "Preflight",
     "Ranking",
     "Recorder",
+    "Scree",
+    "SingularSolution",
     "Solution",
     "__version__",
+    "adaptive_seigh",
     "as_operator",
     "certify",
     "eigsh",
@@ -51,9 +70,16 @@ __all__ = [
     "monte_carlo_fisher",
     "open",
     "overlap",
+    "posterior_error",
     "preflight",
+    "probes_needed",
     "problems",
+    "scree",
     "seigh",
+    "sizes_for_memory",
+    "sizes_for_products",
+    "sizes_for_rank",
+    "ssvd",
 ]
 
 

@@ -17,6 +17,14 @@ class InvalidType(CurvscopeError, TypeError):
     """An argument is of a kind that cannot work; the message says which kinds can."""
 
 
+class NotHermitian(CurvscopeError, ValueError):
+    """Products show that an operator is not Hermitian; ``asymmetry`` is the measured share of its norm."""
+
+    def __init__(self, message: str, asymmetry: float) -> None:
+        super().__init__(message)
+        self.asymmetry = asymmetry
+
+
 class NotFinite(CurvscopeError, ArithmeticError):
     """NaN or infinity in parameters, loss or products; the message says where."""
 

@@ -2,17 +2,33 @@
 
 from curvscope.certify.bracket import overlap_bracket
 from curvscope.certify.certificate import Certificate
+from curvscope.certify.frobenius import (
+    FrobeniusEstimate,
+    Samples,
+    failure_probabilities,
+    probes_needed,
+    sample,
+)
 from curvscope.certify.noise import ProductNoise, product_noise
-from curvscope.certify.residuals import eigenvalue_intervals, residual_norms
+from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms
+from curvscope.certify.scree import Scree, scree_bounds
 from curvscope.certify.tail import TailNorm, tail_norm
 
 __all__ = [
     "Certificate",
+    "FrobeniusEstimate",
     "ProductNoise",
+    "Samples",
+    "Scree",
     "TailNorm",
+    "dilation_residuals",
     "eigenvalue_intervals",
+    "failure_probabilities",
     "overlap_bracket",
+    "probes_needed",
     "product_noise",
     "residual_norms",
+    "sample",
+    "scree_bounds",
     "tail_norm",
 ]

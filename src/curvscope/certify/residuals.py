@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from curvscope.tall import TallMatrix
+from curvscope.tall.algebra import small_dtype
 
 
 def residual_norms(
@@ -32,9 +33,50 @@ def residual_norms(
         stop = min(start + block_size, eigenvectors.shape[1])
         vectors = eigenvectors.columns(start, stop)
         # Subtracted in double: in single the rounding of lambda v would hide residuals near the rounding unit.
-        residual = multiply(vectors).double()
-        residual -= vectors.double() * eigenvalues[start:stop].to(vectors.device)
+        high = small_dtype(vectors.dtype)
+        residual = multiply(vectors).to(high)
+        residual -= vectors.to(high) * eigenvalues[start:stop].to(vectors.device)
         norms.append(residual.norm(dim=0).cpu())
+    return torch.cat(norms) if norms else torch.zeros(0, dtype=torch.float64)
+
+
+def dilation_residuals(
+    multiply: Callable[[Tensor], Tensor],
+    multiply_adjoint: Callable[[Tensor], Tensor],
+    left: TallMatrix,
+    singular_values: Tensor,
+    right: TallMatrix,
+    *,
+    block_size: int = 32,
+) -> Tensor:
+    r"""sqrt((||A v_i - s_i u_i||^2 + ||A* u_i - s_i v_i||^2) / 2) for every triplet, from fresh products; float64 (k,).
+
+    The residual of the eigenpair (s, (u, v)/sqrt 2) of the Hermitian [[0, A], [A*, 0]], whose eigenvalues are plus and minus
+    the singular values of A (and zeros): within that distance of s there is one of them.
+
+    Args:
+        multiply: products with A, (n, b) to (m, b).
+        multiply_adjoint: products with A*, (m, b) to (n, b).
+        left: U, (m, k), columns of norm one.
+        singular_values: s, (k,).
+        right: V, (n, k), columns of norm one.
+        block_size: columns multiplied at a time.
+
+    Cost: k products with A and k with A*.
+
+    >>> from curvscope.tall import InMemory
+    >>> e = InMemory(torch.eye(3)[:, :1])
+    >>> dilation_residuals(lambda x: 2 * x, lambda x: 2 * x, e, torch.tensor([1.0]), e).tolist()
+    [1.0]
+    """
+    norms = []
+    high = small_dtype(left.dtype)
+    for start in range(0, right.shape[1], block_size):
+        stop = min(start + block_size, right.shape[1])
+        u, v, s = left.columns(start, stop), right.columns(start, stop), singular_values[start:stop].to(left.device)
+        ahead = (multiply(v).to(high) - u.to(high) * s).norm(dim=0)
+        back = (multiply_adjoint(u).to(high) - v.to(high) * s).norm(dim=0)
+        norms.append(((ahead.square() + back.square()) / 2).sqrt().cpu())
     return torch.cat(norms) if norms else torch.zeros(0, dtype=torch.float64)
 
 

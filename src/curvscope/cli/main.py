@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import curvscope
-from curvscope.cli import certify, demo, eigs, info, overlap, report
+from curvscope.cli import certify, demo, eigs, info, overlap, probes, report
 from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
@@ -18,7 +18,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = {"demo": demo, "eigs": eigs, "certify": certify, "overlap": overlap, "report": report, "info": info}
+COMMANDS = {
+    "demo": demo,
+    "eigs": eigs,
+    "certify": certify,
+    "overlap": overlap,
+    "report": report,
+    "probes": probes,
+    "info": info,
+}
 for name, module in COMMANDS.items():
     app.command(name)(module.command)
 

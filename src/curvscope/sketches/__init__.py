@@ -1,5 +1,5 @@
 """Test matrices: pure functions of (kind, seed, role, row, column)."""
 
-from curvscope.sketches.test_matrix import KINDS, TestMatrix
+from curvscope.sketches.test_matrix import KINDS, TestMatrix, check_kind
 
-__all__ = ["KINDS", "TestMatrix"]
+__all__ = ["KINDS", "TestMatrix", "check_kind"]

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.sketches.kinds import Gaussian, Kind, Phase, Rademacher
+from curvscope.sketches.sparse_sign import SparseSign
+from curvscope.sketches.ssrft import Ssrft
+from curvscope.sketches.streams import Streams
+from curvscope.tall import TallMatrix
 
-TILE_ROWS = 1 << 16
-"""Rows that one counter stream serves; part of the definition of the numbers."""
-
-
-def _gaussian(stream: np.random.Generator, rows: int) -> np.ndarray:
-    return stream.standard_normal(rows)
-
-
-def _rademacher(stream: np.random.Generator, rows: int) -> np.ndarray:
-    return stream.integers(0, 2, rows, dtype=np.int8) * 2.0 - 1.0
-
-
-KINDS: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {"gaussian": _gaussian, "rademacher": _rademacher}
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Gaussian, Rademacher, SparseSign, Ssrft, Phase)}
 
 
 class TestMatrix:
-    """A D x n random matrix with independent columns of independent entries (mean 0, variance 1).
+    r"""A D x n random matrix with uncorrelated entries of mean 0 and variance 1; n need not be said.
 
-    An entry is a pure function of (kind, seed, role, row, column): the same for any block size, tile, worker, device and n.
-    Each column and tile of 65,536 rows has a counter stream of its own (Philox, Salmon et al. 2011), keyed by a 128-bit hash,
-    so that roles and neighbouring seeds share nothing. Numbers are drawn in float64 and rounded to ``dtype``.
+    A column is a pure function of (kind, seed, role, index) and D: the same bits for any block size, tile, worker and n, and
+    on any device (numbers are drawn on the CPU). Roles and neighbouring seeds share nothing: every part has a counter
+    stream of its own, keyed by a 128-bit hash. Kinds:
+
+    - ``"gaussian"``: standard normal; what the error bounds of :func:`curvscope.posterior_error` are stated for.
+    - ``"rademacher"``: +-1. ``"phase"``: on the complex unit circle; complex operators only.
+    - ``"sparse_sign"``: about 2 log2(n) - 2 entries a row; made and applied at a fraction of the cost of the others.
+    - ``"ssrft"``: orthogonal columns by DCTs (FFTs for complex operators); O(D log D) a column, no cheap panels of rows.
 
     Args:
-        kind: ``"gaussian"`` or ``"rademacher"``.
+        kind: one of the above.
         rows: D.
         seed: any integer.
         role: what it is for ("right", "left", ...); another role gives an independent matrix.
+        dtype: real or complex floating point; independent entries are drawn in double precision and rounded.
+        device: where the tensors shall lie.
 
-    Cost: about 10 ns an entry to make; memory: the columns asked for.
+    Raises:
+        InvalidArgument: an unknown kind, no rows, complex numbers asked of a real dtype.
+
+    Cost: 1 (sparse_sign) to 10 ns (gaussian) an entry and thread; memory: what is asked for.
+    Source: Tropp, Yurtsever, Udell, Cevher (SISC 2019), section 3.
 
     >>> omega = TestMatrix("gaussian", 5, seed=0, role="right")
     >>> torch.equal(omega.columns(0, 3)[:, 1:], omega.columns(1, 3))
@@ -60,14 +60,12 @@ class TestMatrix:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if kind not in KINDS:
-            raise InvalidArgument(f"sketch={kind!r}: choose one of {', '.join(sorted(KINDS))}")
         if rows < 1:
             raise InvalidArgument(f"a test matrix needs at least 1 row, got {rows}")
-        if dtype.is_complex:
-            raise InvalidArgument(f"{kind} test matrices are real, got {dtype}")
+        check_kind(kind, dtype)
         self.kind, self.rows, self.seed, self.role = kind, rows, seed, role
         self.dtype, self.device = dtype, torch.device(device)
+        self._made = KINDS[kind](rows, Streams(kind, seed, role), dtype)
 
     def columns(self, start: int, stop: int) -> Tensor:
         """Columns start..stop, (D, stop - start), each contiguous."""
@@ -76,16 +74,34 @@ class TestMatrix:
     def panel(self, rows: slice, start: int, stop: int) -> Tensor:
         """The given rows of columns start..stop."""
         first, last, _ = rows.indices(self.rows)
-        block = np.empty((stop - start, max(0, last - first)))
-        for column in range(start, stop):
-            for tile in range(first // TILE_ROWS, -(-last // TILE_ROWS)):
-                low = tile * TILE_ROWS
-                begin, end = max(first, low), min(last, low + TILE_ROWS)
-                block[column - start, begin - first : end - first] = self._tile(column, tile, end - low)[begin - low :]
-        return torch.from_numpy(block).to(self.device, self.dtype).T
+        return self._made.panel(first, max(first, last), start, stop).to(self.device)
 
-    def _tile(self, column: int, tile: int, rows: int) -> np.ndarray:
-        name = f"curvscope {self.kind} {self.seed} {self.role} {column}".encode()
-        key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
-        stream = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, tile]))
-        return KINDS[self.kind](stream, rows)
+    def adjoint_multiply(self, matrix: TallMatrix, start: int, stop: int) -> Tensor:
+        r"""(Columns start..stop)\* @ matrix, (stop - start, m), in double precision on the CPU.
+
+        The test matrix is made panel by panel and never stored.
+
+        Cost: 2 D m (stop - start) operations; sparse_sign about 4 D m log2(stop); ssrft O(D m log D).
+        Memory: one panel of both.
+
+        >>> from curvscope.tall import InMemory
+        >>> psi = TestMatrix("sparse_sign", 6, seed=0, role="left", dtype=torch.float64)
+        >>> torch.allclose(psi.adjoint_multiply(InMemory(torch.eye(6).double()), 0, 4), psi.columns(0, 4).T)
+        True
+        """
+        if matrix.shape[0] != self.rows:
+            raise InvalidArgument(f"the test matrix has {self.rows} rows, the matrix {matrix.shape[0]}")
+        return self._made.adjoint_multiply(matrix, start, stop)
+
+    def __repr__(self) -> str:
+        return f"TestMatrix({self.kind!r}, {self.rows}, seed={self.seed}, role={self.role!r}, dtype={self.dtype})"
+
+
+def check_kind(kind: str, dtype: torch.dtype) -> None:
+    """Raise InvalidArgument unless there are test matrices of this kind and dtype."""
+    if kind not in KINDS:
+        raise InvalidArgument(f"sketch={kind!r}: choose one of {', '.join(sorted(KINDS))}")
+    if not (dtype.is_complex or dtype.is_floating_point):
+        raise InvalidArgument(f"test matrices are floating point, got {dtype}")
+    if not dtype.is_complex and not KINDS[kind].real:
+        raise InvalidArgument(f"{kind} test matrices are complex, the operator is {dtype}: choose sketch='rademacher'")

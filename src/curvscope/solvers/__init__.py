@@ -1,10 +1,41 @@
 """From operators to eigenpairs."""
 
+from curvscope.solvers.adaptive import adaptive_seigh
 from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import METHODS
 from curvscope.solvers.eigsh import eigsh
+from curvscope.solvers.hmt import hmt
+from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.posterior import posterior_error, scree
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.singular import SingularSolution
+from curvscope.solvers.sizes import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
 from curvscope.solvers.solution import Cost, Solution, Status
+from curvscope.solvers.ssvd import SSVD_METHODS, ssvd
 from curvscope.solvers.storage import load, replace_saved, save
 
-__all__ = ["METHODS", "Cost", "Solution", "Status", "certify", "eigsh", "load", "replace_saved", "save", "seigh"]
+__all__ = [
+    "METHODS",
+    "SSVD_METHODS",
+    "Cost",
+    "SingularSolution",
+    "SketchSizes",
+    "Solution",
+    "Status",
+    "adaptive_seigh",
+    "certify",
+    "eigsh",
+    "hmt",
+    "load",
+    "nystrom",
+    "posterior_error",
+    "replace_saved",
+    "save",
+    "scree",
+    "seigh",
+    "singlepass",
+    "sizes_for_memory",
+    "sizes_for_products",
+    "sizes_for_rank",
+    "ssvd",
+]

@@ -6,18 +6,18 @@ from curvscope.errors import InvalidArgument, UnfitOperator
 from curvscope.operators import CurvatureOperator, Operator, preflight
 from curvscope.solvers.ordering import check_which
 
-METHODS = ("auto", "exact", "krylov", "seigh", "oversampled")
+METHODS = ("auto", "exact", "krylov", "seigh", "oversampled", "hmt", "singlepass", "nystrom")
 
 
-def check_operator(operator: Operator) -> None:
-    """Raise InvalidArgument unless the operator is real, square and Hermitian."""
+def check_operator(operator: Operator, *, real: bool = True) -> None:
+    """Raise InvalidArgument unless the operator is square, Hermitian and (unless told otherwise) real."""
     m, n = operator.shape
     if m != n:
         raise InvalidArgument(f"eigenpairs need a square operator, got {m} x {n}")
     if not operator.hermitian:
         raise InvalidArgument("eigenpairs need a Hermitian operator; for a matrix A pass (A + A.T) / 2 if that is meant")
-    if operator.dtype.is_complex:
-        raise InvalidArgument(f"eigenpairs need a real operator, got {operator.dtype}")
+    if real and operator.dtype.is_complex:
+        raise InvalidArgument(f"this method needs a real operator, got {operator.dtype}: use seigh")
 
 
 def check_fit(operator: Operator) -> None:

@@ -14,7 +14,9 @@ from curvscope.solvers.block_krylov import Expansion, KrylovOptions, block_krylo
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
 from curvscope.solvers.finish import finish
+from curvscope.solvers.hmt import hmt
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.nystrom import nystrom, singlepass
 from curvscope.solvers.seigh import seigh
 from curvscope.solvers.solution import Solution
 from curvscope.tall import TallMatrix
@@ -46,13 +48,14 @@ def eigsh(
         k: number of pairs, 1 to D.
         which: "LM" (largest magnitude first, the papers' order), "LA", "SA", "BE"; see :data:`.ordering.ORDERS`.
         method: "krylov" (randomized block Krylov with thick restart), "exact" (dense, float64), "seigh" (alias "oversampled":
-            single-pass sketch, the paper's Alg. 2), or "auto": exact up to D = 1500, otherwise krylov.
+            single-pass sketch, the paper's Alg. 2), "hmt" (two-pass sketch), "singlepass", "nystrom" (best for positive
+            semidefinite operators), or "auto": exact up to D = 1500, otherwise krylov.
         tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
             whole of max_products.
         block_size: vectors multiplied at a time; default from k: narrow blocks need fewer products, wide ones are cheaper
             each. A narrower last block uses up the budget exactly.
         ncv: most columns of the basis; default 3 k + 20 block_size.
-        max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for seigh.
+        max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for sketches.
         seed: of the random start.
         v0: what krylov starts from: a block (D,) or (D, b), or an earlier solution. One of this very operator that was made
             with ``keep_basis`` is gone on with, to more pairs or a smaller tol, without losing a product; of any other its
@@ -69,7 +72,8 @@ def eigsh(
         UnfitOperator: the preflight failed; cause and remedy are named.
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
 
-    Cost: see :func:`.block_krylov.block_krylov`, :func:`.seigh.seigh`, :func:`.exact.exact`; and k products for the residuals.
+    Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
+        :func:`.nystrom.nystrom`, :func:`.nystrom.singlepass`; and k products for the residuals.
 
     >>> import torch
     >>> solution = eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5])), k=2)
@@ -91,18 +95,35 @@ def eigsh(
         return exact(operator, k, which=which, progress=progress)
     if method == "krylov":
         return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, progress)
-    num_inner = min(size, 4 * k if max_products is None else max_products)
-    num_outer = min(num_inner, max(k, num_inner // 2))
-    return seigh(
-        operator,
-        num_outer=num_outer,
-        num_inner=num_inner,
-        k=k,
-        which=which,
-        seed=seed,
-        block_size=block_size or 32,
-        progress=progress,
-    )
+    return _sketched(operator, k, method, which, max_products, seed, block_size or 32, progress)
+
+
+def _sketched(
+    operator: Operator,
+    k: int,
+    method: str,
+    which: str,
+    max_products: int | None,
+    seed: int,
+    block_size: int,
+    progress: Progress,
+) -> Solution:
+    """A sketch with the sizes that a budget of products suggests, for k pairs."""
+    size = operator.shape[0]
+    budget = min(4 * k if max_products is None else max_products, 2 * size if method == "hmt" else size)
+    needed = 2 * k if method == "hmt" else k
+    if budget < needed:
+        raise InvalidArgument(f'max_products={budget} is too few for k={k} with method="{method}": allow at least {needed}')
+    options = {"k": k, "which": which, "seed": seed, "block_size": block_size, "progress": progress}
+    half = max(k, budget // 2)
+    match method:
+        case "hmt":
+            return hmt(operator, num_outer=half, **options)
+        case "nystrom":
+            return nystrom(operator, num_outer=budget, **options)
+        case "singlepass":
+            return singlepass(operator, num_outer=max(k, 3 * budget // 5), num_products=budget, **options)
+    return seigh(operator, num_outer=half, num_inner=budget, **options)
 
 
 def _krylov(

@@ -54,7 +54,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         order=which,
         status=_status(pairs, values, residuals, unit=torch.finfo(meter.operator.dtype).eps),
         cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
-        provenance=_provenance(meter, options),
+        provenance=provenance(meter, options),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
         parameters=_parameters(meter.operator),
     )
@@ -91,7 +91,8 @@ def _status(pairs: Pairs, values: Tensor, residuals: Tensor, unit: float) -> Sta
     return Status("partly", f"{good} of {len(values)} pairs are within tol={pairs.tol:g}; {pairs.advice}")
 
 
-def _provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
+def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
+    """Which operator, method, options and versions a result comes from."""
     operator = meter.operator
     return {
         "operator": type(operator).__name__,

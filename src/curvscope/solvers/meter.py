@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -38,8 +38,15 @@ class Meter:
         Raises:
             NotFinite: a product has NaN or infinity in it; the message says which.
         """
+        return self._count(self.operator.__matmul__, block, note)
+
+    def multiply_adjoint(self, block: Tensor, note: str = "") -> Tensor:
+        """Operator* @ block for a (m, b) block; see :meth:`multiply`."""
+        return self._count(self.operator.adjoint_matmul, block, note)
+
+    def _count(self, apply: Callable[[Tensor], Tensor], block: Tensor, note: str) -> Tensor:
         start = time.perf_counter()
-        result = self.operator @ block
+        result = apply(block)
         if not bool(torch.isfinite(result.sum())):
             self._blame(result)
         self.products += block.shape[1]

@@ -42,8 +42,8 @@ def wanted(values: Tensor, k: int, which: str) -> Tensor:
 
 
 def canonical_signs(vectors: InMemory) -> None:
-    """Flip columns, in place, so that the entry of largest magnitude in each is positive."""
+    """Flip (turn, if complex) columns, in place, so that the entry of largest magnitude in each is real and positive."""
     for start in range(0, vectors.shape[1], 64):
         block = vectors.tensor[:, start : start + 64]
         peaks = block.gather(0, block.abs().argmax(dim=0, keepdim=True))
-        block.mul_(torch.where(peaks < 0, -torch.ones_like(peaks), torch.ones_like(peaks)))
+        block.mul_(torch.where(peaks == 0, torch.ones_like(peaks), torch.sgn(peaks).conj()))

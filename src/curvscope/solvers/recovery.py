@@ -1,18 +1,76 @@
-"""From measurements of an operator to its factors: pure functions that never see the operator."""
+"""From measurements of an operator to its factors: pure functions of small matrices that never see the operator.
+
+Throughout, Q is an orthonormal basis of the range of the outer measurements Y = A Omega = Q R, and a core C gives
+A ~ Q C Q* (P instead of the second Q when A is not Hermitian). All matrices here are small and in double precision.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from curvscope.errors import InvalidArgument
+
+ILL_CONDITIONED = 1e-10
+"""Ratio of the diagonal of a triangular factor below which least squares are solved by a truncated SVD instead."""
+
+
+def least_squares(matrix: Tensor, right_side: Tensor) -> Tensor:
+    """Matrix^+ @ right_side for a (s, k) matrix, s >= k: by QR, or by an SVD when the matrix is ill-conditioned.
+
+    Cost: O(s k^2).
+
+    Raises:
+        InvalidArgument: fewer rows than columns.
+
+    >>> least_squares(torch.tensor([[2.0], [0.0]]), torch.tensor([[4.0], [7.0]])).tolist()
+    [[2.0]]
+    """
+    if matrix.shape[0] < matrix.shape[1]:
+        raise InvalidArgument(f"least squares need at least as many rows as columns, got {tuple(matrix.shape)}")
+    orthonormal, triangle = torch.linalg.qr(matrix)
+    pivots = triangle.diagonal().abs()
+    if len(pivots) and float(pivots.min()) > ILL_CONDITIONED * float(pivots.max()):
+        return torch.linalg.solve_triangular(triangle, orthonormal.mH @ right_side, upper=True)
+    return torch.linalg.pinv(matrix, rtol=ILL_CONDITIONED) @ right_side
+
+
+def symmetrized(core: Tensor) -> tuple[Tensor, float]:
+    """(C + C*)/2, and ||C - C*||_F / ||C||_F (0 when C is 0): how far the core was from Hermitian.
+
+    >>> symmetrized(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))[0].tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    return (core + core.mH) / 2, asymmetry(core)
+
+
+def asymmetry(matrix: Tensor) -> float:
+    """||M - M*||_F / ||M||_F, 0 when M is 0."""
+    norm = float(matrix.norm())
+    return float((matrix - matrix.mH).norm()) / norm if norm else 0.0
+
+
+def oversampled_core(left: Tensor, inner: Tensor, right: Tensor) -> Tensor:
+    r"""The core of A ~ Q C P* from inner measurements, by two least-squares problems.
+
+    .. math:: C = (\Psi^* Q)^+ \, (\Psi^* A \Omega) \, (P^* \Omega)^+
+
+    Args:
+        left: Psi* Q, (n_inner, r).
+        inner: Psi* A Omega, (n_inner, n_inner).
+        right: P* Omega, (p, n_inner).
+
+    Cost: O(n_inner^2 (r + p)).
+    Source: Tropp, Yurtsever, Udell, Cevher (SISC 2019), section 2; Boutsidis, Woodruff, Zhong (2016).
+    """
+    return least_squares(right.mH, least_squares(left, inner).mH).mH
+
 
 def hermitian_core(left: Tensor, inner: Tensor, right: Tensor) -> tuple[Tensor, float]:
-    r"""The core C of A ~ Q C Q*, from inner measurements, by two least-squares problems.
+    r"""The core C of a Hermitian A ~ Q C Q*, from inner measurements: :func:`oversampled_core`, symmetrised.
 
-    .. math:: C = (\Psi^* Q)^+ \, (\Psi^* A \Omega) \, (Q^* \Omega)^+
-
-    symmetrised. For an exactly Hermitian A in the span of Q the raw core is Hermitian; how far it is from that tells how good
-    the sketch is.
+    For an exactly Hermitian A in the span of Q the raw core is Hermitian; how far it is from that tells how good the sketch
+    is.
 
     Args:
         left: Psi* Q, (n_inner, n_outer).
@@ -30,8 +88,96 @@ def hermitian_core(left: Tensor, inner: Tensor, right: Tensor) -> tuple[Tensor, 
     >>> core.diagonal().tolist(), asymmetry
     ([2.0, -1.0], 0.0)
     """
-    half = torch.linalg.lstsq(left, inner, driver="gelsd").solution
-    core = torch.linalg.lstsq(right.mH, half.mH, driver="gelsd").solution.mH
-    norm = float(core.norm())
-    asymmetry = float((core - core.mH).norm()) / norm if norm else 0.0
-    return (core + core.mH) / 2, asymmetry
+    return symmetrized(oversampled_core(left, inner, right))
+
+
+def singlepass_core(measured: Tensor, right: Tensor) -> Tensor:
+    r"""The Hermitian C nearest to solving C (Q* Omega) = Q* A Omega.
+
+    .. math:: \min_{C = C^*} \| C B - M \|_F, \quad B = Q^* \Omega, \; M = Q^* A \Omega
+
+    by the normal equations C B B* + B B* C = M B* + B M* in the eigenbasis of B B*. Solving for Hermitian C divides by sums of
+    two eigenvalues; solving first and symmetrising afterwards would divide by single ones, and amplify more.
+
+    Args:
+        measured: M, (r, b), b >= r.
+        right: B, (r, b).
+
+    Cost: O(r^2 b).
+    Source: Halko, Martinsson, Tropp (SIREV 2011), section 5.5.
+
+    >>> C = torch.tensor([[2.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    >>> B = torch.tensor([[1.0, 0.0, 1.0], [2.0, 1.0, 0.0]], dtype=torch.float64)
+    >>> torch.allclose(singlepass_core(C @ B, B), C)
+    True
+    """
+    weights, turn = torch.linalg.eigh(right @ right.mH)
+    products = turn.mH @ (measured @ right.mH) @ turn
+    sums = weights[:, None] + weights
+    floor = 2 * len(weights) * torch.finfo(weights.dtype).eps * float(weights.max()) if len(weights) else 0.0
+    core = torch.where(sums > floor, (products + products.mH) / sums.clamp(min=floor or 1.0), 0)
+    return turn @ core @ turn.mH
+
+
+def nystrom_factors(coefficients: Tensor, gram: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+    r"""Eigenvalues and rotation of the shifted Nystrom approximation of a positive semidefinite A.
+
+    .. math:: \hat A = Y_\nu (\Omega^* Y_\nu)^{-1} Y_\nu^* - \nu I, \quad Y_\nu = Y + \nu \Omega = Q R
+
+    Args:
+        coefficients: R, (r, b).
+        gram: Omega* Y_nu, (b, b), positive definite up to rounding.
+        shift: nu, the size of the rounding in Omega* Y over ||Omega||^2: it makes the inverse stable.
+
+    Returns:
+        eigenvalues (r,) in descending order, not below 0, and W with A_hat = (Q W) diag (Q W)*.
+
+    Cost: O(b^3).
+    Source: Tropp, Yurtsever, Udell, Cevher (NIPS 2017), Alg. 3.
+    """
+    values, vectors = torch.linalg.eigh((gram + gram.mH) / 2)
+    floor = len(values) * torch.finfo(values.dtype).eps * float(values.abs().max()) if len(values) else 0.0
+    roots = torch.where(values > floor, values.clamp(min=floor or 1.0).rsqrt(), 0)
+    rotation, sizes, _ = torch.linalg.svd(coefficients @ (vectors * roots), full_matrices=False)
+    return (sizes.square() - shift).clamp(min=0), rotation
+
+
+def indefinite_nystrom_core(coefficients: Tensor, gram: Tensor, rank: int) -> Tensor:
+    r"""The core of the Nystrom approximation of an indefinite Hermitian A, its middle factor truncated.
+
+    .. math:: C = R \, [\Omega^* A \Omega]_r^+ \, R^*
+
+    where [.]_r keeps the r eigenvalues largest in magnitude: without the truncation, eigenvalues of the middle factor that
+    happen to lie near 0 make the error unbounded.
+
+    Args:
+        coefficients: R, (q, b).
+        gram: Omega* A Omega, (b, b).
+        rank: r, best b/2 to 2b/3.
+
+    Cost: O(b^3).
+    Source: Park, Nakatsukasa (SIMAX 2023).
+    """
+    values, vectors = torch.linalg.eigh((gram + gram.mH) / 2)
+    kept = values.abs().argsort(descending=True)[:rank]
+    floor = len(values) * torch.finfo(values.dtype).eps * float(values.abs().max()) if len(values) else 0.0
+    kept = kept[values[kept].abs() > floor]
+    factor = coefficients @ vectors[:, kept]
+    return (factor / values[kept]) @ factor.mH
+
+
+def generalized_nystrom_core(left: Tensor, coefficients: Tensor) -> Tensor:
+    r"""The core of the generalised Nystrom approximation A ~ Y (Psi* Y)^+ (Psi* A) = Q C P*.
+
+    .. math:: C = (\Psi^* Q)^+ S^*, \quad A^* \Psi = P S
+
+    which is the same while Y has full rank, and stays stable when it has not: Q has no noise directions.
+
+    Args:
+        left: Psi* Q, (l, r), l >= r, best l = 1.5 r to 2 r.
+        coefficients: S, (p, l).
+
+    Cost: O(l r p).
+    Source: Nakatsukasa (2020); Tropp, Yurtsever, Udell, Cevher (SIMAX 2017), Alg. 4.
+    """
+    return least_squares(left, coefficients.mH)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
-from curvscope.sketches import TestMatrix
-from curvscope.solvers.checks import check_operator
-from curvscope.solvers.finish import Pairs, finish
+from curvscope.sketches import TestMatrix, check_kind
+from curvscope.solvers.finish import finish
+from curvscope.solvers.measure import check_hermitian
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.ordering import check_which, wanted
 from curvscope.solvers.recovery import hermitian_core
+from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory, gram, multiply, orthonormalize
+from curvscope.tall import InMemory, orthonormalize
+from curvscope.tall.algebra import small_dtype
 
 
 def seigh(
@@ -27,6 +28,7 @@ def seigh(
     k: int | None = None,
     which: str = "LM",
     sketch: str = "gaussian",
+    left_sketch: str = "sparse_sign",
     seed: int = 0,
     block_size: int = 32,
     progress: Progress = None,
@@ -38,24 +40,27 @@ def seigh(
     :math:`\Psi^* A \Omega`, from which :func:`.recovery.hermitian_core` solves for the core of :math:`A \approx Q C Q^*`.
 
     Args:
-        operator: Hermitian; anything that ``as_operator`` takes.
-        num_outer: dimension of the space that is found; at most ``num_inner``.
+        operator: Hermitian, real or complex; anything that ``as_operator`` takes.
+        num_outer: dimension of the space that is found; at most ``num_inner``. See :func:`curvscope.sizes_for_rank`.
         num_inner: number of products; default ``min(2 num_outer, D)``.
         k: how many pairs to return; default all ``num_outer`` (fewer if the sketch has lower rank).
         which: LM, LA, SA or BE.
-        sketch: kind of the test matrices; see :class:`.TestMatrix`.
+        sketch: kind of the right test matrix, which is multiplied with A; see :class:`.TestMatrix`.
+        left_sketch: kind of the left one, which only compresses: sparse signs are as accurate as the others and cheap.
         seed: another one gives an independent sketch.
         block_size: columns a product call; the result does not depend on it but for rounding.
         progress: see :data:`.progress.Progress`.
 
     Returns:
         A solution whose status is "approximate": the method does not iterate, its residuals say how good each pair is.
+        ``diagnostics``: "rank" of the sketch, "asymmetry" of the core before it was symmetrised.
 
     Cost: num_inner independent products and k more for the residuals, one pass; memory: D x num_outer entries three times,
-        D x num_inner twice (the test matrices) and num_inner^2 in double precision.
+        one block of each test matrix, and num_inner^2 in double precision.
 
     Raises:
-        InvalidArgument: sizes out of order, an operator that is not square or not Hermitian.
+        InvalidArgument: sizes out of order, unknown kinds, an operator that is not square or says that it is not Hermitian.
+        NotHermitian: the measurements show that it is not. NotFinite: a product has NaN in it.
     Limits: weak when the eigenvalues decay slowly: the pairs near num_outer are poor; block Krylov is far more accurate for
         the same number of products.
     Source: Fernandez et al., TMLR 2025 (arXiv 2504.14701), Alg. 2.
@@ -66,54 +71,53 @@ def seigh(
     [5.0, -4.0, 1.0]
     """
     operator = as_operator(operator)
-    check_operator(operator)
-    check_which(which)
-    size = operator.shape[0]
-    num_inner = min(2 * num_outer, size) if num_inner is None else num_inner
-    _check_sizes(size, num_outer, num_inner, num_outer if k is None else k)
+    num_inner = min(2 * num_outer, operator.shape[0]) if num_inner is None else num_inner
+    check_block_size(block_size)
+    hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=k, which=which, sketch=sketch)
+    check_kind(left_sketch, operator.dtype)
     meter = Meter(operator, progress)
-    like = {"seed": seed, "dtype": operator.dtype, "device": operator.device}
-    right = TestMatrix(sketch, size, role="right", **like)
-    left = TestMatrix(sketch, size, role="left", **like)
-
-    outer = InMemory.empty(size, num_outer, operator.dtype, operator.device)
-    left_columns = InMemory(left.columns(0, num_inner))
-    inner = torch.empty(num_inner, num_inner, dtype=torch.float64)
+    right = draw(sketch, operator, seed=seed, role="right")
+    left = draw(left_sketch, operator, seed=seed, role="left")
     with meter.stage("sketch", num_inner):
-        for start in range(0, num_inner, block_size):
-            stop = min(start + block_size, num_inner)
-            block = meter.multiply(right.columns(start, stop))
-            inner[:, start:stop] = gram(left_columns, InMemory(block))
-            if start < num_outer:
-                outer.write(start, block[:, : num_outer - start])
+        outer, inner = _measure(meter, right, left, num_outer, num_inner, block_size)
     with meter.stage("recovery", 0):
-        basis = orthonormalize(outer).basis
-        core, asymmetry = hermitian_core(gram(left_columns, basis), inner, gram(basis, InMemory(right.columns(0, num_inner))))
-        values, rotation = torch.linalg.eigh(core)
-        chosen = wanted(values, num_outer if k is None else k, which)
-        vectors = multiply(basis, rotation[:, chosen])
-    pairs = Pairs(
-        values[chosen],
-        vectors,
-        tol=None,
-        advice='a single-pass sketch does not iterate: judge each pair by its residual; use method="krylov" for more accuracy',
-        diagnostics={"asymmetry": asymmetry, "rank": float(basis.shape[1])},
-    )
+        whole = orthonormalize(outer)
+        basis = whole.basis
+        del outer
+        compressed = left.adjoint_multiply(basis, 0, num_inner)
+        inner = torch.cat([compressed @ whole.coefficients, inner], dim=1)  # Psi* Y = (Psi* Q) R for the outer ones
+        core, asymmetry = hermitian_core(compressed, inner, right.adjoint_multiply(basis, 0, num_inner).mH)
+        diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
+        pairs = pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
+        del basis
     options = {
         "method": "seigh",
         "num_outer": num_outer,
         "num_inner": num_inner,
         "which": which,
         "sketch": sketch,
+        "left_sketch": left_sketch,
         "seed": seed,
     }
     return finish(meter, pairs, which=which, options=options)
 
 
-def _check_sizes(size: int, num_outer: int, num_inner: int, k: int) -> None:
-    if not 1 <= num_outer <= num_inner <= size:
-        raise InvalidArgument(
-            f"num_outer={num_outer} and num_inner={num_inner} with D = {size}: need 1 <= num_outer <= num_inner <= D"
-        )
-    if not 1 <= k <= num_outer:
-        raise InvalidArgument(f"k={k}: a sketch with num_outer={num_outer} gives 1 to {num_outer} pairs")
+def _measure(
+    meter: Meter, right: TestMatrix, left: TestMatrix, num_outer: int, num_inner: int, block_size: int
+) -> tuple[InMemory, Tensor]:
+    """Outer measurements (D, num_outer), and Psi* (the further ones), each block compressed as it comes."""
+    operator = meter.operator
+    outer = InMemory.empty(operator.shape[0], num_outer, operator.dtype, operator.device)
+    inner = torch.empty(num_inner, num_inner - num_outer, dtype=small_dtype(operator.dtype))
+    for start in range(0, num_inner, block_size):
+        stop = min(start + block_size, num_inner)
+        directions = right.columns(start, stop)
+        block = InMemory(meter.multiply(directions))
+        if start == 0:
+            check_hermitian(InMemory(directions), block)
+        recycled = max(0, min(stop, num_outer) - start)
+        outer.write(start, block.columns(0, recycled))
+        if recycled < stop - start:
+            further = InMemory(block.columns(recycled, stop - start))
+            inner[:, start + recycled - num_outer : stop - num_outer] = left.adjoint_multiply(further, 0, num_inner)
+    return outer, inner

@@ -1,0 +1,108 @@
+"""Singular triplets with residuals and history: the result of every sketched SVD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.certify import dilation_residuals
+from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance
+from curvscope.solvers.meter import Meter
+from curvscope.solvers.solution import Cost, Status
+from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality
+
+ADVICE = "a sketch does not iterate: judge each triplet by its residual, the whole by posterior_error"
+
+
+@dataclass(frozen=True)
+class SingularSolution:
+    """k singular triplets of an m x n operator: A ~ U diag(S) V*.
+
+    Attributes:
+        U: (m, k), orthonormal columns; the largest entry of each is real and positive.
+        S: float64 (k,), in descending order.
+        V: (n, k), orthonormal columns.
+        residual_norms: float64 (k,), sqrt((||A v - s u||^2 + ||A* u - s v||^2) / 2) from fresh products: within that distance
+            of s there is a singular value (or minus one) of A.
+        status: how the solver ended; its text is advice.
+        cost: products (with A and with A*), passes, seconds, memory.
+        provenance: operator fingerprint, method and options, seed, versions, dtype.
+        diagnostics: numbers that tell of trouble.
+    """
+
+    U: TallMatrix
+    S: Tensor
+    V: TallMatrix
+    residual_norms: Tensor
+    status: Status
+    cost: Cost
+    provenance: dict[str, Any] = field(default_factory=dict)
+    diagnostics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def k(self) -> int:
+        """Number of triplets."""
+        return len(self.S)
+
+    @property
+    def relative_residuals(self) -> Tensor:
+        """residual_norms / S; infinite where only S is zero."""
+        return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
+
+    def __str__(self) -> str:
+        """A table that a person reads: the first triplets, and how the solve went."""
+        rows = [f"{self.k} singular triplets of a {self.U.shape[0]} x {self.V.shape[0]} operator, largest first", ""]
+        rows.append(f"{'i':>5}  {'singular value':>14}  {'residual':>9}  {'relative':>9}")
+        for i in range(min(self.k, 12)):
+            value, residual, relative = (float(x[i]) for x in (self.S, self.residual_norms, self.relative_residuals))
+            rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {relative:>9.1e}")
+        if self.k > 12:
+            rows.append(f"{'...':>5}")
+        cost = f"{self.cost.products} products + {self.cost.certificate_products} for the residuals, {self.cost.seconds:.1f} s"
+        return "\n".join([*rows, "", str(self.status), cost])
+
+
+def finish_singular(
+    meter: Meter,
+    left: TallMatrix,
+    core: Tensor,
+    right: TallMatrix,
+    *,
+    k: int | None,
+    diagnostics: dict[str, float],
+    options: dict[str, Any],
+) -> SingularSolution:
+    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh.
+
+    Cost: k products with A and k with A*.
+    """
+    with meter.stage("recovery", 0):
+        turn, values, back = torch.linalg.svd(core, full_matrices=False)
+        U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
+        values = values[:k]
+        _canonical_phases(U, V)
+    found_with = meter.products
+    with meter.stage("residuals", 2 * len(values)):
+        residuals = dilation_residuals(meter.multiply, meter.multiply_adjoint, U, values, V, block_size=RESIDUAL_BLOCK)
+        diagnostics = {**diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
+    return SingularSolution(
+        U,
+        values,
+        V,
+        residuals,
+        Status("approximate", ADVICE),
+        Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
+        provenance(meter, options),
+        diagnostics,
+    )
+
+
+def _canonical_phases(U: InMemory, V: InMemory) -> None:
+    """Turn u and v of each triplet by the same phase, in place, so that the largest entry of u is real and positive."""
+    peaks = U.tensor.gather(0, U.tensor.abs().argmax(dim=0, keepdim=True))
+    turn = torch.where(peaks == 0, torch.ones_like(peaks), torch.sgn(peaks).conj())
+    U.tensor.mul_(turn)
+    V.tensor.mul_(turn)

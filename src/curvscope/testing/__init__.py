@@ -1,0 +1,24 @@
+"""Conformance suites: what every operator, test matrix and eigensolver must do, each check a function that raises.
+
+To enrol a new one, add a line to the list that a test is parametrised by::
+
+    @pytest.mark.parametrize("check", cs_testing.OPERATOR_CHECKS, ids=lambda check: check.__name__)
+    @pytest.mark.parametrize("operator", [my_operator, another])
+    def test_conformance(operator, check):
+        check(operator)
+
+or run all checks at once: ``check_operator(my_operator)``. A failed check raises AssertionError and says what was violated.
+"""
+
+from curvscope.testing.operators import OPERATOR_CHECKS, check_operator
+from curvscope.testing.sketches import TEST_MATRIX_CHECKS, check_test_matrix
+from curvscope.testing.solvers import SOLVER_CHECKS, check_solver
+
+__all__ = [
+    "OPERATOR_CHECKS",
+    "SOLVER_CHECKS",
+    "TEST_MATRIX_CHECKS",
+    "check_operator",
+    "check_solver",
+    "check_test_matrix",
+]
