@@ -31,7 +31,6 @@ from curvscope.solvers import (
     adaptive_seigh,
     certify,
     eigsh,
-    load,
     posterior_error,
     scree,
     seigh,
@@ -90,4 +89,4 @@ def open(path: str | os.PathLike[str]) -> Solution:
         RunNotFound: neither is there, or a part is missing.
     """
     inside = Path(path) / "solution"
-    return load(inside if inside.is_dir() else path)
+    return Solution.load(inside if inside.is_dir() else path)

@@ -12,7 +12,6 @@ from curvscope.solvers.singular import SingularSolution
 from curvscope.solvers.sizes import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
 from curvscope.solvers.solution import Cost, Solution, Status
 from curvscope.solvers.ssvd import SSVD_METHODS, ssvd
-from curvscope.solvers.storage import load, replace_saved, save
 
 __all__ = [
     "METHODS",
@@ -26,11 +25,8 @@ __all__ = [
     "certify",
     "eigsh",
     "hmt",
-    "load",
     "nystrom",
     "posterior_error",
-    "replace_saved",
-    "save",
     "scree",
     "seigh",
     "singlepass",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvscope.certify import Certificate, eigenvalue_intervals
+from curvscope.certify import Certificate, ProductNoise, TailNorm, eigenvalue_intervals
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Parameters
+from curvscope.solvers import storage
 from curvscope.solvers.ordering import ORDERS
 from curvscope.tall import TallMatrix
 
@@ -134,11 +135,61 @@ class Solution:
         i %= self.k
         return self.parameters.unflatten(self.eigenvectors.columns(i, i + 1)[:, 0])
 
-    def save(self, path: Any) -> None:
-        """Write everything to a new directory; see :func:`curvscope.open`."""
-        from curvscope.solvers.storage import save  # here, because storage builds solutions
+    def save(self, path: storage.Place) -> None:
+        """Write everything but ``basis`` to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
-        save(self, path)
+        Raises:
+            RunConflict: ``path`` exists.
+        """
+        storage.write(path, self._table(), self.eigenvectors)
+
+    def save_again(self, path: storage.Place) -> None:
+        """Update what :meth:`save` wrote, for example with a certificate; the vectors stay as they are.
+
+        Raises:
+            RunNotFound: no solution there. InvalidArgument: one with other eigenvalues.
+        """
+        if not torch.equal(Solution.load(path).eigenvalues, self.eigenvalues):
+            raise InvalidArgument(f"{path} holds a solution with other eigenvalues: save this one to a new path")
+        storage.rewrite_table(path, self._table())
+
+    @classmethod
+    def load(cls, path: storage.Place) -> Solution:
+        """Read what :meth:`save` wrote; the vectors are read into memory.
+
+        Raises:
+            RunNotFound: no solution there, or one with a part missing.
+        """
+        table, vectors = storage.read(path)
+        named, proven = table["parameters"], table.get("certificate")
+        values = torch.tensor(table["eigenvalues"], dtype=torch.float64)
+        residuals = torch.tensor(table["residual_norms"], dtype=torch.float64)
+        return cls(
+            eigenvalues=values,
+            eigenvectors=vectors,
+            residual_norms=residuals,
+            order=table["order"],
+            status=Status(**table["status"]),
+            cost=Cost(**table["cost"]),
+            provenance=table["provenance"],
+            diagnostics=table["diagnostics"],
+            parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
+            certificate=proven and Certificate(values, residuals, TailNorm(**proven["tail"]), ProductNoise(**proven["noise"])),
+        )
+
+    def _table(self) -> dict[str, Any]:
+        named, proven = self.parameters, self.certificate
+        return {
+            "order": self.order,
+            "status": asdict(self.status),
+            "cost": asdict(self.cost),
+            "diagnostics": self.diagnostics,
+            "provenance": self.provenance,
+            "parameters": named and {name: list(shape) for name, shape in zip(named.names, named.shapes, strict=True)},
+            "certificate": proven and {"tail": asdict(proven.tail), "noise": asdict(proven.noise)},
+            "eigenvalues": self.eigenvalues.tolist(),
+            "residual_norms": self.residual_norms.tolist(),
+        }
 
     def __str__(self) -> str:
         """A table that a person reads: the first pairs, and how the solve went."""

@@ -1,4 +1,4 @@
-"""Solutions on disk: a directory with a readable JSON file and the vectors as an uncompressed Zarr array."""
+"""Results on disk: a directory with a readable JSON table and tall vectors as an uncompressed Zarr array."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import Any
 import torch
 import zarr
 
-from curvscope.certify import Certificate, ProductNoise, TailNorm
-from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
-from curvscope.operators import Parameters
-from curvscope.solvers.solution import Cost, Solution, Status
-from curvscope.tall import InMemory
+from curvscope.errors import RunConflict, RunNotFound
+from curvscope.tall import InMemory, TallMatrix
 
 FORMAT = "curvscope solution 1"
 TABLE, VECTORS = "solution.json", "eigenvectors.zarr"
 TILE = (65536, 64)
 
+Place = str | os.PathLike[str]
 
-def save(solution: Solution, path: str | os.PathLike[str]) -> None:
-    """Write ``solution`` to the new directory ``path``; it appears whole or not at all.
+
+def write(path: Place, table: dict[str, Any], vectors: TallMatrix) -> None:
+    """Write table and vectors to the new directory ``path``; it appears whole or not at all.
 
     Raises:
         RunConflict: ``path`` exists.
@@ -35,29 +34,23 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         draft.mkdir()
-        _write_vectors(solution, draft / VECTORS)
-        (draft / TABLE).write_text(json.dumps(_table(solution), indent=1))
+        _write_vectors(vectors, draft / VECTORS)
+        (draft / TABLE).write_text(json.dumps({"format": FORMAT, **table}, indent=1))
         draft.rename(target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def replace_saved(solution: Solution, path: str | os.PathLike[str]) -> None:
-    """Update the table of a saved solution, for example with a certificate; the vectors stay as they are.
-
-    Raises:
-        RunNotFound: no solution there. InvalidArgument: one with other eigenvalues.
-    """
-    if not torch.equal(load(path).eigenvalues, solution.eigenvalues):
-        raise InvalidArgument(f"{path} holds a solution with other eigenvalues: save this one to a new path")
+def rewrite_table(path: Place, table: dict[str, Any]) -> None:
+    """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
     draft = Path(path) / f".{TABLE}.{os.getpid()}.partial"
-    draft.write_text(json.dumps(_table(solution), indent=1))
+    draft.write_text(json.dumps({"format": FORMAT, **table}, indent=1))
     draft.replace(Path(path) / TABLE)
 
 
-def load(path: str | os.PathLike[str]) -> Solution:
-    """Read what :func:`save` wrote; the vectors are read into memory.
+def read(path: Place) -> tuple[dict[str, Any], InMemory]:
+    """Table and vectors that :func:`write` wrote; the vectors are read into memory.
 
     Raises:
         RunNotFound: no solution there, or one with a part missing.
@@ -73,53 +66,10 @@ def load(path: str | os.PathLike[str]) -> Solution:
     if not (source / VECTORS).is_dir():
         raise RunNotFound(f"{source} lacks its vectors ({VECTORS}): compute it again")
     stored = zarr.open_array(source / VECTORS, mode="r")
-    vectors = InMemory(torch.from_numpy(stored[:].T.copy()).T)
-    named = table["parameters"]
-    return Solution(
-        eigenvalues=_numbers(table["eigenvalues"]),
-        eigenvectors=vectors,
-        residual_norms=_numbers(table["residual_norms"]),
-        order=table["order"],
-        status=Status(**table["status"]),
-        cost=Cost(**table["cost"]),
-        provenance=table["provenance"],
-        diagnostics=table["diagnostics"],
-        parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
-        certificate=_certificate(table),
-    )
+    return table, InMemory(torch.from_numpy(stored[:].T.copy()).T)
 
 
-def _certificate(table: dict[str, Any]) -> Certificate | None:
-    stored = table.get("certificate")
-    if stored is None:
-        return None
-    values, residuals = _numbers(table["eigenvalues"]), _numbers(table["residual_norms"])
-    tail, noise = TailNorm(**stored["tail"]), ProductNoise(**stored["noise"])
-    return Certificate(values, residuals, tail, noise)
-
-
-def _table(solution: Solution) -> dict[str, Any]:
-    named, certificate = solution.parameters, solution.certificate
-    return {
-        "format": FORMAT,
-        "order": solution.order,
-        "status": vars(solution.status),
-        "cost": vars(solution.cost),
-        "diagnostics": solution.diagnostics,
-        "provenance": solution.provenance,
-        "parameters": named and {name: list(shape) for name, shape in zip(named.names, named.shapes, strict=True)},
-        "certificate": certificate and _plain(certificate),
-        "eigenvalues": solution.eigenvalues.tolist(),
-        "residual_norms": solution.residual_norms.tolist(),
-    }
-
-
-def _plain(certificate: Certificate) -> dict[str, Any]:
-    return {"tail": vars(certificate.tail), "noise": vars(certificate.noise)}
-
-
-def _write_vectors(solution: Solution, path: Path) -> None:
-    vectors = solution.eigenvectors
+def _write_vectors(vectors: TallMatrix, path: Path) -> None:
     rows, columns = vectors.shape
     dtype = str(vectors.dtype).removeprefix("torch.")
     chunks = (min(rows, TILE[0]), min(columns, TILE[1]))
@@ -127,7 +77,3 @@ def _write_vectors(solution: Solution, path: Path) -> None:
     for start in range(0, columns, chunks[1]):
         stop = min(start + chunks[1], columns)
         array[:, start:stop] = vectors.columns(start, stop).cpu().numpy()
-
-
-def _numbers(values: list[float]) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)

@@ -13,7 +13,7 @@ from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
-from curvscope.solvers import Solution, load, replace_saved, save
+from curvscope.solvers import Solution
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.subspaces.overlap import LARGEST_DEFECT
 from curvscope.tall import orthogonality
@@ -45,14 +45,14 @@ def operator_of_problem(run: Run, solution: Solution) -> CurvatureOperator:
 
 def record(run: Run, solution: Solution, operator: Operator) -> None:
     """Write the solution, and for curvature operators the parameters it was measured at, into a fresh run."""
-    save(solution, run.path / SOLUTION)
+    solution.save(run.path / SOLUTION)
     if isinstance(operator, CurvatureOperator):
         save_file(operator.parameters.unflatten(operator.values().cpu()), run.path / PARAMETERS)
 
 
 def solution_of(run: Run) -> Solution:
     """The run's solution."""
-    return load(run.path / SOLUTION)
+    return Solution.load(run.path / SOLUTION)
 
 
 def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
@@ -79,7 +79,7 @@ def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
 
 def keep_certificate(run: Run, certified: Solution) -> None:
     """Put a certified solution in the place of the run's own."""
-    replace_saved(certified, run.path / SOLUTION)
+    certified.save_again(run.path / SOLUTION)
 
 
 def failed_claims(claimed: Solution, certified: Solution) -> list[str]:
