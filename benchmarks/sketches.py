@@ -41,7 +41,7 @@ SPECTRA = {
 
 
 def patched_skerch():
-    """Version 1.2, whose ``htr`` raises NotImplementedError on real tensors with torch 2.15; conjugated instead."""
+    """Version 1.2, whose ``htr`` raises TypeError on real tensors with torch 2.15; conjugated instead."""
     import skerch.algorithms
     import skerch.utils
 
