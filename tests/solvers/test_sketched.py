@@ -111,6 +111,16 @@ def test_nystrom_tells_definite_from_indefinite():
         nystrom(indefinite, num_outer=40, rank=41)
 
 
+def test_singlepass_keeps_all_of_a_definite_operator_and_part_of_an_indefinite_one():
+    for negative, kept in ((0.0, 60), (0.4, 36)):
+        A = spectrum("exponential", D, decay=0.1, negative=negative)
+        solution = singlepass(A, num_products=60)
+        assert solution.provenance["options"]["num_outer"] == kept
+        assert float((dense(A) - approximation(solution)).norm()) < 3 * tail(A, 35)
+    with pytest.raises(InvalidArgument, match="pass num_products, or num_outer"):
+        singlepass(A)
+
+
 def test_truncation_bounds_the_indefinite_nystrom():
     """Untruncated, an eigenvalue of the middle factor near 0 makes the error many times the norm, for some seeds."""
     A = spectrum("power", D, decay=1, negative=0.5)

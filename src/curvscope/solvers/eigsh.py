@@ -122,7 +122,7 @@ def _sketched(
         case "nystrom":
             return nystrom(operator, num_outer=budget, **options)
         case "singlepass":
-            return singlepass(operator, num_outer=max(k, 3 * budget // 5), num_products=budget, **options)
+            return singlepass(operator, num_products=budget, **options)
     return seigh(operator, num_outer=half, num_inner=budget, **options)
 
 

@@ -92,7 +92,7 @@ def nystrom(
 def singlepass(
     operator: Any,
     *,
-    num_outer: int,
+    num_outer: int | None = None,
     num_products: int | None = None,
     k: int | None = None,
     which: str = "LM",
@@ -108,8 +108,9 @@ def singlepass(
 
     Args:
         operator: Hermitian, real or complex; anything that ``as_operator`` takes.
-        num_outer: dimension of the space that is kept.
-        num_products: number of products; default ``min(2 num_outer, D)``.
+        num_outer: dimension of the space that is kept; None: 3/5 num_products, or all of it when Omega* A Omega shows a
+            positive semidefinite operator, for which the least-squares problem is harmless.
+        num_products: number of products; default 2 num_outer; one of the two must be given.
         k: how many pairs to return; default all.
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
@@ -130,25 +131,30 @@ def singlepass(
     [5.0, -4.0, 1.0]
     """
     check_block_size(block_size)
+    if num_outer is None and num_products is None:
+        raise InvalidArgument("pass num_products, or num_outer for twice as many products")
     products = 2 * num_outer if num_products is None else num_products
-    operator = hermitian_request(operator, num_outer=num_outer, num_inner=products, k=k, which=which, sketch=sketch)
+    kept = products if num_outer is None else num_outer
+    operator = hermitian_request(operator, num_outer=kept, num_inner=products, k=k, which=which, sketch=sketch)
     meter = Meter(operator, progress)
     right = draw(sketch, operator, seed=seed, role="right")
     with meter.stage("sketch", products):
         outer = measure(meter, right, products, block_size)
     with meter.stage("recovery", 0):
+        if num_outer is None and _definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
+            kept = max(k or 1, 3 * products // 5)
         whole = orthonormalize(outer)
         del outer
         turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
-        measured = sizes[:num_outer, None] * back[:num_outer]
-        seen = turn[:, :num_outer].mH @ right.adjoint_multiply(whole.basis, 0, products).mH
-        core = turn[:, :num_outer] @ singlepass_core(measured, seen) @ turn[:, :num_outer].mH
+        measured = sizes[:kept, None] * back[:kept]
+        seen = turn[:, :kept].mH @ right.adjoint_multiply(whole.basis, 0, products).mH
+        core = turn[:, :kept] @ singlepass_core(measured, seen) @ turn[:, :kept].mH
         diagnostics = {"rank": float(len(measured))}
         pairs = pairs_of_core(whole.basis, core, k=len(measured) if k is None else k, which=which, diagnostics=diagnostics)
         del whole
     options = {
         "method": "singlepass",
-        "num_outer": num_outer,
+        "num_outer": kept,
         "num_products": products,
         "which": which,
         "sketch": sketch,
