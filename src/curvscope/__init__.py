@@ -38,6 +38,7 @@ from curvscope.solvers import (
     sizes_for_products,
     sizes_for_rank,
     ssvd,
+    svds,
 )
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.training import Recorder
@@ -79,6 +80,7 @@ __all__ = [
     "sizes_for_products",
     "sizes_for_rank",
     "ssvd",
+    "svds",
 ]
 
 

@@ -13,9 +13,10 @@ from curvscope.operators import Operator, as_operator
 from curvscope.solvers.block_krylov import block_krylov
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
-from curvscope.solvers.expansion import Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import finish
 from curvscope.solvers.hmt import hmt
+from curvscope.solvers.krylov_basis import krylov_options
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.nystrom import nystrom, singlepass
 from curvscope.solvers.seigh import seigh
@@ -142,12 +143,17 @@ def _krylov(
 ) -> Solution:
     earlier = v0 if isinstance(v0, Solution) and _continues(operator, v0) else None
     start = None if earlier else _start_block(operator, v0)
-    width = block_size if block_size is not None else max(2, min(16, k // 64))
-    if width < 1:
-        raise InvalidArgument(f"block_size={block_size}: choose at least 1")
-    size = operator.shape[0]
-    width = min(size, width)
-    options = _sizes(size, k, which, tol, width, ncv, max_products, seed, spent=earlier.cost.products if earlier else 0)
+    options = krylov_options(
+        operator.shape[0],
+        k,
+        which=which,
+        tol=tol,
+        block_size=block_size,
+        ncv=ncv,
+        max_products=max(500, 20 * k) if max_products is None else max_products,
+        seed=seed,
+        spent=earlier.cost.products if earlier else 0,
+    )
     meter = Meter(operator, progress)
     if earlier:
         expansion = earlier.basis
@@ -161,28 +167,6 @@ def _krylov(
         basis=expansion if keep_basis else None,
         cost=earlier.cost + solution.cost if earlier else solution.cost,
     )
-
-
-def _sizes(
-    size: int,
-    k: int,
-    which: str,
-    tol: float,
-    width: int,
-    ncv: int | None,
-    max_products: int | None,
-    seed: int,
-    *,
-    spent: int,
-) -> KrylovOptions:
-    """The options with their defaults filled in; what cannot work is refused."""
-    budget = max(500, 20 * k) if max_products is None else max_products
-    if budget < k - spent:
-        raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")
-    columns = min(size, 3 * k + 20 * width) if ncv is None else ncv
-    if columns < min(size, k + 2 * width):
-        raise InvalidArgument(f"ncv={ncv}: choose at least k + 2 block_size = {min(size, k + 2 * width)}")
-    return KrylovOptions(k, which, tol, width, min(columns, size, budget + spent), budget, seed)
 
 
 def _continues(operator: Operator, earlier: Solution) -> bool:
