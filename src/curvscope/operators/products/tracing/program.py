@@ -12,6 +12,7 @@ from torch.func import vmap
 
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.tracing.accumulate import allow_any_layout, reuse_memory
+from curvscope.operators.products.tracing.kernels import choose_kernels
 from curvscope.operators.products.tracing.partition import VIEWS, partition
 from curvscope.operators.products.tracing.recording import NotRecordable, record
 from curvscope.operators.products.tracing.simplify import simplify
@@ -105,6 +106,7 @@ def trace(
     with torch.no_grad():
         recording = record(flat, (*inputs, *tangents))
     simplify(recording.graph, count)
+    choose_kernels(recording.graph, count)
     primal, tangent = partition(recording.graph, recording.constants, count, len(expected))
     allow_any_layout(tangent.graph)
     reuse_memory(tangent.graph)
