@@ -10,7 +10,7 @@ from curvscope.operators.products.tracing.recording import NotRecordable
 
 
 def run(function, inputs, tangents, width=None):
-    program = trace(function, inputs, tangents, width)
+    program = trace(function, inputs, tangents, width).program
     return program, program.products(program.residuals(inputs), tangents)
 
 
@@ -53,7 +53,7 @@ def test_sums_of_matrix_products_accumulate_in_place():
 def test_tangents_and_residuals_are_never_written_to():
     a, t = torch.randn(4, 4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
     kept = a.clone(), t.clone()
-    program = trace(lambda p, q: [(q[0] * p[0] + q[0]) @ p[0] + q[0] * 2], [a], [t], None)
+    program = trace(lambda p, q: [(q[0] * p[0] + q[0]) @ p[0] + q[0] * 2], [a], [t], None).program
     residuals = program.residuals([a])
     before = [r.clone() for r in residuals]
     first, second = (program.products(residuals, [t])[0] for _ in range(2))
@@ -80,7 +80,7 @@ def test_looking_at_values_is_remembered():
         return [tangents[0] * (inputs[0] if bool(inputs[0].sum() > 0) else -1)]
 
     a = torch.ones(3, dtype=torch.float64)
-    program = trace(function, [a], [torch.randn(3, dtype=torch.float64)], None)
+    program = trace(function, [a], [torch.randn(3, dtype=torch.float64)], None).program
     program.residuals([2 * a])
     with pytest.raises(OtherBranch):
         program.residuals([-a])

@@ -96,7 +96,7 @@ class Objective:
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
         self._check_parameters()
-        self.num_batches, self._total, self.mean_loss, self._data_digest = self._survey()
+        self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
 
     # --- the function ---------------------------------------------------------------------------------------------------
 
@@ -229,8 +229,8 @@ class Objective:
                     "load a checkpoint from before training diverged"
                 )
 
-    def _survey(self) -> tuple[int, float, float, str]:
-        """One pass over the data: batches, sum of weights, mean loss, digest. All that can be wrong is found here."""
+    def _survey(self) -> tuple[int, int, float, float, str]:
+        """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. All that can be wrong is found here."""
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
@@ -247,7 +247,7 @@ class Objective:
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
         total = 1.0 if self.sums else total
-        return count, total, weighted / total, fingerprint(digests)
+        return count, pieces, total, weighted / total, fingerprint(digests)
 
     def _check_batch(self, batch: Batch, number: int) -> None:
         if self.has_criterion and not is_pair(batch):
