@@ -119,6 +119,11 @@ def label_terms(labels: Tensor, *, shifted: bool) -> float:
     return float((counted != IGNORED_LABEL).sum())
 
 
+def predicts_next_token(model: nn.Module) -> bool:
+    """Whether a Hugging Face model compares the logits of each token with the label of the next."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+
+
 def describe(leaves: Iterable[Any]) -> tuple[Any, ...]:
     """Shapes and dtypes of tensors and the other leaves as they are: what a traced program may depend on."""
     return tuple((tuple(leaf.shape), leaf.dtype, leaf.stride()) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)

@@ -8,14 +8,25 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
-from curvscope.operators.batches import CRITERIA, Batch, criterion_terms, is_pair, label_terms, length, move, plain, split
+from curvscope.operators.batches import (
+    CRITERIA,
+    Batch,
+    criterion_terms,
+    is_pair,
+    label_terms,
+    length,
+    move,
+    plain,
+    predicts_next_token,
+    split,
+)
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import BATCH_NORMS, isolated
 from curvscope.operators.parameters import ParameterFilter, Parameters, select
@@ -24,6 +35,24 @@ Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
 
 log = logging.getLogger(__name__)
+
+
+class SampleOptions(TypedDict, total=False):
+    """Which parameters vary, where to compute, and how many samples at a time; see :class:`Objective`."""
+
+    params: ParameterFilter
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+    microbatch: int | None
+
+
+class ObjectiveOptions(SampleOptions, total=False):
+    """All options of an :class:`Objective`."""
+
+    weight: Callable[[Batch], float] | None
+    reduction: Literal["mean", "sum"] | None
+    batchnorm: Literal["eval", "batch"]
+    dropout: int | None
 
 
 class Objective:
@@ -116,6 +145,11 @@ class Objective:
         return self._loss
 
     @property
+    def is_models_own(self) -> bool:
+        """Whether the loss is the one that the model computes itself, ``loss="model"``."""
+        return self._loss is _models_own_loss
+
+    @property
     def loss_name(self) -> str:
         """What the loss is called, with its options."""
         return _name_of(self._loss)
@@ -143,8 +177,7 @@ class Objective:
         else:
             batch = plain(batch)
             labels = batch.get("labels") if isinstance(batch, dict) else None
-            shifted = type(self.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
-            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=shifted)
+            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=predicts_next_token(self.model))
         return float(terms > 0) if self.sums else terms
 
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
@@ -230,7 +263,7 @@ class Objective:
                 )
 
     def _survey(self) -> tuple[int, int, float, float, str]:
-        """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. All that can be wrong is found here."""
+        """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):

@@ -38,7 +38,7 @@ WIDEST = 16
 CALL_SECONDS = 1e-5
 """What an operation costs beside its arithmetic, roughly; only decides whether a trial of wider groups is worth it."""
 
-WORTH_TRYING = 0.2
+WORTH_TRYING = 0.5
 """Share of the time that calls must take for a trial of wider groups."""
 
 _remembered: WeakKeyDictionary[nn.Module, dict[Any, Choice]] = WeakKeyDictionary()
@@ -181,7 +181,9 @@ class Trial:
             shape = linear.width, objective.parameters.size
             tangents = torch.randn(shape, dtype=objective.dtype, device=objective.device)
             try:
-                self.trials[label] = min(seconds_of(lambda: linear(tangents), objective.device) for _ in range(3)) / linear.width
+                self.trials[label] = (
+                    min(seconds_of(lambda: linear(tangents), objective.device) for _ in range(3)) / linear.width
+                )
             except RuntimeError as error:
                 log.debug("%s is not possible here: %s", label, error)
                 self.skipped[label] = "out of memory" if is_out_of_memory(error) else str(error)

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
 from curvscope.operators.batches import Batch, length
-from curvscope.operators.products.choice import STRATEGIES, Choice, Trial, even, parse_strategy, remember, remembered, seconds_of
+from curvscope.operators.products.choice import (
+    STRATEGIES,
+    Choice,
+    Trial,
+    even,
+    parse_strategy,
+    remember,
+    remembered,
+    seconds_of,
+)
 from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory, memory_budget
 from curvscope.operators.products.strategy import Linearized, Strategy
