@@ -28,6 +28,7 @@ class EmpiricalFisher(CurvatureOperator):
         objective = with_criterion(objective, "the empirical Fisher matrix")
 
         def curve(output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
+            """The samples' scores, times their products with the tangent."""
             with ForwardModeLosses():
                 score = grad(lambda inner: objective.criterion(inner, batch[1]))(output)
             return _outer(score, tangent) * _samples(objective, output, batch)

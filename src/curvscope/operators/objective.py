@@ -310,6 +310,7 @@ class _Call(nn.Module):
         self.model, self.function = model, function
 
     def forward(self, argument: Any) -> Tensor:
+        """Call the function with the model."""
         return self.function(self.model, argument)
 
 

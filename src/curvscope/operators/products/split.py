@@ -95,6 +95,7 @@ class Split(Strategy):
         places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
         def function(inputs: tuple[Tensor, ...], tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            """The product, of what a program takes."""
             filled = list(leaves)
             for place, tensor in zip(places, inputs[len(values) :], strict=True):
                 filled[place] = tensor

@@ -110,6 +110,7 @@ def trace(
     expected: list[Tensor] = []
 
     def flat(*arguments: Tensor) -> Sequence[Tensor]:
+        """The function of all tensors in one list; what it returns is noted."""
         results = tuple(mapped(arguments[:count], arguments[count:]))
         expected.extend(results)
         return results
