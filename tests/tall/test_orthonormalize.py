@@ -21,7 +21,7 @@ def test_orthonormal_and_spanning(dtype, bound, condition):
     result = orthonormalize(InMemory(W))
     assert result.basis.shape == (3000, 30)
     assert orthogonality(result.basis) <= bound
-    assert result.orthogonality == pytest.approx(orthogonality(result.basis))
+    assert result.orthogonality == pytest.approx(orthogonality(result.basis), abs=bound / 10)
     error = result.basis.tensor.double() @ result.coefficients - W.double()
     # W has norm of order 1; each round rounds once, in the units of the largest direction
     assert error.norm() <= 40 * torch.finfo(dtype).eps * W.double().norm()

@@ -58,7 +58,7 @@ def hmt(
     with meter.stage("sketch", num_outer):
         outer = measure(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, block_size)
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer).basis
+        basis = orthonormalize(outer, into=outer).basis
         del outer
     with meter.stage("compression", basis.shape[1]):
         core, asymmetry = symmetrized(_compressed(meter, basis, block_size))

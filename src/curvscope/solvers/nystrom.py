@@ -143,7 +143,7 @@ def singlepass(
     with meter.stage("recovery", 0):
         if num_outer is None and _definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
             kept = max(k or 1, 3 * products // 5)
-        whole = orthonormalize(outer)
+        whole = orthonormalize(outer, into=outer)
         del outer
         turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
         measured = sizes[:kept, None] * back[:kept]
@@ -184,7 +184,7 @@ def _positive(operator: Operator, outer: InMemory, right: TestMatrix, block_size
         stop = min(start + block_size, count)
         outer.tensor[:, start:stop] += shift * right.columns(start, stop)
     gram = right.adjoint_multiply(outer, 0, count)
-    whole = orthonormalize(outer)
+    whole = orthonormalize(outer, into=outer)
     values, rotation = nystrom_factors(whole.coefficients, gram, shift)
     chosen = wanted(values, len(values) if k is None else k, which)
     vectors = multiply(whole.basis, rotation[:, chosen])
@@ -192,6 +192,6 @@ def _positive(operator: Operator, outer: InMemory, right: TestMatrix, block_size
 
 
 def _indefinite(outer: InMemory, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
-    whole = orthonormalize(outer)
+    whole = orthonormalize(outer, into=outer)
     core = indefinite_nystrom_core(whole.coefficients, gram, rank)
     return pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})

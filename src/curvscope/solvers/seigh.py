@@ -81,7 +81,7 @@ def seigh(
     with meter.stage("sketch", num_inner):
         outer, inner = _measure(meter, right, left, num_outer, num_inner, block_size)
     with meter.stage("recovery", 0):
-        whole = orthonormalize(outer)
+        whole = orthonormalize(outer, into=outer)
         basis = whole.basis
         del outer
         compressed = left.adjoint_multiply(basis, 0, num_inner)

@@ -128,7 +128,7 @@ def _oversampled(
                 outer.write(start, block.columns(0, min(stop, num_outer) - start))
         co_outer = measure(meter, outer_left, num_outer, block_size, adjoint=True)
     with meter.stage("recovery", 0):
-        basis, co_basis = orthonormalize(outer).basis, orthonormalize(co_outer).basis
+        basis, co_basis = orthonormalize(outer, into=outer).basis, orthonormalize(co_outer, into=co_outer).basis
         compressed = inner_left.adjoint_multiply(basis, 0, num_inner)
         core = oversampled_core(compressed, inner, right.adjoint_multiply(co_basis, 0, num_inner).mH)
     return basis, core, co_basis
@@ -141,8 +141,8 @@ def _generalized_nystrom(
         outer = measure(meter, right, num_outer, block_size)
         co_outer = measure(meter, left, num_inner, block_size, adjoint=True)
     with meter.stage("recovery", 0):
-        basis = orthonormalize(outer).basis
-        co_range = orthonormalize(co_outer)
+        basis = orthonormalize(outer, into=outer).basis
+        co_range = orthonormalize(co_outer, into=co_outer)
         core = generalized_nystrom_core(left.adjoint_multiply(basis, 0, num_inner), co_range.coefficients)
     return basis, core, co_range.basis
 
@@ -151,12 +151,12 @@ def _hmt(meter: Meter, right: TestMatrix, num_outer: int, block_size: int) -> Fa
     with meter.stage("sketch", num_outer):
         outer = measure(meter, right, num_outer, block_size)
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer).basis
+        basis = orthonormalize(outer, into=outer).basis
     with meter.stage("compression", basis.shape[1]):
         rows = InMemory.empty(meter.operator.shape[1], basis.shape[1], meter.operator.dtype, meter.operator.device)
         for start in range(0, basis.shape[1], block_size):
             stop = min(start + block_size, basis.shape[1])
             rows.write(start, meter.multiply_adjoint(basis.columns(start, stop)))
     with meter.stage("recovery", 0):
-        co_range = orthonormalize(rows)
+        co_range = orthonormalize(rows, into=rows)
     return basis, co_range.coefficients.mH, co_range.basis

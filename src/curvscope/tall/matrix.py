@@ -36,6 +36,11 @@ class TallMatrix(ABC):
         """The rows at ``index`` (in its order) as a (len(index), n) tensor."""
 
     @abstractmethod
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """Overwrite the rows of a panel with a (len(panel), n) tensor; with what ``rows`` gave, changed in place, costs nothing
+        where that was a view."""
+
+    @abstractmethod
     def leading(self, n: int) -> TallMatrix:
         """The first n columns, without a copy."""
 
@@ -87,6 +92,12 @@ class InMemory(TallMatrix):
     def rows(self, index: Tensor | slice) -> Tensor:
         """See :meth:`TallMatrix.rows`; a view for slices."""
         return self.tensor[index]
+
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """See :meth:`TallMatrix.write_rows`."""
+        place = self.tensor[panel]
+        if block.data_ptr() != place.data_ptr():
+            place.copy_(block)
 
     def leading(self, n: int) -> InMemory:
         """A view; see :meth:`TallMatrix.leading`."""
