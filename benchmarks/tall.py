@@ -1,6 +1,6 @@
 """Orthonormalisation of tall matrices in memory, beside torch.linalg.qr.
 
-``python benchmarks/tall.py [--columns 500 1000] [--conditions 1e2 1e6 1e7 deficient] [--methods ours qr] --out benchmarks/results``
+``python benchmarks/tall.py [--columns 500 1000] [--conditions 1e2 1e6 1e7 deficient] [--methods ours qr]``
 
 W = G M, single precision, D = 895,210, G Gaussian, M of the given condition number; "deficient": rank n/2. Each case runs in a
 process of its own: wall and CPU seconds, ||Q'Q - I||_2 and the residual ||W - QR||_F / ||W||_F in double precision, and the
@@ -101,7 +101,7 @@ def written(rows: list[dict], out: Path) -> None:
     heads = list(rows[0])
     text = [f"D = {ROWS:,}, float32; " + "; ".join(f"{name} {value}" for name, value in facts.items()), ""]
     text += [
-        "Extra memory in parts of W. qr's time does not depend on W: where it was not run, that of the same n is taken.",
+        "Extra memory in parts of W. Where qr was not run, its time for the same n is taken: it does not depend on W.",
         "",
     ]
     text += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]

@@ -73,7 +73,7 @@ class SparseSign(Kind):
         return (total.cpu() * scales[:, None])[start - offset : stop - offset]
 
     def _drawn(self, tile: int, first: int, width: int) -> Tensor:
-        """For each row of a tile, in one strip: twice the column, counted from the strip's first, plus 1 for a positive sign."""
+        """For each row of a tile, in one strip: twice the column (counted from the strip's first), plus 1 for sign +."""
         height = min(TILE_ROWS, self.rows - tile * TILE_ROWS)
         return torch.from_numpy(self.streams.at(first, tile).integers(0, 2 * width, height, dtype=np.int64))
 

@@ -37,8 +37,10 @@ class TallMatrix(ABC):
 
     @abstractmethod
     def write_rows(self, panel: slice, block: Tensor) -> None:
-        """Overwrite the rows of a panel with a (len(panel), n) tensor; with what ``rows`` gave, changed in place, costs nothing
-        where that was a view."""
+        """Overwrite the rows of a panel with a (len(panel), n) tensor.
+
+        What ``rows`` gave as a view and was changed in place is not copied.
+        """
 
     @abstractmethod
     def leading(self, n: int) -> TallMatrix:

@@ -53,7 +53,7 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     Raises:
         InvalidArgument: ``into`` has another shape or dtype.
     Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (ETNA 44, 2015) for Cholesky QR in two rounds; Yamazaki, Tomov,
-        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos and Wu (SISC 23, 2002) for the eigenvectors.
+        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors.
 
     >>> from curvscope.tall import multiply
     >>> W = InMemory(torch.tensor([[1.0, 1.0], [0.0, 1e-3], [0.0, 0.0]]))
@@ -145,7 +145,7 @@ def _without_noise(turn: Tensor, back: Tensor, coefficients: Tensor, noise: floa
 
 
 def _turned(source: TallMatrix, turn: Tensor, into: TallMatrix) -> tuple[TallMatrix, Tensor]:
-    """source @ turn, written panel by panel into the leading columns of ``into``, and its Gram matrix.
+    """The product source @ turn, written panel by panel into the leading columns of ``into``, and its Gram matrix.
 
     Cost: one read and one write.
     """

@@ -19,7 +19,7 @@ def rows_at_a_time(columns: int) -> int:
 
 
 def add_gram(total: Tensor, panel: Tensor) -> None:
-    """total <- total + panel* @ panel in the upper block triangle; the rest of ``total`` is not touched.
+    """Add panel* @ panel to ``total`` in the upper block triangle; the rest of ``total`` is not touched.
 
     Products are formed in the panel's precision and added in that of ``total``; the diagonal, whose terms are all positive so
     that rounding adds up, is formed in that of ``total`` too. :func:`mirrored` fills the other triangle.
