@@ -30,7 +30,9 @@ def test_cores_are_their_formulas(dtype):
     torch.testing.assert_close(recovery.oversampled_core(left, inner, right), pinv(left) @ inner @ pinv(right))
     square = right[:4]
     raw = pinv(left) @ inner @ pinv(square)
-    core, asymmetry = recovery.hermitian_core(left, inner, square)
+    measured = recovery.compressed_measurements(left, pinv(left) @ inner[:, :4], inner[:, 4:])
+    torch.testing.assert_close(measured, pinv(left) @ inner)
+    core, asymmetry = recovery.published_core(measured, square)
     torch.testing.assert_close(core, (raw + raw.mH) / 2)
     assert asymmetry == pytest.approx(float((raw - raw.mH).norm() / raw.norm()))
     S = gaussian(6, 12, dtype=dtype)
@@ -50,6 +52,21 @@ def test_singlepass_core_is_the_best_hermitian_one(dtype):
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.complex128])
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_hermitian_core_is_the_best_of_its_weighted_problem(dtype):
+    M, B = gaussian(4, 9, dtype=dtype), gaussian(4, 9, dtype=dtype)
+
+    def misfit(core):
+        rest = core @ B - M
+        return float(recovery.RECYCLED_WEIGHT * rest[:, :3].norm() ** 2 + rest[:, 3:].norm() ** 2)
+
+    core = recovery.hermitian_core(M, B, 3)
+    torch.testing.assert_close(core, core.mH)
+    for _ in range(20):
+        step = gaussian(4, 4, dtype=dtype)
+        assert misfit(core + 1e-4 * (step + step.mH)) > misfit(core)
+
+
 def test_nystrom_factors_are_the_dense_nystrom_approximation(dtype):
     G = gaussian(30, 8, dtype=dtype)
     A = G @ G.mH + 0.01 * torch.eye(30, dtype=dtype)

@@ -16,8 +16,8 @@ from curvscope.solvers.finish import Pairs, finish
 from curvscope.solvers.measure import check_hermitian
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.posterior import ROLE
-from curvscope.solvers.recovery import hermitian_core
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.seigh import core_pairs, left_size
+from curvscope.solvers.sketched import check_block_size, draw, hermitian_request
 from curvscope.solvers.solution import Solution
 from curvscope.tall import InMemory, orthonormalize
 
@@ -121,11 +121,12 @@ def _extended(meter: Meter, right: TestMatrix, measured: InMemory, count: int, b
 
 def _recover(measured: InMemory, right: TestMatrix, left: TestMatrix, num_outer: int) -> Pairs:
     num_inner = measured.shape[1]
-    basis = orthonormalize(measured.leading(num_outer)).basis
-    inner = left.adjoint_multiply(measured, 0, num_inner)
-    compressed = left.adjoint_multiply(basis, 0, num_inner)
-    core, asymmetry = hermitian_core(compressed, inner, right.adjoint_multiply(basis, 0, num_inner).mH)
-    return pairs_of_core(basis, core, k=None, which="LM", diagnostics={"asymmetry": asymmetry, "rank": float(basis.shape[1])})
+    num_left = left_size(None, "hermitian", num_outer, num_inner, measured.shape[0])
+    whole = orthonormalize(measured.leading(num_outer))
+    further = left.adjoint_multiply(InMemory(measured.columns(num_outer, num_inner)), 0, num_left)
+    compressed = left.adjoint_multiply(whole.basis, 0, num_left)
+    directions = right.adjoint_multiply(whole.basis, 0, num_inner).mH
+    return core_pairs(whole, compressed, further, directions, "hermitian", k=None, which="LM")
 
 
 def _certified(
