@@ -9,6 +9,7 @@ earlier runs are kept, so that cases can be run one by one. Writes tall.json and
 """
 
 import argparse
+import ctypes
 import json
 import platform
 import subprocess
@@ -61,6 +62,7 @@ def one(method: str, rows: int, columns: int, condition: str) -> dict:
     """One case, in this process."""
     matrix = tall(rows, columns, condition)
     orthonormalize(InMemory(torch.randn(2000, columns)))  # the libraries start their threads
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed counts again when it is used again
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
     before, wall, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
     if method == "qr":

@@ -10,14 +10,16 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import Operator, as_operator
-from curvscope.solvers.block_krylov import Expansion, KrylovOptions, block_krylov
+from curvscope.solvers.block_krylov import block_krylov
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
+from curvscope.solvers.expansion import Expansion, KrylovOptions
 from curvscope.solvers.finish import finish
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.solution import Solution
 from curvscope.tall import TallMatrix
 
@@ -73,7 +75,7 @@ def eigsh(
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
-        :func:`.nystrom.nystrom`, :func:`.nystrom.singlepass`; and k products for the residuals.
+        :func:`.nystrom.nystrom`, :func:`.singlepass.singlepass`; and k products for the residuals.
 
     >>> import torch
     >>> solution = eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5])), k=2)

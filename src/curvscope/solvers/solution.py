@@ -141,7 +141,7 @@ class Solution:
         Raises:
             RunConflict: ``path`` exists.
         """
-        storage.write(path, self._table(), self.eigenvectors)
+        storage.write(path, storage.EIGEN, self._table(), {"eigenvectors": self.eigenvectors})
 
     def save_again(self, path: storage.Place) -> None:
         """Update what :meth:`save` wrote, for example with a certificate; the vectors stay as they are.
@@ -151,7 +151,7 @@ class Solution:
         """
         if not torch.equal(Solution.load(path).eigenvalues, self.eigenvalues):
             raise InvalidArgument(f"{path} holds a solution with other eigenvalues: save this one to a new path")
-        storage.rewrite_table(path, self._table())
+        storage.rewrite_table(path, storage.EIGEN, self._table())
 
     @classmethod
     def load(cls, path: storage.Place) -> Solution:
@@ -160,13 +160,13 @@ class Solution:
         Raises:
             RunNotFound: no solution there, or one with a part missing.
         """
-        table, vectors = storage.read(path)
+        table, vectors = storage.read(path, storage.EIGEN)
         named, proven = table["parameters"], table.get("certificate")
         values = torch.tensor(table["eigenvalues"], dtype=torch.float64)
         residuals = torch.tensor(table["residual_norms"], dtype=torch.float64)
         return cls(
             eigenvalues=values,
-            eigenvectors=vectors,
+            eigenvectors=vectors["eigenvectors"],
             residual_norms=residuals,
             order=table["order"],
             status=Status(**table["status"]),
@@ -174,7 +174,7 @@ class Solution:
             provenance=table["provenance"],
             diagnostics=table["diagnostics"],
             parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
-            certificate=proven and Certificate(values, residuals, TailNorm(**proven["tail"]), ProductNoise(**proven["noise"])),
+            certificate=proven and _read_certificate(values, residuals, proven),
         )
 
     def _table(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class Solution:
             "diagnostics": self.diagnostics,
             "provenance": self.provenance,
             "parameters": named and {name: list(shape) for name, shape in zip(named.names, named.shapes, strict=True)},
-            "certificate": proven and {"tail": asdict(proven.tail), "noise": asdict(proven.noise)},
+            "certificate": proven and _plain_certificate(proven),
             "eigenvalues": self.eigenvalues.tolist(),
             "residual_norms": self.residual_norms.tolist(),
         }
@@ -216,3 +216,19 @@ class Solution:
         if self.k <= 12:
             return list(range(self.k))
         return [*range(10), None, self.k - 1]
+
+
+def _plain_certificate(certificate: Certificate) -> dict[str, Any]:
+    shifts = None if certificate.shifts is None else certificate.shifts.tolist()
+    return {"tail": asdict(certificate.tail), "noise": asdict(certificate.noise), "shifts": shifts}
+
+
+def _read_certificate(values: Tensor, residuals: Tensor, plain: dict[str, Any]) -> Certificate:
+    shifts = plain["shifts"]
+    return Certificate(
+        values,
+        residuals,
+        TailNorm(**plain["tail"]),
+        ProductNoise(**plain["noise"]),
+        None if shifts is None else torch.tensor(shifts, dtype=torch.float64),
+    )

@@ -96,14 +96,8 @@ def ssvd(
             factors = _generalized_nystrom(meter, right, left, num_outer, num_inner, block_size)
         case _:
             factors = _hmt(meter, right, num_outer, block_size)
-    options = {
-        "method": method,
-        "num_outer": num_outer,
-        "num_inner": num_inner,
-        "sketch": sketch,
-        "left_sketch": left_sketch,
-        "seed": seed,
-    }
+    sizes = {"num_outer": num_outer, "num_inner": num_inner}
+    options = {"method": method, **sizes, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
     return finish_singular(meter, *factors, k=k, diagnostics={"rank": float(min(factors[1].shape))}, options=options)
 
 
