@@ -52,7 +52,6 @@ def test_singlepass_core_is_the_best_hermitian_one(dtype):
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.complex128])
-@pytest.mark.parametrize("dtype", [F64, torch.complex128])
 def test_hermitian_core_is_the_best_of_its_weighted_problem(dtype):
     M, B = gaussian(4, 9, dtype=dtype), gaussian(4, 9, dtype=dtype)
 
@@ -67,6 +66,7 @@ def test_hermitian_core_is_the_best_of_its_weighted_problem(dtype):
         assert misfit(core + 1e-4 * (step + step.mH)) > misfit(core)
 
 
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
 def test_nystrom_factors_are_the_dense_nystrom_approximation(dtype):
     G = gaussian(30, 8, dtype=dtype)
     A = G @ G.mH + 0.01 * torch.eye(30, dtype=dtype)
@@ -89,3 +89,11 @@ def test_indefinite_core_is_truncated():
 
 def test_asymmetry_of_nothing_is_nothing():
     assert recovery.asymmetry(torch.zeros(3, 3)) == 0
+
+
+def test_bearable_rank_is_large_for_fast_decay_and_leaves_room_for_slow():
+    fast, slow = torch.exp(-0.5 * torch.arange(60, dtype=F64)), torch.ones(60, dtype=F64)
+    assert recovery.bearable_rank(fast, 60) >= 54
+    assert recovery.bearable_rank(slow, 60) <= 30
+    assert recovery.bearable_rank(1e-13 * fast, 60) == recovery.bearable_rank(fast, 60)
+    assert recovery.bearable_rank(fast[:0], 60) == 0
