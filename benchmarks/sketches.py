@@ -282,6 +282,7 @@ def mnist16(data: str, reference: Path) -> list[dict]:
         rows.append({"step": step, "curve": "paper", **deviation(theirs, exact)})
         curves = {
             "seigh": lambda seed: cs.seigh(H, num_outer=355, num_inner=710, seed=seed),  # noqa: B023
+            "seigh, ssrft": lambda seed: cs.seigh(H, num_outer=355, num_inner=710, sketch="ssrft", seed=seed),  # noqa: B023
             "seigh, core published": lambda seed: cs.seigh(H, num_outer=355, num_inner=710, core="published", seed=seed),  # noqa: B023
             "singlepass": lambda seed: cs.eigsh(H, 355, method="singlepass", max_products=710, seed=seed),  # noqa: B023
         }

@@ -147,10 +147,10 @@ def test_nystrom_tells_definite_from_indefinite():
 
 
 def test_singlepass_keeps_all_of_a_definite_operator_and_part_of_an_indefinite_one():
-    for negative, kept in ((0.0, 60), (0.4, 36)):
+    for negative, kept in ((0.0, (60,)), (0.4, range(36, 59))):
         A = spectrum("exponential", D, decay=0.1, negative=negative)
         solution = singlepass(A, num_products=60)
-        assert solution.provenance["options"]["num_outer"] == kept
+        assert solution.provenance["options"]["num_outer"] in kept
         assert float((dense(A) - approximation(solution)).norm()) < 3 * tail(A, 35)
     with pytest.raises(InvalidArgument, match="pass num_products, or num_outer"):
         singlepass(A)

@@ -13,7 +13,7 @@ from curvscope.solvers.finish import Pairs, finish
 from curvscope.solvers.measure import measure
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.nystrom import INDEFINITE, definiteness
-from curvscope.solvers.recovery import singlepass_core
+from curvscope.solvers.recovery import bearable_rank, singlepass_core
 from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.tall import InMemory, orthonormalize
@@ -38,8 +38,8 @@ def singlepass(
 
     Args:
         operator: Hermitian, real or complex; anything that ``as_operator`` takes.
-        num_outer: dimension of the space that is kept; None: 3/5 num_products, or all of it when Omega* A Omega shows a
-            positive semidefinite operator, for which the least-squares problem is harmless.
+        num_outer: dimension of the space that is kept; None: as :func:`.recovery.bearable_rank` finds from the measurements, or
+            all of it when Omega* A Omega shows a positive semidefinite operator, for which the problem is harmless.
         num_products: number of products; default 2 num_outer; one of the two must be given.
         k: how many pairs to return; default all.
         which: LM, LA, SA or BE.
@@ -64,27 +64,30 @@ def singlepass(
     if num_outer is None and num_products is None:
         raise InvalidArgument("pass num_products, or num_outer for twice as many products")
     products = 2 * num_outer if num_products is None else num_products
-    kept = products if num_outer is None else num_outer
-    operator = hermitian_request(operator, num_outer=kept, num_inner=products, k=k, which=which, sketch=sketch)
+    most = products if num_outer is None else num_outer
+    operator = hermitian_request(operator, num_outer=most, num_inner=products, k=k, which=which, sketch=sketch)
     meter = Meter(operator, progress)
     right = draw(sketch, operator, seed=seed, role="right")
     with meter.stage("sketch", products):
         outer = measure(meter, right, products, block_size)
     with meter.stage("recovery", 0):
+        kept: int | None = most
         if num_outer is None and definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
-            kept = max(k or 1, 3 * products // 5)
+            kept = None
         pairs = _recover(outer, right, kept, k=k, which=which)
         del outer
-    sizes = {"num_outer": kept, "num_products": products}
+    sizes = {"num_outer": int(pairs.diagnostics["rank"]), "num_products": products}
     return finish(
         meter, pairs, which=which, options={"method": "singlepass", **sizes, "which": which, "sketch": sketch, "seed": seed}
     )
 
 
-def _recover(outer: InMemory, right: TestMatrix, kept: int, *, k: int | None, which: str) -> Pairs:
-    """The pairs from the leading ``kept`` directions of the measurements, which are overwritten."""
+def _recover(outer: InMemory, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:
+    """The pairs from the leading ``kept`` directions (None: as many as are bearable) of the measurements, overwritten."""
     whole = orthonormalize(outer, into=outer)
     turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
+    if kept is None:
+        kept = max(k or 1, bearable_rank(sizes, outer.shape[1]))
     turn, measured = turn[:, :kept], sizes[:kept, None] * back[:kept]
     seen = turn.mH @ right.adjoint_multiply(whole.basis, 0, outer.shape[1]).mH
     core = turn @ singlepass_core(measured, seen) @ turn.mH

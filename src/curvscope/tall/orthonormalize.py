@@ -15,6 +15,8 @@ from curvscope.tall.triangles import add_gram, mirrored, rows_at_a_time, times_t
 MOST_ROUNDS = 6
 WELL_CONDITIONED = 1.0
 """Condition number times rounding up to which a triangular factor is inverted; beyond, eigenvectors are used."""
+SMALL = 1e-2
+"""||Q* Q - I|| from which one more round reaches rounding for certain: its Gram matrix need not be formed."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Orthonormalized:
     Attributes:
         basis: Q, (D, r) with orthonormal columns.
         coefficients: R, (r, n) in double precision.
-        orthogonality: max |Q* Q - I| as measured.
+        orthogonality: max |Q* Q - I| as measured; after a last small correction, what the correction (as rounded) makes of
+            the Gram matrix measured before it.
     """
 
     basis: TallMatrix
@@ -36,9 +39,10 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     r"""Q and R with W = Q R, Q* Q = I, revealing the rank.
 
     Cholesky QR from a Gram matrix in double precision, repeated until Q* Q, measured while Q is written, is the identity to
-    rounding: ||Q* Q - I||_2 <= 8 u. Where the columns (scaled to norm one) are too dependent for a triangular factor, a round
-    uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S bounded from below, so that even nearly dependent columns come
-    out orthonormal. Left singular directions of R whose singular value is at most ``noise`` are rounding noise and are dropped.
+    rounding: ||Q* Q - I||_2 <= 8 u, or so near to it that one more round makes it so. Where the columns (scaled to norm one)
+    are too dependent for a triangular factor, a round uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S bounded from
+    below, so that even nearly dependent columns come out orthonormal. Left singular directions of R whose singular value is at
+    most ``noise`` are rounding noise and are dropped.
 
     Args:
         matrix: W, (D, n), D >= 1.
@@ -73,10 +77,14 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     basis, defect = matrix, float("inf")
     for _ in range(MOST_ROUNDS):
         turn, back = _whitening(overlaps, coefficients, noise, unit)
-        coefficients = back @ coefficients
-        basis, overlaps = _turned(basis, turn, into)
-        before, defect = defect, _spectral_defect(overlaps)
-        if defect <= 8 * unit or (defect > before / 2 and defect < len(overlaps) * unit):
+        coefficients, last = back @ coefficients, defect <= SMALL
+        basis, measured = _turned(basis, turn, into, measure=not last)
+        if last:
+            turn = turn.to(matrix.dtype).to(overlaps.dtype)
+            overlaps = turn.mH @ overlaps @ turn
+            break
+        overlaps, defect = measured, _spectral_defect(measured)
+        if defect <= 8 * unit:
             break
     return Orthonormalized(basis, coefficients, _defect(overlaps))
 
@@ -144,8 +152,8 @@ def _without_noise(turn: Tensor, back: Tensor, coefficients: Tensor, noise: floa
     return turn @ keep, keep.mH @ back
 
 
-def _turned(source: TallMatrix, turn: Tensor, into: TallMatrix) -> tuple[TallMatrix, Tensor]:
-    """The product source @ turn, written panel by panel into the leading columns of ``into``, and its Gram matrix.
+def _turned(source: TallMatrix, turn: Tensor, into: TallMatrix, *, measure: bool) -> tuple[TallMatrix, Tensor]:
+    """The product source @ turn, written panel by panel into the leading columns of ``into``, and its Gram matrix (or 0).
 
     Cost: one read and one write.
     """
@@ -161,7 +169,8 @@ def _turned(source: TallMatrix, turn: Tensor, into: TallMatrix) -> tuple[TallMat
             times_triangle(block, factor)
         else:
             block = block @ factor
-        add_gram(total, block)
+        if measure:
+            add_gram(total, block)
         target.write_rows(panel, block)
     return target, mirrored(total).cpu()
 
