@@ -59,8 +59,8 @@ def ssvd(
         block_size: columns a product call.
         progress: see :data:`.progress.Progress`.
 
-    Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) num_outer entries
-        three times ("nystrom": n num_inner), one block of each test matrix, num_inner^2 in double precision.
+    Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) (num_outer + k)
+        entries ("nystrom": n num_inner), one block of each test matrix, num_inner^2 in double precision.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, no adjoint. NotFinite: a product has NaN in it.
