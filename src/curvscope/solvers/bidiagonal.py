@@ -16,7 +16,7 @@ from curvscope.tall import InMemory, small_dtype
 class Bidiagonalization(KrylovBasis):
     """Orthonormal Q (n x filled) and P (m x multiplied) with A Q_c in the span of P, c = multiplied columns on either side.
 
-    Known are ``forward`` = P* A Q_c (c x c) and ``action`` = Q* A* P (filled x c), both from computed products: its first c rows
+    Known are ``forward`` = P* A Q_c (c x c) and ``action`` = Q* A* P (filled x c), from computed products: its first c rows
     are the adjoint of the first up to rounding, those below are what A* P has outside Q_c and give the residuals.
     Restricted to the two spans A is a small matrix, whose singular triplets are right to rounding of ||A||: A* A, which would
     lose half the digits, is never formed.

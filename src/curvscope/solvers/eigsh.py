@@ -18,8 +18,9 @@ from curvscope.solvers.finish import finish
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.krylov_basis import krylov_options
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.solution import Solution
 from curvscope.tall import TallMatrix
 
@@ -75,7 +76,7 @@ def eigsh(
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
-        :func:`.nystrom.nystrom`, :func:`.nystrom.singlepass`; and k products for the residuals.
+        :func:`.nystrom.nystrom`, :func:`.singlepass.singlepass`; and k products for the residuals.
 
     >>> import torch
     >>> solution = eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5])), k=2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from curvscope.certify import dilation_residuals
+from curvscope.solvers import storage
 from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance, status_of
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.solution import Cost, Status
@@ -51,6 +52,41 @@ class SingularSolution:
     def relative_residuals(self) -> Tensor:
         """residual_norms / S; infinite where only S is zero."""
         return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
+
+    def save(self, path: storage.Place) -> None:
+        """Write everything to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
+
+        Raises:
+            RunConflict: ``path`` exists.
+        """
+        table = {
+            "status": asdict(self.status),
+            "cost": asdict(self.cost),
+            "diagnostics": self.diagnostics,
+            "provenance": self.provenance,
+            "S": self.S.tolist(),
+            "residual_norms": self.residual_norms.tolist(),
+        }
+        storage.write(path, storage.SINGULAR, table, {"U": self.U, "V": self.V})
+
+    @classmethod
+    def load(cls, path: storage.Place) -> SingularSolution:
+        """Read what :meth:`save` wrote; the vectors are read into memory.
+
+        Raises:
+            RunNotFound: no such solution there, or one with a part missing.
+        """
+        table, vectors = storage.read(path, storage.SINGULAR)
+        return cls(
+            U=vectors["U"],
+            S=torch.tensor(table["S"], dtype=torch.float64),
+            V=vectors["V"],
+            residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64),
+            status=Status(**table["status"]),
+            cost=Cost(**table["cost"]),
+            provenance=table["provenance"],
+            diagnostics=table["diagnostics"],
+        )
 
     def __str__(self) -> str:
         """A table that a person reads: the first triplets, and how the solve went."""
