@@ -10,10 +10,10 @@ from torch import Tensor
 
 from curvscope.certify import dilation_residuals
 from curvscope.solvers import storage
-from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance
+from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance, status_of
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.solution import Cost, Status
-from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality
+from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality, polish
 
 ADVICE = "a sketch does not iterate: judge each triplet by its residual, the whole by posterior_error"
 
@@ -110,14 +110,18 @@ def finish_singular(
     k: int | None,
     diagnostics: dict[str, float],
     options: dict[str, Any],
+    tol: float | None = None,
+    advice: str = ADVICE,
 ) -> SingularSolution:
-    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh.
+    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh; ``tol`` for methods that iterate.
 
     Cost: k products with A and k with A*.
     """
     with meter.stage("recovery", 0):
         turn, values, back = torch.linalg.svd(core, full_matrices=False)
         U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
+        polish(U)
+        polish(V)
         values = values[:k]
         _canonical_phases(U, V)
     found_with = meter.products
@@ -129,7 +133,7 @@ def finish_singular(
         values,
         V,
         residuals,
-        Status("approximate", ADVICE),
+        status_of(values, residuals, tol, advice, unit=torch.finfo(U.dtype).eps),
         Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance(meter, options),
         diagnostics,
