@@ -51,7 +51,7 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
         noise: absolute size below which a direction counts as noise; default 2 u ||W||_F with u the machine epsilon of
             W's dtype.
 
-    Cost: 2 reads and 1 write of W for condition numbers up to about 1e2 (single precision), 3 and 2 up to 1e6; each
+    Cost: 2 reads and 1 write of W for condition numbers up to about 50 (single precision), 3 and 2 beyond; each
         about 1.2 D n^2 operations a read, the first in double precision. Memory: Q, or with ``into`` two panels.
 
     Raises:
