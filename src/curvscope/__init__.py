@@ -39,7 +39,20 @@ from curvscope.solvers import (
     sizes_for_rank,
     ssvd,
 )
-from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
+from curvscope.subspaces import (
+    Mask,
+    OverlapCurve,
+    Ranking,
+    best_overlap,
+    gradient_fraction,
+    grassmann,
+    kappa,
+    mask_null,
+    masks,
+    overlap,
+    overlap_matrix,
+    participation_ratio,
+)
 from curvscope.training import Recorder
 
 __version__ = version("curvscope")
@@ -47,6 +60,7 @@ __version__ = version("curvscope")
 __all__ = [
     "CurvscopeError",
     "FrobeniusEstimate",
+    "Mask",
     "Operator",
     "OverlapCurve",
     "Preflight",
@@ -58,17 +72,24 @@ __all__ = [
     "__version__",
     "adaptive_seigh",
     "as_operator",
+    "best_overlap",
     "certify",
     "eigsh",
     "empirical_fisher",
     "errors",
     "ggn",
+    "gradient_fraction",
     "gradient_second_moment",
+    "grassmann",
     "hessian",
+    "kappa",
+    "mask_null",
     "masks",
     "monte_carlo_fisher",
     "open",
     "overlap",
+    "overlap_matrix",
+    "participation_ratio",
     "posterior_error",
     "preflight",
     "probes_needed",

@@ -14,8 +14,7 @@ from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Solution
-from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
-from curvscope.subspaces.overlap import LARGEST_DEFECT
+from curvscope.subspaces import LARGEST_DEFECT, OverlapCurve, Ranking, masks, overlap
 from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
