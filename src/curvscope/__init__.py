@@ -52,6 +52,7 @@ from curvscope.subspaces import (
     overlap,
     overlap_matrix,
     participation_ratio,
+    proxies,
 )
 from curvscope.training import Recorder
 
@@ -94,6 +95,7 @@ __all__ = [
     "preflight",
     "probes_needed",
     "problems",
+    "proxies",
     "scree",
     "seigh",
     "sizes_for_memory",

@@ -71,6 +71,10 @@ class CurvatureOperator(Composable):
         """The (D,) parameters at which the curvature is measured."""
         return self.parameters.join(self.objective.values)
 
+    def gradient(self) -> Tensor:
+        """The (D,) gradient of the mean loss at these parameters, on the operator's data. Cost: one gradient a batch."""
+        return self.objective.gradient()
+
     @property
     def strategy_report(self) -> dict[str, Any]:
         """How products are computed, for provenance; empty before the first one."""

@@ -1,6 +1,6 @@
 """Subspaces of the parameter space compared: masks, angles, metrics, overlap, chance, proxies."""
 
-from curvscope.subspaces import grassmann, masks
+from curvscope.subspaces import grassmann, masks, proxies
 from curvscope.subspaces.chance import NullModel, mask_null
 from curvscope.subspaces.concentration import (
     concentration_curve,
@@ -44,6 +44,7 @@ __all__ = [
     "overlap",
     "overlap_matrix",
     "participation_ratio",
+    "proxies",
     "similarity_matrix",
     "space_layer_shares",
 ]
