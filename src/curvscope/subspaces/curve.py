@@ -104,7 +104,7 @@ class OverlapCurve:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """``value`` as a NumPy array."""
-        return np.array(self.value, dtype=dtype)
+        return np.array(self.value.numpy(), dtype=dtype)
 
     @property
     def _normaliser(self) -> Tensor:
