@@ -83,7 +83,10 @@ def panels(
     """
     columns = columns or len(content)
     rows = -(-len(content) // columns)
-    with figure(columns, rows, width=width, height=height * rows + 0.35, printed=True, sharex=share, sharey=share) as (sheet, axes):
+    with figure(columns, rows, width=width, height=height * rows + 0.35, printed=True, sharex=share, sharey=share) as (
+        sheet,
+        axes,
+    ):
         handles: dict[str, object] = {}
         for place, panel in zip(axes, content, strict=False):
             _draw(place, panel, handles, chance_label)

@@ -70,7 +70,10 @@ def measure(stages: Stages, config: GrassmannConfig, data: Path | None) -> dict[
     sweeps = {}
     for kind in KINDS:
         for size in sorted({*config.sizes, *config.sizes_by_rho}):
-            rhos = {*(config.rhos if size in config.sizes else ()), *(config.rhos_by_rho if size in config.sizes_by_rho else ())}
+            rhos = {
+                *(config.rhos if size in config.sizes else ()),
+                *(config.rhos_by_rho if size in config.sizes_by_rho else ()),
+            }
             sweeps[f"{kind} {size}"] = stages.numbers(
                 f"{kind}-{size}", lambda kind=kind, size=size, rhos=rhos: _sweep(kind, size, sorted(rhos), config, stages)
             )
@@ -180,9 +183,12 @@ def document(numbers: dict[str, Any]) -> Document:
     sections = [
         Section(
             "Metrics of random pairs against the dimension",
-            "Similarity (1 = the same space) of a random mask and a random space of dimension k, at a fixed share k/D: median and "
-            f"5 to 95 % of {config['samples']} pairs. Chance, k/D, is where overlap lies. The two-norms and Fubini-Study collapse to 0 "
-            "whatever the spaces have in common; geodesic, chordal F and projection F depend on D and k in ways of their own; overlap "
+            "Similarity (1 = the same space) of a random mask and a random space of dimension k, at a fixed share "
+            "k/D: median and "
+            f"5 to 95 % of {config['samples']} pairs. Chance, k/D, is where overlap lies. The two-norms and "
+            "Fubini-Study collapse to 0 "
+            "whatever the spaces have in common; geodesic, chordal F and projection F depend on D and k in ways of "
+            "their own; overlap "
             "is flat at k/D, and scatters less the larger D is.",
             by_size(numbers, "mixed"),
             alternative="Seven panels, one a metric: similarity against D for several k/D",
@@ -197,26 +203,35 @@ def document(numbers: dict[str, Any]) -> Document:
     ]
     for kind in ("spaces", "masks"):
         sections += [
-            Section(f"{KINDS[kind]}, against the dimension".capitalize(), "As above.", by_size(numbers, kind), alternative="As above"),
+            Section(
+                f"{KINDS[kind]}, against the dimension".capitalize(),
+                "As above.",
+                by_size(numbers, kind),
+                alternative="As above",
+            ),
             Section(f"{KINDS[kind]}, against k".capitalize(), "As above.", by_rho(numbers, kind), alternative="As above"),
         ]
     sections += [
         Section(
             "Table 2 of the paper",
-            "Medians of a mask and a random space at D = 2048. Paper: medians of 50 pairs (its notebook's; the caption speaks of means "
-            f"of pairs of matrices, which have the same law). Measured: medians of {config['table_samples']}. Allowed: three standard "
+            "Medians of a mask and a random space at D = 2048. Paper: medians of 50 pairs (its notebook's; the "
+            "caption speaks of means "
+            f"of pairs of matrices, which have the same law). Measured: medians of {config['table_samples']}. Allowed: "
+            "three standard "
             "errors of a median of 50.",
             table=comparison(rows),
         ),
         Section(
             "The mean overlap is k/D",
-            f"By {config['mean_samples']} pairs each; allowed: three standard errors of the mean. The third line draws angles of spaces "
+            f"By {config['mean_samples']} pairs each; allowed: three standard errors of the mean. The third line draws "
+            "angles of spaces "
             "in ten million dimensions from their law, without vectors.",
             table=comparison(means),
         ),
         Section(
             "Where the paper is off",
-            "Its Hamming bijection, overlap = 1 - dist_H / k with dist_H = ||m - m'||^2, lacks a factor 2: two disjoint masks differ in "
+            "Its Hamming bijection, overlap = 1 - dist_H / k with dist_H = ||m - m'||^2, lacks a factor 2: two "
+            "disjoint masks differ in "
             "2k bits. It holds for half the number of differing bits; curvscope.grassmann uses 1 - bits / (2k).",
         ),
     ]
@@ -229,7 +244,10 @@ def document(numbers: dict[str, Any]) -> Document:
             ("mean overlap equals k/D", "yes" if within(means) else "NO"),
         ),
         sections=sections,
-        provenance={"source": "Fernandez et al., TMLR 2025 (arXiv 2504.14701), sections 3 and A.1, algorithm 3", "preset": numbers["preset"]},
+        provenance={
+            "source": "Fernandez et al., TMLR 2025 (arXiv 2504.14701), sections 3 and A.1, algorithm 3",
+            "preset": numbers["preset"],
+        },
     )
 
 

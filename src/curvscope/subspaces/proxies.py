@@ -99,7 +99,7 @@ def sub_trace(
         raise InvalidArgument(f"power={power}: choose 1 for A or 2 for A^2")
     name = "sub-trace" if power == 1 else "sub-trace of the square"
     if num_probes is None:
-        return _exact_curve(diagonals(operator, block_size=block_size, progress=progress)[power - 1], ranking, name)
+        return share(diagonals(operator, block_size=block_size, progress=progress)[power - 1], ranking, name)
     if num_probes < 2:
         raise InvalidArgument(f"num_probes={num_probes}: choose at least 2, for a standard error")
     probes = TestMatrix("rademacher", size, seed=seed, role="sub-trace", dtype=operator.dtype, device=operator.device)
@@ -113,6 +113,19 @@ def sub_trace(
                 advance(block.shape[1])
 
     return _ratio_curve(samples(), num_probes, ranking, name)
+
+
+def share(values: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
+    """The curve of any non-negative quantity by parameter, (D,): its sum over the k first over its sum over all.
+
+    >>> share(torch.tensor([1.0, 3.0]), Ranking(torch.tensor([1, 0]), "example"), "example").value.tolist()
+    [0.75, 1.0]
+    """
+    if values.shape != (ranking.size,):
+        raise InvalidArgument(f"the values have shape {tuple(values.shape)}, the ranking {ranking.size} parameters")
+    growing = values.detach().double().cpu()[ranking.order].cumsum(0)
+    _check_total(float(growing[-1]), name)
+    return ProxyCurve(torch.arange(1, ranking.size + 1), growing / growing[-1], name)
 
 
 def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> tuple[Tensor, Tensor]:
@@ -224,7 +237,7 @@ def sam(
         )
     if method != "sampled":
         deltas = sam_deltas(operator, scale, method=method, normalize=normalize, diagonal=diagonal, progress=progress)
-        return _exact_curve(deltas, ranking, name)
+        return share(deltas, ranking, name)
     if num_samples < 2:
         raise InvalidArgument(f"num_samples={num_samples}: choose at least 2, for a standard error")
     slopes, steps = _sam_steps(operator, scale, normalize)
@@ -248,12 +261,6 @@ def _sam_steps(operator: CurvatureOperator, scale: float, normalize: bool) -> tu
     if norm == 0:
         raise InvalidArgument("the gradient is zero: there is no sharpness-aware step")
     return slopes, scale * slopes / (norm if normalize else 1.0)
-
-
-def _exact_curve(values: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
-    growing = values[ranking.order].cumsum(0)
-    _check_total(float(growing[-1]), name)
-    return ProxyCurve(torch.arange(1, len(values) + 1), growing / growing[-1], name)
 
 
 def _ratio_curve(samples: Iterator[Tensor], count: int, ranking: Ranking, name: str) -> ProxyCurve:

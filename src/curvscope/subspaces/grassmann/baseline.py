@@ -112,13 +112,14 @@ def random_angles(size: int, first: int, second: int, generator: torch.Generator
     larger, smaller = max(first, second), min(first, second)
     if not 1 <= smaller <= larger <= size:
         raise InvalidArgument(f"dimensions {first} and {second} in {size}: choose 1 to D = {size}")
+    if larger + smaller > size:  # they intersect; the other angles are those of the orthogonal complements
+        zeros = torch.zeros(larger + smaller - size, dtype=torch.float64)
+        return zeros if larger == size else torch.cat([zeros, random_angles(size, size - smaller, size - larger, generator)])
     above = _gaussian_factor(larger, smaller, generator)
     below = _gaussian_factor(size - larger, smaller, generator)
     basis = torch.linalg.qr(torch.cat([above, below])).Q
     cosines = torch.linalg.svdvals(basis[: len(above)]).clamp(max=1.0)
-    sines = torch.zeros(smaller, dtype=torch.float64)
-    found = torch.linalg.svdvals(basis[len(above) :]).clamp(max=1.0)
-    sines[: len(found)] = found
+    sines = torch.linalg.svdvals(basis[len(above) :]).clamp(max=1.0)
     return torch.where(cosines.square() > 0.5, sines.flip(0).asin(), cosines.acos())
 
 
