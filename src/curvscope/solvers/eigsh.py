@@ -10,9 +10,10 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import Operator, as_operator
-from curvscope.solvers.block_krylov import Expansion, KrylovOptions, block_krylov
+from curvscope.solvers.block_krylov import block_krylov
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
+from curvscope.solvers.expansion import Expansion, KrylovOptions
 from curvscope.solvers.finish import finish
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.meter import Meter

@@ -1,6 +1,6 @@
 """Tall-skinny matrices: where they lie, and the panel algebra on them."""
 
-from curvscope.tall.algebra import gram, multiply, subtract
+from curvscope.tall.algebra import gram, multiply, small_dtype, subtract
 from curvscope.tall.matrix import InMemory, TallMatrix
 from curvscope.tall.orthonormalize import Orthonormalized, orthogonality, orthonormalize, polish
 
@@ -13,5 +13,6 @@ __all__ = [
     "orthogonality",
     "orthonormalize",
     "polish",
+    "small_dtype",
     "subtract",
 ]

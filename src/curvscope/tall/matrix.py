@@ -36,8 +36,12 @@ class TallMatrix(ABC):
         """The rows at ``index`` (in its order) as a (len(index), n) tensor."""
 
     @abstractmethod
+    def between(self, start: int, stop: int) -> TallMatrix:
+        """Columns start..stop as a tall matrix, without a copy."""
+
     def leading(self, n: int) -> TallMatrix:
         """The first n columns, without a copy."""
+        return self.between(0, n)
 
     def to_tensor(self) -> Tensor:
         """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
@@ -88,20 +92,24 @@ class InMemory(TallMatrix):
         """See :meth:`TallMatrix.rows`; a view for slices."""
         return self.tensor[index]
 
+    def between(self, start: int, stop: int) -> InMemory:
+        """A view; see :meth:`TallMatrix.between`."""
+        return InMemory(self.tensor[:, start:stop])
+
     def leading(self, n: int) -> InMemory:
         """A view; see :meth:`TallMatrix.leading`."""
-        return InMemory(self.tensor[:, :n])
+        return self.between(0, n)
 
     def write(self, start: int, block: Tensor) -> None:
         """Overwrite the columns from ``start`` on."""
         self.tensor[:, start : start + block.shape[1]] = block
 
-    def rotate(self, matrix: Tensor) -> None:
-        """Replace the first m columns' span: columns 0..p become (first m columns) @ matrix, for an m x p matrix.
+    def rotate(self, matrix: Tensor, start: int = 0) -> None:
+        """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.
 
         Cost: 2 D m p operations, one read and one write; memory: one panel.
         """
         m, p = matrix.shape
         small = matrix.to(self.device, self.dtype)
         for panel in self.panels():
-            self.tensor[panel, :p] = self.tensor[panel, :m] @ small
+            self.tensor[panel, start : start + p] = self.tensor[panel, start : start + m] @ small
