@@ -23,7 +23,7 @@ class Line:
         y: values.
         low: lower edge of the shaded band; None for none.
         high: its upper edge.
-        dashed: index into the line styles; 0 is solid.
+        dashed: index into the line styles; 0 is solid, None: the band alone is drawn.
         colour: None: the next of the cycle.
     """
 
@@ -31,7 +31,7 @@ class Line:
     y: Sequence[float]
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
-    dashed: int = 0
+    dashed: int | None = 0
     colour: str | None = None
 
 
@@ -91,8 +91,7 @@ def panels(
         for place, panel in zip(axes, content, strict=False):
             _draw(place, panel, handles, chance_label)
             place.set(xscale=xscale, yscale=yscale, title=panel.title)
-            if panel.floor is not None:
-                place.set_ylim(bottom=panel.floor)
+            _limits(place, panel, logarithmic=yscale == "log")
         for place in axes[len(content) :]:
             place.set_visible(False)
         for number, place in enumerate(axes[: len(content)]):
@@ -110,13 +109,26 @@ def panels(
 def _draw(axes: Axes, panel: Panel, handles: dict[str, object], chance_label: str) -> None:
     for number, (label, line) in enumerate(panel.lines.items()):
         colour = line.colour or CYCLE[number % len(CYCLE)]
+        drawn = None
         if line.low is not None and line.high is not None:
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.22, linewidth=0)
-        (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], label=label)
+            drawn = axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.22, linewidth=0)
+        if line.dashed is not None:
+            (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], label=label)
         handles.setdefault(label, drawn)
     if panel.chance is not None:
         (drawn,) = axes.plot(*panel.chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.5)
         handles.setdefault(chance_label, drawn)
+
+
+def _limits(axes: Axes, panel: Panel, *, logarithmic: bool) -> None:
+    """As wide as the lines, and from the floor to a little above them."""
+    x = [value for line in panel.lines.values() for value in (line.x[0], line.x[-1])]
+    axes.set_xlim(min(x), max(x))
+    if panel.floor is not None:
+        tops = [np.nanmax(line.y if line.high is None else line.high) for line in panel.lines.values()]
+        tops += [] if panel.chance is None else [np.nanmax(panel.chance[1])]
+        top = float(max(tops))
+        axes.set_ylim(panel.floor, top * 1.6 if logarithmic else panel.floor + 1.08 * (top - panel.floor))
 
 
 def heatmaps(

@@ -319,7 +319,8 @@ def figure_overlap(numbers: dict[str, Any]) -> Any:
                 [chance] * len(steps),
                 [max(0.0, chance - 2 * o["null_std"]) for o in own],
                 [chance + 2 * o["null_std"] for o in own],
-                colour="#6b7280",
+                None,
+                "#6b7280",
             ),
         }
         content.append(Panel(f"k = {k}", lines, (steps, [chance] * len(steps)), floor=0.0))

@@ -267,7 +267,7 @@ def figure_overlaps(numbers: dict[str, Any], split: str) -> Any:
             lines[f"step {step}"] = Line(
                 k, own["overlap"]["value"], own["overlap"]["lower"], own["overlap"]["upper"], colour=colour
             )
-        lines["random masks"] = Line(k, own["random"]["mean"], own["random"]["low"], own["random"]["high"], colour=GREY)
+        lines["random masks"] = Line(k, own["random"]["mean"], own["random"]["low"], own["random"]["high"], None, GREY)
         content.append(Panel(f"{each} Hessian", lines, (k, [i / own["size"] for i in k]), floor=1e-6))
     return panels(content, x="k", y="overlap", height=2.8, width=7.0 if len(content) > 1 else 4.6, legend_columns=4)
 
@@ -283,8 +283,8 @@ def figure_masks(numbers: dict[str, Any]) -> Any:
             "SNIP": Line(k, own["snip"]),
             "magnitude": Line(k, own["overlap"]["value"]),
             "layerwise magnitude": Line(k, own["layerwise"]),
-            "random (mean ± 2 s.d.)": Line(
-                k, mean, (mean - 2 * std).clamp(min=1e-9).tolist(), (mean + 2 * std).tolist(), colour=GREY
+            "random masks (± 2 s.d.)": Line(
+                k, mean, (mean - 2 * std).clamp(min=1e-9).tolist(), (mean + 2 * std).tolist(), None, GREY
             ),
         }
         content.append(Panel(title, lines, (k, [i / own["size"] for i in k]), floor=1e-5))

@@ -24,7 +24,7 @@ class ProxyConfig:
     """Steps, lambdas, and how much the estimators spend. The paper's proxies are of seed 23456."""
 
     steps: tuple[int, ...] = (0, 100)
-    lambdas: tuple[float, ...] = (1.0, 0.1)
+    lambdas: tuple[float, ...] = (0.3,)
     split: str = "train"
     k: int = 100
     num_probes: int = 100
@@ -66,8 +66,11 @@ def _checkpoint(problem: Problem, model: nn.Module, config: ProxyConfig, stages:
     for scale in config.lambdas:
         curves[f"sam_{scale:g}"] = proxies.sam(H32, ranking, scale, diagonal=own, **options)
         curves[f"sam_taylor_{scale:g}"] = proxies.sam(H32, ranking, scale, method="taylor", diagonal=own, **options)
-        # what the paper's code computed: the step is the gradient itself, not its direction
-        curves[f"sam_raw_{scale:g}"] = proxies.sam(H32, ranking, scale, normalize=False, diagonal=own, **options)
+        # what the paper's code computed: the step is the gradient itself, not its direction; so small that the
+        # second-order expansion is exact to its size
+        curves[f"sam_raw_{scale:g}"] = proxies.sam(
+            H32, ranking, scale, method="taylor", normalize=False, diagonal=own, **options
+        )
     curves["sam_estimate"] = proxies.sam(
         H32, ranking, config.lambdas[0], method="sampled", num_samples=config.num_samples, seed=config.seed, **options
     )
@@ -112,7 +115,7 @@ def document(numbers: dict[str, Any]) -> Document:
             "itself, as its code "
             "did. Both in float64: in float32 most of these changes are below the spacing of the loss, and the "
             "paper's step-0 curves "
-            "are largely rounding. As lambda falls all tend to the gradient's own share (dash-dotted).",
+            "are largely rounding. As lambda falls all tend to the gradient's own share, by which they are divided here.",
             figure_sam(numbers),
             alternative="Share of the sharpness-aware changes against k for several lambda, by step",
         ),
@@ -222,11 +225,21 @@ def figure_sam(numbers: dict[str, Any]) -> Any:
     for title, own in _shown(numbers):
         lines = {}
         for scale, colour in zip(numbers["config"]["lambdas"], CYCLE, strict=False):
-            lines[f"λ = {scale:g}, unit gradient"] = _curve(own["curves"][f"sam_{scale:g}"], colour=colour)
-            lines[f"λ = {scale:g}, raw gradient"] = _curve(own["curves"][f"sam_raw_{scale:g}"], colour=colour, dashed=1)
-        lines["gradient's share"] = _curve(own["curves"]["gradient"], colour="#111827", dashed=2)
-        content.append(Panel(title, lines, ([1, own["size"]], [1 / own["size"], 1]), floor=3e-5))
-    return panels(content, x="k", y="share on the k largest weights", height=2.5, legend_columns=4)
+            for kind, label, dashed in (("sam", "unit", 0), ("sam_raw", "raw", 1)):
+                places, values = _thin(own["curves"][f"{kind}_{scale:g}"])
+                limit = [own["curves"]["gradient"][k - 1] for k in places]
+                relative = [value / share if share else 1.0 for value, share in zip(values, limit, strict=True)]
+                lines[f"λ = {scale:g}, {label} gradient"] = Line(places, relative, colour=colour, dashed=dashed)
+        content.append(Panel(title, lines, ([1, own["size"]], [1, 1])))
+    return panels(
+        content,
+        x="k",
+        y="share / the gradient's own share",
+        yscale="linear",
+        height=2.5,
+        legend_columns=3,
+        chance_label="limit of small λ",
+    )
 
 
 def figure_estimates(numbers: dict[str, Any], scale: str) -> Any:

@@ -1,7 +1,7 @@
 """Comparing two subspaces: principal angles, distances, similarities, what chance gives, bijections between metrics."""
 
 from curvscope.subspaces.grassmann.angles import angles
-from curvscope.subspaces.grassmann.baseline import Baseline, baseline, random_angles
+from curvscope.subspaces.grassmann.baseline import Baseline, baseline, random_angles, random_mask_angles
 from curvscope.subspaces.grassmann.bijections import (
     hamming_from_iou,
     hamming_from_overlap,
@@ -40,6 +40,7 @@ __all__ = [
     "overlap_from_projection_f",
     "projection_f_from_overlap",
     "random_angles",
+    "random_mask_angles",
     "similarity",
     "similarity_of_angles",
 ]
