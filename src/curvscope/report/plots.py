@@ -91,7 +91,7 @@ def panels(
         for place, panel in zip(axes, content, strict=False):
             _draw(place, panel, handles, chance_label)
             place.set(xscale=xscale, yscale=yscale, title=panel.title)
-            _limits(place, panel, logarithmic=yscale == "log")
+            _limits(place, content if share else [panel], logarithmic=yscale == "log")
         for place in axes[len(content) :]:
             place.set_visible(False)
         for number, place in enumerate(axes[: len(content)]):
@@ -120,15 +120,16 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, object], chance_label: st
         handles.setdefault(chance_label, drawn)
 
 
-def _limits(axes: Axes, panel: Panel, *, logarithmic: bool) -> None:
-    """As wide as the lines, and from the floor to a little above them."""
-    x = [value for line in panel.lines.values() for value in (line.x[0], line.x[-1])]
-    axes.set_xlim(min(x), max(x))
-    if panel.floor is not None:
-        tops = [np.nanmax(line.y if line.high is None else line.high) for line in panel.lines.values()]
-        tops += [] if panel.chance is None else [np.nanmax(panel.chance[1])]
+def _limits(axes: Axes, content: Sequence[Panel], *, logarithmic: bool) -> None:
+    """As wide as the lines, and from the floor to a little above them; the same for panels that share their axes."""
+    lines = [line for panel in content for line in panel.lines.values()]
+    ends = [value for line in lines for value in (line.x[0], line.x[-1])]
+    axes.set_xlim(min(ends), max(ends))
+    if (floor := content[0].floor) is not None:
+        tops = [np.nanmax(line.y if line.high is None else line.high) for line in lines]
+        tops += [np.nanmax(panel.chance[1]) for panel in content if panel.chance is not None]
         top = float(max(tops))
-        axes.set_ylim(panel.floor, top * 1.6 if logarithmic else panel.floor + 1.08 * (top - panel.floor))
+        axes.set_ylim(floor, top * 1.6 if logarithmic else floor + 1.08 * (top - floor))
 
 
 def heatmaps(
@@ -155,7 +156,8 @@ def heatmaps(
     height = (width - 0.9) / len(titles) * len(rows) + 0.5
     vmin = min(float(np.min(m)) for matrices in rows.values() for m in matrices) if lowest is None else lowest
     with figure(len(titles), len(rows), width=width, height=height, printed=True, sharex=True, sharey=True) as (sheet, places):
-        edges = (float(ticks[0]), float(ticks[-1]))
+        half = 0.5 * (ticks[-1] - ticks[0]) / max(1, len(ticks) - 1)  # the middle of a square is its step
+        edges = (ticks[0] - half, ticks[-1] + half)
         for number, (label, matrices) in enumerate(rows.items()):
             for column, (title, matrix) in enumerate(zip(titles, matrices, strict=True)):
                 axes = places[number * len(titles) + column]

@@ -183,20 +183,17 @@ def document(numbers: dict[str, Any]) -> Document:
     sections = [
         Section(
             "Metrics of random pairs against the dimension",
-            "Similarity (1 = the same space) of a random mask and a random space of dimension k, at a fixed share "
-            "k/D: median and "
-            f"5 to 95 % of {config['samples']} pairs. Chance, k/D, is where overlap lies. The two-norms and "
-            "Fubini-Study collapse to 0 "
-            "whatever the spaces have in common; geodesic, chordal F and projection F depend on D and k in ways of "
-            "their own; overlap "
-            "is flat at k/D, and scatters less the larger D is.",
+            "Similarity (1 = the same space) of a random mask and a random space of dimension k, at a fixed share k/D: "
+            f"median and 5 to 95 % of {config['samples']} pairs. Chance, k/D, is where overlap lies. The two-norms and "
+            "Fubini-Study collapse to 0 whatever the spaces have in common; geodesic, chordal F and projection F depend "
+            "on D and k in ways of their own; overlap is flat at k/D, and scatters less the larger D is.",
             by_size(numbers, "mixed"),
             alternative="Seven panels, one a metric: similarity against D for several k/D",
         ),
         Section(
             "Metrics of random pairs against k",
-            "The same against k/D, for several D: only overlap is the straight line k/D. (Lines of the other metrics bend; "
-            "the two-norms and Fubini-Study leave 0 only when the spaces must intersect, k > D/2.)",
+            "The same against k/D, for several D: only overlap is the straight line k/D. (Lines of the other metrics "
+            "bend; the two-norms and Fubini-Study leave 0 only when the spaces must intersect, k > D/2.)",
             by_rho(numbers, "mixed"),
             alternative="Seven panels, one a metric: similarity against k/D for several D",
         ),
@@ -214,25 +211,22 @@ def document(numbers: dict[str, Any]) -> Document:
     sections += [
         Section(
             "Table 2 of the paper",
-            "Medians of a mask and a random space at D = 2048. Paper: medians of 50 pairs (its notebook's; the "
-            "caption speaks of means "
-            f"of pairs of matrices, which have the same law). Measured: medians of {config['table_samples']}. Allowed: "
-            "three standard "
-            "errors of a median of 50.",
+            "Medians of a mask and a random space at D = 2048. Paper: medians of 50 pairs (its notebook's; the caption "
+            "speaks of means of pairs of matrices, which have the same law). Measured: medians of "
+            f"{config['table_samples']}. Allowed: three standard errors of a median of 50.",
             table=comparison(rows),
         ),
         Section(
             "The mean overlap is k/D",
             f"By {config['mean_samples']} pairs each; allowed: three standard errors of the mean. The third line draws "
-            "angles of spaces "
-            "in ten million dimensions from their law, without vectors.",
+            "angles of spaces in ten million dimensions from their law, without vectors.",
             table=comparison(means),
         ),
         Section(
             "Where the paper is off",
-            "Its Hamming bijection, overlap = 1 - dist_H / k with dist_H = ||m - m'||^2, lacks a factor 2: two "
-            "disjoint masks differ in "
-            "2k bits. It holds for half the number of differing bits; curvscope.grassmann uses 1 - bits / (2k).",
+            "Its Hamming bijection, overlap = 1 - dist_H / k with dist_H = ||m - m'||^2, lacks a factor 2: two disjoint "
+            "masks differ in 2k bits. It holds for half the number of differing bits; curvscope.grassmann uses 1 - bits "
+            "/ (2k).",
         ),
     ]
     return Document(

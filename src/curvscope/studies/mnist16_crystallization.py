@@ -177,33 +177,31 @@ def document(numbers: dict[str, Any]) -> Document:
         Section(
             "Concentration of the parameters",
             "Share of the squared norm of all parameters on the k largest of them (solid: kappa as the paper defines "
-            "it), and its "
-            "square root, the ratio of the norms (dashed: what the paper's figure 15 and its logs show).",
+            "it), and its square root, the ratio of the norms (dashed: what the paper's figure 15 and its logs show).",
             figure_kappa(numbers),
             alternative="Kappa against step for several k, squared and not",
         ),
         Section(
             "Masks and eigenspaces of every two steps",
-            "Upper row: intersection over union of the magnitude masks. Middle: overlap of the top-k Hessian eigenspaces, "
-            "||U_s' U_t||_F^2 / k. Lower: 1 - |n_s - n_t| / k for the numbers of negative eigenvalues among the top "
-            "k, which is what "
-            "the Hessian rows of the paper's figure 16 contain: a difference of two counts, which is high for unrelated spaces "
-            "too. Chance is k/D for eigenspaces and about k/(2D) for the masks' IoU.",
+            "Upper row: intersection over union of the magnitude masks. Middle: overlap of the top-k Hessian "
+            "eigenspaces, ||U_s' U_t||_F^2 / k. Lower: 1 - |n_s - n_t| / k for the numbers of negative eigenvalues among "
+            "the top k, which is what the Hessian rows of the paper's figure 16 contain: a difference of two counts, "
+            "which is high for unrelated spaces too. Chance is k/D for eigenspaces and about k/(2D) for the masks' IoU.",
             figure_matrices(numbers, titles),
             alternative="Three rows of square images over steps: mask IoU, eigenspace overlap, agreement of counts",
         ),
         Section(
             "How long until they settle",
-            "The same quantities between neighbouring steps, and between each step and the last: masks settle first; the top "
-            "eigenspace goes on turning.",
+            "The same quantities between neighbouring steps (solid: how fast they turn) and between each step and the "
+            "last (dashed: how much of the end is there already).",
             figure_settling(numbers, titles),
             alternative="Similarity to the next step and to the last step against step, for masks and eigenspaces",
         ),
         Section(
             "Overlap of mask and eigenspace over steps",
-            "Overlap of the k largest weights with the top-k eigenspace at each step; dashed: chance, k/D; shaded: "
-            "two standard "
-            "deviations of random masks about chance. The certified intervals of the overlaps are narrower than the lines.",
+            "Overlap of the k largest weights with the top-k eigenspace at each step; dashed: chance, k/D; shaded: two "
+            "standard deviations of random masks about chance. The certified intervals of the overlaps are narrower than "
+            "the lines.",
             figure_overlap(numbers),
             alternative="Overlap against step for several k, with chance",
         ),

@@ -159,40 +159,34 @@ def document(numbers: dict[str, Any]) -> Document:
     sections = [
         Section(
             "Overlap of the largest weights with the top eigenspace",
-            "For every k: the share of the top-k Hessian eigenspace on the k largest weights. Shaded around each "
-            "line: the certified "
-            f"interval (at most {width:.0e} wide: not visible). Grey band: the range of {config['random_masks']} "
-            "random masks about "
-            "chance, k/D. Overlap is not above chance everywhere: at small k it falls below it late in training.",
+            "For every k: the share of the top-k Hessian eigenspace on the k largest weights. Shaded around each line: "
+            f"the certified interval (at most {width:.0e} wide: not visible). Grey band: the range of "
+            f"{config['random_masks']} random masks about chance, k/D. Overlap is not above chance everywhere: at small k "
+            "it falls below it late in training.",
             figure_overlaps(numbers, "train" if "train" in config["splits"] else config["splits"][0]),
             alternative="Overlap against k on logarithmic axes for several steps, with chance",
         ),
         Section(
             "Which masks capture the eigenspace",
             "Magnitude beside magnitude within layers, SNIP (|weight times gradient|), and the best mask there is at "
-            "each k (largest "
-            "leverage scores: an upper bound for every mask). Grey: chance, and two standard deviations about it over "
-            "uniformly random "
-            "masks, from the exact variance.",
+            "each k (largest leverage scores: an upper bound for every mask). Grey: chance, and two standard deviations "
+            "about it over uniformly random masks, from the exact variance.",
             figure_masks(numbers),
             alternative="Panels by step: overlap of several masks against k",
         ),
         Section(
             "How much of it is layer composition?",
-            "Observed overlap over chance: against uniformly random masks, and against random masks with as many "
-            "weights in each layer "
-            "as the magnitude mask has. What lies above 1 in the second is not explained by the layers that large "
-            "weights live in. "
-            "Shaded: two standard deviations of the null models.",
+            "Observed overlap over chance: against uniformly random masks, and against random masks with as many weights "
+            "in each layer as the magnitude mask has. What lies above 1 in the second is not explained by the layers "
+            "that large weights live in. Shaded: two standard deviations of the null models.",
             figure_ratios(numbers),
             alternative="Ratio of overlap to two null models against k, by step",
         ),
         Section(
             "Exact and sketched",
             f"Eigenvalues by magnitude, exact and from the paper's single-pass sketch ({config['num_outer']} outer, "
-            f"{config['num_inner']} inner measurements): the last thirds of a sketch's eigenvalues are too small; the "
-            "overlap is "
-            "affected much less.",
+            f"{config['num_inner']} inner measurements): towards their end a sketch's eigenvalues are too small; the "
+            "overlap is affected much less.",
             figure_spectra(numbers),
             alternative="Magnitudes of exact and sketched eigenvalues against their rank, by step",
         ),
@@ -243,6 +237,11 @@ def _few(steps: list[int], most: int) -> list[int]:
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
 
 
+def _shown_steps(steps: list[int]) -> list[int]:
+    """At most six of the steps, with first, last and 100."""
+    return sorted({*_few(steps, 5), *({100} & set(steps))})
+
+
 def _panels_of(numbers: dict[str, Any], most: int = 3) -> list[tuple[str, dict[str, Any]]]:
     """The checkpoints shown in panels: a few steps of the first split; the paper's 0, 100, 1000 where they are there."""
     config = numbers["config"]
@@ -258,9 +257,7 @@ def figure_overlaps(numbers: dict[str, Any], split: str) -> Any:
     splits = [split, *(s for s in numbers["config"]["splits"] if s != split)]
     for each in splits:
         lines = {}
-        steps = _few(list(numbers["config"]["steps"]), 6)
-        if 100 in numbers["config"]["steps"] and 100 not in steps:
-            steps = sorted({*steps[:1], 100, *steps[1:]})[:6]
+        steps = _shown_steps(list(numbers["config"]["steps"]))
         for step, colour in zip(steps, CYCLE, strict=False):
             own = numbers["checkpoints"][f"{step} {each}"]
             k = list(range(1, len(own["overlap"]["value"]) + 1))
@@ -322,7 +319,7 @@ def figure_gradients(numbers: dict[str, Any]) -> Any:
     """Share of the gradient in the top-k eigenspace, a line a step."""
     lines = {}
     split = numbers["config"]["splits"][0]
-    for step, colour in zip(_few(list(numbers["config"]["steps"]), 6), CYCLE, strict=False):
+    for step, colour in zip(_shown_steps(list(numbers["config"]["steps"])), CYCLE, strict=False):
         own = numbers["checkpoints"][f"{step} {split}"]
         k = list(range(1, len(own["gradient_fraction"]) + 1))
         lines[f"step {step}"] = Line(k, own["gradient_fraction"], colour=colour)

@@ -97,9 +97,9 @@ def document(numbers: dict[str, Any]) -> Document:
         Section(
             "Proxies and the overlap they stand in for",
             "Share of the total on the k largest weights: of the trace of the generalised Gauss-Newton matrix, of the "
-            "trace of the "
-            "squared Hessian, and of the sharpness-aware loss changes; beside the exact overlap of the mask with the top-k "
-            "eigenspace. Dashed: chance, k/D. A proxy follows the overlap where its line has the overlap's height over chance.",
+            "trace of the squared Hessian, and of the sharpness-aware loss changes; beside the exact overlap of the mask "
+            "with the top-k eigenspace. Dashed: chance, k/D. A proxy follows the overlap where its line has the "
+            "overlap's height over chance.",
             figure_proxies(numbers, scale),
             alternative="Panels by step: three proxies and the overlap against k, with chance",
         ),
@@ -112,26 +112,24 @@ def document(numbers: dict[str, Any]) -> Document:
         Section(
             "Sharpness-aware changes, as defined and as logged",
             "Solid: steps of lambda times the unit gradient, as the paper defines them. Dashed: times the gradient "
-            "itself, as its code "
-            "did. Both in float64: in float32 most of these changes are below the spacing of the loss, and the "
-            "paper's step-0 curves "
-            "are largely rounding. As lambda falls all tend to the gradient's own share, by which they are divided here.",
+            "itself, as its code did. Both in float64: in float32 most of these changes are below the spacing of the "
+            "loss, and the paper's step-0 curves are largely rounding. As lambda falls all tend to the gradient's own "
+            "share, by which they are divided here.",
             figure_sam(numbers),
             alternative="Share of the sharpness-aware changes against k for several lambda, by step",
         ),
         Section(
             "What estimates cost",
-            f"Sub-traces from {config['num_probes']} products with random vectors (exactly they take "
-            f"{last['size']:,}), the sharpness-"
-            f"aware share from {config['num_samples']} evaluations of the loss; shaded: two standard errors; dashed: exact.",
+            f"Sub-traces from {config['num_probes']} products with random vectors (exactly they take {last['size']:,}), "
+            f"the sharpness-aware share from {config['num_samples']} evaluations of the loss; shaded: two standard "
+            "errors; dashed: exact.",
             figure_estimates(numbers, scale),
             alternative="Estimated proxies with error bands beside the exact ones, at the last step",
         ),
         Section(
             "The numbers",
             "Shares on the k largest weights. The paper gives these proxies as figures only, so there is no column of "
-            "its values here; "
-            "its logs are compared in the tests that have them.",
+            "its values here; its logs are compared in the tests that have them.",
             table=_table(numbers),
         ),
     ]
@@ -139,8 +137,7 @@ def document(numbers: dict[str, Any]) -> Document:
         title="Can something cheaper stand in for the overlap?",
         summary=(
             f"mnist16 (D = {last['size']:,}), seed {config['seed']}, at steps {', '.join(map(str, config['steps']))}: "
-            "proxies of the "
-            "paper's appendix A.2, exactly and estimated."
+            "proxies of the paper's appendix A.2, exactly and estimated."
         ),
         highlights=(
             (f"GGN share over chance, k = {k}, last step", f"{last['curves']['ggn'][k - 1] * last['size'] / k:.2f}×"),
