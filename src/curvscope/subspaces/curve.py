@@ -70,8 +70,12 @@ class OverlapCurve:
             raise InvalidArgument(f"k={k}: the curve goes from 1 to {len(self.k)}")
         return float(self.value[k - 1])
 
-    def plot(self, ax: Any) -> Any:
-        """Draw value, interval and chance level into matplotlib axes, on logarithmic scales; returns the axes."""
+    def plot(self, ax: Any = None) -> Any:
+        """Draw value, interval and chance level into matplotlib axes (default: pyplot's current ones); returns the axes."""
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.gca()
         (line,) = ax.plot(self.k, self.value, label=self.ranking)
         if self.lower is not None and self.upper is not None:
             ax.fill_between(self.k, self.lower, self.upper, color=line.get_color(), alpha=0.2, linewidth=0)
