@@ -12,9 +12,11 @@ from rich.console import Console
 from curvscope.cli.names import AsJson, DataFolder
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
-from curvscope.report import Table
 from curvscope.studies.registry import STUDIES, get_study
 from curvscope.studies.study import NUMBERS, PAGE, run_study
+
+TABLE_WIDTH = 110
+"""Columns that a table "paper, measured, difference" needs; on a narrower terminal its lines are folded, not cut."""
 
 
 def command(
@@ -35,6 +37,7 @@ def command(
     if out is None:
         raise InvalidArgument(f"--out DIR is missing: where should the results of {name} go?")
     console = Console(stderr=as_json)
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(f"{study.title}: {study.shows}. Takes about {study.takes[preset]} on two cores.", highlight=False)
     document = run_study(study, out, preset=preset, data=data, config=config)
     if as_json:
@@ -54,5 +57,6 @@ def _list(as_json: bool) -> None:
         listed = [{"name": s.name, "title": s.title, "shows": s.shows, "takes": dict(s.takes)} for s in STUDIES.values()]
         typer.echo(json.dumps(listed))
         return
-    rows = [[s.name, s.shows, *(s.takes[preset] for preset in ("quick", "paper"))] for s in STUDIES.values()]
-    Console().print(as_rich(Table(["study", "shows", "--preset quick", "--preset paper"], rows)))
+    for study in STUDIES.values():
+        takes = ", ".join(f"--preset {preset}: {time}" for preset, time in study.takes.items())
+        typer.echo(f"{study.name}\n    {study.title}\n    {study.shows}; {takes}")

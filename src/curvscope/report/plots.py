@@ -124,7 +124,8 @@ def _limits(axes: Axes, content: Sequence[Panel], *, logarithmic: bool) -> None:
     """As wide as the lines, and from the floor to a little above them; the same for panels that share their axes."""
     lines = [line for panel in content for line in panel.lines.values()]
     ends = [value for line in lines for value in (line.x[0], line.x[-1])]
-    axes.set_xlim(min(ends), max(ends))
+    if min(ends) < max(ends):
+        axes.set_xlim(min(ends), max(ends))
     if (floor := content[0].floor) is not None:
         tops = [np.nanmax(line.y if line.high is None else line.high) for line in lines]
         tops += [np.nanmax(panel.chance[1]) for panel in content if panel.chance is not None]

@@ -101,7 +101,7 @@ class _Span(_Space):
         if not defect <= 1e-3:
             raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
         self.dtype = overlaps.dtype
-        # V (R^-1) with V'V = R'R; twice, for the first Cholesky factor has rounding of its own
+        # V R^-1 with V'V = R'R: near the identity, so that one round is right to rounding
         factor = torch.linalg.cholesky(overlaps).mH
         self.whitening = torch.linalg.solve_triangular(factor, torch.eye(self.dimension, dtype=self.dtype), upper=True)
 
