@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.solvers.expansion import Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.gram_schmidt import split_off
+from curvscope.solvers.krylov_basis import KrylovOptions
 from curvscope.solvers.meter import Meter
 from curvscope.tall import InMemory
 

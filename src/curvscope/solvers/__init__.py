@@ -5,13 +5,15 @@ from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import METHODS
 from curvscope.solvers.eigsh import eigsh
 from curvscope.solvers.hmt import hmt
-from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.posterior import posterior_error, scree
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.singular import SingularSolution
 from curvscope.solvers.sizes import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
 from curvscope.solvers.solution import Cost, Solution, Status
 from curvscope.solvers.ssvd import SSVD_METHODS, ssvd
+from curvscope.solvers.svds import svds
 
 __all__ = [
     "METHODS",
@@ -34,4 +36,5 @@ __all__ = [
     "sizes_for_products",
     "sizes_for_rank",
     "ssvd",
+    "svds",
 ]

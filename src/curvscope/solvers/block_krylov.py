@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from curvscope.solvers.expansion import STIRRED, Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs, is_converged
+from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
 from curvscope.solvers.meter import Meter
 from curvscope.tall import multiply
 
@@ -17,7 +18,7 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> 
     Each step multiplies the newest block, orthogonalises the products against the whole basis and appends what is new. The
     Rayleigh-Ritz pairs are those of Q* A Q as computed. A basis of more than ncv columns is restarted thickly: the wanted Ritz
     vectors and some more are kept, with both ends of the spectrum for LM and BE. When all k residuals are small, two
-    fresh random directions are added, and the solve ends if after four more steps and 5% more products they still are: a pair
+    fresh random directions are added, and the solve ends if after four more steps they still are: a pair
     that the start block missed, such as another copy of a multiple eigenvalue, shows up in between. Otherwise it ends with
     the budget.
 
@@ -26,10 +27,25 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> 
         directions at the end; only :func:`curvscope.certify` proves that none is missing.
     Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
     """
+    iterate(meter, options, expansion, stage="block Krylov")
+    with meter.stage("Ritz vectors", 0):
+        values, rotation, _ = expansion.ritz()
+        vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
+    return Pairs(
+        values,
+        vectors,
+        tol=options.tol,
+        advice=krylov_advice(options),
+        diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
+    )
+
+
+def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str) -> None:
+    """Let a basis grow until its wanted Ritz pairs have converged twice, or the budget or the space is at its end."""
     note, next_check = "", 0
     agreed = expansion.confirmed[0] == options.which and expansion.confirmed[1] >= options.k
-    with meter.stage("block Krylov", options.max_products):
-        while meter.products < options.max_products and not expansion.exhausted:
+    with meter.stage(stage, options.max_products):
+        while expansion.affordable(meter) and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
             expansion.step(meter, note)
@@ -41,20 +57,18 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> 
                 next_check = int(meter.products * GROWTH_BETWEEN_CHECKS)
                 if good == options.k:  # look once more, from elsewhere
                     expansion.stir()
-                    next_check = max(next_check, meter.products + CONFIRMING_STEPS * (options.block_size + STIRRED))
+                    next_check = max(
+                        next_check, meter.products + CONFIRMING_STEPS * (options.block_size + STIRRED) * expansion.PRICE
+                    )
                 agreed = good == options.k
-        values, rotation, _ = expansion.ritz()
-        vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
-    return Pairs(
-        values,
-        vectors,
-        tol=options.tol,
-        advice=f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol",
-        diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
-    )
 
 
-def _progress(expansion: Expansion, options: KrylovOptions) -> tuple[int, str]:
+def krylov_advice(options: KrylovOptions) -> str:
+    """What to do about pairs that did not converge."""
+    return f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol"
+
+
+def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, str]:
     """How many pairs have converged by their estimates, and that in words."""
     values, _, residuals = expansion.ritz()
     good = int(is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit).sum())

@@ -11,15 +11,20 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import Operator, as_operator
 from curvscope.solvers.block_krylov import block_krylov
+from curvscope.solvers.bracketed import check_ranking, until_bracketed
+from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
-from curvscope.solvers.expansion import Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import finish
 from curvscope.solvers.hmt import hmt
+from curvscope.solvers.krylov_basis import krylov_options
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.solution import Solution
+from curvscope.solvers.width import measured_width
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -39,6 +44,8 @@ def eigsh(
     seed: int = 0,
     v0: Tensor | TallMatrix | Solution | None = None,
     keep_basis: bool = False,
+    certify_overlap: Any = None,
+    rtol: float = 1e-2,
     preflight: bool = True,
     progress: Progress = None,
 ) -> Solution:
@@ -53,8 +60,9 @@ def eigsh(
             semidefinite operators), or "auto": exact up to D = 1500, otherwise krylov.
         tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
             whole of max_products.
-        block_size: vectors multiplied at a time; default from k: narrow blocks need fewer products, wide ones are cheaper
-            each. A narrower last block uses up the budget exactly.
+        block_size: vectors multiplied at a time: narrow blocks need fewer products, wide ones are cheaper each. Default: from
+            k, and for curvature operators solved to a tolerance from the measured cost of products and re-orthogonalisation
+            (:func:`.width.measured_width`). A narrower last block uses up the budget exactly.
         ncv: most columns of the basis; default 3 k + 20 block_size.
         max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for sketches.
         seed: of the random start.
@@ -62,6 +70,10 @@ def eigsh(
             with ``keep_basis`` is gone on with, to more pairs or a smaller tol, without losing a product; of any other its
             eigenvectors start anew.
         keep_basis: keep the Krylov basis (D x ncv numbers) in ``solution.basis``, to go on from.
+        certify_overlap: a ranking of the D parameters, as from :mod:`.subspaces.masks`. Krylov then goes on, with more pairs
+            and smaller residuals than asked for, until the interval of the overlap with the mask of the k' first is narrow
+            enough for every k' <= k; the solution has a certificate and keeps the further pairs (``solution.k >= k``).
+        rtol: half-width of that interval, over the overlap.
         preflight: check first that a curvature operator is one fixed symmetric matrix; see :func:`.checks.check_fit`.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
 
@@ -74,7 +86,7 @@ def eigsh(
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
-        :func:`.nystrom.nystrom`, :func:`.nystrom.singlepass`; and k products for the residuals.
+        :func:`.nystrom.nystrom`, :func:`.singlepass.singlepass`; and k products for the residuals.
 
     >>> import torch
     >>> solution = eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5])), k=2)
@@ -86,14 +98,30 @@ def eigsh(
     size = operator.shape[0]
     check_request(k, size, which=which, method=method, tol=tol)
     if method == "auto":
-        method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None and not keep_basis else "krylov"
+        plain = v0 is None and max_products is None and not keep_basis and certify_overlap is None
+        method = "exact" if size <= EXACT_UP_TO and plain else "krylov"
     if method != "krylov":
-        _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None)
+        _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None, certify_overlap=certify_overlap)
     if preflight:
         check_fit(operator)
     if method == "exact":
         _refuse(method, max_products=max_products)
         return exact(operator, k, which=which, progress=progress)
+    if block_size is None and method == "krylov" and max_products is None and tol:
+        block_size = measured_width(operator, k)
+    if certify_overlap is not None:
+        if which != "LM":
+            raise InvalidArgument(f'certify_overlap is about the largest magnitudes: use which="LM", not {which!r}')
+        order = check_ranking(certify_overlap, size, rtol)
+
+        def solve(pairs: int, tol: float, earlier: Solution | None) -> Solution:
+            start = v0 if earlier is None else earlier
+            return _krylov(operator, pairs, which, tol, block_size, ncv, max_products, seed, start, True, progress)
+
+        bracketed = until_bracketed(
+            solve, lambda found: certify(operator, found, seed=seed, progress=progress), k, order, rtol=rtol, tol=min(tol, 1e-3)
+        )
+        return bracketed if keep_basis else replace(bracketed, basis=None)
     if method == "krylov":
         return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, progress)
     return _sketched(operator, k, method, which, max_products, seed, block_size or 32, progress)
@@ -142,12 +170,17 @@ def _krylov(
 ) -> Solution:
     earlier = v0 if isinstance(v0, Solution) and _continues(operator, v0) else None
     start = None if earlier else _start_block(operator, v0)
-    width = block_size if block_size is not None else max(2, min(16, k // 64))
-    if width < 1:
-        raise InvalidArgument(f"block_size={block_size}: choose at least 1")
-    size = operator.shape[0]
-    width = min(size, width)
-    options = _sizes(size, k, which, tol, width, ncv, max_products, seed, spent=earlier.cost.products if earlier else 0)
+    options = krylov_options(
+        operator.shape[0],
+        k,
+        which=which,
+        tol=tol,
+        block_size=block_size,
+        ncv=ncv,
+        max_products=max(500, 20 * k) if max_products is None else max_products,
+        seed=seed,
+        spent=earlier.cost.products if earlier else 0,
+    )
     meter = Meter(operator, progress)
     if earlier:
         expansion = earlier.basis
@@ -161,28 +194,6 @@ def _krylov(
         basis=expansion if keep_basis else None,
         cost=earlier.cost + solution.cost if earlier else solution.cost,
     )
-
-
-def _sizes(
-    size: int,
-    k: int,
-    which: str,
-    tol: float,
-    width: int,
-    ncv: int | None,
-    max_products: int | None,
-    seed: int,
-    *,
-    spent: int,
-) -> KrylovOptions:
-    """The options with their defaults filled in; what cannot work is refused."""
-    budget = max(500, 20 * k) if max_products is None else max_products
-    if budget < k - spent:
-        raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")
-    columns = min(size, 3 * k + 20 * width) if ncv is None else ncv
-    if columns < min(size, k + 2 * width):
-        raise InvalidArgument(f"ncv={ncv}: choose at least k + 2 block_size = {min(size, k + 2 * width)}")
-    return KrylovOptions(k, which, tol, width, min(columns, size, budget + spent), budget, seed)
 
 
 def _continues(operator: Operator, earlier: Solution) -> bool:

@@ -40,7 +40,7 @@ def hmt(
         block_size: columns a product call.
         progress: see :data:`.progress.Progress`.
 
-    Cost: 2 num_outer products in two rounds, k more for the residuals; memory: D x num_outer entries twice.
+    Cost: 2 num_outer products in two rounds, k more for the residuals; memory: D x num_outer entries and D x k.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian.
@@ -58,7 +58,7 @@ def hmt(
     with meter.stage("sketch", num_outer):
         outer = measure(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, block_size)
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer).basis
+        basis = orthonormalize(outer, into=outer).basis
         del outer
     with meter.stage("compression", basis.shape[1]):
         core, asymmetry = symmetrized(_compressed(meter, basis, block_size))

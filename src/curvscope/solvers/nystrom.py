@@ -1,4 +1,4 @@
-"""Nystrom and single-pass approximations: eigenpairs from one set of random products and nothing else."""
+"""Nystrom approximations: eigenpairs from one set of random products and nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from curvscope.solvers.finish import Pairs, finish
 from curvscope.solvers.measure import measure
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
-from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors, singlepass_core
+from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors
 from curvscope.solvers.sketched import ADVICE, check_block_size, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.tall import InMemory, multiply, orthonormalize
@@ -55,7 +55,7 @@ def nystrom(
         block_size: columns a product call.
         progress: see :data:`.progress.Progress`.
 
-    Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries three times.
+    Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries and D x k.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian;
@@ -79,7 +79,7 @@ def nystrom(
         outer = measure(meter, right, num_outer, block_size)
     with meter.stage("recovery", 0):
         gram = right.adjoint_multiply(outer, 0, num_outer)
-        kind = _definiteness(gram, operator, definite)
+        kind = definiteness(gram, operator, definite)
         if kind == DEFINITE:
             pairs = _positive(operator, outer, right, block_size, k, which)
         else:
@@ -89,81 +89,8 @@ def nystrom(
     return finish(meter, pairs, which=which, options=options | ({"rank": rank} if kind == INDEFINITE else {}))
 
 
-def singlepass(
-    operator: Any,
-    *,
-    num_outer: int | None = None,
-    num_products: int | None = None,
-    k: int | None = None,
-    which: str = "LM",
-    sketch: str = "gaussian",
-    seed: int = 0,
-    block_size: int = 32,
-    progress: Progress = None,
-) -> Solution:
-    r"""Single-pass Rayleigh-Ritz: the Hermitian C that best explains :math:`C\,(Q^*\Omega) = Q^* A \Omega`.
-
-    Q spans the num_outer leading left singular directions of :math:`A\Omega`; more products than directions keep the
-    least-squares problem well-conditioned. See :func:`.recovery.singlepass_core`.
-
-    Args:
-        operator: Hermitian, real or complex; anything that ``as_operator`` takes.
-        num_outer: dimension of the space that is kept; None: 3/5 num_products, or all of it when Omega* A Omega shows a
-            positive semidefinite operator, for which the least-squares problem is harmless.
-        num_products: number of products; default 2 num_outer; one of the two must be given.
-        k: how many pairs to return; default all.
-        which: LM, LA, SA or BE.
-        sketch: kind of the test matrix; see :class:`.TestMatrix`.
-        seed: another one gives an independent sketch.
-        block_size: columns a product call.
-        progress: see :data:`.progress.Progress`.
-
-    Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries three times.
-
-    Raises:
-        InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian.
-        NotHermitian: the measurements show that it is not. NotFinite: a product has NaN in it.
-    Limits: Q and the least-squares problem share their random numbers, which biases the eigenvalues; seigh does not.
-    Source: Halko, Martinsson, Tropp (SIREV 2011), section 5.5; Tropp et al. (SIMAX 2017).
-
-    >>> solution = singlepass(torch.diag(torch.tensor([5.0, -4.0, 1.0] + [0.0] * 17)), num_outer=4)
-    >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
-    [5.0, -4.0, 1.0]
-    """
-    check_block_size(block_size)
-    if num_outer is None and num_products is None:
-        raise InvalidArgument("pass num_products, or num_outer for twice as many products")
-    products = 2 * num_outer if num_products is None else num_products
-    kept = products if num_outer is None else num_outer
-    operator = hermitian_request(operator, num_outer=kept, num_inner=products, k=k, which=which, sketch=sketch)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    with meter.stage("sketch", products):
-        outer = measure(meter, right, products, block_size)
-    with meter.stage("recovery", 0):
-        if num_outer is None and _definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
-            kept = max(k or 1, 3 * products // 5)
-        whole = orthonormalize(outer)
-        del outer
-        turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
-        measured = sizes[:kept, None] * back[:kept]
-        seen = turn[:, :kept].mH @ right.adjoint_multiply(whole.basis, 0, products).mH
-        core = turn[:, :kept] @ singlepass_core(measured, seen) @ turn[:, :kept].mH
-        diagnostics = {"rank": float(len(measured))}
-        pairs = pairs_of_core(whole.basis, core, k=len(measured) if k is None else k, which=which, diagnostics=diagnostics)
-        del whole
-    options = {
-        "method": "singlepass",
-        "num_outer": kept,
-        "num_products": products,
-        "which": which,
-        "sketch": sketch,
-        "seed": seed,
-    }
-    return finish(meter, pairs, which=which, options=options)
-
-
-def _definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:
+def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:
+    """What the eigenvalues of Omega* A Omega say of A, beyond rounding; ``definite`` is what the caller says, None: nothing."""
     values = torch.linalg.eigvalsh((gram + gram.mH) / 2)
     allowed = NEGATIVE * torch.finfo(operator.dtype).eps * float(values.abs().max())
     negative = bool(values.min() < -allowed)
@@ -184,7 +111,7 @@ def _positive(operator: Operator, outer: InMemory, right: TestMatrix, block_size
         stop = min(start + block_size, count)
         outer.tensor[:, start:stop] += shift * right.columns(start, stop)
     gram = right.adjoint_multiply(outer, 0, count)
-    whole = orthonormalize(outer)
+    whole = orthonormalize(outer, into=outer)
     values, rotation = nystrom_factors(whole.coefficients, gram, shift)
     chosen = wanted(values, len(values) if k is None else k, which)
     vectors = multiply(whole.basis, rotation[:, chosen])
@@ -192,6 +119,6 @@ def _positive(operator: Operator, outer: InMemory, right: TestMatrix, block_size
 
 
 def _indefinite(outer: InMemory, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
-    whole = orthonormalize(outer)
+    whole = orthonormalize(outer, into=outer)
     core = indefinite_nystrom_core(whole.coefficients, gram, rank)
     return pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from curvscope.certify import dilation_residuals
-from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance
+from curvscope.solvers import storage
+from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance, status_of
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.solution import Cost, Status
-from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality
+from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality, polish
 
 ADVICE = "a sketch does not iterate: judge each triplet by its residual, the whole by posterior_error"
 
@@ -52,6 +53,41 @@ class SingularSolution:
         """residual_norms / S; infinite where only S is zero."""
         return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
 
+    def save(self, path: storage.Place) -> None:
+        """Write everything to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
+
+        Raises:
+            RunConflict: ``path`` exists.
+        """
+        table = {
+            "status": asdict(self.status),
+            "cost": asdict(self.cost),
+            "diagnostics": self.diagnostics,
+            "provenance": self.provenance,
+            "S": self.S.tolist(),
+            "residual_norms": self.residual_norms.tolist(),
+        }
+        storage.write(path, storage.SINGULAR, table, {"U": self.U, "V": self.V})
+
+    @classmethod
+    def load(cls, path: storage.Place) -> SingularSolution:
+        """Read what :meth:`save` wrote; the vectors are read into memory.
+
+        Raises:
+            RunNotFound: no such solution there, or one with a part missing.
+        """
+        table, vectors = storage.read(path, storage.SINGULAR)
+        return cls(
+            U=vectors["U"],
+            S=torch.tensor(table["S"], dtype=torch.float64),
+            V=vectors["V"],
+            residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64),
+            status=Status(**table["status"]),
+            cost=Cost(**table["cost"]),
+            provenance=table["provenance"],
+            diagnostics=table["diagnostics"],
+        )
+
     def __str__(self) -> str:
         """A table that a person reads: the first triplets, and how the solve went."""
         rows = [f"{self.k} singular triplets of a {self.U.shape[0]} x {self.V.shape[0]} operator, largest first", ""]
@@ -74,14 +110,18 @@ def finish_singular(
     k: int | None,
     diagnostics: dict[str, float],
     options: dict[str, Any],
+    tol: float | None = None,
+    advice: str = ADVICE,
 ) -> SingularSolution:
-    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh.
+    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh; ``tol`` for methods that iterate.
 
     Cost: k products with A and k with A*.
     """
     with meter.stage("recovery", 0):
         turn, values, back = torch.linalg.svd(core, full_matrices=False)
         U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
+        polish(U)
+        polish(V)
         values = values[:k]
         _canonical_phases(U, V)
     found_with = meter.products
@@ -93,7 +133,7 @@ def finish_singular(
         values,
         V,
         residuals,
-        Status("approximate", ADVICE),
+        status_of(values, residuals, tol, advice, unit=torch.finfo(U.dtype).eps),
         Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance(meter, options),
         diagnostics,

@@ -13,15 +13,16 @@ from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
 from curvscope.solvers.measure import measure
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.recovery import generalized_nystrom_core, oversampled_core
+from curvscope.solvers.recovery import bearable_rank, generalized_nystrom_core, oversampled_core
 from curvscope.solvers.singular import SingularSolution, finish_singular
 from curvscope.solvers.sketched import check_block_size, check_sizes, draw
-from curvscope.tall import InMemory, orthonormalize
+from curvscope.tall import InMemory, TallMatrix, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
 SSVD_METHODS = ("oversampled", "nystrom", "hmt")
 
-Factors = tuple[InMemory, Tensor, InMemory]
+Factors = tuple[TallMatrix, Tensor, TallMatrix, int]
+"""P, C, Q of A ~ P C Q*, and the rank of C."""
 
 
 def ssvd(
@@ -42,7 +43,8 @@ def ssvd(
     - "oversampled" (Alg. 1): :math:`A\Omega` (n_inner products, the first n_outer recycled as outer measurements with range Q)
       and :math:`A^*\Gamma` (n_outer, range P); the core of :math:`A \approx Q C P^*` from :math:`\Psi^* A\Omega` by two
       least-squares problems. All products are independent of one another.
-    - "nystrom", generalised: :math:`A\Omega` (n_outer) and :math:`A^*\Gamma` (n_inner); also one round.
+    - "nystrom", generalised: :math:`A\Omega` (n_outer) and :math:`A^*\Gamma` (n_inner); also one round. If n_inner < 2 n_outer,
+      only as many directions are kept (never less than k) as :func:`.recovery.bearable_rank` finds.
     - "hmt": :math:`Q = \mathrm{orth}(A\Omega)`, then :math:`A^* Q`; two rounds, n_outer products each.
 
     Args:
@@ -57,8 +59,8 @@ def ssvd(
         block_size: columns a product call.
         progress: see :data:`.progress.Progress`.
 
-    Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) num_outer entries
-        three times ("nystrom": n num_inner), one block of each test matrix, num_inner^2 in double precision.
+    Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) (num_outer + k)
+        entries ("nystrom": n num_inner), one block of each test matrix, num_inner^2 in double precision.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, no adjoint. NotFinite: a product has NaN in it.
@@ -93,18 +95,14 @@ def ssvd(
             factors = _oversampled(meter, right, outer_left, inner_left, num_outer, num_inner, block_size)
         case "nystrom":
             left = draw(sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-            factors = _generalized_nystrom(meter, right, left, num_outer, num_inner, block_size)
+            factors = _generalized_nystrom(meter, right, left, (num_outer, num_inner), block_size, k or 1)
         case _:
             factors = _hmt(meter, right, num_outer, block_size)
-    options = {
-        "method": method,
-        "num_outer": num_outer,
-        "num_inner": num_inner,
-        "sketch": sketch,
-        "left_sketch": left_sketch,
-        "seed": seed,
-    }
-    return finish_singular(meter, *factors, k=k, diagnostics={"rank": float(min(factors[1].shape))}, options=options)
+    sizes = {"num_outer": num_outer, "num_inner": num_inner}
+    options = {"method": method, **sizes, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
+    basis, core, co_basis, rank = factors
+    k = rank if k is None else k
+    return finish_singular(meter, basis, core, co_basis, k=k, diagnostics={"rank": float(rank)}, options=options)
 
 
 def _oversampled(
@@ -128,35 +126,40 @@ def _oversampled(
                 outer.write(start, block.columns(0, min(stop, num_outer) - start))
         co_outer = measure(meter, outer_left, num_outer, block_size, adjoint=True)
     with meter.stage("recovery", 0):
-        basis, co_basis = orthonormalize(outer).basis, orthonormalize(co_outer).basis
+        basis, co_basis = orthonormalize(outer, into=outer).basis, orthonormalize(co_outer, into=co_outer).basis
         compressed = inner_left.adjoint_multiply(basis, 0, num_inner)
         core = oversampled_core(compressed, inner, right.adjoint_multiply(co_basis, 0, num_inner).mH)
-    return basis, core, co_basis
+    return basis, core, co_basis, min(core.shape)
 
 
 def _generalized_nystrom(
-    meter: Meter, right: TestMatrix, left: TestMatrix, num_outer: int, num_inner: int, block_size: int
+    meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int, int], block_size: int, least: int
 ) -> Factors:
+    num_outer, num_inner = sizes
     with meter.stage("sketch", num_outer + num_inner):
         outer = measure(meter, right, num_outer, block_size)
         co_outer = measure(meter, left, num_inner, block_size, adjoint=True)
     with meter.stage("recovery", 0):
-        basis = orthonormalize(outer).basis
-        co_range = orthonormalize(co_outer)
-        core = generalized_nystrom_core(left.adjoint_multiply(basis, 0, num_inner), co_range.coefficients)
-    return basis, core, co_range.basis
+        whole = orthonormalize(outer, into=outer)
+        co_range = orthonormalize(co_outer, into=co_outer)
+        turn, found, _ = torch.linalg.svd(whole.coefficients, full_matrices=False)
+        if num_inner < 2 * num_outer:
+            turn = turn[:, : max(least, bearable_rank(found, num_inner))]
+        compressed = left.adjoint_multiply(whole.basis, 0, num_inner) @ turn
+        core = turn @ generalized_nystrom_core(compressed, co_range.coefficients)
+    return whole.basis, core, co_range.basis, turn.shape[1]
 
 
 def _hmt(meter: Meter, right: TestMatrix, num_outer: int, block_size: int) -> Factors:
     with meter.stage("sketch", num_outer):
         outer = measure(meter, right, num_outer, block_size)
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer).basis
+        basis = orthonormalize(outer, into=outer).basis
     with meter.stage("compression", basis.shape[1]):
         rows = InMemory.empty(meter.operator.shape[1], basis.shape[1], meter.operator.dtype, meter.operator.device)
         for start in range(0, basis.shape[1], block_size):
             stop = min(start + block_size, basis.shape[1])
             rows.write(start, meter.multiply_adjoint(basis.columns(start, stop)))
     with meter.stage("recovery", 0):
-        co_range = orthonormalize(rows)
-    return basis, co_range.coefficients.mH, co_range.basis
+        co_range = orthonormalize(rows, into=rows)
+    return basis, co_range.coefficients.mH, co_range.basis, co_range.basis.shape[1]

@@ -14,15 +14,17 @@ import zarr
 from curvscope.errors import RunConflict, RunNotFound
 from curvscope.tall import InMemory, TallMatrix
 
-FORMAT = "curvscope solution 1"
-TABLE, VECTORS = "solution.json", "eigenvectors.zarr"
+EIGEN, SINGULAR = "curvscope solution 1", "curvscope singular solution 1"
+VECTORS = {EIGEN: ("eigenvectors",), SINGULAR: ("U", "V")}
+"""The tall matrices that a solution of each format has, each in a Zarr array of its name."""
+TABLE = "solution.json"
 TILE = (65536, 64)
 
 Place = str | os.PathLike[str]
 
 
-def write(path: Place, table: dict[str, Any], vectors: TallMatrix) -> None:
-    """Write table and vectors to the new directory ``path``; it appears whole or not at all.
+def write(path: Place, form: str, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> None:
+    """Write table and vectors of a solution of this format to the new directory ``path``; it appears whole or not at all.
 
     Raises:
         RunConflict: ``path`` exists.
@@ -34,39 +36,59 @@ def write(path: Place, table: dict[str, Any], vectors: TallMatrix) -> None:
     draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         draft.mkdir()
-        _write_vectors(vectors, draft / VECTORS)
-        (draft / TABLE).write_text(json.dumps({"format": FORMAT, **table}, indent=1))
+        for name in VECTORS[form]:
+            _write_vectors(vectors[name], draft / f"{name}.zarr")
+        (draft / TABLE).write_text(json.dumps({"format": form, **table}, indent=1))
         draft.rename(target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def rewrite_table(path: Place, table: dict[str, Any]) -> None:
+def rewrite_table(path: Place, form: str, table: dict[str, Any]) -> None:
     """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
     draft = Path(path) / f".{TABLE}.{os.getpid()}.partial"
-    draft.write_text(json.dumps({"format": FORMAT, **table}, indent=1))
+    draft.write_text(json.dumps({"format": form, **table}, indent=1))
     draft.replace(Path(path) / TABLE)
 
 
-def read(path: Place) -> tuple[dict[str, Any], InMemory]:
-    """Table and vectors that :func:`write` wrote; the vectors are read into memory.
+def form_of(path: Place) -> str:
+    """The format of the solution there, one of :data:`VECTORS`.
 
     Raises:
-        RunNotFound: no solution there, or one with a part missing.
+        RunNotFound: no solution there, or one of a format that this version does not read.
+    """
+    return str(_table(Path(path))["format"])
+
+
+def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, InMemory]]:
+    """Table and vectors that :func:`write` wrote in this format; the vectors are read into memory.
+
+    Raises:
+        RunNotFound: no solution there, one of another format, or one with a part missing.
     """
     source = Path(path)
+    table = _table(source)
+    if table["format"] != form:
+        raise RunNotFound(f"{source} holds a {table['format']!r}, not a {form!r}: curvscope.open reads either")
+    vectors = {}
+    for name in VECTORS[form]:
+        if not (source / f"{name}.zarr").is_dir():
+            raise RunNotFound(f"{source} lacks its vectors ({name}.zarr): compute it again")
+        stored = zarr.open_array(source / f"{name}.zarr", mode="r")
+        vectors[name] = InMemory(torch.from_numpy(stored[:].T.copy()).T)
+    return table, vectors
+
+
+def _table(source: Path) -> dict[str, Any]:
     if not (source / TABLE).is_file():
         raise RunNotFound(
             f"{source} holds no solution (no {TABLE}): pass a directory that Solution.save or `curvscope eigs` wrote"
         )
-    table = json.loads((source / TABLE).read_text())
-    if table.get("format") != FORMAT:
-        raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {FORMAT!r}")
-    if not (source / VECTORS).is_dir():
-        raise RunNotFound(f"{source} lacks its vectors ({VECTORS}): compute it again")
-    stored = zarr.open_array(source / VECTORS, mode="r")
-    return table, InMemory(torch.from_numpy(stored[:].T.copy()).T)
+    table: dict[str, Any] = json.loads((source / TABLE).read_text())
+    if table.get("format") not in VECTORS:
+        raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
+    return table
 
 
 def _write_vectors(vectors: TallMatrix, path: Path) -> None:

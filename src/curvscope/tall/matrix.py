@@ -36,6 +36,13 @@ class TallMatrix(ABC):
         """The rows at ``index`` (in its order) as a (len(index), n) tensor."""
 
     @abstractmethod
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """Overwrite the rows of a panel with a (len(panel), n) tensor.
+
+        What ``rows`` gave as a view and was changed in place is not copied.
+        """
+
+    @abstractmethod
     def between(self, start: int, stop: int) -> TallMatrix:
         """Columns start..stop as a tall matrix, without a copy."""
 
@@ -91,6 +98,12 @@ class InMemory(TallMatrix):
     def rows(self, index: Tensor | slice) -> Tensor:
         """See :meth:`TallMatrix.rows`; a view for slices."""
         return self.tensor[index]
+
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """See :meth:`TallMatrix.write_rows`."""
+        place = self.tensor[panel]
+        if block.data_ptr() != place.data_ptr():
+            place.copy_(block)
 
     def between(self, start: int, stop: int) -> InMemory:
         """A view; see :meth:`TallMatrix.between`."""
