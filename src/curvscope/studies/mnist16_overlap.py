@@ -100,7 +100,9 @@ def _sketch(H: Any, ranking: masks.Ranking, config: OverlapConfig) -> dict[str, 
     """The paper's own method with its sizes: the sketched eigenvalues and overlap."""
     if not config.num_outer:
         return None
-    solution: Solution = seigh(H, num_outer=config.num_outer, num_inner=config.num_inner, sketch="ssrft", seed=config.seed)
+    solution: Solution = seigh(
+        H, num_outer=config.num_outer, num_inner=config.num_inner, sketch="ssrft", core="published", seed=config.seed
+    )
     k = min(config.k, solution.k)
     return {
         "eigenvalues": solution.eigenvalues[:k].tolist(),
