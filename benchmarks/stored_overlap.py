@@ -33,14 +33,6 @@ class Tiled(TallMatrix):
         self.folder, self.shape = folder, (rows, columns)
         self.dtype, self.device = torch.float32, torch.device("cpu")
 
-    def columns(self, start: int, stop: int) -> torch.Tensor:
-        """Not needed here."""
-        raise NotImplementedError
-
-    def between(self, start: int, stop: int) -> TallMatrix:
-        """Not needed here."""
-        raise NotImplementedError
-
     def rows(self, index: torch.Tensor | slice) -> torch.Tensor:
         """The rows at ``index``."""
         found = torch.empty(len(index), self.shape[1])
@@ -52,6 +44,9 @@ class Tiled(TallMatrix):
                 tile = np.memmap(self.folder / f"{tile_row}.{column // TILE[1]}", np.float32, "r", shape=TILE)
                 found[here, column : column + TILE[1]] = torch.from_numpy(tile[inside, : self.shape[1] - column])
         return found
+
+
+Tiled.__abstractmethods__ = frozenset()  # nothing but rows is read, and nothing is written
 
 
 def make(folder: Path, size: int, k: int) -> None:
