@@ -104,6 +104,21 @@ def test_intervals_hold_the_overlap_of_the_true_spaces(certified):
     check(cs.gradient_fraction(g, first), [float((U[:, :k].T @ g).norm() / g.norm()) ** 2 for k in range(1, 31)])
 
 
+def test_the_interval_knows_the_errors_of_both():
+    """An accurate solution beside a rough one: the interval of the first alone would exclude the truth."""
+    solutions, exact = [], []
+    for seed, products in ((0, 280), (1, 45)):
+        A = cs.problems.spectrum("power", 300, rank=1, decay=1.0, negative=0.3, seed=seed)
+        solutions.append(cs.certify(A, cs.eigsh(A, k=20, method="krylov", tol=0, max_products=products, block_size=4)))
+        exact.append(A.exact_eigenvectors(20).to_tensor())
+    both = torch.tensor([truth(*exact, k) for k in range(1, 21)], dtype=torch.float64)
+    for curve in (cs.overlap(*solutions), cs.overlap(*solutions[::-1])):
+        assert bool((curve.lower <= both + 1e-12).all())
+        assert bool((both <= curve.upper + 1e-12).all())
+    alone = cs.overlap(solutions[0], solutions[1].eigenvectors)
+    assert bool(((both < alone.lower - 1e-9) | (both > alone.upper + 1e-9)).any())
+
+
 def test_matrices_over_checkpoints(basis, certified):
     spaces = [basis(40, 6, seed) for seed in range(4)]
     matrix = cs.overlap_matrix(spaces, [2, 6])
