@@ -41,7 +41,21 @@ from curvscope.solvers import (
     svds,
 )
 from curvscope.solvers import storage as _storage
-from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
+from curvscope.subspaces import (
+    Mask,
+    OverlapCurve,
+    Ranking,
+    best_overlap,
+    gradient_fraction,
+    grassmann,
+    kappa,
+    mask_null,
+    masks,
+    overlap,
+    overlap_matrix,
+    participation_ratio,
+    proxies,
+)
 from curvscope.training import Recorder
 
 __version__ = version("curvscope")
@@ -49,6 +63,7 @@ __version__ = version("curvscope")
 __all__ = [
     "CurvscopeError",
     "FrobeniusEstimate",
+    "Mask",
     "Operator",
     "OverlapCurve",
     "Preflight",
@@ -60,21 +75,29 @@ __all__ = [
     "__version__",
     "adaptive_seigh",
     "as_operator",
+    "best_overlap",
     "certify",
     "eigsh",
     "empirical_fisher",
     "errors",
     "ggn",
+    "gradient_fraction",
     "gradient_second_moment",
+    "grassmann",
     "hessian",
+    "kappa",
+    "mask_null",
     "masks",
     "monte_carlo_fisher",
     "open",
     "overlap",
+    "overlap_matrix",
+    "participation_ratio",
     "posterior_error",
     "preflight",
     "probes_needed",
     "problems",
+    "proxies",
     "scree",
     "seigh",
     "sizes_for_memory",

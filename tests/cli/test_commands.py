@@ -96,6 +96,16 @@ def test_the_way_of_a_run(curvscope, target, tmp_path):
     curve = cs.overlap(solution, cs.masks.by_magnitude(model))
     assert json.loads(shown.output)["overlap"] == pytest.approx(curve.value.tolist())
     assert "ratio" in curvscope("overlap", "run").output
+    values = {}
+    for mask in ("layerwise", "random", "best"):
+        values[mask] = json.loads(curvscope("overlap", "run", "--mask", mask, "--json").output)["overlap"]
+        assert (tmp_path / "run" / f"overlap-{mask}.json").exists()
+    assert values["best"] == pytest.approx(cs.best_overlap(solution).value.tolist())
+    assert values["layerwise"] == pytest.approx(cs.overlap(solution, cs.masks.layerwise_magnitude(model)).value.tolist())
+    assert all(b >= v for b, v in zip(values["best"], curve.value.tolist(), strict=True))
+    refused = curvscope("overlap", "run", "--mask", "smallest")
+    assert refused.status == 2
+    assert "choose one of magnitude, layerwise, random, best" in str(refused.error)
 
     assert curvscope("report", "run").status == 0
     html = (tmp_path / "run" / "report.html").read_text()

@@ -36,14 +36,14 @@ def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float
     gaplessness costs is the overlap carried by directions j..l.
 
     Args:
-        captured: (K, K) float64, entry (k - 1, l - 1) is c_{kl}.
-        certificate: of the same K pairs.
+        captured: (K, L) float64, entry (k - 1, l - 1) is c_{kl}; K <= L.
+        certificate: of the same L pairs.
         defect: ||V* V - I||_2; it widens the interval by that factor.
 
     Returns:
         lower and upper, (K,) each, in [0, 1]; (0, 1) where nothing can be proven.
 
-    Cost: O(K^2) numbers, no products.
+    Cost: O(K L) numbers, no products.
     Source: design of this library; the proofs use only Weyl's inequality and the Sylvester equation. It assumes
         0 <= Phi <= I, so it holds for any projector in place of the mask.
     """
@@ -57,7 +57,7 @@ def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float
 def _lower(roots: Tensor, certificate: Certificate) -> Tensor:
     """Sqrt of the lower bounds of k o_k."""
     bounds = []
-    for k in range(1, roots.shape[1] + 1):
+    for k in range(1, len(roots) + 1):
         sines = certificate.squared_sines(k).cumsum(0).sqrt()
         bounds.append((roots[k - 1, :k] - sines).max().clamp(min=0))
     return torch.stack(bounds)
@@ -66,7 +66,7 @@ def _lower(roots: Tensor, certificate: Certificate) -> Tensor:
 def _upper(roots: Tensor, certificate: Certificate) -> Tensor:
     """Sqrt of the upper bounds of k o_k."""
     bounds = []
-    for k in range(1, roots.shape[1] + 1):
+    for k in range(1, len(roots) + 1):
         smallest = certificate.magnitudes[k - 1] - certificate.heads[k - 1]  # at most |lambda_k|, by compression
         distance = smallest - certificate.outside[k - 1 :]
         leak = torch.where(distance > 0, certificate.heads[k - 1 :] / distance, torch.inf)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import curvscope
-from curvscope.cli import certify, demo, eigs, info, overlap, probes, report
+from curvscope.cli import certify, demo, eigs, info, overlap, probes, report, study
 from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ COMMANDS = {
     "overlap": overlap,
     "report": report,
     "probes": probes,
+    "study": study,
     "info": info,
 }
 for name, module in COMMANDS.items():

@@ -72,6 +72,10 @@ class CurvatureOperator(Composable):
         """The (D,) parameters at which the curvature is measured."""
         return self.parameters.join(self.objective.values)
 
+    def gradient(self) -> Tensor:
+        """The (D,) gradient of the mean loss at these parameters, on the operator's data. Cost: one gradient a batch."""
+        return self.objective.gradient()
+
     @property
     def depends_on_order(self) -> bool:
         """Whether the matrix is another one when the samples come in another order or other mini-batches."""

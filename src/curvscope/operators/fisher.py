@@ -82,16 +82,10 @@ class GradientSecondMoment(Composable):
         with self.objective.isolated():
             for number, (batch, weight) in enumerate(self.objective.batches()):
                 self.objective.seed(number)
-                gradient = self._gradient(batch)
+                gradient = self.objective.batch_gradient(batch)
                 total.addr_(gradient, gradient @ block, alpha=weight)
                 mean.add_(gradient, alpha=weight)
         return total.addr_(mean, mean @ block, alpha=-1.0) if self.centered else total
-
-    def _gradient(self, batch: Batch) -> Tensor:
-        with torch.enable_grad():
-            values = tuple(value.detach().requires_grad_() for value in self.objective.values)
-            loss = self.objective.loss(values, batch).reshape(())
-            return self.parameters.join(torch.autograd.grad(loss, values, materialize_grads=True))
 
     def _fingerprint(self) -> str:
         return fingerprint("gradient second moment", self.centered, self.objective.fingerprint())

@@ -139,6 +139,22 @@ class Objective:
         """f_theta(x) for a batch (x, y)."""
         return self._call(values, None, batch[0])
 
+    def batch_gradient(self, batch: Batch) -> Tensor:
+        """The (D,) gradient of the loss of one batch, not weighted; call it inside :meth:`isolated`."""
+        with torch.enable_grad():
+            values = tuple(value.detach().requires_grad_() for value in self.values)
+            loss = self.loss(values, batch).reshape(())
+            return self.parameters.join(torch.autograd.grad(loss, values, materialize_grads=True))
+
+    def gradient(self) -> Tensor:
+        """The (D,) gradient of L. Cost: one gradient a batch."""
+        total = torch.zeros(self.parameters.size, dtype=self.dtype, device=self.device)
+        with self.isolated():
+            for number, (batch, weight) in enumerate(self.batches()):
+                self.seed(number)
+                total.add_(self.batch_gradient(batch), alpha=weight)
+        return total
+
     @property
     def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The criterion (output, target), where the loss is one."""

@@ -60,14 +60,17 @@ def render(document: Document) -> str:
     )
 
 
-def save_figures(document: Document, folder: Path, *, dpi: int = 160) -> list[Path]:
-    """Each figure of the document as a PNG named after its section; returns the files."""
+def save_figures(document: Document, folder: Path, *, dpi: int = 160, svg: bool = False) -> list[Path]:
+    """Each figure of the document as a PNG named after its section, and as SVG where asked; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for section in document.sections:
         if section.figure is not None:
             files.append(folder / (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") + ".png"))
             section.figure.savefig(files[-1], dpi=dpi)
+            if svg:
+                files.append(files[-1].with_suffix(".svg"))
+                files[-1].write_text(to_svg(section.figure), encoding="utf-8")
     return files
 
 

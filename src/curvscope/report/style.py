@@ -33,13 +33,38 @@ _SETTINGS = {
 }
 
 
+# Journal columns: 3.4 inches for one, 7 for two, at which 8 points are what the text around has.
+_PRINT = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.3,
+    "grid.linewidth": 0.5,
+    "axes.linewidth": 0.7,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+}
+COLUMN, PAGE = 3.4, 7.0
+
+
 @contextmanager
-def figure(columns: int = 1, *, width: float = 8.0, height: float = 3.6, **axes: object) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with a row of axes, in our style; for use in a ``with`` statement."""
-    with rc_context(_SETTINGS):
+def figure(
+    columns: int = 1, rows: int = 1, *, width: float = 8.0, height: float = 3.6, printed: bool = False, **axes: object
+) -> Iterator[tuple[Figure, list[Axes]]]:
+    """A figure with rows of axes, in our style; for use in a ``with`` statement.
+
+    Args:
+        columns: axes in a row.
+        rows: of axes; they are listed row by row.
+        width: in inches; for print, ``COLUMN`` or ``PAGE``.
+        height: in inches.
+        printed: with the smaller type of a journal's column.
+        axes: for ``Figure.subplots``.
+    """
+    with rc_context(_SETTINGS | _PRINT if printed else _SETTINGS):
         sheet = Figure(figsize=(width, height), layout="constrained")
-        panels = sheet.subplots(1, columns, squeeze=False, **axes)
-        yield sheet, list(panels[0])
+        panels = sheet.subplots(rows, columns, squeeze=False, **axes)
+        yield sheet, [axes for row in panels for axes in row]
 
 
 def to_svg(sheet: Figure) -> str:

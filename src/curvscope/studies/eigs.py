@@ -14,14 +14,13 @@ from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Solution
-from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
-from curvscope.subspaces.overlap import LARGEST_DEFECT
+from curvscope.subspaces import LARGEST_DEFECT, OverlapCurve, best_overlap, masks, overlap
 from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
 SOLUTION, PARAMETERS = "solution", "parameters.safetensors"
 MATRICES = {"hessian": hessian, "ggn": ggn}
-MASKS = {"magnitude": masks.by_magnitude}
+MASKS = ("magnitude", "layerwise", "random", "best")
 
 
 def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> CurvatureOperator:
@@ -71,10 +70,23 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
 def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
     """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
     solution = solution_of(run)
-    ranking: Ranking = MASKS[mask](parameters_of(run, solution))
-    curve = overlap(solution, ranking)
+    curve = _overlap_with(mask, solution, run)
     run.write_json(f"overlap-{mask}.json", curve.to_dict())
     return curve
+
+
+def _overlap_with(mask: str, solution: Solution, run: Run) -> OverlapCurve:
+    """The curve for one of :data:`MASKS`; only those by magnitude need the run's parameters."""
+    match mask:
+        case "magnitude":
+            return overlap(solution, masks.by_magnitude(parameters_of(run, solution)))
+        case "layerwise":
+            return overlap(solution, masks.layerwise_magnitude(parameters_of(run, solution)))
+        case "random":
+            return overlap(solution, masks.random(solution.eigenvectors.shape[0], seed=0))
+        case "best":
+            return best_overlap(solution)
+    raise InvalidArgument(f"mask={mask!r}: choose one of {', '.join(MASKS)}")
 
 
 def keep_certificate(run: Run, certified: Solution) -> None:

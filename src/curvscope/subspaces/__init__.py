@@ -1,7 +1,50 @@
-"""Masks, overlaps: comparing subspaces of the parameter space."""
+"""Subspaces of the parameter space compared: masks, angles, metrics, overlap, chance, proxies."""
 
-from curvscope.subspaces import masks
-from curvscope.subspaces.masks import Ranking
-from curvscope.subspaces.overlap import OverlapCurve, overlap
+from curvscope.subspaces import grassmann, masks, proxies
+from curvscope.subspaces.chance import NullModel, mask_null
+from curvscope.subspaces.concentration import (
+    concentration_curve,
+    effective_number,
+    gini,
+    hoyer,
+    kappa,
+    layer_shares,
+    mask_size,
+    participation_ratio,
+    space_layer_shares,
+)
+from curvscope.subspaces.curve import FractionCurve, OverlapCurve
+from curvscope.subspaces.leverage import leverage
+from curvscope.subspaces.matrices import OverlapMatrix, overlap_matrix, similarity_matrix
+from curvscope.subspaces.overlap import best_overlap, gradient_fraction, overlap
+from curvscope.subspaces.ranking import Mask, Ranking
+from curvscope.subspaces.spaces import LARGEST_DEFECT
 
-__all__ = ["OverlapCurve", "Ranking", "masks", "overlap"]
+__all__ = [
+    "LARGEST_DEFECT",
+    "FractionCurve",
+    "Mask",
+    "NullModel",
+    "OverlapCurve",
+    "OverlapMatrix",
+    "Ranking",
+    "best_overlap",
+    "concentration_curve",
+    "effective_number",
+    "gini",
+    "gradient_fraction",
+    "grassmann",
+    "hoyer",
+    "kappa",
+    "layer_shares",
+    "leverage",
+    "mask_null",
+    "mask_size",
+    "masks",
+    "overlap",
+    "overlap_matrix",
+    "participation_ratio",
+    "proxies",
+    "similarity_matrix",
+    "space_layer_shares",
+]

@@ -1,48 +1,42 @@
-"""Rankings of parameters; the k first of a ranking are a mask, that is a coordinate subspace, for every k at once."""
+"""Rankings and masks of parameters: by magnitude, at random, from gradients and curvature, the best there is, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
-from curvscope.operators.parameters import ParameterFilter, select
+from curvscope.operators import Parameters
+from curvscope.operators.parameters import ParameterFilter, matching, select
+from curvscope.subspaces.leverage import leverage
+from curvscope.subspaces.ranking import Mask, Ranking
+from curvscope.subspaces.spaces import Basis
+
+Weights = nn.Module | Mapping[str, Tensor] | Tensor
+Layers = nn.Module | Mapping[str, Tensor] | Parameters
+
+__all__ = [
+    "Mask",
+    "Ranking",
+    "best",
+    "by_gradient",
+    "by_magnitude",
+    "by_name",
+    "by_score",
+    "fisher",
+    "from_indices",
+    "from_order",
+    "layerwise_magnitude",
+    "obd",
+    "random",
+    "random_like",
+    "snip",
+]
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Parameters by descending importance.
-
-    Attributes:
-        order: (D,) int64, a permutation of the parameters' places in the flat vector; ties keep the flat order.
-        name: what it ranks by.
-    """
-
-    order: Tensor
-    name: str
-
-    @property
-    def size(self) -> int:
-        """D, the number of parameters ranked."""
-        return len(self.order)
-
-    def mask(self, k: int) -> Tensor:
-        """(D,) bool, True at the k first.
-
-        >>> Ranking(torch.tensor([2, 0, 1]), "example").mask(2).tolist()
-        [True, False, True]
-        """
-        if not 0 <= k <= self.size:
-            raise InvalidArgument(f"k={k}: choose 0 to D = {self.size}")
-        mask = torch.zeros(self.size, dtype=torch.bool)
-        mask[self.order[:k]] = True
-        return mask
-
-
-def by_magnitude(weights: nn.Module | Mapping[str, Tensor] | Tensor, *, params: ParameterFilter = None) -> Ranking:
+def by_magnitude(weights: Weights, *, params: ParameterFilter = None) -> Ranking:
     """Parameters by descending absolute value.
 
     Args:
@@ -58,23 +52,271 @@ def by_magnitude(weights: nn.Module | Mapping[str, Tensor] | Tensor, *, params: 
     >>> by_magnitude(torch.tensor([0.1, -3.0, 2.0])).order.tolist()
     [1, 2, 0]
     """
+    return _ranked(_flat(weights, params).abs(), "magnitude", "parameters")
+
+
+def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: ParameterFilter = None) -> Ranking:
+    """Parameters by descending absolute value within their own tensor, the tensors interleaved in proportion to their sizes.
+
+    So the k first take (to rounding) the same share k/D of every tensor: magnitude without the layers' scales.
+
+    Args:
+        weights: a model, or tensors by name.
+        params: for a model, the same filter as the operator's.
+
+    Raises:
+        NotFinite: a parameter is NaN or infinite. InvalidType: a flat vector, which has no layers.
+
+    >>> layerwise_magnitude({"a": torch.tensor([9.0, 8.0]), "b": torch.tensor([0.1, 0.2])}).order.tolist()
+    [0, 3, 1, 2]
+    """
+    if isinstance(weights, Tensor):
+        raise InvalidType("a flat vector has no layers: pass the model, or its tensors by name")
+    flat, layers = _flat(weights, params), layout(weights, params=params)
+    shares = torch.empty(layers.size, dtype=torch.float64)
+    for place in layers.slices.values():
+        length = place.stop - place.start
+        order = _ranked(flat[place].abs(), "magnitude", "parameters").order
+        shares[place][order] = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+    return Ranking(shares.argsort(stable=True), "layerwise magnitude")
+
+
+def random(size: int, *, seed: int = 0) -> Ranking:
+    """A uniformly random permutation of ``size`` parameters; the same seed gives the same one.
+
+    >>> sorted(random(4, seed=1).order.tolist())
+    [0, 1, 2, 3]
+    """
+    if size < 1:
+        raise InvalidArgument(f"size={size}: choose at least 1 parameter")
+    return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed)), "random")
+
+
+def random_like(ranking: Ranking, layers: Layers, *, seed: int = 0, params: ParameterFilter = None) -> Ranking:
+    """A random ranking whose k first take, for every k, as many parameters from each tensor as those of ``ranking``.
+
+    What remains of an effect against this null model is not explained by which layers the mask prefers.
+
+    Args:
+        ranking: whose layer counts are copied.
+        layers: the tensors' sizes: a model, tensors by name, or an operator's ``parameters``.
+        seed: of the permutations within the tensors.
+        params: for a model, the same filter as the operator's.
+
+    >>> ranking = Ranking(torch.tensor([3, 0, 2, 1]), "example")
+    >>> like = random_like(ranking, {"a": torch.zeros(2), "b": torch.zeros(2)})
+    >>> (like.order // 2).tolist()
+    [1, 0, 1, 0]
+    """
+    owner = layer_index(layout(layers, params=params), ranking.size)
+    generator = torch.Generator().manual_seed(seed)
+    sequence, order = owner[ranking.order], torch.empty_like(ranking.order)
+    for layer in owner.unique():
+        members = (owner == layer).nonzero().flatten()
+        order[sequence == layer] = members[torch.randperm(len(members), generator=generator)]
+    return Ranking(order, f"random, layers as in {ranking.name}")
+
+
+def best(basis: Basis, k: int | None = None) -> Ranking:
+    """Parameters by their leverage in the top-k eigenspace: the k' first are the mask of that size with the largest overlap.
+
+    Args:
+        basis: a solution, or orthonormal columns (D, K).
+        k: how many of its columns; default all. The best mask differs from k to k: see :func:`.overlap.best_overlap`.
+
+    Cost: one read of the columns; one sort.
+
+    >>> best(torch.eye(3)[:, [2, 0]], 1).order.tolist()
+    [2, 0, 1]
+    """
+    return _ranked(leverage(basis, k), "leverage", "leverage scores")
+
+
+def by_gradient(gradient: Weights) -> Ranking:
+    """Parameters by descending absolute value of the gradient.
+
+    >>> by_gradient(torch.tensor([0.1, -3.0, 2.0])).order.tolist()
+    [1, 2, 0]
+    """
+    return _ranked(_flat(gradient).abs(), "gradient", "gradient")
+
+
+def snip(weights: Weights, gradient: Weights, *, params: ParameterFilter = None) -> Ranking:
+    """Parameters by descending connection sensitivity |g_i theta_i|, a first-order estimate of the loss without theta_i.
+
+    Args:
+        weights: a model, tensors by name, or flat.
+        gradient: of the loss, by name or flat; ``operator.gradient()`` gives it.
+        params: for a model, the same filter as the operator's.
+
+    Source: Lee, Ajanthan, Torr (ICLR 2019).
+
+    >>> snip(torch.tensor([1.0, 2.0]), torch.tensor([5.0, -3.0])).order.tolist()
+    [1, 0]
+    """
+    theta, slope = _alike(_flat(weights, params), _flat(gradient), "gradient")
+    return _ranked((theta * slope).abs(), "SNIP", "product of parameters and gradient")
+
+
+def obd(weights: Weights, diagonal: Weights, *, params: ParameterFilter = None) -> Ranking:
+    """Parameters by descending saliency H_ii theta_i^2 / 2, the second-order estimate of the loss without theta_i.
+
+    Negative curvature ranks last, as in the source.
+
+    Args:
+        weights: a model, tensors by name, or flat.
+        diagonal: of the Hessian, by name or flat; :func:`.proxies.diagonal` gives it.
+        params: for a model, the same filter as the operator's.
+
+    Source: LeCun, Denker, Solla, Optimal Brain Damage (1989).
+
+    >>> obd(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 1.0])).order.tolist()
+    [0, 1]
+    """
+    theta, curvature = _alike(_flat(weights, params), _flat(diagonal), "diagonal")
+    return _ranked(0.5 * curvature * theta.square(), "OBD saliency", "saliencies")
+
+
+def fisher(weights: Weights, diagonal: Weights, *, params: ParameterFilter = None) -> Ranking:
+    """Parameters by descending saliency F_ii theta_i^2 / 2, with the diagonal of a Fisher matrix; as :func:`obd` otherwise.
+
+    Source: Theis et al., Faster gaze prediction with dense networks and Fisher pruning (2018).
+
+    >>> fisher(torch.tensor([1.0, 2.0]), torch.tensor([5.0, 2.0])).name
+    'Fisher saliency'
+    """
+    return Ranking(obd(weights, diagonal, params=params).order, "Fisher saliency")
+
+
+def by_score(scores: Weights, *, name: str = "score") -> Ranking:
+    """Parameters by descending score of your own, by name or flat.
+
+    >>> by_score(torch.tensor([0.1, -3.0, 2.0])).order.tolist()
+    [2, 0, 1]
+    """
+    return _ranked(_flat(scores), name, "scores")
+
+
+def from_order(order: Tensor | Sequence[int], *, name: str = "given order") -> Ranking:
+    """A ranking from a permutation of 0..D-1, most important first.
+
+    Raises:
+        InvalidArgument: an index is missing or comes twice.
+
+    >>> from_order([1, 0]).places.tolist()
+    [1, 0]
+    """
+    given = torch.as_tensor(order).detach().cpu()
+    if given.ndim != 1 or not torch.equal(given.sort().values, torch.arange(len(given))):
+        raise InvalidArgument(
+            f"order of shape {tuple(given.shape)} is no permutation of 0..D-1: pass each parameter's place once, "
+            "or masks.from_indices for some of them"
+        )
+    return Ranking(given.long(), name)
+
+
+def from_indices(index: Tensor | Sequence[int], size: int, *, name: str = "given indices") -> Mask:
+    """The mask of the parameters at any places of the flat vector of length ``size``; a (D,) bool tensor will do too.
+
+    Raises:
+        InvalidArgument: none, an index out of range, or one that comes twice.
+
+    >>> from_indices([3, 1], 5).count, from_indices(torch.tensor([True, False]), 2).index.tolist()
+    (2, [0])
+    """
+    given = torch.as_tensor(index).detach().cpu()
+    if given.dtype == torch.bool:
+        if given.shape != (size,):
+            raise InvalidArgument(f"the bool mask has shape {tuple(given.shape)}, expected ({size},)")
+        given = given.nonzero().flatten()
+    if given.ndim != 1 or not len(given) or given.is_floating_point():
+        raise InvalidArgument(f"index of shape {tuple(given.shape)}, {given.dtype}: pass at least one integer place")
+    ordered = given.long().sort().values
+    if int(ordered[0]) < 0 or int(ordered[-1]) >= size or len(ordered.unique()) < len(ordered):
+        raise InvalidArgument(f"index must hold different places from 0 to {size - 1}: got {_some(ordered)}")
+    return Mask(ordered, size, name)
+
+
+def by_name(layers: Layers, chosen: ParameterFilter) -> Mask:
+    """The mask of all parameters whose names pass the filter: a layer, all biases.
+
+    Args:
+        layers: a model (its trainable parameters), tensors by name, or an operator's ``parameters``.
+        chosen: a glob such as ``"layer4.*"``, a list of globs, a compiled pattern, or a predicate (name, None) -> bool.
+
+    Raises:
+        InvalidArgument: nothing passes.
+
+    >>> by_name(nn.Linear(2, 1), "bias").index.tolist()
+    [2]
+    """
+    parameters = layout(layers)
+    places = [torch.arange(parameters.size)[parameters.slices[name]] for name in matching(parameters.names, chosen)]
+    return Mask(torch.cat(places), parameters.size, str(chosen))
+
+
+def layout(layers: Layers, *, params: ParameterFilter = None) -> Parameters:
+    """Names, shapes and places of tensors that are given as a model, by name, or as ``Parameters`` already.
+
+    >>> layout(nn.Linear(2, 1)).lengths
+    (2, 1)
+    """
+    if params is not None and not isinstance(layers, nn.Module):
+        raise InvalidArgument("params selects from a model: leave it out for tensors")
+    match layers:
+        case Parameters():
+            return layers
+        case nn.Module():
+            tensors: Mapping[str, Tensor] = select(layers, params)
+        case Mapping():
+            tensors = layers
+        case _:
+            raise InvalidType(f"a {type(layers).__name__} has no layers: pass a model, tensors by name, or H.parameters")
+    return Parameters(tuple(tensors), tuple(tensor.shape for tensor in tensors.values()))
+
+
+def layer_index(layers: Parameters, size: int) -> Tensor:
+    """(D,) int64: which tensor each parameter belongs to.
+
+    Raises:
+        InvalidArgument: the tensors do not hold ``size`` parameters.
+    """
+    if layers.size != size:
+        raise InvalidArgument(
+            f"the layers hold {layers.size} parameters, expected D = {size}: use the operator's params filter"
+        )
+    return torch.repeat_interleave(torch.arange(len(layers.lengths)), torch.tensor(layers.lengths))
+
+
+def _flat(weights: Weights, params: ParameterFilter = None) -> Tensor:
     match weights:
         case nn.Module():
-            flat = _concatenate(select(weights, params))
+            tensors = list(select(weights, params).values())
         case Mapping():
-            flat = _concatenate(weights)
+            tensors = list(weights.values())
         case Tensor():
-            flat = weights.detach().reshape(-1)
+            tensors = [weights]
         case _:
             raise InvalidType(f"cannot rank a {type(weights).__name__}: pass a model, tensors by name, or a flat vector")
     if params is not None and not isinstance(weights, nn.Module):
         raise InvalidArgument("params selects from a model: leave it out for tensors")
-    if not bool(torch.isfinite(flat).all()):
-        raise NotFinite("the parameters hold NaN or infinity: load a checkpoint from before training diverged")
-    return Ranking(flat.abs().argsort(descending=True, stable=True).cpu(), "magnitude")
-
-
-def _concatenate(tensors: Mapping[str, Tensor]) -> Tensor:
-    if not tensors:
+    if not sum(tensor.numel() for tensor in tensors):
         raise InvalidArgument("there are no tensors to rank")
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors.values()])
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def _alike(weights: Tensor, other: Tensor, what: str) -> tuple[Tensor, Tensor]:
+    if len(weights) != len(other):
+        raise InvalidArgument(f"the {what} has {len(other)} entries for {len(weights)} parameters: use the same params filter")
+    return weights.double().cpu(), other.double().cpu()
+
+
+def _ranked(scores: Tensor, name: str, what: str) -> Ranking:
+    if not bool(torch.isfinite(scores).all()):
+        raise NotFinite(f"the {what} hold NaN or infinity: load a checkpoint from before training diverged")
+    return Ranking(scores.argsort(descending=True, stable=True).cpu(), name)
+
+
+def _some(values: Tensor) -> str:
+    listed = values.tolist()
+    return str(listed) if len(listed) <= 6 else f"[{', '.join(map(str, listed[:3]))}, ..., {listed[-1]}]"

@@ -1,124 +1,202 @@
-"""How much of an eigenspace lies on a mask, for every k, beside what chance would give."""
+"""How much of an eigenspace lies in another subspace - a mask, another eigenspace, a gradient - for every k."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from curvscope.certify import overlap_bracket
-from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.certify import Certificate, overlap_bracket
+from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.solvers import Solution
-from curvscope.subspaces.masks import Ranking
-from curvscope.tall import InMemory, TallMatrix, orthogonality
-
-LARGEST_DEFECT = 1e-3
-
-
-@dataclass(frozen=True)
-class OverlapCurve:
-    """Overlap of the k first eigenvectors with the k first parameters of a ranking, k = 1, ..., K.
-
-    Attributes:
-        k: (K,) int64.
-        value: (K,) float64 in [0, 1].
-        size: D.
-        ranking: what the mask ranks by.
-        lower: (K,) float64, with ``upper`` an interval that holds the overlap of the true eigenspace; None without a
-            certificate.
-        upper: (K,) float64, or None.
-        failure: probability that the interval is wrong; 0 without one.
-    """
-
-    k: Tensor
-    value: Tensor
-    size: int
-    ranking: str
-    lower: Tensor | None = None
-    upper: Tensor | None = None
-    failure: float = 0.0
-
-    @property
-    def chance(self) -> Tensor:
-        """k/D: the mean for a uniformly random subspace, and for a uniformly random mask."""
-        return self.k.double() / self.size
-
-    @property
-    def ratio(self) -> Tensor:
-        """The value over chance level."""
-        return self.value / self.chance
-
-    def at(self, k: int) -> float:
-        """The overlap for one k."""
-        if not 1 <= k <= len(self.k):
-            raise InvalidArgument(f"k={k}: the curve goes from 1 to {len(self.k)}")
-        return float(self.value[k - 1])
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain numbers, for JSON."""
-        plain = {
-            "D": self.size,
-            "ranking": self.ranking,
-            "k": self.k.tolist(),
-            "overlap": self.value.tolist(),
-            "chance": self.chance.tolist(),
-        }
-        if self.lower is None or self.upper is None:
-            return plain
-        return plain | {"lower": self.lower.tolist(), "upper": self.upper.tolist(), "failure": self.failure}
+from curvscope.subspaces.curve import FractionCurve, OverlapCurve
+from curvscope.subspaces.leverage import growing_leverage
+from curvscope.subspaces.ranking import Mask, Ranking
+from curvscope.subspaces.spaces import Basis, Subspace, columns, spectral_defect
+from curvscope.tall import InMemory, gram
 
 
-def overlap(basis: Solution | TallMatrix | Tensor, ranking: Ranking) -> OverlapCurve:
-    r"""Share of the top-k eigenspace that lies on the top-k mask, for every k at once.
+def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> OverlapCurve:
+    r"""Share of the top-k eigenspace that lies in another subspace, for every k at once.
 
-    .. math:: o(k) = \frac1k \|\Phi_k V_k\|_F^2 = \frac1k \sum_{i \in \mathrm{mask}_k} \sum_{j \le k} V_{ij}^2 \in [0, 1]
+    .. math:: o(k) = \frac1k \|\Phi_k V_k\|_F^2 = \frac1k \operatorname{tr}(P_{V_k} \Phi_k) \in [0, 1]
 
-    the mean squared cosine of the principal angles between the two k-dimensional spaces; on average k/D for random ones.
-    For a solution with a certificate, ``lower`` and ``upper`` hold the overlap of the true eigenspace; see
-    :func:`.overlap_bracket`.
+    the mean squared cosine of the principal angles between the two spaces. What Phi_k projects onto depends on ``other``:
+
+    - a :class:`.Ranking`: its k first parameters (the paper's overlap); on average k/D for random ones;
+    - a :class:`.Mask`: always all of it; on average k'/D;
+    - another basis, such as that of a checkpoint: the span of its k first columns; on average k/D.
+
+    Two rankings give the overlap of their masks. For a solution with a certificate (:func:`curvscope.certify`), ``lower`` and
+    ``upper`` hold the overlap of the true eigenspace, of both where both have one; see :func:`.overlap_bracket`.
 
     Args:
-        basis: a solution, or orthonormal columns (D, K), in descending order of importance.
-        ranking: of the same D parameters; see :mod:`.masks`.
+        basis: a solution, orthonormal columns (D, K), or a ranking.
+        other: of the same D parameters; see :mod:`.masks`.
+        check: whether V'V = I is measured before; default: where a caller gives the columns and it is cheap.
 
-    Cost: no products; reads K rows of V, O(K^2) float64 numbers, exact for orthonormal V (a defect ||V'V - I||_2 = d changes
-        the result by at most d).
+    Cost: no products. For a ranking, K rows of V are read and O(K^2) float64 numbers worked on: D does not enter. For a mask,
+        its rows; for another basis one Gram matrix, 2 D K^2 operations. Exact for orthonormal V (a defect ||V'V - I||_2 = d
+        changes the result by at most d).
 
     Raises:
-        InvalidArgument: another D than the ranking's, columns that are not orthonormal.
+        InvalidArgument: another D, columns that are not orthonormal.
+    Limits: inside a cluster of eigenvalues cut by k single values mean little; the interval says how little.
     Source: Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 3.
 
     >>> curve = overlap(torch.eye(4)[:, :2], Ranking(torch.tensor([0, 3, 1, 2]), "example"))
     >>> curve.value.tolist(), curve.chance.tolist()
     ([1.0, 0.5], [0.25, 0.5])
+    >>> overlap(torch.eye(4)[:, :2], torch.eye(4)[:, 1:3]).value.tolist()
+    [0.0, 0.5]
     """
-    vectors = _columns(basis)
-    size, most = vectors.shape
-    if ranking.size != size:
-        raise InvalidArgument(
-            f"the ranking has {ranking.size} parameters, the vectors {size} rows: rank the parameters that the operator was "
-            "built on (the same params filter)"
-        )
-    if not isinstance(basis, Solution) and (defect := orthogonality(vectors)) > LARGEST_DEFECT:
-        raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
-    rows = vectors.rows(ranking.order[:most].to(vectors.device)).double().cpu()
-    k = torch.arange(1, most + 1)
-    captured = rows.square().cumsum(0).cumsum(1)
-    value = (captured.diagonal() / k).clamp(max=1.0)
-    certificate = basis.certificate if isinstance(basis, Solution) else None
+    match basis, other:
+        case Ranking(), Ranking():
+            return _rankings(basis, other)
+        case ((Ranking() | Mask()), (Ranking() | Mask())):
+            raise InvalidType("a fixed mask has one dimension only: use curvscope.grassmann.similarity, or pass rankings")
+        case Ranking(), _:
+            return overlap(other, basis, check=check)
+        case Mask(), _:
+            raise InvalidType("a fixed mask has no k-th subspace: pass it second, overlap(basis, mask)")
+        case _, (Ranking() | Mask()):
+            return _with_mask(basis, other, check)
+    return _with_basis(basis, other, check)
+
+
+def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = None) -> FractionCurve:
+    r"""Share of a gradient (or any vector) in the top-k eigenspace, for every k.
+
+    .. math:: f(k) = \|V_k^\top g\|^2 / \|g\|^2
+
+    Near 1 for small k after training with SGD, near chance k/D for a random vector. With a certificate, ``lower`` and
+    ``upper`` hold the share in the true eigenspace.
+
+    Args:
+        gradient: (D,); ``operator.gradient()`` gives that of the operator's loss.
+        basis: a solution, or orthonormal columns (D, K).
+        check: as for :func:`overlap`.
+
+    Returns:
+        A curve; ``gradient_fraction(g, solution)[k - 1]`` is one number of it.
+
+    Cost: one read of V, 2 D K operations.
+
+    Raises:
+        InvalidArgument: another D, a zero vector. NotFinite: NaN in the vector.
+    Source: Gur-Ari, Roberts, Dyer (2018), arXiv 1812.04754.
+
+    >>> gradient_fraction(torch.tensor([3.0, 0.0, 4.0]), torch.eye(3)).value.tolist()
+    [0.36, 0.36, 1.0]
+    """
+    vectors = columns(basis, check=check)
+    if gradient.ndim != 1 or len(gradient) != vectors.shape[0]:
+        raise InvalidArgument(f"the gradient has shape {tuple(gradient.shape)}, expected ({vectors.shape[0]},)")
+    if not bool(torch.isfinite(gradient).all()):
+        raise NotFinite("the gradient holds NaN or infinity: load a checkpoint from before training diverged")
+    direction = gradient.detach().double()
+    norm = float(direction.norm())
+    if norm == 0:
+        raise InvalidArgument("the gradient is zero: it lies in every subspace, and in none")
+    unit = (direction / norm).to(vectors.device)
+    found = gram(vectors, InMemory(unit[:, None]), double=True)[:, 0]
+    growing = found.abs().square().cumsum(0)
+    k = torch.arange(1, len(growing) + 1)
+    curve = FractionCurve(k, growing.clamp(max=1.0), len(gradient), "gradient", dimension=torch.ones_like(k))
+    certificate = _certificate(basis)
     if certificate is None:
-        return OverlapCurve(k, value, size, ranking.name)
-    lower, upper = overlap_bracket(captured, certificate, defect=orthogonality(vectors, spectral=True))
-    return OverlapCurve(k, value, size, ranking.name, lower, upper, certificate.tail.failure)
+        return curve
+    # the bracket is for k times the share: the projector onto g has norm one, whatever k is
+    lower, upper = overlap_bracket(growing.expand(len(k), -1), certificate, defect=spectral_defect(basis))
+    return replace(curve, lower=lower * k, upper=(upper * k).clamp(max=1.0), failure=certificate.tail.failure)
 
 
-def _columns(basis: Solution | TallMatrix | Tensor) -> TallMatrix:
-    match basis:
-        case Solution():
-            return basis.eigenvectors
-        case TallMatrix():
-            return basis
-        case Tensor():
-            return InMemory(basis)
-    raise InvalidType(f"cannot compare a {type(basis).__name__}: pass a Solution or orthonormal columns (D, K)")
+def best_overlap(basis: Basis, *, check: bool | None = None) -> OverlapCurve:
+    """The largest overlap that any k-mask has with the top-k eigenspace, for every k: an upper bound for every ranking.
+
+    Cost: one read of V; K selections of the k largest of D leverage scores.
+
+    >>> best_overlap(torch.eye(4)[:, [2, 0]]).value.tolist()
+    [1.0, 1.0]
+    """
+    vectors = columns(basis, check=check)
+    values = [float(scores.topk(k).values.sum()) / k for k, scores in enumerate(growing_leverage(vectors), start=1)]
+    value = torch.tensor(values, dtype=torch.float64).clamp(max=1.0)
+    return OverlapCurve(torch.arange(1, len(values) + 1), value, vectors.shape[0], "best")
+
+
+def _with_mask(basis: Basis, mask: Ranking | Mask, check: bool | None) -> OverlapCurve:
+    vectors = columns(basis, check=check)
+    size, most = vectors.shape
+    if mask.size != size:
+        raise InvalidArgument(
+            f"the {'ranking' if isinstance(mask, Ranking) else 'mask'} has {mask.size} parameters, the vectors {size} rows: "
+            "rank the parameters that the operator was built on (the same params filter)"
+        )
+    k = torch.arange(1, most + 1)
+    if isinstance(mask, Ranking):
+        rows = vectors.rows(mask.order[:most].to(vectors.device)).abs().double().cpu()
+        captured = rows.square_().cumsum_(0).cumsum_(1)
+        dimension = None
+    else:
+        captured = _squared_rows(vectors.rows, mask, vectors.device).cumsum(0).expand(most, -1)
+        dimension = torch.full((most,), mask.count)
+    return _curve(basis, captured, k, size, mask.name, dimension)
+
+
+def _squared_rows(rows: Callable[[Tensor], Tensor], mask: Mask, device: torch.device) -> Tensor:
+    """(K,) sums of squares over the rows of a mask, some thousand rows at a time."""
+    pieces = [rows(index.to(device)).abs().double().square().sum(dim=0).cpu() for index in mask.index.split(4096)]
+    return torch.stack(pieces).sum(dim=0)
+
+
+def _with_basis(basis: Basis, other: Basis, check: bool | None) -> OverlapCurve:
+    first, second = columns(basis, check=check), columns(other, check=check)
+    if first.shape[0] != second.shape[0]:
+        raise InvalidArgument(f"the spaces lie in dimensions {first.shape[0]} and {second.shape[0]}: pass the same parameters")
+    most = min(first.shape[1], second.shape[1])
+    squares = gram(first, second).abs().square()
+    captured = squares.T.cumsum(0).cumsum(1)[:most]  # entry (k, l): the first k of the second space, the first l of the first
+    k = torch.arange(1, most + 1)
+    ours = _curve(basis, captured, k, first.shape[0], "eigenspace", None)
+    theirs = _curve(other, squares.cumsum(0).cumsum(1)[:most], k, first.shape[0], "eigenspace", None)
+    return _both(ours, theirs, _certificate(basis), _certificate(other))
+
+
+def _both(ours: OverlapCurve, theirs: OverlapCurve, first: Certificate | None, second: Certificate | None) -> OverlapCurve:
+    """The interval when either or both spaces are only approximate: that of one, widened by what the other may be off.
+
+    With s the sine of the other space's error, |sqrt(k o) - sqrt(k o')| <= s.
+    """
+    if first is None or second is None:
+        return ours if second is None else theirs
+    lower, upper = torch.zeros_like(ours.value), torch.ones_like(ours.value)
+    for curve, other in ((ours, second), (theirs, first)):
+        sines = torch.tensor([other.space_sine(int(k)) for k in curve.k], dtype=torch.float64) / curve.k.double().sqrt()
+        lower = torch.maximum(lower, (curve.lower.sqrt() - sines).clamp(min=0).square())
+        upper = torch.minimum(upper, (curve.upper.sqrt() + sines).square())
+    return OverlapCurve(ours.k, ours.value, ours.size, ours.ranking, lower, upper, ours.failure + theirs.failure)
+
+
+def _rankings(first: Ranking, second: Ranking) -> OverlapCurve:
+    if first.size != second.size:
+        raise InvalidArgument(f"the rankings have {first.size} and {second.size} parameters: rank the same ones")
+    entered = torch.maximum(first.places, second.places)
+    k = torch.arange(1, first.size + 1)
+    return OverlapCurve(k, torch.bincount(entered, minlength=first.size).cumsum(0).double() / k, first.size, second.name)
+
+
+def _curve(basis: Basis, captured: Tensor, k: Tensor, size: int, name: str, dimension: Tensor | None) -> OverlapCurve:
+    """From captured[k - 1, l - 1] = ||Phi_k V_l||_F^2, l up to all columns."""
+    value = (captured.diagonal() / k).clamp(max=1.0)
+    certificate = _certificate(basis)
+    if certificate is None:
+        return OverlapCurve(k, value, size, name, dimension=dimension)
+    lower, upper = overlap_bracket(captured, certificate, defect=spectral_defect(basis))
+    return OverlapCurve(k, value, size, name, lower[: len(k)], upper[: len(k)], certificate.tail.failure, dimension)
+
+
+def _certificate(basis: Basis) -> Certificate | None:
+    return basis.certificate if isinstance(basis, Solution) else None

@@ -1,0 +1,62 @@
+"""``curvscope study list`` and ``curvscope study NAME``: the paper's experiments, repeated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from curvscope.cli.names import AsJson, DataFolder
+from curvscope.cli.tables import as_rich
+from curvscope.errors import InvalidArgument
+from curvscope.studies.registry import STUDIES, get_study
+from curvscope.studies.study import NUMBERS, PAGE, run_study
+
+TABLE_WIDTH = 110
+"""Columns that a table "paper, measured, difference" needs; on a narrower terminal its lines are folded, not cut."""
+
+
+def command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study, or `list` for all of them.")],
+    preset: Annotated[str, typer.Option("--preset", help="quick: minutes, small; paper: the paper's sizes.")] = "quick",
+    data: DataFolder = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the results; an interrupted study goes on where it is.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Repeat an experiment of the paper: numbers, figures and a page. `curvscope study list` names them."""
+    if name == "list":
+        _list(as_json)
+        return
+    study = get_study(name)
+    config = study.config(preset)
+    if out is None:
+        raise InvalidArgument(f"--out DIR is missing: where should the results of {name} go?")
+    console = Console(stderr=as_json)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(f"{study.title}: {study.shows}. Takes about {study.takes[preset]} on two cores.", highlight=False)
+    document = run_study(study, out, preset=preset, data=data, config=config)
+    if as_json:
+        typer.echo((out / NUMBERS).read_text())
+        return
+    for section in document.sections:
+        if section.table is not None:
+            console.print(f"\n[bold]{section.title}[/]")
+            console.print(as_rich(section.table))
+    for what, value in document.highlights:
+        console.print(f"{what}: {value}", highlight=False)
+    console.print(f"Page: {out / PAGE}", soft_wrap=True, highlight=False)
+
+
+def _list(as_json: bool) -> None:
+    if as_json:
+        listed = [{"name": s.name, "title": s.title, "shows": s.shows, "takes": dict(s.takes)} for s in STUDIES.values()]
+        typer.echo(json.dumps(listed))
+        return
+    for study in STUDIES.values():
+        takes = ", ".join(f"--preset {preset}: {time}" for preset, time in study.takes.items())
+        typer.echo(f"{study.name}\n    {study.title}\n    {study.shows}; {takes}")

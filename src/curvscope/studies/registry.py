@@ -1,0 +1,25 @@
+"""Studies by name."""
+
+from __future__ import annotations
+
+from curvscope.errors import InvalidArgument
+from curvscope.studies import grassmann_metrics, mnist16_crystallization, mnist16_overlap, mnist16_proxies
+from curvscope.studies.study import Study
+
+STUDIES: dict[str, Study] = {
+    module.STUDY.name: module.STUDY for module in (grassmann_metrics, mnist16_overlap, mnist16_crystallization, mnist16_proxies)
+}
+
+
+def get_study(name: str) -> Study:
+    """A study by name.
+
+    Raises:
+        InvalidArgument: there is no such study.
+
+    >>> get_study("mnist16-overlap").shows
+    'figure 1 (left), figure 14'
+    """
+    if name not in STUDIES:
+        raise InvalidArgument(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}")
+    return STUDIES[name]

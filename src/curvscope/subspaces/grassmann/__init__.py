@@ -1,0 +1,46 @@
+"""Comparing two subspaces: principal angles, distances, similarities, what chance gives, bijections between metrics."""
+
+from curvscope.subspaces.grassmann.angles import angles
+from curvscope.subspaces.grassmann.baseline import Baseline, baseline, random_angles, random_mask_angles
+from curvscope.subspaces.grassmann.bijections import (
+    hamming_from_iou,
+    hamming_from_overlap,
+    iou_from_hamming,
+    iou_from_overlap,
+    overlap_from_hamming,
+    overlap_from_iou,
+    overlap_from_projection_f,
+    projection_f_from_overlap,
+)
+from curvscope.subspaces.grassmann.metrics import (
+    METRICS,
+    distance,
+    distance_of_angles,
+    largest_distance,
+    log_cosine,
+    similarity,
+    similarity_of_angles,
+)
+
+__all__ = [
+    "METRICS",
+    "Baseline",
+    "angles",
+    "baseline",
+    "distance",
+    "distance_of_angles",
+    "hamming_from_iou",
+    "hamming_from_overlap",
+    "iou_from_hamming",
+    "iou_from_overlap",
+    "largest_distance",
+    "log_cosine",
+    "overlap_from_hamming",
+    "overlap_from_iou",
+    "overlap_from_projection_f",
+    "projection_f_from_overlap",
+    "random_angles",
+    "random_mask_angles",
+    "similarity",
+    "similarity_of_angles",
+]

@@ -1,0 +1,89 @@
+"""Coordinate subspaces: a ranking of parameters (a mask for every k), and one fixed mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Parameters by descending importance; its k first are a mask, that is a coordinate subspace, for every k at once.
+
+    Attributes:
+        order: (D,) int64, a permutation of the parameters' places in the flat vector; ties keep the flat order.
+        name: what it ranks by.
+    """
+
+    order: Tensor
+    name: str
+
+    @property
+    def size(self) -> int:
+        """D, the number of parameters ranked."""
+        return len(self.order)
+
+    @property
+    def places(self) -> Tensor:
+        """(D,) int64, the place of each parameter in the ranking: the inverse permutation of ``order``.
+
+        >>> Ranking(torch.tensor([2, 0, 1]), "example").places.tolist()
+        [1, 2, 0]
+        """
+        places = torch.empty_like(self.order)
+        places[self.order] = torch.arange(self.size)
+        return places
+
+    def first(self, k: int) -> Mask:
+        """The k first, as one fixed mask."""
+        self._check(k)
+        return Mask(self.order[:k].sort().values, self.size, f"{self.name}, k = {k}")
+
+    def mask(self, k: int) -> Tensor:
+        """(D,) bool, True at the k first.
+
+        >>> Ranking(torch.tensor([2, 0, 1]), "example").mask(2).tolist()
+        [True, False, True]
+        """
+        self._check(k)
+        mask = torch.zeros(self.size, dtype=torch.bool)
+        mask[self.order[:k]] = True
+        return mask
+
+    def _check(self, k: int) -> None:
+        if not 0 <= k <= self.size:
+            raise InvalidArgument(f"k={k}: choose 0 to D = {self.size}")
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One fixed set of parameters.
+
+    Attributes:
+        index: (k',) int64, ascending places in the flat vector.
+        size: D.
+        name: what it is.
+    """
+
+    index: Tensor
+    size: int
+    name: str
+
+    @property
+    def count(self) -> int:
+        """k', how many parameters it holds."""
+        return len(self.index)
+
+    def to_bool(self) -> Tensor:
+        """(D,) bool.
+
+        >>> Mask(torch.tensor([0, 2]), 3, "example").to_bool().tolist()
+        [True, False, True]
+        """
+        mask = torch.zeros(self.size, dtype=torch.bool)
+        mask[self.index] = True
+        return mask

@@ -1,0 +1,135 @@
+"""The studies, shortened: the same path with fewer steps, pairs and samples; what they write, and that they go on."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+import torch
+
+import curvscope as cs
+from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.execution.run import Run
+from curvscope.studies import grassmann_metrics, mnist16_crystallization, mnist16_overlap, mnist16_proxies
+from curvscope.studies.registry import STUDIES, get_study
+from curvscope.studies.study import Stages, open_or_create, published, run_study
+from curvscope.studies.tables import comparison, row, within
+
+SHORT = {
+    "grassmann-metrics": grassmann_metrics.GrassmannConfig(
+        sizes=(16, 32), sizes_by_rho=(32,), rhos=(0.4, 0.2), samples=5, table_rhos=(0.005,), table_samples=30, mean_samples=60
+    ),
+    "mnist16-overlap": mnist16_overlap.OverlapConfig(steps=(5,), k=12, num_outer=15, num_inner=30, random_masks=3),
+    "mnist16-crystallization": mnist16_crystallization.CrystallizationConfig(steps=(0, 4, 8), rhos=(0.002, 0.001)),
+    "mnist16-proxies": mnist16_proxies.ProxyConfig(steps=(0,), lambdas=(1.0,), k=12, num_probes=4, num_samples=20),
+}
+
+
+@pytest.fixture
+def fewer_parameters(monkeypatch):
+    """Proxies measure all D columns: a narrower network keeps the test cheap."""
+    monkeypatch.setattr("curvscope.problems.mnist16.WIDTHS", (256, 3, 10))
+    monkeypatch.setattr(mnist16_proxies, "SHOWN_K", (10, 50))
+
+
+@pytest.fixture(scope="module")
+def overlap_run(tmp_path_factory):
+    """One run of the overlap study, for all who look at it."""
+    out = tmp_path_factory.mktemp("overlap") / "study"
+    return out, run_study(get_study("mnist16-overlap"), out, config=SHORT["mnist16-overlap"])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
+    if name == "mnist16-proxies":
+        request.getfixturevalue("fewer_parameters")
+    study, config, out = get_study(name), SHORT[name], tmp_path / "study"
+    if name == "mnist16-overlap":
+        out, document = request.getfixturevalue("overlap_run")
+    else:
+        document = run_study(study, out, config=config)
+    numbers = json.loads((out / "numbers.json").read_text())
+    assert numbers["study"] == name
+    assert numbers["config"] == json.loads(json.dumps(vars(config)))
+    figures = sum(section.figure is not None for section in document.sections)
+    files = sorted(file.suffix for file in (out / "figures").iterdir())
+    assert files == [".png"] * figures + [".svg"] * figures
+    assert figures >= 4
+    for file in (out / "figures").glob("*.svg"):
+        assert ElementTree.parse(file).getroot().tag.endswith("svg")
+    page = (out / "report.html").read_text()
+    for section in document.sections:
+        assert section.title.replace("'", "&#39;") in page
+
+    # gone on with, it computes nothing that is there; after an interruption, only what is missing
+    stages = Stages(Run.open(out), progress=False)
+    before = {file: file.stat().st_mtime_ns for file in (out / "stages").iterdir()}
+    again = json.loads(json.dumps(study.measure(stages, config, None)))
+    assert {file: file.stat().st_mtime_ns for file in (out / "stages").iterdir()} == before
+    assert_same(again, {key: value for key, value in numbers.items() if key in again})
+    victim = sorted((out / "stages").glob("*.json"))[-2]
+    victim.unlink()
+    assert_same(json.loads(json.dumps(study.measure(stages, config, None))), again)
+    assert victim.exists()
+    # and other options are refused
+    with pytest.raises(RunConflict, match=r"config.seed = \d+, asked for is 7"):
+        run_study(study, out, config=replace(config, seed=7))
+
+
+def assert_same(found, expected):
+    """Equal but for times, and for rounding where products may be computed in another way."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected.keys() - {"seconds", "products", "worst_relative_residual", "sketch"}:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    else:
+        assert found == expected
+
+
+def test_overlap_study_equals_the_library(overlap_run):
+    """The study's numbers against pairs from another start."""
+    own = json.loads((overlap_run[0] / "numbers.json").read_text())["checkpoints"]["5 train"]
+    problem = cs.problems.get("mnist16")
+    model = cs.Recorder(problem.model(), [5], path=overlap_run[0] / "parameters", resume=True).load(5, problem.model())
+    H = cs.hessian(model, problem.criterion, problem.curvature_batches("train"), dtype=torch.float64)
+    solution = cs.eigsh(H, k=14, method="krylov", tol=1e-8, seed=99)
+    assert own["eigenvalues"] == pytest.approx(solution.eigenvalues[:12].tolist(), rel=1e-9)
+    curve = cs.overlap(solution, cs.masks.by_magnitude(model))
+    assert own["overlap"]["value"] == pytest.approx(curve.value[:12].tolist(), abs=1e-9)
+    assert own["complete"] >= 12
+
+
+def test_published_numbers_and_tables():
+    assert set(published("mnist16")["steps"]) == {"0", "100", "1000"}
+    rows = [row("a", 1.0, 1.1, 0.2), row("b", 1.0, 1.1)]
+    assert within(rows)
+    assert not within([row("c", 1.0, 1.1, 0.05)])
+    assert [cells[-1] for cells in comparison([*rows, row("c", 1.0, 1.1, 0.05)]).rows] == ["yes", "", "NO"]
+
+
+def test_table_2_is_compared_with_honest_errors(tmp_path):
+    """The allowed difference is three standard errors of a median of 50: 95 % of true medians lie within two of them."""
+    sample = torch.randn(4000, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    error = grassmann_metrics.median_error(sample, 50)
+    assert error == pytest.approx((torch.pi / 2 / 50) ** 0.5, rel=0.1)  # asymptotic, of a normal
+
+
+def test_what_cannot_be_run_is_named(tmp_path):
+    with pytest.raises(InvalidArgument, match="choose one of grassmann-metrics, mnist16-overlap"):
+        get_study("mnist16")
+    with pytest.raises(InvalidArgument, match="preset='fast': mnist16-overlap has quick, paper"):
+        run_study(get_study("mnist16-overlap"), tmp_path / "study", preset="fast")
+    assert not (tmp_path / "study").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(RunConflict, match="is not empty"):
+        open_or_create(tmp_path / "other", kind="study", options={})
+    open_or_create(tmp_path / "demo", kind="demo", options={})
+    with pytest.raises(RunConflict, match="kind = 'demo', asked for is 'study'"):
+        open_or_create(tmp_path / "demo", kind="study", options={})
