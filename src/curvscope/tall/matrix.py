@@ -39,6 +39,18 @@ class TallMatrix(ABC):
     def leading(self, n: int) -> TallMatrix:
         """The first n columns, without a copy."""
 
+    @abstractmethod
+    def write(self, start: int, block: Tensor) -> None:
+        """Overwrite the columns from ``start`` on with a (D, b) block."""
+
+    @abstractmethod
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """Overwrite a panel of rows, one of :meth:`panels`, with (len(panel), b): its first b columns."""
+
+    @abstractmethod
+    def empty_like(self, columns: int) -> TallMatrix:
+        """Room for a matrix of as many rows, where this one lies, of its dtype and device."""
+
     def to_tensor(self) -> Tensor:
         """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
         return self.columns(0, self.shape[1])
@@ -93,8 +105,16 @@ class InMemory(TallMatrix):
         return InMemory(self.tensor[:, :n])
 
     def write(self, start: int, block: Tensor) -> None:
-        """Overwrite the columns from ``start`` on."""
+        """See :meth:`TallMatrix.write`."""
         self.tensor[:, start : start + block.shape[1]] = block
+
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """See :meth:`TallMatrix.write_rows`; any rows."""
+        self.tensor[panel, : block.shape[1]] = block
+
+    def empty_like(self, columns: int) -> InMemory:
+        """See :meth:`TallMatrix.empty_like`; columns contiguous."""
+        return InMemory.empty(self.shape[0], columns, self.dtype, self.device)
 
     def rotate(self, matrix: Tensor) -> None:
         """Replace the first m columns' span: columns 0..p become (first m columns) @ matrix, for an m x p matrix.
