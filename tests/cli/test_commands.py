@@ -78,7 +78,7 @@ def test_errors_reach_the_person_without_a_traceback(tmp_path):
         check=False,
     )
     assert run.returncode == 2
-    assert run.stderr == "error: there is no problem 'minst': choose one of mnist16\n"
+    assert run.stderr == "error: there is no problem 'minst': choose one of cifar10_3c3d, mnist16\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -193,7 +193,7 @@ def test_certify_refuses_another_operator(curvscope, target, tmp_path, monkeypat
 
 
 def test_info_of_the_installation_and_of_a_problem(curvscope):
-    assert json.loads(curvscope("info", "--json").output)["problems"] == "mnist16"
+    assert json.loads(curvscope("info", "--json").output)["problems"] == "cifar10_3c3d, mnist16"
     assert json.loads(curvscope("info", "--problem", "mnist16", "--json").output)["D"] == 7030
     assert "7030" in curvscope("info", "--problem", "mnist16").output
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from curvscope.errors import InvalidArgument
 
 SPLITS = ("train", "test")
+EPOCH_SEED_OFFSET = 4933327
+"""Added, with the epoch, to a seed for the order of the batches: the paper's."""
 Pair = tuple[Tensor, Tensor]
 
 

@@ -9,11 +9,10 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from curvscope.problems.base import Defaults, Pair, Problem, check_split
+from curvscope.problems.base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, check_split
 from curvscope.problems.digits import full, lowest_of_each_class, packaged
 
 WIDTHS = (256, 20, 20, 20, 20, 20, 10)
-EPOCH_SEED_OFFSET = 4933327
 CURVATURE_SAMPLES_PER_CLASS = 50
 
 

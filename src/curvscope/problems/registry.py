@@ -6,9 +6,10 @@ import os
 
 from curvscope.errors import InvalidArgument
 from curvscope.problems.base import Problem
+from curvscope.problems.cifar10_3c3d import Cifar10With3c3d
 from curvscope.problems.mnist16 import Mnist16
 
-PROBLEMS: dict[str, type[Problem]] = {"mnist16": Mnist16}
+PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in (Mnist16, Cifar10With3c3d)}
 
 
 def names() -> list[str]:
@@ -21,7 +22,7 @@ def get(name: str, *, data: str | os.PathLike[str] | None = None) -> Problem:
 
     Args:
         name: one of :func:`names`.
-        data: directory with the full data set; None: the packaged part of it.
+        data: directory with the full data set; None: the packaged part of it, where there is one (mnist16).
 
     Raises:
         InvalidArgument: no such problem.
