@@ -10,6 +10,7 @@ import zarr
 
 from curvscope import testing
 from curvscope.errors import DamagedData, InvalidArgument, OutOfDisk, RunNotFound
+from curvscope.store import remove_drafts
 from curvscope.tall import InMemory, OnDisk
 from curvscope.tall.disk import remove_scratch
 
@@ -133,7 +134,7 @@ def test_a_full_disk_is_named_and_loses_nothing(stored, monkeypatch):
     def full(stream, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("curvscope.tall.tiles._write_all", full)
+    monkeypatch.setattr("curvscope.store.tiles._write_all", full)
     with pytest.raises(OutOfDisk, match="no room on the disk"):
         stored.write(0, torch.ones(1000, 10))
     monkeypatch.undo()
@@ -182,6 +183,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
     draft = matrix.tiles.file(0, 0).with_name(".0.1.partial")
     draft.write_bytes(b"half")
     remove_scratch(tmp_path)
+    remove_drafts(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m"]
     assert not draft.exists()
     assert float(matrix.to_tensor().sum()) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,16 +10,19 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.sketches import TestMatrix
-from curvscope.solvers.finish import Pairs, finish
-from curvscope.solvers.measure import measure
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.measure import Measured, blocks
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors, singlepass_core
 from curvscope.solvers.sketched import ADVICE, check_block_size, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory, multiply, orthonormalize
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.tall import TallMatrix, multiply, orthonormalize
 
 DEFINITE, INDEFINITE = "psd", "indefinite"
 NEGATIVE = 1e3
@@ -36,6 +40,7 @@ def nystrom(
     sketch: str = "gaussian",
     seed: int = 0,
     block_size: int = 32,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""The Nystrom approximation :math:`A \approx (A\Omega) (\Omega^* A \Omega)^+ (A\Omega)^*` and its eigenpairs.
@@ -53,6 +58,8 @@ def nystrom(
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
         block_size: columns a product call.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries three times.
@@ -73,20 +80,31 @@ def nystrom(
     rank = max(k or 1, 3 * num_outer // 5) if rank is None else rank
     if not 1 <= rank <= num_outer:
         raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {num_outer}")
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    with meter.stage("sketch", num_outer):
-        outer = measure(meter, right, num_outer, block_size)
-    with meter.stage("recovery", 0):
-        gram = right.adjoint_multiply(outer, 0, num_outer)
-        kind = _definiteness(gram, operator, definite)
-        if kind == DEFINITE:
-            pairs = _positive(operator, outer, right, block_size, k, which)
-        else:
-            pairs = _indefinite(outer, gram, rank, k, which)
-        del outer
-    options = {"method": "nystrom", "num_outer": num_outer, "core": kind, "which": which, "sketch": sketch, "seed": seed}
-    return finish(meter, pairs, which=which, options=options | ({"rank": rank} if kind == INDEFINITE else {}))
+    options = {
+        "method": "nystrom",
+        "num_outer": num_outer,
+        "rank": rank,
+        "definite": definite,
+        "k": k,
+        "which": which,
+        "sketch": sketch,
+        "seed": seed,
+        "block_size": block_size,
+    }
+
+    def find(meter: Meter) -> Pairs:
+        right = draw(sketch, operator, seed=seed, role="right")
+        with meter.stage("sketch", num_outer):
+            outer = Measured(meter, right, num_outer, block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            gram = right.adjoint_multiply(outer, 0, num_outer)
+            if _definiteness(gram, operator, definite) == DEFINITE:
+                return _positive(outer, right, block_size, k, which)
+            return _indefinite(outer, gram, rank, k, which)
+
+    free = ("num_outer", "k", "rank", "definite")
+    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
 
 
 def singlepass(
@@ -99,6 +117,7 @@ def singlepass(
     sketch: str = "gaussian",
     seed: int = 0,
     block_size: int = 32,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Single-pass Rayleigh-Ritz: the Hermitian C that best explains :math:`C\,(Q^*\Omega) = Q^* A \Omega`.
@@ -116,6 +135,8 @@ def singlepass(
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
         block_size: columns a product call.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries three times.
@@ -136,31 +157,38 @@ def singlepass(
     products = 2 * num_outer if num_products is None else num_products
     kept = products if num_outer is None else num_outer
     operator = hermitian_request(operator, num_outer=kept, num_inner=products, k=k, which=which, sketch=sketch)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    with meter.stage("sketch", products):
-        outer = measure(meter, right, products, block_size)
-    with meter.stage("recovery", 0):
-        if num_outer is None and _definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
-            kept = max(k or 1, 3 * products // 5)
-        whole = orthonormalize(outer)
-        del outer
-        turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
-        measured = sizes[:kept, None] * back[:kept]
-        seen = turn[:, :kept].mH @ right.adjoint_multiply(whole.basis, 0, products).mH
-        core = turn[:, :kept] @ singlepass_core(measured, seen) @ turn[:, :kept].mH
-        diagnostics = {"rank": float(len(measured))}
-        pairs = pairs_of_core(whole.basis, core, k=len(measured) if k is None else k, which=which, diagnostics=diagnostics)
-        del whole
     options = {
         "method": "singlepass",
-        "num_outer": kept,
+        "num_outer": num_outer,
         "num_products": products,
+        "k": k,
         "which": which,
         "sketch": sketch,
         "seed": seed,
+        "block_size": block_size,
     }
-    return finish(meter, pairs, which=which, options=options)
+
+    def find(meter: Meter) -> Pairs:
+        right = draw(sketch, operator, seed=seed, role="right")
+        with meter.stage("sketch", products):
+            outer = Measured(meter, right, products, block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            most = kept
+            if num_outer is None and _definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
+                most = max(k or 1, 3 * products // 5)
+            whole = orthonormalize(outer)
+            del outer
+            turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
+            measured = sizes[:most, None] * back[:most]
+            seen = turn[:, :most].mH @ right.adjoint_multiply(whole.basis, 0, products).mH
+            core = turn[:, :most] @ singlepass_core(measured, seen) @ turn[:, :most].mH
+            rank = len(measured)
+            pairs = pairs_of_core(whole.basis, core, k=k or rank, which=which, diagnostics={"rank": float(rank)})
+            return replace(pairs, chosen={"num_outer": most})
+
+    free = ("num_outer", "num_products", "k")
+    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
 
 
 def _definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:
@@ -175,23 +203,33 @@ def _definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> st
     return INDEFINITE if (negative and definite is None) or definite is False else DEFINITE
 
 
-def _positive(operator: Operator, outer: InMemory, right: TestMatrix, block_size: int, k: int | None, which: str) -> Pairs:
-    """The shifted approximation; ``outer`` is overwritten by A Omega + shift Omega."""
-    count = outer.shape[1]
+def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | None, which: str) -> Pairs:
+    """The shifted approximation, from A Omega + shift Omega."""
+    size, count = outer.shape
     # As large as the rounding of Omega* Y, so that it stays positive; a larger one (u ||Y||) would cost accuracy in proportion.
-    shift = 3 * torch.finfo(operator.dtype).eps * float(outer.tensor.norm()) / operator.shape[0]
-    for start in range(0, count, block_size):
-        stop = min(start + block_size, count)
-        outer.tensor[:, start:stop] += shift * right.columns(start, stop)
+    squares = sum(float(outer.rows(panel).abs().square().sum(dtype=torch.float64)) for panel in outer.panels())
+    shift = 3 * torch.finfo(outer.dtype).eps * squares**0.5 / size
+    shifted = outer.empty_like(count)
+    for start, stop in blocks(count, block_size):
+        shifted.write(start, outer.columns(start, stop) + shift * right.columns(start, stop))
+    outer = shifted
     gram = right.adjoint_multiply(outer, 0, count)
     whole = orthonormalize(outer)
     values, rotation = nystrom_factors(whole.coefficients, gram, shift)
     chosen = wanted(values, len(values) if k is None else k, which)
     vectors = multiply(whole.basis, rotation[:, chosen])
-    return Pairs(values[chosen], vectors, tol=None, advice=ADVICE, diagnostics={"rank": float(len(values)), "shift": shift})
+    return Pairs(
+        values[chosen],
+        vectors,
+        tol=None,
+        advice=ADVICE,
+        diagnostics={"rank": float(len(values)), "shift": shift},
+        chosen={"core": DEFINITE},
+    )
 
 
-def _indefinite(outer: InMemory, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
+def _indefinite(outer: TallMatrix, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
     whole = orthonormalize(outer)
     core = indefinite_nystrom_core(whole.coefficients, gram, rank)
-    return pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})
+    pairs = pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})
+    return replace(pairs, chosen={"core": INDEFINITE})

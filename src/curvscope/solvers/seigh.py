@@ -8,15 +8,18 @@ import torch
 from torch import Tensor
 
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
-from curvscope.solvers.finish import finish
-from curvscope.solvers.measure import check_hermitian
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import hermitian_core
 from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory, orthonormalize
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.tall import InMemory, TallMatrix, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
 
@@ -31,6 +34,7 @@ def seigh(
     left_sketch: str = "sparse_sign",
     seed: int = 0,
     block_size: int = 32,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Sketched eigendecomposition in a single pass: the paper's Alg. 2.
@@ -49,6 +53,8 @@ def seigh(
         left_sketch: kind of the left one, which only compresses: sparse signs are as accurate as the others and cheap.
         seed: another one gives an independent sketch.
         block_size: columns a product call; the result does not depend on it but for rounding.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -75,49 +81,45 @@ def seigh(
     check_block_size(block_size)
     hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=k, which=which, sketch=sketch)
     check_kind(left_sketch, operator.dtype)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    left = draw(left_sketch, operator, seed=seed, role="left")
-    with meter.stage("sketch", num_inner):
-        outer, inner = _measure(meter, right, left, num_outer, num_inner, block_size)
-    with meter.stage("recovery", 0):
-        whole = orthonormalize(outer)
-        basis = whole.basis
-        del outer
-        compressed = left.adjoint_multiply(basis, 0, num_inner)
-        inner = torch.cat([compressed @ whole.coefficients, inner], dim=1)  # Psi* Y = (Psi* Q) R for the outer ones
-        core, asymmetry = hermitian_core(compressed, inner, right.adjoint_multiply(basis, 0, num_inner).mH)
-        diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
-        pairs = pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
-        del basis
     options = {
         "method": "seigh",
         "num_outer": num_outer,
         "num_inner": num_inner,
+        "k": k,
         "which": which,
         "sketch": sketch,
         "left_sketch": left_sketch,
         "seed": seed,
+        "block_size": block_size,
     }
-    return finish(meter, pairs, which=which, options=options)
+
+    def find(meter: Meter) -> Pairs:
+        right = draw(sketch, operator, seed=seed, role="right")
+        left = draw(left_sketch, operator, seed=seed, role="left")
+        with meter.stage("sketch", num_inner):
+            outer, inner = _measure(meter, right, left, num_outer, num_inner, block_size)
+        with meter.stage("recovery", 0):
+            whole = orthonormalize(meter.workspace.working(outer))
+            del outer
+            compressed = left.adjoint_multiply(whole.basis, 0, num_inner)
+            inner = torch.cat([compressed @ whole.coefficients, inner], dim=1)  # Psi* Y = (Psi* Q) R for the outer ones
+            core, asymmetry = hermitian_core(compressed, inner, right.adjoint_multiply(whole.basis, 0, num_inner).mH)
+            diagnostics = {"asymmetry": asymmetry, "rank": float(whole.basis.shape[1])}
+            return pairs_of_core(whole.basis, core, k=k, which=which, diagnostics=diagnostics)
+
+    free = ("num_outer", "num_inner", "k")
+    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
 
 
 def _measure(
     meter: Meter, right: TestMatrix, left: TestMatrix, num_outer: int, num_inner: int, block_size: int
-) -> tuple[InMemory, Tensor]:
+) -> tuple[TallMatrix, Tensor]:
     """Outer measurements (D, num_outer), and Psi* (the further ones), each block compressed as it comes."""
-    operator = meter.operator
-    outer = InMemory.empty(operator.shape[0], num_outer, operator.dtype, operator.device)
-    inner = torch.empty(num_inner, num_inner - num_outer, dtype=small_dtype(operator.dtype))
-    for start in range(0, num_inner, block_size):
-        stop = min(start + block_size, num_inner)
-        directions = right.columns(start, stop)
-        block = InMemory(meter.multiply(directions))
-        if start == 0:
-            check_hermitian(InMemory(directions), block)
-        recycled = max(0, min(stop, num_outer) - start)
-        outer.write(start, block.columns(0, recycled))
-        if recycled < stop - start:
-            further = InMemory(block.columns(recycled, stop - start))
-            inner[:, start + recycled - num_outer : stop - num_outer] = left.adjoint_multiply(further, 0, num_inner)
-    return outer, inner
+    inner = torch.empty(num_inner, num_inner - num_outer, dtype=small_dtype(meter.operator.dtype))
+    measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
+    for start, block in measured:
+        stop, recycled = start + block.shape[1], max(0, num_outer - start)
+        if recycled < block.shape[1]:
+            further = InMemory(block[:, recycled:])
+            inner[:, max(start, num_outer) - num_outer : stop - num_outer] = left.adjoint_multiply(further, 0, num_inner)
+    return measured.matrix.leading(num_outer), inner

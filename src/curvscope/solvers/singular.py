@@ -10,7 +10,9 @@ from torch import Tensor
 
 from curvscope.certify import dilation_residuals
 from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance
+from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.ordering import phases, turn_columns
 from curvscope.solvers.solution import Cost, Status
 from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality
 
@@ -65,29 +67,50 @@ class SingularSolution:
         return "\n".join([*rows, "", str(self.status), cost])
 
 
-def finish_singular(
-    meter: Meter,
-    left: TallMatrix,
-    core: Tensor,
-    right: TallMatrix,
-    *,
-    k: int | None,
-    diagnostics: dict[str, float],
-    options: dict[str, Any],
-) -> SingularSolution:
-    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh.
+@dataclass
+class Triplets:
+    """What a solver hands over: triplets, largest first, kept but not yet certified."""
+
+    left: TallMatrix
+    values: Tensor
+    right: TallMatrix
+    diagnostics: dict[str, float]
+
+
+def triplets_of_core(meter: Meter, left: TallMatrix, core: Tensor, right: TallMatrix, *, k: int | None) -> Triplets:
+    """The k largest triplets of P C Q* (P left, Q right), kept with what they cost."""
+    with meter.stage("recovery", 0):
+        diagnostics = {"rank": float(min(core.shape))}
+        turn, values, back = torch.linalg.svd(core, full_matrices=False)
+        U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
+        factors = phases(U)
+        turn_columns(U, factors)
+        turn_columns(V, factors)
+        facts = {"diagnostics": diagnostics, **meter.spent()}
+        vectors = meter.workspace.keep({"U": U, "V": V}, {"values": values[:k]}, facts)
+    return Triplets(vectors["U"], values[:k], vectors["V"], diagnostics)
+
+
+def recalled_triplets(meter: Meter) -> Triplets | None:
+    """The triplets that an earlier session of this very solve found, if any; the meter then counts what they cost."""
+    found = meter.workspace.kept()
+    if found is None:
+        return None
+    vectors, (facts, tensors) = found
+    meter.restore(facts)
+    return Triplets(vectors["U"], tensors["values"], vectors["V"], facts["diagnostics"])
+
+
+def finish_singular(meter: Meter, triplets: Triplets, *, options: dict[str, Any]) -> SingularSolution:
+    """Measure the residuals afresh and put everything into a :class:`SingularSolution`.
 
     Cost: k products with A and k with A*.
     """
-    with meter.stage("recovery", 0):
-        turn, values, back = torch.linalg.svd(core, full_matrices=False)
-        U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
-        values = values[:k]
-        _canonical_phases(U, V)
+    U, values, V = triplets.left, triplets.values, triplets.right
     found_with = meter.products
     with meter.stage("residuals", 2 * len(values)):
-        residuals = dilation_residuals(meter.multiply, meter.multiply_adjoint, U, values, V, block_size=RESIDUAL_BLOCK)
-        diagnostics = {**diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
+        residuals = _residuals(meter, U, values, V)
+        diagnostics = {**triplets.diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
     return SingularSolution(
         U,
         values,
@@ -100,9 +123,16 @@ def finish_singular(
     )
 
 
-def _canonical_phases(U: InMemory, V: InMemory) -> None:
-    """Turn u and v of each triplet by the same phase, in place, so that the largest entry of u is real and positive."""
-    peaks = U.tensor.gather(0, U.tensor.abs().argmax(dim=0, keepdim=True))
-    turn = torch.where(peaks == 0, torch.ones_like(peaks), torch.sgn(peaks).conj())
-    U.tensor.mul_(turn)
-    V.tensor.mul_(turn)
+def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Tensor:
+    """Fresh residual norms, block by block; a run keeps those of every block."""
+    norms = [torch.zeros(0, dtype=torch.float64)]
+    for start, stop in blocks(len(values), RESIDUAL_BLOCK):
+
+        def measured(start: int = start, stop: int = stop) -> Tensor:
+            left, right = (InMemory(matrix.columns(start, stop)) for matrix in (U, V))
+            return dilation_residuals(
+                meter.multiply, meter.multiply_adjoint, left, values[start:stop], right, block_size=RESIDUAL_BLOCK
+            )
+
+        norms.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", 2 * (stop - start), measured))
+    return torch.cat(norms)

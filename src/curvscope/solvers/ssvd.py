@@ -9,19 +9,22 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
-from curvscope.solvers.measure import measure
+from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import generalized_nystrom_core, oversampled_core
-from curvscope.solvers.singular import SingularSolution, finish_singular
+from curvscope.solvers.singular import SingularSolution, finish_singular, recalled_triplets, triplets_of_core
 from curvscope.solvers.sketched import check_block_size, check_sizes, draw
-from curvscope.tall import InMemory, orthonormalize
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import workspace
+from curvscope.tall import InMemory, TallMatrix, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
 SSVD_METHODS = ("oversampled", "nystrom", "hmt")
 
-Factors = tuple[InMemory, Tensor, InMemory]
+Factors = tuple[TallMatrix, Tensor, TallMatrix]
 
 
 def ssvd(
@@ -35,6 +38,7 @@ def ssvd(
     left_sketch: str = "sparse_sign",
     seed: int = 0,
     block_size: int = 32,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> SingularSolution:
     r"""Sketched singular value decomposition: the paper's Alg. 1, and two relatives.
@@ -55,6 +59,8 @@ def ssvd(
         left_sketch: kind of Psi, which only compresses.
         seed: another one gives an independent sketch.
         block_size: columns a product call.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) num_outer entries
@@ -84,27 +90,32 @@ def ssvd(
     check_block_size(block_size)
     for kind in (sketch, left_sketch):
         check_kind(kind, operator.dtype)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    match method:
-        case "oversampled":
-            outer_left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
-            inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-            factors = _oversampled(meter, right, outer_left, inner_left, num_outer, num_inner, block_size)
-        case "nystrom":
-            left = draw(sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-            factors = _generalized_nystrom(meter, right, left, num_outer, num_inner, block_size)
-        case _:
-            factors = _hmt(meter, right, num_outer, block_size)
     options = {
-        "method": method,
+        "method": f"ssvd {method}",
         "num_outer": num_outer,
         "num_inner": num_inner,
+        "k": k,
         "sketch": sketch,
         "left_sketch": left_sketch,
         "seed": seed,
+        "block_size": block_size,
     }
-    return finish_singular(meter, *factors, k=k, diagnostics={"rank": float(min(factors[1].shape))}, options=options)
+
+    def find(meter: Meter) -> Factors:
+        right = draw(sketch, operator, seed=seed, role="right")
+        left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
+        match method:
+            case "oversampled":
+                inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
+                return _oversampled(meter, right, left, inner_left, num_outer, num_inner, block_size)
+            case "nystrom":
+                return _generalized_nystrom(meter, right, left, num_outer, num_inner, block_size)
+        return _hmt(meter, right, num_outer, block_size)
+
+    with workspace(run, operator, options, free=("num_outer", "num_inner", "k")) as place:
+        meter = Meter(operator, progress, place)
+        triplets = recalled_triplets(meter) or triplets_of_core(meter, *find(meter), k=k)
+        return finish_singular(meter, triplets, options=options | {"method": method})
 
 
 def _oversampled(
@@ -116,19 +127,15 @@ def _oversampled(
     num_inner: int,
     block_size: int,
 ) -> Factors:
-    operator = meter.operator
-    outer = InMemory.empty(operator.shape[0], num_outer, operator.dtype, operator.device)
-    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(operator.dtype))
+    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype))
     with meter.stage("sketch", num_inner + num_outer):
-        for start in range(0, num_inner, block_size):
-            stop = min(start + block_size, num_inner)
-            block = InMemory(meter.multiply(right.columns(start, stop)))
-            inner[:, start:stop] = inner_left.adjoint_multiply(block, 0, num_inner)
-            if start < num_outer:
-                outer.write(start, block.columns(0, min(stop, num_outer) - start))
-        co_outer = measure(meter, outer_left, num_outer, block_size, adjoint=True)
+        measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
+        for start, block in measured:
+            inner[:, start : start + block.shape[1]] = inner_left.adjoint_multiply(InMemory(block), 0, num_inner)
+        co_outer = Measured(meter, outer_left, num_outer, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
-        basis, co_basis = orthonormalize(outer).basis, orthonormalize(co_outer).basis
+        basis = orthonormalize(meter.workspace.working(measured.matrix.leading(num_outer))).basis
+        co_basis = orthonormalize(meter.workspace.working(co_outer)).basis
         compressed = inner_left.adjoint_multiply(basis, 0, num_inner)
         core = oversampled_core(compressed, inner, right.adjoint_multiply(co_basis, 0, num_inner).mH)
     return basis, core, co_basis
@@ -138,25 +145,23 @@ def _generalized_nystrom(
     meter: Meter, right: TestMatrix, left: TestMatrix, num_outer: int, num_inner: int, block_size: int
 ) -> Factors:
     with meter.stage("sketch", num_outer + num_inner):
-        outer = measure(meter, right, num_outer, block_size)
-        co_outer = measure(meter, left, num_inner, block_size, adjoint=True)
+        outer = Measured(meter, right, num_outer, block_size).all()
+        co_outer = Measured(meter, left, num_inner, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
-        basis = orthonormalize(outer).basis
-        co_range = orthonormalize(co_outer)
+        basis = orthonormalize(meter.workspace.working(outer)).basis
+        co_range = orthonormalize(meter.workspace.working(co_outer))
         core = generalized_nystrom_core(left.adjoint_multiply(basis, 0, num_inner), co_range.coefficients)
     return basis, core, co_range.basis
 
 
 def _hmt(meter: Meter, right: TestMatrix, num_outer: int, block_size: int) -> Factors:
     with meter.stage("sketch", num_outer):
-        outer = measure(meter, right, num_outer, block_size)
+        outer = Measured(meter, right, num_outer, block_size).all()
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer).basis
+        basis = orthonormalize(meter.workspace.working(outer)).basis
     with meter.stage("compression", basis.shape[1]):
-        rows = InMemory.empty(meter.operator.shape[1], basis.shape[1], meter.operator.dtype, meter.operator.device)
-        for start in range(0, basis.shape[1], block_size):
-            stop = min(start + block_size, basis.shape[1])
-            rows.write(start, meter.multiply_adjoint(basis.columns(start, stop)))
+        name = f"{meter.workspace.scope}-rows"
+        rows = Measured(meter, basis, basis.shape[1], block_size, adjoint=True, name=name).all()
     with meter.stage("recovery", 0):
-        co_range = orthonormalize(rows)
+        co_range = orthonormalize(meter.workspace.working(rows))
     return basis, co_range.coefficients.mH, co_range.basis

@@ -1,22 +1,20 @@
-"""Results on disk: a directory with a readable JSON table and tall vectors as an uncompressed Zarr array."""
+"""Results on disk: a directory with a readable JSON table and tall vectors as a Zarr array of checked tiles."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-import zarr
-
 from curvscope.errors import RunConflict, RunNotFound
-from curvscope.tall import InMemory, TallMatrix
+from curvscope.store import Draft, write_text
+from curvscope.tall import InMemory, OnDisk, TallMatrix
 
-FORMAT = "curvscope solution 1"
+FORMAT = "curvscope solution 2"
 TABLE, VECTORS = "solution.json", "eigenvectors.zarr"
-TILE = (65536, 64)
+SMALL = 1 << 28
+"""Bytes up to which vectors are read into memory when a solution is opened."""
 
 Place = str | os.PathLike[str]
 
@@ -30,30 +28,24 @@ def write(path: Place, table: dict[str, Any], vectors: TallMatrix) -> None:
     target = Path(path)
     if target.exists():
         raise RunConflict(f"{target} exists: choose another path, or remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    with Draft(target) as draft:
         draft.mkdir()
-        _write_vectors(vectors, draft / VECTORS)
-        (draft / TABLE).write_text(json.dumps({"format": FORMAT, **table}, indent=1))
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+        stored = OnDisk.create(draft / VECTORS, *vectors.shape, vectors.dtype)
+        for panel in stored.panels():
+            stored.write_rows(panel, vectors.rows(panel))
+        rewrite_table(draft, table)
 
 
 def rewrite_table(path: Place, table: dict[str, Any]) -> None:
     """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
-    draft = Path(path) / f".{TABLE}.{os.getpid()}.partial"
-    draft.write_text(json.dumps({"format": FORMAT, **table}, indent=1))
-    draft.replace(Path(path) / TABLE)
+    write_text(Path(path) / TABLE, json.dumps({"format": FORMAT, **table}, indent=1))
 
 
-def read(path: Place) -> tuple[dict[str, Any], InMemory]:
-    """Table and vectors that :func:`write` wrote; the vectors are read into memory.
+def read(path: Place) -> tuple[dict[str, Any], TallMatrix]:
+    """Table and vectors that :func:`write` wrote; large vectors stay on disk.
 
     Raises:
-        RunNotFound: no solution there, or one with a part missing.
+        RunNotFound: no solution there, or one with a part missing. DamagedData: a tile of the vectors is damaged.
     """
     source = Path(path)
     if not (source / TABLE).is_file():
@@ -65,15 +57,6 @@ def read(path: Place) -> tuple[dict[str, Any], InMemory]:
         raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {FORMAT!r}")
     if not (source / VECTORS).is_dir():
         raise RunNotFound(f"{source} lacks its vectors ({VECTORS}): compute it again")
-    stored = zarr.open_array(source / VECTORS, mode="r")
-    return table, InMemory(torch.from_numpy(stored[:].T.copy()).T)
-
-
-def _write_vectors(vectors: TallMatrix, path: Path) -> None:
-    rows, columns = vectors.shape
-    dtype = str(vectors.dtype).removeprefix("torch.")
-    chunks = (min(rows, TILE[0]), min(columns, TILE[1]))
-    array = zarr.create_array(path, shape=vectors.shape, chunks=chunks, dtype=dtype, compressors=None)
-    for start in range(0, columns, chunks[1]):
-        stop = min(start + chunks[1], columns)
-        array[:, start:stop] = vectors.columns(start, stop).cpu().numpy()
+    vectors = OnDisk(source / VECTORS)
+    small = vectors.shape[0] * vectors.shape[1] * vectors.dtype.itemsize <= SMALL
+    return table, InMemory(vectors.to_tensor()) if small else vectors

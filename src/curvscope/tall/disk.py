@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.store import Tiles, remove
 from curvscope.tall.matrix import TallMatrix
-from curvscope.tall.tiles import Tiles
 
 PANEL = 1 << 26
 """Bytes of a row panel, at most; two are in memory at a time, the one in use and the next."""
@@ -84,9 +83,27 @@ class OnDisk(TallMatrix):
         made._use(Tiles.create(Path(path), (rows, columns), tile, numbers), torch.device(device))
         return made
 
+    @classmethod
+    def scratch(
+        cls,
+        folder: Path,
+        rows: int,
+        columns: int,
+        dtype: torch.dtype,
+        *,
+        tile_rows: int | None = None,
+        device: torch.device | str = "cpu",
+    ) -> OnDisk:
+        """Room in a folder that is removed when nobody holds it any more, unless :meth:`move` gives it a place."""
+        place = folder / f"{SCRATCH}-{os.getpid()}-{next(_numbers)}"
+        made = cls.create(place, rows, columns, dtype, tile_rows=tile_rows, device=device)
+        made._keeper = weakref.finalize(made, remove, place)
+        return made
+
     def _use(self, tiles: Tiles, device: torch.device) -> None:
         self.tiles, self.shape, self.device = tiles, tiles.shape, device
         self.dtype = torch.from_numpy(np.empty(0, dtype=tiles.dtype)).dtype
+        self._first = 0  # column of the tiles that is ours
         self._written: dict[int, int] = {}  # how often each row of tiles was written; shared with the views
         self._panel: tuple[int, int, Tensor] | None = None  # row of tiles, its count above, content
         self._next: tuple[int, int, Future[Tensor]] | None = None
@@ -128,11 +145,12 @@ class OnDisk(TallMatrix):
             for start in range(whole.start, whole.stop, step):
                 yield slice(start, min(start + step, whole.stop))
 
-    def leading(self, n: int) -> OnDisk:
-        """See :meth:`TallMatrix.leading`."""
+    def between(self, start: int, stop: int) -> OnDisk:
+        """See :meth:`TallMatrix.between`."""
+        start, stop, _ = slice(start, stop).indices(self.shape[1])
         view = OnDisk.__new__(OnDisk)
         view._use(self.tiles, self.device)
-        view.shape = (self.shape[0], min(n, self.shape[1]))
+        view.shape, view._first = (self.shape[0], max(0, stop - start)), self._first + start
         view._written, view._keeper = self._written, self
         return view
 
@@ -170,6 +188,7 @@ class OnDisk(TallMatrix):
     def _read(self, row: int, start: int, stop: int, target: Tensor) -> None:
         """Columns start..stop of a row of tiles into the (stop - start, rows) target."""
         width, into = self.tiles.tile[1], target.numpy()
+        start, stop = start + self._first, stop + self._first
         for column in range(start // width, -(-stop // width)):
             first, last = max(start, column * width), min(stop, (column + 1) * width)
             tile = self.tiles.read(row, column)
@@ -194,6 +213,7 @@ class OnDisk(TallMatrix):
 
     def _write(self, row: int, start: int, block: Tensor) -> None:
         """Rows of one row of tiles, columns from ``start`` on."""
+        start += self._first
         self._written[row] = self._written.get(row, 0) + 1
         height, width = self.tiles.tile
         rows, stop = self._rows_of(row), start + block.shape[1]
@@ -212,11 +232,14 @@ class OnDisk(TallMatrix):
     # --- its place --------------------------------------------------------------------------------------------------------
 
     def empty_like(self, columns: int) -> OnDisk:
-        """See :meth:`TallMatrix.empty_like`: beside this one, removed when nobody holds it any more; see :meth:`move`."""
-        place = self.path.with_name(f"{SCRATCH}-{os.getpid()}-{next(_numbers)}")
-        made = OnDisk.create(place, self.shape[0], columns, self.dtype, tile_rows=self.tiles.tile[0], device=self.device)
-        made._keeper = weakref.finalize(made, shutil.rmtree, place, ignore_errors=True)
-        return made
+        """See :meth:`TallMatrix.empty_like`: a :meth:`scratch` matrix beside this one."""
+        height = self.tiles.tile[0]
+        return OnDisk.scratch(self.path.parent, self.shape[0], columns, self.dtype, tile_rows=height, device=self.device)
+
+    def grow(self, columns: int) -> OnDisk:
+        """The same matrix with room for more columns."""
+        self.tiles.grow(columns)
+        return OnDisk(self.path, device=self.device)
 
     def move(self, path: str | os.PathLike[str]) -> OnDisk:
         """Put it at ``path``, where it stays; what lay there is removed. Returns the matrix at its new place."""
@@ -227,7 +250,7 @@ class OnDisk(TallMatrix):
         self.path.rename(target)
         if isinstance(self._keeper, weakref.finalize):
             self._keeper.detach()
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         return OnDisk(target, device=self.device)
 
     def verify(self, start: int, stop: int) -> None:
@@ -237,7 +260,7 @@ class OnDisk(TallMatrix):
             DamagedData: the first that is missing, truncated or altered.
         """
         width = self.tiles.tile[1]
-        for column in range(start // width, -(-stop // width)):
+        for column in range((start + self._first) // width, -(-(stop + self._first) // width)):
             for row in range(self._tile_rows_count()):
                 self.tiles.read(row, column)
 
@@ -261,8 +284,6 @@ def rows_of_tiles(columns: int, itemsize: int) -> int:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove what killed processes left: scratch matrices and drafts of tiles. The folder must be nobody else's."""
+    """Remove the scratch matrices that killed processes left in a folder. Nobody may be working there now."""
     for left in folder.glob(f"{SCRATCH}-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    for draft in folder.glob("**/.*.partial"):
-        draft.unlink(missing_ok=True)
+        remove(left)

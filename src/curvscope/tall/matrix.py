@@ -36,8 +36,12 @@ class TallMatrix(ABC):
         """The rows at ``index`` (in its order) as a (len(index), n) tensor."""
 
     @abstractmethod
+    def between(self, start: int, stop: int) -> TallMatrix:
+        """Columns start..stop as a tall matrix, without a copy."""
+
     def leading(self, n: int) -> TallMatrix:
         """The first n columns, without a copy."""
+        return self.between(0, n)
 
     @abstractmethod
     def write(self, start: int, block: Tensor) -> None:
@@ -100,9 +104,13 @@ class InMemory(TallMatrix):
         """See :meth:`TallMatrix.rows`; a view for slices."""
         return self.tensor[index]
 
+    def between(self, start: int, stop: int) -> InMemory:
+        """A view; see :meth:`TallMatrix.between`."""
+        return InMemory(self.tensor[:, start:stop])
+
     def leading(self, n: int) -> InMemory:
         """A view; see :meth:`TallMatrix.leading`."""
-        return InMemory(self.tensor[:, :n])
+        return self.between(0, n)
 
     def write(self, start: int, block: Tensor) -> None:
         """See :meth:`TallMatrix.write`."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from curvscope.tall.algebra import gram, multiply
-from curvscope.tall.matrix import InMemory, TallMatrix
+from curvscope.tall.matrix import TallMatrix
 
 MOST_ROUNDS = 6
 
@@ -23,7 +23,7 @@ class Orthonormalized:
         orthogonality: max |Q* Q - I| as measured.
     """
 
-    basis: InMemory
+    basis: TallMatrix
     coefficients: Tensor
     orthogonality: float
 
@@ -67,7 +67,7 @@ def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthono
     return Orthonormalized(basis, coefficients, defect)
 
 
-def polish(matrix: InMemory) -> None:
+def polish(matrix: TallMatrix) -> None:
     """Make nearly orthonormal columns orthonormal to the rounding of their dtype, in place and without turning them.
 
     One step of the polar iteration, V <- V (3 I - V* V) / 2, with the panels in double precision: a defect d becomes d^2. The
@@ -85,7 +85,7 @@ def polish(matrix: InMemory) -> None:
     correction = 1.5 * torch.eye(len(overlaps), dtype=overlaps.dtype) - 0.5 * overlaps
     correction = correction.to(matrix.device)
     for panel in matrix.panels():
-        matrix.tensor[panel] = (matrix.tensor[panel].to(correction.dtype) @ correction).to(matrix.dtype)
+        matrix.write_rows(panel, (matrix.rows(panel).to(correction.dtype) @ correction).to(matrix.dtype))
 
 
 def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:

@@ -38,6 +38,9 @@ def holds_what_was_put_in(make: Make, dtype: torch.dtype) -> None:
         require(torch.equal(matrix.rows(rows), tensor[rows]), f"rows at {rows}")
     require(torch.equal(matrix.leading(4).rows(index), tensor[index, :4]), "rows of the leading columns")
     require(matrix.leading(4).shape == (ROWS, 4), "leading columns have their shape")
+    part = matrix.between(3, 9).between(2, 5)
+    require(torch.equal(part.to_tensor(), tensor[:, 5:8]), "columns of a part")
+    require(torch.equal(part.rows(slice(100, 300)), tensor[100:300, 5:8]), "rows of a part")
 
 
 def panels_cover_the_rows(make: Make, dtype: torch.dtype) -> None:
@@ -66,6 +69,13 @@ def takes_columns_and_panels(make: Make, dtype: torch.dtype) -> None:
         matrix.write_rows(panel, 2 * matrix.rows(panel)[:, :5])
     tensor[:, :5] *= 2
     require(torch.equal(matrix.to_tensor(), tensor), "panels rewritten in place while they are read")
+    part = matrix.between(3, 8)
+    part.write(1, fresh)
+    tensor[:, 4:7] = fresh
+    for panel in part.panels():
+        part.write_rows(panel, -part.rows(panel)[:, :1])
+    tensor[:, 3] *= -1
+    require(torch.equal(matrix.to_tensor(), tensor), "what is written to a part is in the matrix")
     room = matrix.empty_like(2)
     room.write(0, fresh[:, :2])
     require(torch.equal(room.to_tensor(), fresh[:, :2]) and room.dtype == dtype, "empty_like gives room of its own")

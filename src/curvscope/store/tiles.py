@@ -7,21 +7,16 @@ nothing may pass unverified: Zarr takes a missing chunk for zeros.
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec
 
-from curvscope.errors import DamagedData, OutOfDisk, RunNotFound
+from curvscope.errors import DamagedData, InvalidArgument, RunNotFound
+from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum
 
-CHECKSUM_BYTES = 4
 METADATA = "zarr.json"
 
 
@@ -44,10 +39,9 @@ class Tiles:
     @classmethod
     def create(cls, path: Path, shape: tuple[int, int], tile: tuple[int, int], dtype: np.dtype) -> Tiles:
         """A new array without tiles."""
-        with disk_space(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with Draft(path) as draft:
             zarr.create_array(
-                path,
+                draft,
                 shape=shape,
                 chunks=tile,
                 dtype=dtype,
@@ -75,6 +69,12 @@ class Tiles:
             raise DamagedData(f"{path} is not one of our arrays of checked tiles (its codecs are {codecs})")
         return cls(path, array.shape, array.chunks, array.dtype)
 
+    def grow(self, columns: int) -> None:
+        """Room for more columns; the tiles stay as they are."""
+        if columns < self.shape[1]:
+            raise InvalidArgument(f"{self.path} has {self.shape[1]} columns, it cannot grow to {columns}")
+        zarr.open_array(self.path, mode="r+").resize((self.shape[0], columns))
+
     @property
     def file_bytes(self) -> int:
         """Size of the file of a tile."""
@@ -101,7 +101,7 @@ class Tiles:
             size = file.stat().st_size
             raise DamagedData(f"tile {file} has {size} bytes instead of {len(buffer)} ({self._place(row, column)})")
         content = buffer[:-CHECKSUM_BYTES]
-        if google_crc32c.value(content) != int.from_bytes(buffer[-CHECKSUM_BYTES:].tobytes(), "little"):
+        if checksum(content) != buffer[-CHECKSUM_BYTES:].tobytes():
             raise DamagedData(f"tile {file} does not match its checksum: it was altered ({self._place(row, column)})")
         return content.view(self.dtype).reshape(self.tile[1], self.tile[0])
 
@@ -114,35 +114,15 @@ class Tiles:
             OutOfDisk: there is no room for it; what was there stays.
         """
         file = self.file(row, column)
-        draft = file.with_name(f".{column}.{os.getpid()}.partial")
         raw = content.reshape(-1).view(np.uint8)
-        with disk_space(file, draft):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb", buffering=0) as stream:
-                _write_all(stream, raw)
-                _write_all(stream, google_crc32c.value(raw).to_bytes(CHECKSUM_BYTES, "little"))
-            draft.replace(file)
+        with Draft(file) as draft, draft.open("wb", buffering=0) as stream:
+            _write_all(stream, raw)
+            _write_all(stream, checksum(raw))
 
     def _place(self, row: int, column: int) -> str:
         rows, columns = self.tile
         last_row, last_column = min((row + 1) * rows, self.shape[0]), min((column + 1) * columns, self.shape[1])
         return f"rows {row * rows} to {last_row}, columns {column * columns} to {last_column}"
-
-
-@contextmanager
-def disk_space(target: Path, draft: Path | None = None) -> Iterator[None]:
-    """While the block runs, errors of a full disk become :class:`OutOfDisk`; after any error the draft is removed."""
-    try:
-        yield
-    except BaseException as error:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfDisk(
-                f"no room on the disk for {target} ({error.strerror}): everything written so far is kept; "
-                "free some space and run the same command again"
-            ) from error
-        raise
 
 
 def _read_into(stream: object, buffer: np.ndarray) -> int:

@@ -1,0 +1,266 @@
+"""Where the matrices of a solve lie and what of it is kept: in memory and nothing, or in a run and everything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from curvscope.errors import DamagedData
+from curvscope.execution.interrupt import Interruptible
+from curvscope.execution.run import Run
+from curvscope.operators import Operator
+from curvscope.solvers import storage
+from curvscope.store import Record
+from curvscope.tall import InMemory, OnDisk, TallMatrix
+from curvscope.tall.disk import remove_scratch
+
+log = logging.getLogger(__name__)
+
+MEASURED, KEPT, DECISIONS = "measured", "kept", "decisions"
+SOLUTION = "solution"
+
+
+class Known(NamedTuple):
+    """A block of products that a run has: columns start..stop and the seconds that they took."""
+
+    start: int
+    stop: int
+    seconds: float
+
+
+class Workspace:
+    """In memory: matrices live as long as the solve, and everything is computed.
+
+    This is the whole contract between the solvers and a run; :class:`InRun` keeps what passes through it.
+
+    Attributes:
+        run: the run, or None.
+        scope: name of this very solve in it.
+    """
+
+    run: Run | None = None
+    scope = ""
+
+    def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+        """An empty matrix for the solve's own use."""
+        return InMemory.empty(rows, columns, operator.dtype, operator.device)
+
+    def measurements(self, name: str, rows: int, count: int, kept: int, block_size: int, operator: Operator) -> TallMatrix:
+        """Where ``count`` columns of products go, of which the solve needs the first ``kept`` again."""
+        return self.room(rows, kept, operator)
+
+    def known(self, name: str, count: int) -> list[Known]:
+        """The blocks of these measurements that were made already, in order."""
+        return []
+
+    def commit(self, name: str, start: int, stop: int, seconds: float) -> None:
+        """Columns start..stop of these measurements are written: they need not be made again."""
+
+    def working(self, matrix: TallMatrix) -> TallMatrix:
+        """The matrix, in memory if that is where the solve works; never one that it may write to."""
+        return matrix
+
+    def remember(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Small results by name: what was kept under it, or what ``compute`` gives."""
+        return compute()
+
+    def keep(self, vectors: dict[str, TallMatrix], tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, TallMatrix]:
+        """Keep what the solve found, before it is checked; returns the vectors, where they lie now."""
+        return vectors
+
+    def kept(self) -> tuple[dict[str, TallMatrix], Record] | None:
+        """What :meth:`keep` got from an earlier session of this very solve."""
+        return None
+
+    def note(self, stage: str, **facts: Any) -> None:
+        """Progress of a stage, for those who look at the run."""
+
+    def seconds_before(self, stage: str) -> float:
+        """What earlier sessions spent on a stage."""
+        return 0.0
+
+    def check(self) -> None:
+        """Called where everything is saved: raises Interrupted if Ctrl-C was pressed."""
+
+
+class InRun(Workspace):
+    """In a run: products are kept as they come, matrices lie on disk, and every small result has a record.
+
+    Args:
+        run: locked by this process.
+        scope: name of this very solve, a digest of its options: measurements are shared by all scopes, results are not.
+        resident: whether the solve works on copies in memory.
+        work: tells when to stop.
+    """
+
+    def __init__(self, run: Run, scope: str, *, resident: bool, work: Interruptible) -> None:
+        self.run, self.scope, self.resident, self.work = run, scope, resident, work
+        self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
+        remove_scratch(run.path / MEASURED)
+
+    def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+        """See :meth:`Workspace.room`."""
+        if self.resident:
+            return super().room(rows, columns, operator)
+        return OnDisk.scratch(self.run.path / MEASURED, rows, columns, operator.dtype, device=operator.device)
+
+    def measurements(self, name: str, rows: int, count: int, kept: int, block_size: int, operator: Operator) -> OnDisk:
+        """See :meth:`Workspace.measurements`; all of them are kept, those of a smaller sketch are used again."""
+        place = self.run.path / MEASURED / f"{name}.zarr"
+        if not place.exists():
+            return OnDisk.create(place, rows, count, operator.dtype, tile_columns=block_size, device=operator.device)
+        matrix = OnDisk(place, device=operator.device)
+        return matrix if matrix.shape[1] >= count else matrix.grow(count)
+
+    def known(self, name: str, count: int) -> list[Known]:
+        """See :meth:`Workspace.known`; a block with a damaged tile is named, forgotten, and so measured again."""
+        matrix = OnDisk(self.run.path / MEASURED / f"{name}.zarr")
+        sound = []
+        for record in self.run.records.names(f"{MEASURED}/{name}"):
+            start, stop = (int(number) for number in record.rsplit("/", 1)[1].split("-"))
+            if start >= count:
+                continue
+            try:
+                seconds = self.run.records.read(record).facts["seconds"]
+                matrix.verify(start, stop)
+                sound.append(Known(start, min(stop, count), seconds))
+            except DamagedData as error:
+                log.warning("%s: products %d to %d are measured again", error, start + 1, stop)
+                self.run.records.remove(record)
+        return sound
+
+    def commit(self, name: str, start: int, stop: int, seconds: float) -> None:
+        """See :meth:`Workspace.commit`."""
+        self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", {"seconds": seconds})
+        self.check()
+
+    def working(self, matrix: TallMatrix) -> TallMatrix:
+        """See :meth:`Workspace.working`."""
+        return InMemory(matrix.to_tensor()) if self.resident and isinstance(matrix, OnDisk) else matrix
+
+    def remember(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """See :meth:`Workspace.remember`; a damaged record is named and computed again."""
+        place = f"{self.scope}/{name}"
+        try:
+            record = self.run.records.read(place)
+        except DamagedData as error:
+            log.warning("%s: computed again", error)
+            record = None
+        if record is not None:
+            return record.tensors
+        tensors = compute()
+        self.run.records.write(place, {}, tensors)
+        self.check()
+        return tensors
+
+    def keep(self, vectors: dict[str, TallMatrix], tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, TallMatrix]:
+        """See :meth:`Workspace.keep`; the solution that the run had is removed."""
+        folder = self.run.path / SOLUTION
+        self.run.records.remove(KEPT)
+        (folder / storage.TABLE).unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        placed = {}
+        for name, matrix in vectors.items():
+            if isinstance(matrix, InMemory):
+                stored = OnDisk.scratch(self.run.path / MEASURED, *matrix.shape, matrix.dtype, device=matrix.device)
+                stored.write(0, matrix.to_tensor())
+                stored.move(folder / f"{name}.zarr")
+                placed[name] = matrix
+            else:
+                placed[name] = matrix.move(folder / f"{name}.zarr")
+        self.run.records.write(KEPT, {**facts, "scope": self.scope, "vectors": list(vectors)}, tensors)
+        self.check()
+        return placed
+
+    def kept(self) -> tuple[dict[str, TallMatrix], Record] | None:
+        """See :meth:`Workspace.kept`; vectors with a damaged tile are named, and found again."""
+        try:
+            record = self.run.records.read(KEPT)
+            if record is None or record.facts["scope"] != self.scope:
+                return None
+            vectors = {}
+            for name in record.facts["vectors"]:
+                matrix = OnDisk(self.run.path / SOLUTION / f"{name}.zarr")
+                matrix.verify(0, matrix.shape[1])
+                vectors[name] = self.working(matrix)
+        except DamagedData as error:
+            log.warning("%s: the vectors are computed again", error)
+            return None
+        return vectors, record
+
+    def note(self, stage: str, **facts: Any) -> None:
+        """See :meth:`Workspace.note`."""
+        self.run.note(stage, **facts)
+
+    def seconds_before(self, stage: str) -> float:
+        """See :meth:`Workspace.seconds_before`."""
+        return self._before.get(stage, 0.0)
+
+    def check(self) -> None:
+        """See :meth:`Workspace.check`."""
+        self.work.check()
+
+
+@contextmanager
+def workspace(
+    run: storage.Place | Run | None,
+    operator: Operator,
+    options: dict[str, Any],
+    *,
+    free: Iterable[str] = (),
+    resident: bool = True,
+) -> Iterator[Workspace]:
+    """The workspace of a solve: that of the run at a path, made or gone on with, or one in memory.
+
+    Args:
+        run: where; None: in memory.
+        operator: what is measured; its way to compute products is taken from the run, so that they have the same bits.
+        options: of the solve.
+        free: names of the options that may differ from those that the run was begun with.
+        resident: whether the solve shall work in memory; as the run was begun, if it was.
+
+    Raises:
+        RunConflict: the run is another solve's (each difference is named), or another process works on it.
+    """
+    if run is None:
+        yield Workspace()
+        return
+    opened = run if isinstance(run, Run) else _opened(run)
+    with opened.session() as work:
+        opened.claim(
+            "operator",
+            {
+                "kind": type(operator).__name__,
+                "fingerprint": operator.fingerprint,
+                "shape": list(operator.shape),
+                "dtype": str(operator.dtype).removeprefix("torch."),
+                "device": str(operator.device),
+            },
+        )
+        opened.claim("solve", options, free=free)
+        decisions = opened.manifest.setdefault(DECISIONS, {"resident": resident})
+        replay(operator, decisions.get("products"))
+        yield InRun(opened, scope_of(options), resident=decisions["resident"], work=work)
+
+
+def _opened(path: storage.Place) -> Run:
+    return Run.resume(path, kind="eigs", options={})
+
+
+def scope_of(options: dict[str, Any]) -> str:
+    """A name for a solve: its method and a digest of all its options."""
+    digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return f"{options.get('method', 'solve')}-{digest}"
+
+
+def replay(operator: Operator, report: dict[str, Any] | None) -> None:
+    """Compute products in the way that an earlier session chose, where the operator can."""
+    again = getattr(operator, "replay", None)
+    if report and again is not None:
+        again(report)
