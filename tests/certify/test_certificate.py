@@ -1,5 +1,7 @@
 """Every statement of a certificate, against dense spectra, from solutions of all qualities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -120,7 +122,6 @@ def test_a_missed_pair_is_not_certified():
     A, values, U = problem("algebraic", 1)
     keep = [i for i in range(21) if i != 4]
     solution = cs.eigsh(A, k=20, method="exact")
-    from dataclasses import replace
 
     missing = replace(solution, eigenvalues=values[keep], eigenvectors=InMemory(U[:, keep].contiguous()), provenance={})
     certified = cs.certify(A, missing)
@@ -200,3 +201,16 @@ def test_a_bracket_with_nothing_known_is_the_unit_interval():
     lower, upper = overlap_bracket(torch.ones(3, 3, dtype=torch.float64), certificate)
     assert lower.tolist() == [0, 0, 0]
     torch.testing.assert_close(upper, torch.ones(3, dtype=torch.float64))
+
+
+def test_a_value_that_is_not_the_rayleigh_quotient_gets_no_quadratic_interval():
+    """Kato-Temple is about Rayleigh quotients: a value 1e-5 off an exact pair must not claim an error of 1e-10."""
+    A = torch.diag(torch.tensor([3.0, 2.0, 0.1, 0.05], dtype=torch.float64))
+    V = torch.eye(4, dtype=torch.float64)[:, :2]
+    exact = cs.eigsh(A, k=2)
+    off = replace(exact, eigenvalues=exact.eigenvalues + 1e-5, eigenvectors=InMemory(V), provenance={})
+    certified = cs.certify(A, off)
+    low, high = certified.intervals.T
+    assert bool(((low <= exact.eigenvalues) & (exact.eigenvalues <= high)).all())
+    assert float(certified.certificate.radii.max()) < 2.1e-5
+    assert float(cs.certify(A, replace(off, eigenvalues=exact.eigenvalues)).certificate.radii.max()) < 1e-14

@@ -10,7 +10,7 @@ from curvscope.certify.frobenius import (
     sample,
 )
 from curvscope.certify.noise import ProductNoise, product_noise
-from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms
+from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms, residuals_and_shifts
 from curvscope.certify.scree import Scree, scree_bounds
 from curvscope.certify.tail import TailNorm, tail_norm
 
@@ -28,6 +28,7 @@ __all__ = [
     "probes_needed",
     "product_noise",
     "residual_norms",
+    "residuals_and_shifts",
     "sample",
     "scree_bounds",
     "tail_norm",

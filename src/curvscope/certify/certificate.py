@@ -27,6 +27,7 @@ class Certificate:
         residual_norms: float64 (k,), from fresh products.
         tail: bound for the norm of A on the complement of all k vectors.
         noise: of the products; it is added to every residual and to the tail.
+        shifts: |v_i* A v_i - theta_i|, float64 (k,), from fresh products; None: not measured, at most the residuals.
 
     Source: Parlett (1998), chapters 10 and 11; Davis and Kahan (1970).
     """
@@ -35,6 +36,7 @@ class Certificate:
     residual_norms: Tensor
     tail: TailNorm
     noise: ProductNoise
+    shifts: Tensor | None = None
 
     @cached_property
     def magnitudes(self) -> Tensor:
@@ -80,10 +82,14 @@ class Certificate:
 
     @property
     def radii(self) -> Tensor:
-        """(k,) with |lambda - theta_i| <= radius for some eigenvalue: the residual, or residual^2 / gap (Kato-Temple)."""
-        separated = self.residuals < self.gaps
-        quadratic = torch.where(separated, self.residuals**2 / self.gaps.clamp(min=torch.finfo(torch.float64).tiny), torch.inf)
-        return torch.minimum(self.residuals, quadratic)
+        """(k,) with |lambda - theta_i| <= radius for some eigenvalue: the residual, or residual^2 / gap (Kato-Temple).
+
+        The second holds for the Rayleigh quotient, which theta_i is up to its shift and the noise of the products.
+        """
+        shifts = self.residuals if self.shifts is None else self.shifts + self.noise.at(self.magnitudes)
+        gaps = self.gaps - shifts
+        quadratic = torch.where(self.residuals < gaps, self.residuals**2 / gaps, torch.inf)
+        return torch.minimum(self.residuals, quadratic + shifts)
 
     @property
     def angles(self) -> Tensor:

@@ -14,7 +14,21 @@ from curvscope.tall.algebra import small_dtype
 def residual_norms(
     multiply: Callable[[Tensor], Tensor], eigenvalues: Tensor, eigenvectors: TallMatrix, *, block_size: int = 32
 ) -> Tensor:
-    """||A v_i - lambda_i v_i|| for every pair, from fresh products; float64 (k,).
+    """||A v_i - lambda_i v_i|| for every pair, from fresh products; float64 (k,). See :func:`residuals_and_shifts`.
+
+    >>> from curvscope.tall import InMemory
+    >>> residual_norms(lambda x: 2 * x, torch.tensor([2.0, 1.0]), InMemory(torch.eye(3)[:, :2])).tolist()
+    [0.0, 1.0]
+    """
+    return residuals_and_shifts(multiply, eigenvalues, eigenvectors, block_size=block_size)[0]
+
+
+def residuals_and_shifts(
+    multiply: Callable[[Tensor], Tensor], eigenvalues: Tensor, eigenvectors: TallMatrix, *, block_size: int = 32
+) -> tuple[Tensor, Tensor]:
+    """||A v_i - lambda_i v_i|| and |v_i* A v_i - lambda_i| for every pair, from fresh products; float64 (k,) each.
+
+    The second is how far the values are from the Rayleigh quotients of the vectors: rounding, for Ritz pairs.
 
     Args:
         multiply: the products, (D, b) to (D, b).
@@ -23,21 +37,19 @@ def residual_norms(
         block_size: columns multiplied at a time.
 
     Cost: k products; memory: three D x block_size blocks in double precision.
-
-    >>> from curvscope.tall import InMemory
-    >>> residual_norms(lambda x: 2 * x, torch.tensor([2.0, 1.0]), InMemory(torch.eye(3)[:, :2])).tolist()
-    [0.0, 1.0]
     """
-    norms = []
+    norms, shifts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     for start in range(0, eigenvectors.shape[1], block_size):
         stop = min(start + block_size, eigenvectors.shape[1])
         vectors = eigenvectors.columns(start, stop)
         # Subtracted in double: in single the rounding of lambda v would hide residuals near the rounding unit.
         high = small_dtype(vectors.dtype)
         residual = multiply(vectors).to(high)
-        residual -= vectors.to(high) * eigenvalues[start:stop].to(vectors.device)
+        vectors = vectors.to(high)
+        residual -= vectors * eigenvalues[start:stop].to(vectors.device)
         norms.append(residual.norm(dim=0).cpu())
-    return torch.cat(norms) if norms else torch.zeros(0, dtype=torch.float64)
+        shifts.append((vectors.conj() * residual).sum(dim=0).abs().cpu())
+    return torch.cat(norms), torch.cat(shifts)
 
 
 def dilation_residuals(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from curvscope.certify import Certificate, product_noise, residual_norms, tail_norm
+from curvscope.certify import Certificate, product_noise, residuals_and_shifts, tail_norm
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
@@ -66,7 +66,7 @@ def certify(
     meter = Meter(operator, progress)
     values, vectors = solution.eigenvalues, solution.eigenvectors
     with meter.stage("residuals", solution.k):
-        residuals = residual_norms(meter.multiply, values, vectors, block_size=BLOCK)
+        residuals, shifts = residuals_and_shifts(meter.multiply, values, vectors, block_size=BLOCK)
     random = TestMatrix(
         "gaussian", operator.shape[0], seed=seed, role="certificate", dtype=operator.dtype, device=operator.device
     )
@@ -76,7 +76,7 @@ def certify(
     noise = replace(noise, relative=noise.relative + 2 * orthogonality(vectors, spectral=True))
     with meter.stage("tail norm", steps):
         tail = tail_norm(meter.multiply, vectors, random.columns(0, 1)[:, 0], steps=steps, failure=failure)
-    certificate = Certificate(values, residuals, tail, noise)
+    certificate = Certificate(values, residuals, tail, noise, shifts)
     cost = replace(
         solution.cost,
         certificate_products=solution.cost.certificate_products + meter.products,

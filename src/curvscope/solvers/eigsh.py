@@ -9,16 +9,23 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import Operator, as_operator
-from curvscope.solvers.block_krylov import Expansion, KrylovOptions, block_krylov
+from curvscope.operators.fingerprint import fingerprint
+from curvscope.solvers.block_krylov import Loop, block_krylov
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
-from curvscope.solvers.finish import finish
+from curvscope.solvers.expansion import Expansion, KrylovOptions
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import check_block_size, fit, footprint
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.nystrom import nystrom, singlepass
 from curvscope.solvers.seigh import seigh
 from curvscope.solvers.solution import Solution
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import begun_with, was_begun
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -39,6 +46,8 @@ def eigsh(
     v0: Tensor | TallMatrix | Solution | None = None,
     keep_basis: bool = False,
     preflight: bool = True,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     """The k wanted eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
@@ -62,6 +71,12 @@ def eigsh(
             eigenvectors start anew.
         keep_basis: keep the Krylov basis (D x ncv numbers) in ``solution.basis``, to go on from.
         preflight: check first that a curvature operator is one fixed symmetric matrix; see :func:`.checks.check_fit`.
+        memory: bound for the resident memory of the whole process, products included ("8GiB" or bytes); default: what it has
+            and 0.8 of what is free. Block size, and with ``run`` whether matrices lie in memory or on disk, are chosen so that
+            it holds; what cannot fit is refused before any product.
+        run: a directory that keeps everything as it comes: manifest, products or basis, results. Killed at any moment, the
+            same call goes on and loses at most one block; the result has the same bits as without the interruption. Asked for
+            more pairs (or a larger sketch, a smaller tol), it goes on from what it has. Ctrl-C ends it after the block in hand.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
 
     Returns:
@@ -71,6 +86,8 @@ def eigsh(
         InvalidArgument: k, which, method, tol or sizes that cannot work, an operator that is not square, symmetric and real.
         UnfitOperator: the preflight failed; cause and remedy are named.
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
+        RunConflict: the run is another solve's, each difference is named; or another process works on it. DamagedData: a file
+            of its basis was altered (products are measured again instead). OutOfDisk: no room; what was written is kept.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
         :func:`.nystrom.nystrom`, :func:`.nystrom.singlepass`; and k products for the residuals.
@@ -88,14 +105,16 @@ def eigsh(
         method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None and not keep_basis else "krylov"
     if method != "krylov":
         _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None)
-    if preflight:
+    if keep_basis and run is not None:
+        raise InvalidArgument("keep_basis and run: the run keeps the basis, leave keep_basis out")
+    if preflight and not was_begun(run, operator):
         check_fit(operator)
     if method == "exact":
         _refuse(method, max_products=max_products)
-        return exact(operator, k, which=which, progress=progress)
+        return exact(operator, k, which=which, memory=memory, run=run, progress=progress)
     if method == "krylov":
-        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, progress)
-    return _sketched(operator, k, method, which, max_products, seed, block_size or 32, progress)
+        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, memory, run, progress)
+    return _sketched(operator, k, method, which, max_products, seed, block_size, memory, run, progress)
 
 
 def _sketched(
@@ -105,7 +124,9 @@ def _sketched(
     which: str,
     max_products: int | None,
     seed: int,
-    block_size: int,
+    block_size: int | None,
+    memory: int | str | None,
+    run: Place | Run | None,
     progress: Progress,
 ) -> Solution:
     """A sketch with the sizes that a budget of products suggests, for k pairs."""
@@ -114,7 +135,15 @@ def _sketched(
     needed = 2 * k if method == "hmt" else k
     if budget < needed:
         raise InvalidArgument(f'max_products={budget} is too few for k={k} with method="{method}": allow at least {needed}')
-    options = {"k": k, "which": which, "seed": seed, "block_size": block_size, "progress": progress}
+    options = {
+        "k": k,
+        "which": which,
+        "seed": seed,
+        "block_size": block_size,
+        "memory": memory,
+        "run": run,
+        "progress": progress,
+    }
     half = max(k, budget // 2)
     match method:
         case "hmt":
@@ -137,44 +166,67 @@ def _krylov(
     seed: int,
     v0: Tensor | TallMatrix | Solution | None,
     keep_basis: bool,
+    memory: int | str | None,
+    run: Place | Run | None,
     progress: Progress,
 ) -> Solution:
     earlier = v0 if isinstance(v0, Solution) and _continues(operator, v0) else None
     start = None if earlier else _start_block(operator, v0)
-    width = block_size if block_size is not None else max(2, min(16, k // 64))
-    if width < 1:
-        raise InvalidArgument(f"block_size={block_size}: choose at least 1")
-    size = operator.shape[0]
-    width = min(size, width)
-    options = _sizes(size, k, which, tol, width, ncv, max_products, seed, spent=earlier.cost.products if earlier else 0)
-    meter = Meter(operator, progress)
-    if earlier:
-        expansion = earlier.basis
-        expansion.adopt(options)
-    else:
-        expansion = Expansion(operator, options, start)
-    pairs = block_krylov(meter, options, expansion)
-    solution = finish(meter, pairs, which=which, options={"method": "krylov", **asdict(options)})
+    spent = earlier.cost.products if earlier else 0
+    options = krylov_sizes(operator.shape[0], k, which, tol, block_size, ncv, max_products, seed, run=run, spent=spent)
+    needs = footprint("krylov", operator, asdict(options))
+    fixed = block_size or begun_with(run, "block_size")
+    fitted = fit(needs, memory, block_size=fixed, default=options.block_size, stored=run is not None)
+    if fitted.block_size != options.block_size:
+        options = krylov_sizes(operator.shape[0], k, which, tol, fitted.block_size, ncv, max_products, seed, spent=spent)
+    plain = {"method": "krylov", **asdict(options)} | ({} if start is None else {"v0": fingerprint(start)})
+    kept = []
+
+    def find(meter: Meter) -> Pairs:
+        expansion, loop = _begun(meter, options, start, earlier)
+        kept.append(expansion)
+        return block_krylov(meter, options, expansion, loop)
+
+    free = ("k", "tol", "ncv", "max_products")
+    solution = solve(operator, find, which=which, options=plain, free=free, run=run, fitted=fitted, progress=progress)
     return replace(
         solution,
-        basis=expansion if keep_basis else None,
+        basis=kept[0] if keep_basis else None,
         cost=earlier.cost + solution.cost if earlier else solution.cost,
     )
 
 
-def _sizes(
+def _begun(
+    meter: Meter, options: KrylovOptions, start: Tensor | None, earlier: Solution | None
+) -> tuple[Expansion, Loop | None]:
+    """The expansion to go on with: the run's, an earlier solution's, or a new one; and where its iteration stands."""
+    saved = Expansion.saved(meter.operator, options, meter.workspace)
+    if saved is not None:
+        expansion, facts = saved
+        meter.restore(facts["spent"])
+        return expansion, Loop(**facts["loop"]) if facts["scope"] == meter.workspace.scope else None
+    if earlier is not None:
+        earlier.basis.adopt(options)
+        return earlier.basis, None
+    return Expansion(meter.operator, options, meter.workspace, start), None
+
+
+def krylov_sizes(
     size: int,
     k: int,
-    which: str,
-    tol: float,
-    width: int,
-    ncv: int | None,
-    max_products: int | None,
-    seed: int,
+    which: str = "LM",
+    tol: float = 1e-3,
+    block_size: int | None = None,
+    ncv: int | None = None,
+    max_products: int | None = None,
+    seed: int = 0,
     *,
-    spent: int,
+    run: Place | Run | None = None,
+    spent: int = 0,
 ) -> KrylovOptions:
-    """The options with their defaults filled in; what cannot work is refused."""
+    """The options with their defaults filled in (a run keeps its block size); what cannot work is refused."""
+    check_block_size(block_size)
+    width = min(size, block_size or begun_with(run, "block_size") or max(2, min(16, k // 64)))
     budget = max(500, 20 * k) if max_products is None else max_products
     if budget < k - spent:
         raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from curvscope.certify import residual_norms
+from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Parameters
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Cost, Solution, Status
+from curvscope.solvers.storage import TABLE
 from curvscope.solvers.workspace import SOLUTION
 from curvscope.tall import InMemory, TallMatrix, orthogonality, polish
 
@@ -63,8 +64,12 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
         parameters=_parameters(meter.operator),
     )
-    if meter.workspace.run is not None:
-        solution.describe(meter.workspace.run.path / SOLUTION)
+    if meter.workspace.run is None:
+        return solution
+    folder = meter.workspace.run.path / SOLUTION
+    if (folder / TABLE).exists():  # a finished solve, asked for once more: it may have a certificate by now
+        return Solution.load(folder)
+    solution.describe(folder)
     return solution
 
 
@@ -125,19 +130,6 @@ def is_converged(values: Tensor, residuals: Tensor, tol: float, *, scale: float,
     return residuals <= torch.clamp(tol * values.abs(), min=10 * unit * scale)
 
 
-def peak_resident_bytes() -> int:
-    """Largest resident memory of this process so far (where the system does not tell: the present one)."""
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):
-        return int(memory.peak_wset)
-    try:
-        import resource
-    except ImportError:
-        return int(memory.rss)
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def _status(pairs: Pairs, values: Tensor, residuals: Tensor, unit: float) -> Status:
     if pairs.tol is None:
         return Status("approximate", pairs.advice)
@@ -159,7 +151,7 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "device": str(operator.device),
         "options": options,
         "products": getattr(operator, "strategy_report", {}),
-        "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": sys.version.split()[0]},
         "threads": torch.get_num_threads(),
     }
 

@@ -9,10 +9,11 @@ import torch
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured, blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import symmetrized
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
@@ -28,7 +29,8 @@ def hmt(
     which: str = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
     run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
@@ -41,7 +43,9 @@ def hmt(
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
@@ -58,8 +62,8 @@ def hmt(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, -4.0, 1.0]
     """
-    check_block_size(block_size)
     operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
+    fitted = fit_sketch("hmt", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run)
     options = {
         "method": "hmt",
         "num_outer": num_outer,
@@ -67,23 +71,23 @@ def hmt(
         "which": which,
         "sketch": sketch,
         "seed": seed,
-        "block_size": block_size,
+        "block_size": fitted.block_size,
     }
 
     def find(meter: Meter) -> Pairs:
         with meter.stage("sketch", num_outer):
-            outer = Measured(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, block_size).all()
+            outer = Measured(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, fitted.block_size).all()
         with meter.stage("orthonormalisation", 0):
             basis = orthonormalize(meter.workspace.working(outer)).basis
             del outer
         with meter.stage("compression", basis.shape[1]):
-            core, asymmetry = symmetrized(_compressed(meter, basis, block_size))
+            core, asymmetry = symmetrized(_compressed(meter, basis, fitted.block_size))
         diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
         with meter.stage("recovery", 0):
             return pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
 
     free = ("num_outer", "k")
-    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
 def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tensor:

@@ -59,6 +59,7 @@ class Meter:
         self.passes += 1
         self.last_seconds = time.perf_counter() - start
         self.seconds["products"] += self.last_seconds
+        self.workspace.freeze(self.operator)
         self._advance(block.shape[1], note=note)
         return result
 

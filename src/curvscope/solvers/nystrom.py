@@ -14,11 +14,12 @@ from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured, blocks
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors, singlepass_core
-from curvscope.solvers.sketched import ADVICE, check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import ADVICE, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
@@ -39,7 +40,8 @@ def nystrom(
     which: str = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
     run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
@@ -57,7 +59,9 @@ def nystrom(
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
@@ -75,11 +79,11 @@ def nystrom(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, 4.0, 1.0]
     """
-    check_block_size(block_size)
     operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
     rank = max(k or 1, 3 * num_outer // 5) if rank is None else rank
     if not 1 <= rank <= num_outer:
         raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {num_outer}")
+    fitted = fit_sketch("nystrom", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run)
     options = {
         "method": "nystrom",
         "num_outer": num_outer,
@@ -89,22 +93,22 @@ def nystrom(
         "which": which,
         "sketch": sketch,
         "seed": seed,
-        "block_size": block_size,
+        "block_size": fitted.block_size,
     }
 
     def find(meter: Meter) -> Pairs:
         right = draw(sketch, operator, seed=seed, role="right")
         with meter.stage("sketch", num_outer):
-            outer = Measured(meter, right, num_outer, block_size).all()
+            outer = Measured(meter, right, num_outer, fitted.block_size).all()
         with meter.stage("recovery", 0):
             outer = meter.workspace.working(outer)
             gram = right.adjoint_multiply(outer, 0, num_outer)
             if _definiteness(gram, operator, definite) == DEFINITE:
-                return _positive(outer, right, block_size, k, which)
+                return _positive(outer, right, fitted.block_size, k, which)
             return _indefinite(outer, gram, rank, k, which)
 
     free = ("num_outer", "k", "rank", "definite")
-    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
 def singlepass(
@@ -116,7 +120,8 @@ def singlepass(
     which: str = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
     run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
@@ -134,7 +139,9 @@ def singlepass(
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
@@ -151,12 +158,12 @@ def singlepass(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, -4.0, 1.0]
     """
-    check_block_size(block_size)
     if num_outer is None and num_products is None:
         raise InvalidArgument("pass num_products, or num_outer for twice as many products")
     products = 2 * num_outer if num_products is None else num_products
     kept = products if num_outer is None else num_outer
     operator = hermitian_request(operator, num_outer=kept, num_inner=products, k=k, which=which, sketch=sketch)
+    fitted = fit_sketch("singlepass", operator, {"num_outer": products, "k": k}, memory, block_size, run)
     options = {
         "method": "singlepass",
         "num_outer": num_outer,
@@ -165,13 +172,13 @@ def singlepass(
         "which": which,
         "sketch": sketch,
         "seed": seed,
-        "block_size": block_size,
+        "block_size": fitted.block_size,
     }
 
     def find(meter: Meter) -> Pairs:
         right = draw(sketch, operator, seed=seed, role="right")
         with meter.stage("sketch", products):
-            outer = Measured(meter, right, products, block_size).all()
+            outer = Measured(meter, right, products, fitted.block_size).all()
         with meter.stage("recovery", 0):
             outer = meter.workspace.working(outer)
             most = kept
@@ -188,7 +195,7 @@ def singlepass(
             return replace(pairs, chosen={"num_outer": most})
 
     free = ("num_outer", "num_products", "k")
-    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
 def _definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:

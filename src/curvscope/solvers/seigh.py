@@ -12,10 +12,11 @@ from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
 from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import hermitian_core
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
@@ -33,7 +34,8 @@ def seigh(
     sketch: str = "gaussian",
     left_sketch: str = "sparse_sign",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
     run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
@@ -52,7 +54,9 @@ def seigh(
         sketch: kind of the right test matrix, which is multiplied with A; see :class:`.TestMatrix`.
         left_sketch: kind of the left one, which only compresses: sparse signs are as accurate as the others and cheap.
         seed: another one gives an independent sketch.
-        block_size: columns a product call; the result does not depend on it but for rounding.
+        block_size: columns a product call; default 32, fewer where memory is short. The result depends on it by rounding only.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
@@ -78,9 +82,9 @@ def seigh(
     """
     operator = as_operator(operator)
     num_inner = min(2 * num_outer, operator.shape[0]) if num_inner is None else num_inner
-    check_block_size(block_size)
     hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=k, which=which, sketch=sketch)
     check_kind(left_sketch, operator.dtype)
+    fitted = fit_sketch("seigh", operator, {"num_outer": num_outer, "num_inner": num_inner, "k": k}, memory, block_size, run)
     options = {
         "method": "seigh",
         "num_outer": num_outer,
@@ -90,14 +94,14 @@ def seigh(
         "sketch": sketch,
         "left_sketch": left_sketch,
         "seed": seed,
-        "block_size": block_size,
+        "block_size": fitted.block_size,
     }
 
     def find(meter: Meter) -> Pairs:
         right = draw(sketch, operator, seed=seed, role="right")
         left = draw(left_sketch, operator, seed=seed, role="left")
         with meter.stage("sketch", num_inner):
-            outer, inner = _measure(meter, right, left, num_outer, num_inner, block_size)
+            outer, inner = _measure(meter, right, left, num_outer, num_inner, fitted.block_size)
         with meter.stage("recovery", 0):
             whole = orthonormalize(meter.workspace.working(outer))
             del outer
@@ -108,7 +112,7 @@ def seigh(
             return pairs_of_core(whole.basis, core, k=k, which=which, diagnostics=diagnostics)
 
     free = ("num_outer", "num_inner", "k")
-    return solve(operator, find, which=which, options=options, free=free, run=run, progress=progress)
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
 def _measure(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from curvscope.certify import dilation_residuals
-from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance
+from curvscope.execution.resources import peak_resident_bytes
+from curvscope.solvers.finish import RESIDUAL_BLOCK, provenance
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import phases, turn_columns

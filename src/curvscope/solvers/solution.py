@@ -178,7 +178,7 @@ class Solution:
             provenance=table["provenance"],
             diagnostics=table["diagnostics"],
             parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
-            certificate=proven and Certificate(values, residuals, TailNorm(**proven["tail"]), ProductNoise(**proven["noise"])),
+            certificate=proven and _read_certificate(values, residuals, proven),
         )
 
     def _table(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class Solution:
             "diagnostics": self.diagnostics,
             "provenance": self.provenance,
             "parameters": named and {name: list(shape) for name, shape in zip(named.names, named.shapes, strict=True)},
-            "certificate": proven and {"tail": asdict(proven.tail), "noise": asdict(proven.noise)},
+            "certificate": proven and _plain_certificate(proven),
             "eigenvalues": self.eigenvalues.tolist(),
             "residual_norms": self.residual_norms.tolist(),
         }
@@ -220,3 +220,19 @@ class Solution:
         if self.k <= 12:
             return list(range(self.k))
         return [*range(10), None, self.k - 1]
+
+
+def _plain_certificate(certificate: Certificate) -> dict[str, Any]:
+    shifts = None if certificate.shifts is None else certificate.shifts.tolist()
+    return {"tail": asdict(certificate.tail), "noise": asdict(certificate.noise), "shifts": shifts}
+
+
+def _read_certificate(values: Tensor, residuals: Tensor, plain: dict[str, Any]) -> Certificate:
+    shifts = plain["shifts"]
+    return Certificate(
+        values,
+        residuals,
+        TailNorm(**plain["tail"]),
+        ProductNoise(**plain["noise"]),
+        None if shifts is None else torch.tensor(shifts, dtype=torch.float64),
+    )

@@ -12,7 +12,7 @@ from curvscope.solvers.finish import Pairs, finish, recalled
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
-from curvscope.solvers.workspace import workspace
+from curvscope.solvers.workspace import Fit, workspace
 
 
 def solve(
@@ -24,7 +24,7 @@ def solve(
     free: Iterable[str] = (),
     progress: Progress = None,
     run: Place | Run | None = None,
-    resident: bool = True,
+    fitted: Fit | None = None,
 ) -> Solution:
     """Find pairs, unless the run has them, and measure their residuals: what every eigensolver does.
 
@@ -36,8 +36,8 @@ def solve(
         free: names of options that a run may be gone on with under other values, reusing its measurements.
         progress: see :data:`.progress.Progress`.
         run: where everything is kept; see :func:`.workspace.workspace`.
-        resident: whether to work in memory.
+        fitted: how it fits into memory; None: it does.
     """
-    with workspace(run, operator, options, free=free, resident=resident) as place:
+    with workspace(run, operator, options, free=free, fitted=fitted) as place:
         meter = Meter(operator, progress, place)
         return finish(meter, recalled(meter) or find(meter), which=which, options=options)

@@ -12,11 +12,12 @@ from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
+from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import generalized_nystrom_core, oversampled_core
 from curvscope.solvers.singular import SingularSolution, finish_singular, recalled_triplets, triplets_of_core
-from curvscope.solvers.sketched import check_block_size, check_sizes, draw
+from curvscope.solvers.sketched import check_sizes, draw
 from curvscope.solvers.storage import Place
 from curvscope.solvers.workspace import workspace
 from curvscope.tall import InMemory, TallMatrix, orthonormalize
@@ -37,7 +38,8 @@ def ssvd(
     sketch: str = "gaussian",
     left_sketch: str = "sparse_sign",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
     run: Place | Run | None = None,
     progress: Progress = None,
 ) -> SingularSolution:
@@ -58,7 +60,9 @@ def ssvd(
         sketch: kind of the test matrices that are multiplied with A and A*; see :class:`.TestMatrix`.
         left_sketch: kind of Psi, which only compresses.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
@@ -87,9 +91,10 @@ def ssvd(
         num_inner = num_outer
     num_inner = min(2 * num_outer, size) if num_inner is None else num_inner
     check_sizes(size, num_outer, num_inner, num_outer if k is None else k)
-    check_block_size(block_size)
     for kind in (sketch, left_sketch):
         check_kind(kind, operator.dtype)
+    both = {"num_outer": 2 * num_outer, "num_inner": num_inner + num_outer, "k": 2 * (k or num_outer)}  # of both sides
+    fitted = fit_sketch(f"ssvd {method}", operator, both, memory, block_size, run)
     options = {
         "method": f"ssvd {method}",
         "num_outer": num_outer,
@@ -98,7 +103,7 @@ def ssvd(
         "sketch": sketch,
         "left_sketch": left_sketch,
         "seed": seed,
-        "block_size": block_size,
+        "block_size": fitted.block_size,
     }
 
     def find(meter: Meter) -> Factors:
@@ -107,12 +112,12 @@ def ssvd(
         match method:
             case "oversampled":
                 inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-                return _oversampled(meter, right, left, inner_left, num_outer, num_inner, block_size)
+                return _oversampled(meter, right, left, inner_left, num_outer, num_inner, fitted.block_size)
             case "nystrom":
-                return _generalized_nystrom(meter, right, left, num_outer, num_inner, block_size)
-        return _hmt(meter, right, num_outer, block_size)
+                return _generalized_nystrom(meter, right, left, num_outer, num_inner, fitted.block_size)
+        return _hmt(meter, right, num_outer, fitted.block_size)
 
-    with workspace(run, operator, options, free=("num_outer", "num_inner", "k")) as place:
+    with workspace(run, operator, options, free=("num_outer", "num_inner", "k"), fitted=fitted) as place:
         meter = Meter(operator, progress, place)
         triplets = recalled_triplets(meter) or triplets_of_core(meter, *find(meter), k=k)
         return finish_singular(meter, triplets, options=options | {"method": method})

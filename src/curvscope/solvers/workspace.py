@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from curvscope.errors import DamagedData
 from curvscope.execution.interrupt import Interruptible
-from curvscope.execution.run import Run
-from curvscope.operators import Operator
+from curvscope.execution.run import MANIFEST, Run
+from curvscope.operators import CurvatureOperator, Operator
 from curvscope.solvers import storage
-from curvscope.store import Record
-from curvscope.tall import InMemory, OnDisk, TallMatrix
+from curvscope.store import Record, remove
+from curvscope.tall import InMemory, Mirrored, OnDisk, TallMatrix
 from curvscope.tall.disk import remove_scratch
 
 log = logging.getLogger(__name__)
 
-MEASURED, KEPT, DECISIONS = "measured", "kept", "decisions"
+MEASURED, BASES = "measured", "basis"
+KEPT, STATE, DECISIONS = "kept", "state", "decisions"
 SOLUTION = "solution"
 
 
@@ -32,6 +37,21 @@ class Known(NamedTuple):
     start: int
     stop: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a solve fits into memory.
+
+    Attributes:
+        block_size: columns a product call.
+        resident: whether its matrices lie in memory.
+        products: bytes that are left for products; None: nobody asked for a bound.
+    """
+
+    block_size: int
+    resident: bool
+    products: int | None
 
 
 class Workspace:
@@ -78,12 +98,40 @@ class Workspace:
         """What :meth:`keep` got from an earlier session of this very solve."""
         return None
 
+    def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+        """Room for a basis that grows by columns; a run keeps it once :meth:`save_state` was called."""
+        return self.room(rows, columns, operator)
+
+    def widened(self, basis: TallMatrix, columns: int, filled: int) -> TallMatrix:
+        """The basis with room for more columns; its first ``filled`` ones are as they were."""
+        wider = InMemory.empty(basis.shape[0], columns, basis.dtype, basis.device)
+        wider.write(0, basis.columns(0, filled))
+        return wider
+
+    def rotated(self, basis: TallMatrix, rotation: Tensor, start: int) -> TallMatrix:
+        """The basis with its columns start..start+p replaced by (columns start..start+m) @ rotation, for an (m, p) rotation.
+
+        In memory the basis itself is changed; in a run it stays until :meth:`save_state`.
+        """
+        basis.rotate(rotation, start)
+        return basis
+
+    def save_state(self, basis: TallMatrix, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Keep an iteration's state: what it has in small numbers, and which basis goes with them."""
+
+    def state(self, operator: Operator) -> tuple[TallMatrix, Record] | None:
+        """What :meth:`save_state` got last, in this session or an earlier one."""
+        return None
+
     def note(self, stage: str, **facts: Any) -> None:
         """Progress of a stage, for those who look at the run."""
 
     def seconds_before(self, stage: str) -> float:
         """What earlier sessions spent on a stage."""
         return 0.0
+
+    def freeze(self, operator: Operator) -> None:
+        """Called after each product: from the first one on, a run computes them all in the same way."""
 
     def check(self) -> None:
         """Called where everything is saved: raises Interrupted if Ctrl-C was pressed."""
@@ -96,11 +144,12 @@ class InRun(Workspace):
         run: locked by this process.
         scope: name of this very solve, a digest of its options: measurements are shared by all scopes, results are not.
         resident: whether the solve works on copies in memory.
+        tile_columns: width of the tiles of a basis.
         work: tells when to stop.
     """
 
-    def __init__(self, run: Run, scope: str, *, resident: bool, work: Interruptible) -> None:
-        self.run, self.scope, self.resident, self.work = run, scope, resident, work
+    def __init__(self, run: Run, scope: str, *, resident: bool, tile_columns: int, work: Interruptible) -> None:
+        self.run, self.scope, self.resident, self.tile_columns, self.work = run, scope, resident, tile_columns, work
         self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
         remove_scratch(run.path / MEASURED)
 
@@ -194,6 +243,52 @@ class InRun(Workspace):
             return None
         return vectors, record
 
+    def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+        """See :meth:`Workspace.basis`."""
+        taken = {place.name for place in (self.run.path / BASES).glob("*")}
+        number = next(number for number in itertools.count() if f"{number}.zarr" not in taken)
+        place = self.run.path / BASES / f"{number}.zarr"
+        stored = OnDisk.create(place, rows, columns, operator.dtype, tile_columns=self.tile_columns, device=operator.device)
+        return Mirrored(stored) if self.resident else stored
+
+    def widened(self, basis: TallMatrix, columns: int, filled: int) -> TallMatrix:
+        """See :meth:`Workspace.widened`; on disk nothing is copied."""
+        if isinstance(basis, Mirrored):
+            return Mirrored(basis.disk.grow(columns), filled)
+        return basis.grow(columns)
+
+    def rotated(self, basis: TallMatrix, rotation: Tensor, start: int) -> TallMatrix:
+        """See :meth:`Workspace.rotated`; the other columns are copied."""
+        fresh = self.basis(*basis.shape, basis)
+        small = rotation.to(basis.device, basis.dtype)
+        if isinstance(basis, Mirrored):
+            basis.rotate(rotation, start)
+            fresh.write(0, basis.columns(0, start + rotation.shape[1]))
+            return fresh
+        seen = basis.leading(start + rotation.shape[0])
+        for panel in fresh.panels():
+            rows = seen.rows(panel)
+            fresh.write_rows(panel, torch.cat([rows[:, :start], rows[:, start:] @ small], dim=1))
+        return fresh
+
+    def save_state(self, basis: TallMatrix, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """See :meth:`Workspace.save_state`; other bases are removed."""
+        place = _disk(basis).path
+        self.run.records.write(STATE, {**facts, "basis": place.name}, tensors)
+        for other in place.parent.iterdir():
+            if other != place:
+                remove(other)
+        self.check()
+
+    def state(self, operator: Operator) -> tuple[TallMatrix, Record] | None:
+        """See :meth:`Workspace.state`; of a damaged basis nothing is used: it cannot be measured again in part."""
+        record = self.run.records.read(STATE)
+        if record is None:
+            return None
+        stored = OnDisk(self.run.path / BASES / record.facts["basis"], device=operator.device)
+        stored.verify(0, record.facts["filled"])
+        return (Mirrored(stored, record.facts["filled"]) if self.resident else stored), record
+
     def note(self, stage: str, **facts: Any) -> None:
         """See :meth:`Workspace.note`."""
         self.run.note(stage, **facts)
@@ -201,6 +296,14 @@ class InRun(Workspace):
     def seconds_before(self, stage: str) -> float:
         """See :meth:`Workspace.seconds_before`."""
         return self._before.get(stage, 0.0)
+
+    def freeze(self, operator: Operator) -> None:
+        """See :meth:`Workspace.freeze`."""
+        decisions = self.run.manifest[DECISIONS]
+        if isinstance(operator, CurvatureOperator) and "products" not in decisions:
+            decisions["products"] = operator.strategy_report
+            self.run.save()
+            operator.replay(decisions["products"])
 
     def check(self) -> None:
         """See :meth:`Workspace.check`."""
@@ -214,7 +317,7 @@ def workspace(
     options: dict[str, Any],
     *,
     free: Iterable[str] = (),
-    resident: bool = True,
+    fitted: Fit | None = None,
 ) -> Iterator[Workspace]:
     """The workspace of a solve: that of the run at a path, made or gone on with, or one in memory.
 
@@ -223,44 +326,82 @@ def workspace(
         operator: what is measured; its way to compute products is taken from the run, so that they have the same bits.
         options: of the solve.
         free: names of the options that may differ from those that the run was begun with.
-        resident: whether the solve shall work in memory; as the run was begun, if it was.
+        fitted: how the solve fits into memory; None: it does. A run that was begun on disk stays there.
 
     Raises:
         RunConflict: the run is another solve's (each difference is named), or another process works on it.
     """
-    if run is None:
-        yield Workspace()
+    fitted = fitted or Fit(options.get("block_size", 1), True, None)
+    with _bounded(operator, fitted.products):
+        if run is None:
+            yield Workspace()
+            return
+        opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
+        with opened.session() as work:
+            opened.claim("operator", _described(operator))
+            opened.claim("solve", options, free=free)
+            decisions = opened.manifest.setdefault(DECISIONS, {})
+            resident = decisions["resident"] = fitted.resident and decisions.get("resident", True)
+            with _replayed(operator, decisions.get("products")):
+                yield InRun(opened, scope_of(options), resident=resident, tile_columns=fitted.block_size, work=work)
+
+
+@contextmanager
+def _bounded(operator: Operator, memory: int | None) -> Iterator[None]:
+    """Products keep within ``memory`` bytes while the block runs, where the operator can and was not told otherwise."""
+    if memory is None or not isinstance(operator, CurvatureOperator) or operator.memory is not None:
+        yield
         return
-    opened = run if isinstance(run, Run) else _opened(run)
-    with opened.session() as work:
-        opened.claim(
-            "operator",
-            {
-                "kind": type(operator).__name__,
-                "fingerprint": operator.fingerprint,
-                "shape": list(operator.shape),
-                "dtype": str(operator.dtype).removeprefix("torch."),
-                "device": str(operator.device),
-            },
-        )
-        opened.claim("solve", options, free=free)
-        decisions = opened.manifest.setdefault(DECISIONS, {"resident": resident})
-        replay(operator, decisions.get("products"))
-        yield InRun(opened, scope_of(options), resident=decisions["resident"], work=work)
+    operator.memory = memory
+    try:
+        yield
+    finally:
+        operator.memory = None
 
 
-def _opened(path: storage.Place) -> Run:
-    return Run.resume(path, kind="eigs", options={})
+@contextmanager
+def _replayed(operator: Operator, report: dict[str, Any] | None) -> Iterator[None]:
+    """Products are computed as an earlier session did, while the block runs."""
+    if isinstance(operator, CurvatureOperator):
+        operator.replay(report)
+    try:
+        yield
+    finally:
+        if isinstance(operator, CurvatureOperator):
+            operator.replay(None)
+
+
+def _described(operator: Operator) -> dict[str, Any]:
+    return {
+        "kind": type(operator).__name__,
+        "fingerprint": operator.fingerprint,
+        "shape": list(operator.shape),
+        "dtype": str(operator.dtype).removeprefix("torch."),
+        "device": str(operator.device),
+    }
+
+
+def begun_with(run: storage.Place | Run | None, option: str) -> Any:
+    """The value of an option of the solve that a run was begun with; None if it was not."""
+    return _manifest(run).get("solve", {}).get(option)
+
+
+def was_begun(run: storage.Place | Run | None, operator: Operator) -> bool:
+    """Whether a run has measurements of this very operator."""
+    return begun_with(run, "method") is not None and _manifest(run)["operator"]["fingerprint"] == operator.fingerprint
+
+
+def _manifest(run: storage.Place | Run | None) -> dict[str, Any]:
+    if run is None or (not isinstance(run, Run) and not (Path(run) / MANIFEST).exists()):
+        return {}
+    return (run if isinstance(run, Run) else Run.open(run)).manifest
+
+
+def _disk(basis: TallMatrix) -> OnDisk:
+    return basis.disk if isinstance(basis, Mirrored) else basis
 
 
 def scope_of(options: dict[str, Any]) -> str:
     """A name for a solve: its method and a digest of all its options."""
     digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=6).hexdigest()
     return f"{options.get('method', 'solve')}-{digest}"
-
-
-def replay(operator: Operator, report: dict[str, Any] | None) -> None:
-    """Compute products in the way that an earlier session chose, where the operator can."""
-    again = getattr(operator, "replay", None)
-    if report and again is not None:
-        again(report)

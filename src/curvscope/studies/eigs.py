@@ -14,12 +14,14 @@ from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Solution
+from curvscope.solvers.workspace import SOLUTION
+from curvscope.store import Draft
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.subspaces.overlap import LARGEST_DEFECT
 from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
-SOLUTION, PARAMETERS = "solution", "parameters.safetensors"
+PARAMETERS = "parameters.safetensors"
 MATRICES = {"hessian": hessian, "ggn": ggn}
 MASKS = {"magnitude": masks.by_magnitude}
 
@@ -33,21 +35,21 @@ def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> Cu
     return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches)
 
 
-def operator_of_problem(run: Run, solution: Solution) -> CurvatureOperator:
+def operator_of_problem(run: Run) -> CurvatureOperator:
     """The operator of a run on a problem, at the parameters that the run keeps: no training."""
     options = run.manifest["options"]
     problem = get(options["problem"], data=options.get("data"))
     model = problem.model()
     with torch.no_grad():
-        model.load_state_dict(parameters_of(run, solution), strict=False)
+        model.load_state_dict(load_file(run.path / PARAMETERS), strict=False)
     return MATRICES[options["matrix"]](model, problem.criterion, problem.curvature_batches(options["split"]))
 
 
-def record(run: Run, solution: Solution, operator: Operator) -> None:
-    """Write the solution, and for curvature operators the parameters it was measured at, into a fresh run."""
-    solution.save(run.path / SOLUTION)
+def record_parameters(run: Run, operator: Operator) -> None:
+    """Write the parameters at which a curvature operator is measured into a run."""
     if isinstance(operator, CurvatureOperator):
-        save_file(operator.parameters.unflatten(operator.values().cpu()), run.path / PARAMETERS)
+        with Draft(run.path / PARAMETERS) as draft:
+            save_file(operator.parameters.unflatten(operator.values().cpu()), draft)
 
 
 def solution_of(run: Run) -> Solution:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.store import Tiles, remove
-from curvscope.tall.matrix import TallMatrix
+from curvscope.tall.matrix import InMemory, TallMatrix
 
 PANEL = 1 << 26
 """Bytes of a row panel, at most; two are in memory at a time, the one in use and the next."""
@@ -270,6 +270,26 @@ class OnDisk(TallMatrix):
     def _rows_of(self, row: int) -> slice:
         height = self.tiles.tile[0]
         return slice(row * height, min((row + 1) * height, self.shape[0]))
+
+
+class Mirrored(InMemory):
+    """A matrix in memory whose columns are on disk as well, as soon as they are written.
+
+    Args:
+        disk: where; made for as many columns.
+        filled: how many of its columns to begin with are read.
+    """
+
+    def __init__(self, disk: OnDisk, filled: int = 0) -> None:
+        super().__init__(InMemory.empty(*disk.shape, disk.dtype, disk.device).tensor)
+        self.disk = disk
+        if filled:
+            self.tensor[:, :filled] = disk.columns(0, filled)
+
+    def write(self, start: int, block: Tensor) -> None:
+        """See :meth:`TallMatrix.write`; both."""
+        super().write(start, block)
+        self.disk.write(start, block)
 
 
 def rows_of_tiles(columns: int, itemsize: int) -> int:

@@ -124,12 +124,12 @@ class InMemory(TallMatrix):
         """See :meth:`TallMatrix.empty_like`; columns contiguous."""
         return InMemory.empty(self.shape[0], columns, self.dtype, self.device)
 
-    def rotate(self, matrix: Tensor) -> None:
-        """Replace the first m columns' span: columns 0..p become (first m columns) @ matrix, for an m x p matrix.
+    def rotate(self, matrix: Tensor, start: int = 0) -> None:
+        """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.
 
         Cost: 2 D m p operations, one read and one write; memory: one panel.
         """
         m, p = matrix.shape
         small = matrix.to(self.device, self.dtype)
         for panel in self.panels():
-            self.tensor[panel, :p] = self.tensor[panel, :m] @ small
+            self.tensor[panel, start : start + p] = self.tensor[panel, start : start + m] @ small

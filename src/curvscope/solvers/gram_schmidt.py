@@ -1,0 +1,49 @@
+"""Block Gram-Schmidt: what of a block is new to a basis."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize, small_dtype, subtract
+
+MOST_PASSES = 4
+
+
+def split_off(
+    block: Tensor, basis: TallMatrix, *, coupled_from: int = 0, noise: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(rest, on_basis, on_rest) with block = Q on_basis + rest on_rest, rest orthonormal and orthogonal to Q.
+
+    Block Gram-Schmidt, twice or more, the remainder made orthonormal between the passes: where a block lies almost in the
+    basis, a second pass on the bare remainder would leave it orthogonal only to rounding of the whole block. The first pass
+    may be confined to the last columns of the basis when the block has only rounding along the others, as in a three-term
+    recurrence; the second sees all.
+
+    Args:
+        block: (D, b).
+        basis: Q, (D, m) with orthonormal columns.
+        coupled_from: first column of Q that the block is not nearly orthogonal to.
+        noise: directions of the remainder up to this size are dropped; default as in :func:`curvscope.tall.orthonormalize`.
+
+    Returns:
+        rest (D, r), on_basis float64 (m, b), on_rest float64 (r, b).
+
+    Cost: a whole pass reads Q twice, 4 D m b operations; usually two passes, or one and a short one.
+    """
+    rest, unit = block.clone(), torch.finfo(block.dtype).eps
+    on_basis = torch.zeros(basis.shape[1], block.shape[1], dtype=small_dtype(block.dtype))
+    on_rest = torch.eye(block.shape[1], dtype=on_basis.dtype)
+    for turn in range(MOST_PASSES):
+        start = coupled_from if turn == 0 else 0
+        seen = basis.between(start, basis.shape[1])
+        overlaps = gram(seen, InMemory(rest))
+        subtract(rest, seen, overlaps)
+        on_basis[start:] += overlaps @ on_rest
+        if turn and float(overlaps.norm()) ** 2 <= unit:  # what was subtracted left the rest orthonormal to rounding
+            break
+        found = orthonormalize(InMemory(rest), noise=noise if turn == 0 else 0.1)
+        rest, on_rest = found.basis.tensor, found.coefficients @ on_rest
+        if turn and (not overlaps.numel() or float(overlaps.abs().max()) < 0.5):
+            break
+    return rest, on_basis, on_rest
