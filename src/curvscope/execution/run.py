@@ -18,7 +18,7 @@ import torch
 from curvscope.errors import RunConflict, RunNotFound
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import LOCK, Lock
-from curvscope.store import Records, remove_drafts, write_text
+from curvscope.store import Records, is_draft, remove_drafts, write_text
 
 MANIFEST, RECORDS = "manifest.json", "records"
 FORMAT = "curvscope run 1"
@@ -196,7 +196,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise RunConflict(f"{folder} is a file: choose another directory with --out")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not is_draft(item) for item in folder.iterdir()):
         what = "holds another run" if (folder / MANIFEST).exists() else "is not empty"
         raise RunConflict(f"{folder} {what}: choose another directory with --out, or remove it first")
 

@@ -135,7 +135,7 @@ class Expansion:
         room = self.waiting if before == self.size else self.capacity - before
         new = min(before, old + min(room, self.options.max_products - meter.products))
         product = meter.multiply(self.basis.columns(old, new), note)
-        self.norm = max(self.norm, float(product.double().norm(dim=0).max()))
+        self.norm = max(self.norm, *(float(column.double().norm()) for column in product.T))  # D entries in double at a time
         noise = 4 * self.unit * self.norm
         rest, on_basis, on_rest = self._new(product, coupled_from=self._coupled_from(old, new, noise), noise=noise)
         self._append(rest)

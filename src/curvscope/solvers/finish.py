@@ -21,7 +21,6 @@ from curvscope.solvers.storage import TABLE
 from curvscope.solvers.workspace import SOLUTION
 from curvscope.tall import InMemory, TallMatrix, orthogonality, polish
 
-RESIDUAL_BLOCK = 32
 VECTORS = "eigenvectors"
 
 
@@ -112,11 +111,11 @@ def recalled(meter: Meter) -> Pairs | None:
 def _residuals(meter: Meter, values: Tensor, vectors: TallMatrix) -> Tensor:
     """Fresh residual norms, block by block; a run keeps those of every block."""
     norms = [torch.zeros(0, dtype=torch.float64)]
-    for start, stop in blocks(len(values), RESIDUAL_BLOCK):
+    for start, stop in blocks(len(values), meter.workspace.widest):
 
         def measured(start: int = start, stop: int = stop) -> Tensor:
             block = InMemory(vectors.columns(start, stop))
-            return residual_norms(meter.multiply, values[start:stop], block, block_size=RESIDUAL_BLOCK)
+            return residual_norms(meter.multiply, values[start:stop], block, block_size=meter.workspace.widest)
 
         norms.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", stop - start, measured))
     return torch.cat(norms)

@@ -8,10 +8,9 @@ from typing import Any
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import as_bytes, as_text, default_memory, resident_bytes
 from curvscope.operators import CurvatureOperator, Operator
-from curvscope.solvers.workspace import Fit, begun_with
+from curvscope.solvers.workspace import WIDEST_BLOCK, Fit, begun_with
 from curvscope.tall.disk import PANEL
 
-WIDEST_BLOCK = 32
 PANELS = 6
 """Panels at a time: the one in use, the one that is read ahead, and their copies in double precision."""
 PRODUCT_COLUMNS = 4
@@ -139,7 +138,7 @@ def fit(needs: Footprint, memory: int | str | None, *, block_size: int | None, d
         if fitting >= enough:
             width = min(wanted, fitting)
             left = budget - needs.memory(width, resident=resident) + width * needs.product
-            return Fit(width, resident, None if memory is None else left)
+            return Fit(width, resident, None if memory is None else left, min(WIDEST_BLOCK, fitting))
     raise OutOfBudget(_refusal(needs, bound, budget, wanted, stored=stored))
 
 

@@ -16,11 +16,11 @@ from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.solvers.checks import check_operator, check_request
 from curvscope.solvers.eigsh import eigsh, krylov_sizes
 from curvscope.solvers.exact import bytes_needed
-from curvscope.solvers.finish import RESIDUAL_BLOCK
-from curvscope.solvers.footprint import WIDEST_BLOCK, Footprint, fit, footprint
+from curvscope.solvers.footprint import Footprint, fit, footprint
 from curvscope.solvers.rehearsal import rehearse
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import WIDEST_BLOCK
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
 SPREAD = 1.5
@@ -233,7 +233,7 @@ def _method_plan(
     rehearsed = rehearse(solve, operator, k, widest, stored=None if run is None or fitted.resident else _folder(run))
     outside = rehearsed.at(size)
     seconds, extra = timing.at(fitted.block_size)
-    residuals, _ = timing.at(min(RESIDUAL_BLOCK, k))
+    residuals, _ = timing.at(min(fitted.widest, k))
     stages = {**outside, "products": products[1] * seconds + k * residuals}
     few, many = products[0] / products[1], products[2] / products[1]
     expected = sum(stages.values())

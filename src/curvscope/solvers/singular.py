@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvscope.certify import dilation_residuals
 from curvscope.execution.resources import peak_resident_bytes
-from curvscope.solvers.finish import RESIDUAL_BLOCK, provenance
+from curvscope.solvers.finish import provenance
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import phases, turn_columns
@@ -127,12 +127,12 @@ def finish_singular(meter: Meter, triplets: Triplets, *, options: dict[str, Any]
 def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Tensor:
     """Fresh residual norms, block by block; a run keeps those of every block."""
     norms = [torch.zeros(0, dtype=torch.float64)]
-    for start, stop in blocks(len(values), RESIDUAL_BLOCK):
+    for start, stop in blocks(len(values), meter.workspace.widest):
 
         def measured(start: int = start, stop: int = stop) -> Tensor:
             left, right = (InMemory(matrix.columns(start, stop)) for matrix in (U, V))
             return dilation_residuals(
-                meter.multiply, meter.multiply_adjoint, left, values[start:stop], right, block_size=RESIDUAL_BLOCK
+                meter.multiply, meter.multiply_adjoint, left, values[start:stop], right, block_size=meter.workspace.widest
             )
 
         norms.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", 2 * (stop - start), measured))

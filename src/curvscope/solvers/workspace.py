@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MEASURED, BASES = "measured", "basis"
 KEPT, STATE, DECISIONS = "kept", "state", "decisions"
 SOLUTION = "solution"
+WIDEST_BLOCK = 32
+"""Most vectors a product call unless one asks for more."""
 
 
 class Known(NamedTuple):
@@ -47,11 +49,13 @@ class Fit:
         block_size: columns a product call.
         resident: whether its matrices lie in memory.
         products: bytes that are left for products; None: nobody asked for a bound.
+        widest: most columns a product call, when residuals are measured.
     """
 
     block_size: int
     resident: bool
     products: int | None
+    widest: int = WIDEST_BLOCK
 
 
 class Workspace:
@@ -62,10 +66,14 @@ class Workspace:
     Attributes:
         run: the run, or None.
         scope: name of this very solve in it.
+        widest: most columns a product call, when residuals are measured.
     """
 
     run: Run | None = None
     scope = ""
+
+    def __init__(self, widest: int = WIDEST_BLOCK) -> None:
+        self.widest = widest
 
     def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
         """An empty matrix for the solve's own use."""
@@ -145,10 +153,12 @@ class InRun(Workspace):
         scope: name of this very solve, a digest of its options: measurements are shared by all scopes, results are not.
         resident: whether the solve works on copies in memory.
         tile_columns: width of the tiles of a basis.
+        widest: see :class:`Workspace`.
         work: tells when to stop.
     """
 
-    def __init__(self, run: Run, scope: str, *, resident: bool, tile_columns: int, work: Interruptible) -> None:
+    def __init__(self, run: Run, scope: str, *, resident: bool, tile_columns: int, widest: int, work: Interruptible) -> None:
+        super().__init__(widest)
         self.run, self.scope, self.resident, self.tile_columns, self.work = run, scope, resident, tile_columns, work
         self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
         remove_scratch(run.path / MEASURED)
@@ -334,7 +344,7 @@ def workspace(
     fitted = fitted or Fit(options.get("block_size", 1), True, None)
     with _bounded(operator, fitted.products):
         if run is None:
-            yield Workspace()
+            yield Workspace(fitted.widest)
             return
         opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
         with opened.session() as work:
@@ -342,8 +352,10 @@ def workspace(
             opened.claim("solve", options, free=free)
             decisions = opened.manifest.setdefault(DECISIONS, {})
             resident = decisions["resident"] = fitted.resident and decisions.get("resident", True)
+            widest = decisions["widest"] = min(fitted.widest, decisions.get("widest", fitted.widest))
+            width = fitted.block_size
             with _replayed(operator, decisions.get("products")):
-                yield InRun(opened, scope_of(options), resident=resident, tile_columns=fitted.block_size, work=work)
+                yield InRun(opened, scope_of(options), resident=resident, tile_columns=width, widest=widest, work=work)
 
 
 @contextmanager

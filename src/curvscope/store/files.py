@@ -72,6 +72,11 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_draft(path: Path) -> bool:
+    """Whether it is what a killed process was writing."""
+    return path.name.startswith(".") and path.name.endswith(".partial")
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what killed processes were writing in a folder. Nobody may be writing there now."""
     for draft in list(folder.rglob(".*.partial")):
