@@ -41,6 +41,7 @@ from curvscope.solvers import (
     sizes_for_rank,
     ssvd,
 )
+from curvscope.solvers import storage as _storage
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.training import Recorder
 
@@ -86,11 +87,12 @@ __all__ = [
 ]
 
 
-def open(path: str | os.PathLike[str]) -> Solution:
-    """The solution in a run of ``curvscope eigs``, or in a directory that ``Solution.save`` wrote.
+def open(path: str | os.PathLike[str]) -> Solution | SingularSolution:
+    """The solution in a run of ``curvscope eigs``, or in a directory that ``Solution.save`` or ``SingularSolution.save`` wrote.
 
     Raises:
-        RunNotFound: neither is there, or a part is missing.
+        RunNotFound: none is there, or a part is missing.
     """
     inside = Path(path) / "solution"
-    return Solution.load(inside if inside.is_dir() else path)
+    place = inside if inside.is_dir() else path
+    return (SingularSolution if _storage.form_of(place) == _storage.SINGULAR else Solution).load(place)

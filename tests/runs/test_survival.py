@@ -51,7 +51,7 @@ def check_survival(tmp_path, seed, kills, methods):
         A = killed.operator(method)
         survived = killed.SOLVES[method](A, tmp_path / "killed" / method)
         same(survived, killed.SOLVES[method](A, tmp_path / "whole" / method))
-        assert len(Run.open(tmp_path / "killed" / method).manifest["sessions"]) >= died[method] + 1
+        assert len(Run.open(tmp_path / "killed" / method).manifest["sessions"]) >= 2
     return died
 
 

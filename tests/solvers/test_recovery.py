@@ -30,7 +30,9 @@ def test_cores_are_their_formulas(dtype):
     torch.testing.assert_close(recovery.oversampled_core(left, inner, right), pinv(left) @ inner @ pinv(right))
     square = right[:4]
     raw = pinv(left) @ inner @ pinv(square)
-    core, asymmetry = recovery.hermitian_core(left, inner, square)
+    measured = recovery.compressed_measurements(left, pinv(left) @ inner[:, :4], inner[:, 4:])
+    torch.testing.assert_close(measured, pinv(left) @ inner)
+    core, asymmetry = recovery.published_core(measured, square)
     torch.testing.assert_close(core, (raw + raw.mH) / 2)
     assert asymmetry == pytest.approx(float((raw - raw.mH).norm() / raw.norm()))
     S = gaussian(6, 12, dtype=dtype)
@@ -47,6 +49,21 @@ def test_singlepass_core_is_the_best_hermitian_one(dtype):
         step = gaussian(4, 4, dtype=dtype)
         assert float(((core + 1e-4 * (step + step.mH)) @ B - M).norm()) > best
     assert recovery.singlepass_core(torch.zeros(2, 3, dtype=F64), torch.zeros(2, 3, dtype=F64)).abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_hermitian_core_is_the_best_of_its_weighted_problem(dtype):
+    M, B = gaussian(4, 9, dtype=dtype), gaussian(4, 9, dtype=dtype)
+
+    def misfit(core):
+        rest = core @ B - M
+        return float(recovery.RECYCLED_WEIGHT * rest[:, :3].norm() ** 2 + rest[:, 3:].norm() ** 2)
+
+    core = recovery.hermitian_core(M, B, 3)
+    torch.testing.assert_close(core, core.mH)
+    for _ in range(20):
+        step = gaussian(4, 4, dtype=dtype)
+        assert misfit(core + 1e-4 * (step + step.mH)) > misfit(core)
 
 
 @pytest.mark.parametrize("dtype", [F64, torch.complex128])
@@ -72,3 +89,11 @@ def test_indefinite_core_is_truncated():
 
 def test_asymmetry_of_nothing_is_nothing():
     assert recovery.asymmetry(torch.zeros(3, 3)) == 0
+
+
+def test_bearable_rank_is_large_for_fast_decay_and_leaves_room_for_slow():
+    fast, slow = torch.exp(-0.5 * torch.arange(60, dtype=F64)), torch.ones(60, dtype=F64)
+    assert recovery.bearable_rank(fast, 60) >= 54
+    assert recovery.bearable_rank(slow, 60) <= 30
+    assert recovery.bearable_rank(1e-13 * fast, 60) == recovery.bearable_rank(fast, 60)
+    assert recovery.bearable_rank(fast[:0], 60) == 0

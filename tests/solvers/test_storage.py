@@ -64,3 +64,29 @@ def test_vectors_of_nameless_operators(tmp_path):
         solution.vector(0)
     solution.save(tmp_path / "s")
     assert cs.open(tmp_path / "s").parameters is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex128])
+def test_singular_triplets_come_back(tmp_path, dtype):
+    A = torch.randn(12, 7, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    solution = cs.ssvd(A, num_outer=3)
+    solution.save(tmp_path / "s")
+    again = cs.open(tmp_path / "s")
+    for name in ("U", "V"):
+        stored, given = getattr(again, name).to_tensor(), getattr(solution, name).to_tensor()
+        assert torch.equal(stored, given)
+        assert stored.dtype == dtype
+    assert torch.equal(again.S, solution.S)
+    assert torch.equal(again.residual_norms, solution.residual_norms)
+    assert (again.status, again.cost, again.provenance, again.diagnostics) == (
+        solution.status,
+        solution.cost,
+        solution.provenance,
+        solution.diagnostics,
+    )
+    assert str(again) == str(solution)
+    with pytest.raises(RunNotFound, match=r"curvscope\.open reads either"):
+        cs.Solution.load(tmp_path / "s")
+    shutil.rmtree(tmp_path / "s" / "V.zarr")
+    with pytest.raises(RunNotFound, match="lacks its vectors"):
+        cs.open(tmp_path / "s")

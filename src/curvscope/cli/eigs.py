@@ -13,12 +13,13 @@ from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetN
 from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
-from curvscope.execution.run import MANIFEST, Run, check_free
+from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.problems import get
-from curvscope.solvers import METHODS, Solution, eigsh
+from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.checks import check_request
-from curvscope.studies.eigs import MATRICES, PARAMETERS, operator_at_step, operator_of_problem, record_parameters
+from curvscope.solvers.session import PARAMETERS
+from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem
 
 FREE = ("k", "tol", "max_products")
 """Options under which a run may be gone on with, other than it was begun."""
@@ -39,6 +40,7 @@ def command(
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
     memory: Memory = None,
+    planned: Annotated[bool, typer.Option("--plan", help="Plan first; the report then compares plan and fact.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Top eigenpairs, each with its residual; exit status 1 if not all of them converged.
@@ -60,13 +62,15 @@ def command(
         "matrix": matrix,
     }
     options = {**wanted, "max_products": max_products, "seed": seed}
-    check_run(out, source | options)
     if memory is not None:
         as_bytes(memory)
-    operator = _operator(out, source, wanted)
     run = Run.resume(out, kind="eigs", options=source | options, free=FREE)
-    if not (run.path / PARAMETERS).exists():
-        record_parameters(run, operator)
+    operator = _operator(out, source, wanted)
+    if planned and "plan" not in run.manifest:
+        made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out)
+        run.manifest["plan"] = made.to_dict()
+        if not as_json:
+            Console().print(str(made), highlight=False, soft_wrap=True)
     solution = eigsh(operator, **options, memory=memory, run=run)
     if as_json:
         typer.echo(json.dumps(_plain(out, solution)))
@@ -76,14 +80,6 @@ def command(
         console.print(f"Run: {out}. Next: curvscope overlap {out}; curvscope report {out}", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":
         raise typer.Exit(1)
-
-
-def check_run(out: Path, options: dict[str, Any]) -> None:
-    """Before any work: raise RunConflict if something else than this very run is there."""
-    if (out / MANIFEST).exists():
-        Run.resume(out, kind="eigs", options=options, free=FREE)
-    else:
-        check_free(out)
 
 
 def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Operator:

@@ -18,8 +18,8 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
 from curvscope.problems import get, names
+from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.storage import TABLE
-from curvscope.solvers.workspace import SOLUTION
 from curvscope.studies.eigs import solution_of
 
 

@@ -49,12 +49,16 @@ class Run:
         Raises:
             RunConflict: the path is a file, or a directory with something in it.
         """
-        folder = Path(path)
-        check_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        run = cls(folder, {"format": FORMAT, "kind": kind, "options": options, **_session(), "stages": {}, "sessions": []})
+        run = cls.planned(path, kind=kind, options=options)
+        run.path.mkdir(parents=True, exist_ok=True)
         run.save()
         return run
+
+    @classmethod
+    def planned(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any]) -> Run:
+        """As :meth:`create`, but nothing is written before the first :meth:`session`."""
+        check_free(path)
+        return cls(Path(path), {"format": FORMAT, "kind": kind, "options": options, **_session(), "stages": {}, "sessions": []})
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
@@ -76,7 +80,7 @@ class Run:
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any], free: Iterable[str] = ()) -> Run:
-        """The run of this kind and these options at ``path``, made if there is none yet.
+        """The run of this kind and these options at ``path``, or one to be made there when its first session begins.
 
         Args:
             path: a directory with such a run in it, an empty one, or one that does not exist.
@@ -89,7 +93,7 @@ class Run:
         """
         folder = Path(path)
         if not (folder / MANIFEST).exists():
-            return cls.create(folder, kind=kind, options=options)
+            return cls.planned(folder, kind=kind, options=options)
         run = cls.open(folder)
         if run.manifest["kind"] != kind:
             raise RunConflict(f"{folder} is a run of {run.manifest['kind']!r}, not of {kind!r}: choose another directory")
@@ -113,7 +117,8 @@ class Run:
                 )
         if known != facts:
             self.manifest[section] = facts
-            self.save()
+            if self.path.exists():
+                self.save()
 
     @contextmanager
     def session(self) -> Iterator[Interruptible]:
@@ -122,10 +127,12 @@ class Run:
         Raises:
             RunConflict: another process works on it.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(self.path)
         lock.take()
         try:
-            self.manifest = Run.open(self.path).manifest  # as the last holder of the lock left it
+            if (self.path / MANIFEST).exists():
+                self.manifest = Run.open(self.path).manifest  # as the last holder of the lock left it
             remove_drafts(self.path)
             self.manifest.setdefault("sessions", []).append({**_session(), "ended": None})
             self.save()
@@ -196,7 +203,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise RunConflict(f"{folder} is a file: choose another directory with --out")
-    if folder.is_dir() and any(not is_draft(item) for item in folder.iterdir()):
+    if folder.is_dir() and any(not is_draft(item) and item.name != LOCK for item in folder.iterdir()):
         what = "holds another run" if (folder / MANIFEST).exists() else "is not empty"
         raise RunConflict(f"{folder} {what}: choose another directory with --out, or remove it first")
 

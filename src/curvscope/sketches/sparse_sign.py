@@ -13,8 +13,8 @@ from curvscope.sketches.streams import TILE_ROWS
 from curvscope.tall import TallMatrix
 from curvscope.tall.algebra import small_dtype
 
-PANEL_ROWS = 1 << 14
-"""Rows multiplied at a time; keeps the sums in the matrix's own precision short."""
+PANEL_ROWS, COLUMNS_AT_A_TIME = 1 << 13, 32
+"""Of a matrix, added up at a time: what stays in the processor's cache, with short sums in the matrix's own precision."""
 
 
 def strips(stop: int) -> Iterator[tuple[int, int]]:
@@ -56,30 +56,39 @@ class SparseSign(Kind):
         return block.T
 
     def adjoint_multiply(self, matrix: TallMatrix, start: int, stop: int) -> Tensor:
-        """See :meth:`Kind.adjoint_multiply`; as a sparse product."""
-        result = torch.zeros(stop - start, matrix.shape[1], dtype=small_dtype(self.dtype), device=matrix.device)
-        for first, last in tiles(self.rows):
-            entries = list(self._entries(first // TILE_ROWS, start, stop))
-            for low in range(first, last, PANEL_ROWS):
-                high = min(low + PANEL_ROWS, last)
-                panel = slice(low - first, high - first)
-                columns = torch.cat([places[panel] - start for places, _ in entries])
-                values = torch.cat([signs[panel] for _, signs in entries])
-                rows = torch.arange(high - low).repeat(len(entries))
-                inside = (columns >= 0) & (columns < stop - start)
-                if not bool(inside.all()):
-                    columns, rows, values = columns[inside], rows[inside], values[inside]
-                sparse = torch.sparse_coo_tensor(
-                    torch.stack([columns, rows]), values, (stop - start, high - low), check_invariants=False
-                ).to(matrix.device)
-                result += (sparse @ matrix.rows(slice(low, high)).contiguous()).to(result.dtype)
-        return result.cpu()
+        """See :meth:`Kind.adjoint_multiply`; additions alone: each row of the matrix goes to one signed sum of every strip."""
+        used = [(first, width) for first, width in strips(stop) if first + width > start]
+        offset, count = used[0][0], sum(width for _, width in used)
+        total = torch.zeros(count, matrix.shape[1], dtype=small_dtype(self.dtype), device=matrix.device)
+        for first_row, last_row in tiles(self.rows):
+            places = [self._drawn(first_row // TILE_ROWS, first, width) + 2 * (first - offset) for first, width in used]
+            for low in range(first_row, last_row, PANEL_ROWS):
+                high = min(low + PANEL_ROWS, last_row)
+                here = [place[low - first_row : high - first_row].to(matrix.device) for place in places]
+                block = matrix.rows(slice(low, high))
+                for left in range(0, matrix.shape[1], COLUMNS_AT_A_TIME):
+                    columns = slice(left, left + COLUMNS_AT_A_TIME)
+                    total[:, columns] += _signed_sums(block[:, columns].contiguous(), here, count)
+        scales = torch.cat([torch.full((width,), width**0.5, dtype=total.dtype) for _, width in used])
+        return (total.cpu() * scales[:, None])[start - offset : stop - offset]
+
+    def _drawn(self, tile: int, first: int, width: int) -> Tensor:
+        """For each row of a tile, in one strip: twice the column (counted from the strip's first), plus 1 for sign +."""
+        height = min(TILE_ROWS, self.rows - tile * TILE_ROWS)
+        return torch.from_numpy(self.streams.at(first, tile).integers(0, 2 * width, height, dtype=np.int64))
 
     def _entries(self, tile: int, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Column and value of the entry in each row of a tile, strip by strip, for the strips that meet start..stop."""
-        height = min(TILE_ROWS, self.rows - tile * TILE_ROWS)
         for first, width in strips(stop):
             if first + width > start:
-                drawn = self.streams.at(first, tile).integers(0, 2 * width, height, dtype=np.int64)
-                signs = torch.from_numpy((drawn & 1) * 2.0 - 1.0) * width**0.5
-                yield torch.from_numpy((drawn >> 1) + first), signs.to(self.dtype)
+                drawn = self._drawn(tile, first, width)
+                signs = ((drawn & 1) * 2 - 1).to(torch.float64)
+                yield (drawn >> 1) + first, (signs * width**0.5).to(self.dtype)
+
+
+def _signed_sums(block: Tensor, places: list[Tensor], count: int) -> Tensor:
+    """For each of ``count`` columns the rows of the block that have sign + there, minus those that have sign -."""
+    sums = torch.zeros(2 * count, block.shape[1], dtype=block.dtype, device=block.device)
+    for place in places:
+        sums.index_add_(0, place, block)
+    return (sums[1::2] - sums[::2]).to(small_dtype(block.dtype))

@@ -5,10 +5,11 @@ from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import METHODS
 from curvscope.solvers.eigsh import eigsh
 from curvscope.solvers.hmt import hmt
-from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.plan import Plan, plan
 from curvscope.solvers.posterior import posterior_error, scree
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.singular import SingularSolution
 from curvscope.solvers.sizes import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
 from curvscope.solvers.solution import Cost, Solution, Status

@@ -17,8 +17,8 @@ from curvscope.solvers.footprint import check_block_size
 from curvscope.solvers.measure import check_hermitian
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.posterior import ROLE
-from curvscope.solvers.recovery import hermitian_core
-from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
+from curvscope.solvers.seigh import core_pairs, left_size
+from curvscope.solvers.sketched import draw, hermitian_request
 from curvscope.solvers.solution import Solution
 from curvscope.tall import InMemory, orthonormalize
 
@@ -103,7 +103,10 @@ def adaptive_seigh(
             break
         num_inner = min(most, max(num_inner + 2, int(GROWTH * num_inner)))
         num_outer = max(1, num_inner // 2)
-    return _certified(meter, pairs, estimate, target, rounds, num_outer, num_inner, sketch, left_sketch, seed)
+    sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_probes": num_probes}
+    kinds = {"sketch": sketch, "left_sketch": left_sketch, "seed": seed}
+    options = {"method": "adaptive_seigh", "target": target, **sizes, **kinds}
+    return _certified(meter, pairs, estimate, rounds, options)
 
 
 def _extended(meter: Meter, right: TestMatrix, measured: InMemory, count: int, block_size: int) -> InMemory:
@@ -122,38 +125,21 @@ def _extended(meter: Meter, right: TestMatrix, measured: InMemory, count: int, b
 
 def _recover(measured: InMemory, right: TestMatrix, left: TestMatrix, num_outer: int) -> Pairs:
     num_inner = measured.shape[1]
-    basis = orthonormalize(measured.leading(num_outer)).basis
-    inner = left.adjoint_multiply(measured, 0, num_inner)
-    compressed = left.adjoint_multiply(basis, 0, num_inner)
-    core, asymmetry = hermitian_core(compressed, inner, right.adjoint_multiply(basis, 0, num_inner).mH)
-    return pairs_of_core(basis, core, k=None, which="LM", diagnostics={"asymmetry": asymmetry, "rank": float(basis.shape[1])})
+    num_left = left_size(None, "hermitian", num_outer, num_inner, measured.shape[0])
+    whole = orthonormalize(measured.leading(num_outer))
+    further = left.adjoint_multiply(InMemory(measured.columns(num_outer, num_inner)), 0, num_left)
+    compressed = left.adjoint_multiply(whole.basis, 0, num_left)
+    directions = right.adjoint_multiply(whole.basis, 0, num_inner).mH
+    return core_pairs(whole, compressed, further, directions, "hermitian", k=None, which="LM")
 
 
-def _certified(
-    meter: Meter,
-    pairs: Pairs,
-    estimate: FrobeniusEstimate,
-    target: float,
-    rounds: int,
-    num_outer: int,
-    num_inner: int,
-    sketch: str,
-    left_sketch: str,
-    seed: int,
-) -> Solution:
+def _certified(meter: Meter, pairs: Pairs, estimate: FrobeniusEstimate, rounds: int, options: dict[str, Any]) -> Solution:
+    target = options["target"]
     stderr = estimate.error_stderr / estimate.norm if estimate.norm else 0.0
     pairs.diagnostics |= {"relative_error": estimate.relative, "relative_error_stderr": stderr, "rounds": float(rounds)}
-    reached = f"the estimated relative error is {estimate.relative:.2g} after {num_inner} products, target {target:g}"
-    options = {
-        "method": "adaptive_seigh",
-        "target": target,
-        "num_outer": num_outer,
-        "num_inner": num_inner,
-        "num_probes": estimate.num_probes,
-        "sketch": sketch,
-        "left_sketch": left_sketch,
-        "seed": seed,
-    }
+    reached = (
+        f"the estimated relative error is {estimate.relative:.2g} after {options['num_inner']} products, target {target:g}"
+    )
     solution = finish(meter, pairs, which="LM", options=options)
     if estimate.relative <= target:
         return replace(solution, status=replace(solution.status, text=f"{reached}; judge each pair by its residual"))

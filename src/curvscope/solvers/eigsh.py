@@ -20,12 +20,13 @@ from curvscope.solvers.finish import Pairs
 from curvscope.solvers.footprint import check_block_size, fit, footprint
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.nystrom import nystrom, singlepass
+from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.session import begun_with, was_begun
+from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
-from curvscope.solvers.workspace import begun_with, was_begun
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -90,7 +91,7 @@ def eigsh(
             of its basis was altered (products are measured again instead). OutOfDisk: no room; what was written is kept.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
-        :func:`.nystrom.nystrom`, :func:`.nystrom.singlepass`; and k products for the residuals.
+        :func:`.nystrom.nystrom`, :func:`.singlepass.singlepass`; and k products for the residuals.
 
     >>> import torch
     >>> solution = eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5])), k=2)

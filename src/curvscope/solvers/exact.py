@@ -70,7 +70,7 @@ def _pairs(meter: Meter, k: int, which: str) -> Pairs:
     matrix = torch.empty(size, size, dtype=torch.float64)
     with meter.stage("columns", size):
         units = Units(size, operator.dtype, operator.device)
-        for start, block in Measured(meter, units, size, COLUMNS_AT_A_TIME, kept=0, name="columns"):
+        for start, block, _ in Measured(meter, units, size, COLUMNS_AT_A_TIME, kept=0, name="columns"):
             matrix[start : start + block.shape[1]] = block.T.to("cpu", torch.float64)
     norm = float(matrix.norm())
     asymmetry = float((matrix - matrix.T).norm()) / norm if norm else 0.0

@@ -13,12 +13,12 @@ from torch import Tensor
 from curvscope.certify import residual_norms
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Parameters
+from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Cost, Solution, Status
 from curvscope.solvers.storage import TABLE
-from curvscope.solvers.workspace import SOLUTION
 from curvscope.tall import InMemory, TallMatrix, orthogonality, polish
 
 VECTORS = "eigenvectors"

@@ -8,7 +8,8 @@ from typing import Any
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import as_bytes, as_text, default_memory, resident_bytes
 from curvscope.operators import CurvatureOperator, Operator
-from curvscope.solvers.workspace import WIDEST_BLOCK, Fit, begun_with
+from curvscope.solvers.session import begun_with
+from curvscope.solvers.workspace import WIDEST_BLOCK, Fit
 from curvscope.tall.disk import PANEL
 
 PANELS = 6

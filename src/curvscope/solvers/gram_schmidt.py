@@ -43,7 +43,7 @@ def split_off(
         if turn and float(overlaps.norm()) ** 2 <= unit:  # what was subtracted left the rest orthonormal to rounding
             break
         found = orthonormalize(InMemory(rest), noise=noise if turn == 0 else 0.1)
-        rest, on_rest = found.basis.tensor, found.coefficients @ on_rest
+        rest, on_rest = found.basis.to_tensor(), found.coefficients @ on_rest
         if turn and (not overlaps.numel() or float(overlaps.abs().max()) < 0.5):
             break
     return rest, on_basis, on_rest

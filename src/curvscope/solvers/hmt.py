@@ -17,6 +17,7 @@ from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
@@ -78,7 +79,8 @@ def hmt(
         with meter.stage("sketch", num_outer):
             outer = Measured(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, fitted.block_size).all()
         with meter.stage("orthonormalisation", 0):
-            basis = orthonormalize(meter.workspace.working(outer)).basis
+            outer = meter.workspace.working(outer)
+            basis = orthonormalize(outer, into=room_for(outer)).basis
             del outer
         with meter.stage("compression", basis.shape[1]):
             core, asymmetry = symmetrized(_compressed(meter, basis, fitted.block_size))

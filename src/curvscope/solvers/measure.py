@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -19,7 +20,8 @@ from curvscope.tall import InMemory, TallMatrix, gram
 class Measured:
     """A @ (columns 0..count of a test matrix), or A* @ them, block by block; those that a run has already are read from it.
 
-    Iterating gives (first column, block) for every block in order; afterwards :attr:`matrix` holds the first ``kept``
+    Iterating gives (first column, block, what was multiplied) for every block in order, the last as a function that makes it
+    where it must be made again; afterwards :attr:`matrix` holds the first ``kept``
     columns of products, D x kept (in a run, all of them).
 
     Args:
@@ -51,14 +53,17 @@ class Measured:
         rows = meter.operator.shape[1 if adjoint else 0]
         self.matrix = meter.workspace.measurements(self.name, rows, count, self.kept, block_size, meter.operator)
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Callable[[], Tensor]]]:
         done = 0
         for start, stop, seconds in [*self.meter.workspace.known(self.name, self.count), Known(self.count, self.count, 0.0)]:
             for begin, end in self._grid(done, start):
-                yield begin, self._multiply(begin, end)
+                directions = self.right.columns(begin, end)
+                product = self._multiply(begin, directions)
+                yield begin, product, lambda made=directions: made
+                del directions, product
             if stop > start:
                 self.meter.recall(stop - start, seconds)
-                yield start, self.matrix.columns(start, stop)
+                yield start, self.matrix.columns(start, stop), partial(self.right.columns, start, stop)
             done = max(done, stop)
 
     def all(self) -> TallMatrix:
@@ -74,8 +79,8 @@ class Measured:
             yield start, end
             start = end
 
-    def _multiply(self, start: int, stop: int) -> Tensor:
-        directions = self.right.columns(start, stop)
+    def _multiply(self, start: int, directions: Tensor) -> Tensor:
+        stop = start + directions.shape[1]
         product = self.meter.multiply_adjoint(directions) if self.adjoint else self.meter.multiply(directions)
         if start == 0 and not self.adjoint and self.meter.operator.hermitian and isinstance(self.right, TestMatrix):
             check_hermitian(InMemory(directions), InMemory(product))

@@ -87,6 +87,11 @@ class Plan:
         """Plain numbers, for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Plan:
+        """What :meth:`to_dict` gave, read again."""
+        return cls(**{**plain, "methods": tuple(MethodPlan(**made) for made in plain["methods"])})
+
     def compared(self, solution: Solution) -> dict[str, tuple[float, float]]:
         """Planned and actual products, seconds and peak memory of a solve."""
         plan, cost = self[solution.provenance["options"]["method"]], solution.cost

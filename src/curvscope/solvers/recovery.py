@@ -15,7 +15,11 @@ ILL_CONDITIONED = 1e-10
 """Ratio of the diagonal of a triangular factor below which least squares are solved by a truncated SVD instead."""
 
 
-def least_squares(matrix: Tensor, right_side: Tensor) -> Tensor:
+RECYCLED_WEIGHT = 0.1
+"""Of the equations from recycled measurements; see :func:`hermitian_core`."""
+
+
+def least_squares(matrix: Tensor, right_side: Tensor, *, rtol: float = ILL_CONDITIONED) -> Tensor:
     """Matrix^+ @ right_side for a (s, k) matrix, s >= k: by QR, or by an SVD when the matrix is ill-conditioned.
 
     Cost: O(s k^2).
@@ -30,9 +34,9 @@ def least_squares(matrix: Tensor, right_side: Tensor) -> Tensor:
         raise InvalidArgument(f"least squares need at least as many rows as columns, got {tuple(matrix.shape)}")
     orthonormal, triangle = torch.linalg.qr(matrix)
     pivots = triangle.diagonal().abs()
-    if len(pivots) and float(pivots.min()) > ILL_CONDITIONED * float(pivots.max()):
+    if len(pivots) and float(pivots.min()) > rtol * float(pivots.max()):
         return torch.linalg.solve_triangular(triangle, orthonormal.mH @ right_side, upper=True)
-    return torch.linalg.pinv(matrix, rtol=ILL_CONDITIONED) @ right_side
+    return torch.linalg.pinv(matrix, rtol=rtol) @ right_side
 
 
 def symmetrized(core: Tensor) -> tuple[Tensor, float]:
@@ -66,29 +70,71 @@ def oversampled_core(left: Tensor, inner: Tensor, right: Tensor) -> Tensor:
     return least_squares(right.mH, least_squares(left, inner).mH).mH
 
 
-def hermitian_core(left: Tensor, inner: Tensor, right: Tensor) -> tuple[Tensor, float]:
-    r"""The core C of a Hermitian A ~ Q C Q*, from inner measurements: :func:`oversampled_core`, symmetrised.
+def published_core(measured: Tensor, right: Tensor) -> tuple[Tensor, float]:
+    r"""The core C of a Hermitian A ~ Q C Q*, solved for without its symmetry and symmetrised: Alg. 2 as published.
 
-    For an exactly Hermitian A in the span of Q the raw core is Hermitian; how far it is from that tells how good the sketch
-    is.
+    .. math:: C_0 = M B^+, \quad C = (C_0 + C_0^*) / 2
+
+    with M = Q* A Omega as :func:`compressed_measurements` gives it and B = Q* Omega; the same as :func:`oversampled_core`.
+    For an exactly Hermitian A in the span of Q, C_0 is Hermitian; how far it is from that tells how good the sketch is.
 
     Args:
-        left: Psi* Q, (n_inner, n_outer).
-        inner: Psi* A Omega, (n_inner, n_inner).
-        right: Q* Omega, (n_outer, n_inner).
+        measured: M, (r, n_inner).
+        right: B, (r, n_inner).
 
     Returns:
-        (C + C*)/2, (n_outer, n_outer), and ||C - C*||_F / ||C||_F (0 when C is 0).
+        C, (r, r), and ||C_0 - C_0*||_F / ||C_0||_F (0 when C_0 is 0).
 
-    Cost: O(n_inner^2 n_outer), all in double precision.
+    Cost: O(n_inner r^2), all in double precision.
     Source: Fernandez et al. (2025), Alg. 2; Tropp, Yurtsever, Udell, Cevher (2019), section 2.
 
-    >>> q = torch.eye(3, dtype=torch.float64)[:, :2]
-    >>> core, asymmetry = hermitian_core(q, torch.diag(torch.tensor([2.0, -1.0, 0.0], dtype=torch.float64)), q.T)
+    >>> core, asymmetry = published_core(torch.diag(torch.tensor([2.0, -1.0]).double()), torch.eye(2).double())
     >>> core.diagonal().tolist(), asymmetry
     ([2.0, -1.0], 0.0)
     """
-    return symmetrized(oversampled_core(left, inner, right))
+    return symmetrized(least_squares(right.mH, measured.mH).mH)
+
+
+def compressed_measurements(left: Tensor, coefficients: Tensor, further: Tensor) -> Tensor:
+    r"""Q* A Omega, exact for the measurements that Q comes from, by least squares for the further ones.
+
+    .. math:: M = [\, R, \; (\Psi^* Q)^+ \, \Psi^* A \Omega_2 \,]
+
+    Args:
+        left: Psi* Q, (n_left, r).
+        coefficients: R, (r, n_outer), with A Omega_1 = Q R.
+        further: Psi* A Omega_2, (n_left, n_inner - n_outer).
+
+    Cost: O(n_left n_inner r).
+    """
+    return torch.cat([coefficients, least_squares(left, further)], dim=1)
+
+
+def hermitian_core(measured: Tensor, right: Tensor, num_recycled: int) -> Tensor:
+    r"""The core C of a Hermitian A ~ Q C Q*: weighted least squares over Hermitian matrices.
+
+    .. math:: \min_{C = C^*} \; w \| C B_1 - M_1 \|_F^2 + \| C B_2 - M_2 \|_F^2, \quad w = 0.1
+
+    The errors of these equations are Q* A (I - Q Q*) Omega. In the further measurements (index 2) they are independent of Q
+    and average out. In the recycled ones (index 1), from whose products Q was made, they are correlated with it and shift the
+    eigenvalues of slowly decaying operators; but they are small in number of terms, so that they steady the solution. A small
+    weight has the best of both. Solving over Hermitian matrices, rather than symmetrising afterwards, halves the unknowns.
+
+    Args:
+        measured: M, (r, n_inner), from :func:`compressed_measurements`.
+        right: B = Q* Omega, (r, n_inner).
+        num_recycled: how many columns are of the first kind.
+
+    Cost: O(n_inner r^2).
+
+    >>> C = torch.tensor([[2.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
+    >>> B = torch.tensor([[1.0, 0.0, 1.0, 1.0], [2.0, 1.0, 0.0, 1.0]], dtype=torch.float64)
+    >>> torch.allclose(hermitian_core(C @ B, B, 2), C)
+    True
+    """
+    weights = torch.ones(measured.shape[1], dtype=torch.float64)
+    weights[:num_recycled] = RECYCLED_WEIGHT**0.5
+    return singlepass_core(measured * weights, right * weights)
 
 
 def singlepass_core(measured: Tensor, right: Tensor) -> Tensor:
@@ -181,3 +227,29 @@ def generalized_nystrom_core(left: Tensor, coefficients: Tensor) -> Tensor:
     Source: Nakatsukasa (2020); Tropp, Yurtsever, Udell, Cevher (SIMAX 2017), Alg. 4.
     """
     return least_squares(left, coefficients.mH)
+
+
+def bearable_rank(sizes: Tensor, num_left: int) -> int:
+    r"""How many directions of the range to keep so that least squares with l equations amplify least.
+
+    .. math:: \arg\min_r \; \Big(\sum_{i > r} s_i^2 + l s_q^2 \Big) \Big(1 + \frac{r}{l - r - 1}\Big)
+
+    The first factor is what is left out, with as much again as l times the smallest for what was not seen; the second is the
+    expected amplification by the pseudo-inverse of an l x r Gaussian matrix.
+
+    Args:
+        sizes: s, (q,) in descending order, of the measurements that the range comes from.
+        num_left: l >= q.
+
+    Source: the error bound of Tropp, Yurtsever, Udell, Cevher (SIMAX 2017), theorem 4.3, with measured values put in.
+
+    >>> bearable_rank(torch.tensor([1.0, 1e-6, 1e-12], dtype=torch.float64), 3)
+    3
+    """
+    if not len(sizes):
+        return 0
+    squares = sizes.square()
+    ranks = torch.arange(1, len(sizes) + 1, dtype=squares.dtype)
+    left_out = squares.flip(0).cumsum(0).flip(0) - squares + num_left * squares[-1]
+    amplified = 1 + ranks / (num_left - ranks - 1).clamp(min=1 / num_left)
+    return int((left_out * amplified).argmin()) + 1

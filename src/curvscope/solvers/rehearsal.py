@@ -14,8 +14,8 @@ from torch import Tensor
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.solvers.in_run import DECISIONS
 from curvscope.solvers.solution import Solution
-from curvscope.solvers.workspace import DECISIONS
 
 MOST_ENTRIES = 4e6
 """Of the matrices that are rehearsed with: enough to leave the caches."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from curvscope.certify import dilation_residuals
 from curvscope.execution.resources import peak_resident_bytes
+from curvscope.solvers import storage
 from curvscope.solvers.finish import provenance
+from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import phases, turn_columns
@@ -55,6 +57,47 @@ class SingularSolution:
         """residual_norms / S; infinite where only S is zero."""
         return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
 
+    def save(self, path: storage.Place) -> None:
+        """Write everything to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
+
+        Raises:
+            RunConflict: ``path`` exists.
+        """
+        storage.write(path, storage.SINGULAR, self._table(), {"U": self.U, "V": self.V})
+
+    def describe(self, path: storage.Place) -> None:
+        """Write everything but the vectors into a directory that holds these already."""
+        storage.rewrite_table(path, storage.SINGULAR, self._table())
+
+    def _table(self) -> dict[str, Any]:
+        return {
+            "status": asdict(self.status),
+            "cost": asdict(self.cost),
+            "diagnostics": self.diagnostics,
+            "provenance": self.provenance,
+            "S": self.S.tolist(),
+            "residual_norms": self.residual_norms.tolist(),
+        }
+
+    @classmethod
+    def load(cls, path: storage.Place) -> SingularSolution:
+        """Read what :meth:`save` wrote; the vectors are read into memory.
+
+        Raises:
+            RunNotFound: no such solution there, or one with a part missing.
+        """
+        table, vectors = storage.read(path, storage.SINGULAR)
+        return cls(
+            U=vectors["U"],
+            S=torch.tensor(table["S"], dtype=torch.float64),
+            V=vectors["V"],
+            residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64),
+            status=Status(**table["status"]),
+            cost=Cost(**table["cost"]),
+            provenance=table["provenance"],
+            diagnostics=table["diagnostics"],
+        )
+
     def __str__(self) -> str:
         """A table that a person reads: the first triplets, and how the solve went."""
         rows = [f"{self.k} singular triplets of a {self.U.shape[0]} x {self.V.shape[0]} operator, largest first", ""]
@@ -78,10 +121,11 @@ class Triplets:
     diagnostics: dict[str, float]
 
 
-def triplets_of_core(meter: Meter, left: TallMatrix, core: Tensor, right: TallMatrix, *, k: int | None) -> Triplets:
-    """The k largest triplets of P C Q* (P left, Q right), kept with what they cost."""
+def triplets_of_core(meter: Meter, left: TallMatrix, core: Tensor, right: TallMatrix, rank: int, *, k: int | None) -> Triplets:
+    """The k largest triplets (all ``rank`` for k = None) of P C Q* (P left, Q right), kept with what they cost."""
+    k = rank if k is None else k
     with meter.stage("recovery", 0):
-        diagnostics = {"rank": float(min(core.shape))}
+        diagnostics = {"rank": float(rank)}
         turn, values, back = torch.linalg.svd(core, full_matrices=False)
         U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
         factors = phases(U)
@@ -112,7 +156,7 @@ def finish_singular(meter: Meter, triplets: Triplets, *, options: dict[str, Any]
     with meter.stage("residuals", 2 * len(values)):
         residuals = _residuals(meter, U, values, V)
         diagnostics = {**triplets.diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
-    return SingularSolution(
+    solution = SingularSolution(
         U,
         values,
         V,
@@ -122,6 +166,9 @@ def finish_singular(meter: Meter, triplets: Triplets, *, options: dict[str, Any]
         provenance(meter, options),
         diagnostics,
     )
+    if meter.workspace.run is not None:
+        solution.describe(meter.workspace.run.path / SOLUTION)
+    return solution
 
 
 def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Tensor:

@@ -141,11 +141,11 @@ class Solution:
         Raises:
             RunConflict: ``path`` exists.
         """
-        storage.write(path, self._table(), self.eigenvectors)
+        storage.write(path, storage.EIGEN, self._table(), {"eigenvectors": self.eigenvectors})
 
     def describe(self, path: storage.Place) -> None:
         """Write everything but the vectors into a directory that holds these already."""
-        storage.rewrite_table(path, self._table())
+        storage.rewrite_table(path, storage.EIGEN, self._table())
 
     def save_again(self, path: storage.Place) -> None:
         """Update what :meth:`save` wrote, for example with a certificate; the vectors stay as they are.
@@ -155,7 +155,7 @@ class Solution:
         """
         if not torch.equal(Solution.load(path).eigenvalues, self.eigenvalues):
             raise InvalidArgument(f"{path} holds a solution with other eigenvalues: save this one to a new path")
-        storage.rewrite_table(path, self._table())
+        storage.rewrite_table(path, storage.EIGEN, self._table())
 
     @classmethod
     def load(cls, path: storage.Place) -> Solution:
@@ -164,13 +164,13 @@ class Solution:
         Raises:
             RunNotFound: no solution there, or one with a part missing.
         """
-        table, vectors = storage.read(path)
+        table, vectors = storage.read(path, storage.EIGEN)
         named, proven = table["parameters"], table.get("certificate")
         values = torch.tensor(table["eigenvalues"], dtype=torch.float64)
         residuals = torch.tensor(table["residual_norms"], dtype=torch.float64)
         return cls(
             eigenvalues=values,
-            eigenvectors=vectors,
+            eigenvectors=vectors["eigenvectors"],
             residual_norms=residuals,
             order=table["order"],
             status=Status(**table["status"]),

@@ -10,9 +10,10 @@ from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.solvers.finish import Pairs, finish, recalled
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.session import workspace
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
-from curvscope.solvers.workspace import Fit, workspace
+from curvscope.solvers.workspace import Fit
 
 
 def solve(

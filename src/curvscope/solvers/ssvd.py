@@ -15,17 +15,19 @@ from curvscope.sketches import TestMatrix, check_kind
 from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.recovery import generalized_nystrom_core, oversampled_core
+from curvscope.solvers.recovery import bearable_rank, generalized_nystrom_core, oversampled_core
+from curvscope.solvers.session import workspace
 from curvscope.solvers.singular import SingularSolution, finish_singular, recalled_triplets, triplets_of_core
 from curvscope.solvers.sketched import check_sizes, draw
 from curvscope.solvers.storage import Place
-from curvscope.solvers.workspace import workspace
+from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
 SSVD_METHODS = ("oversampled", "nystrom", "hmt")
 
-Factors = tuple[TallMatrix, Tensor, TallMatrix]
+Factors = tuple[TallMatrix, Tensor, TallMatrix, int]
+"""P, C, Q of A ~ P C Q*, and the rank of C."""
 
 
 def ssvd(
@@ -48,7 +50,8 @@ def ssvd(
     - "oversampled" (Alg. 1): :math:`A\Omega` (n_inner products, the first n_outer recycled as outer measurements with range Q)
       and :math:`A^*\Gamma` (n_outer, range P); the core of :math:`A \approx Q C P^*` from :math:`\Psi^* A\Omega` by two
       least-squares problems. All products are independent of one another.
-    - "nystrom", generalised: :math:`A\Omega` (n_outer) and :math:`A^*\Gamma` (n_inner); also one round.
+    - "nystrom", generalised: :math:`A\Omega` (n_outer) and :math:`A^*\Gamma` (n_inner); also one round. If n_inner < 2 n_outer,
+      only as many directions are kept (never less than k) as :func:`.recovery.bearable_rank` finds.
     - "hmt": :math:`Q = \mathrm{orth}(A\Omega)`, then :math:`A^* Q`; two rounds, n_outer products each.
 
     Args:
@@ -114,7 +117,7 @@ def ssvd(
                 inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
                 return _oversampled(meter, right, left, inner_left, num_outer, num_inner, fitted.block_size)
             case "nystrom":
-                return _generalized_nystrom(meter, right, left, num_outer, num_inner, fitted.block_size)
+                return _generalized_nystrom(meter, right, left, (num_outer, num_inner), fitted.block_size, k or 1)
         return _hmt(meter, right, num_outer, fitted.block_size)
 
     with workspace(run, operator, options, free=("num_outer", "num_inner", "k"), fitted=fitted) as place:
@@ -135,38 +138,48 @@ def _oversampled(
     inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype))
     with meter.stage("sketch", num_inner + num_outer):
         measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
-        for start, block in measured:
+        for start, block, _ in measured:
             inner[:, start : start + block.shape[1]] = inner_left.adjoint_multiply(InMemory(block), 0, num_inner)
         co_outer = Measured(meter, outer_left, num_outer, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
-        basis = orthonormalize(meter.workspace.working(measured.matrix.leading(num_outer))).basis
-        co_basis = orthonormalize(meter.workspace.working(co_outer)).basis
+        outer = meter.workspace.working(measured.matrix.leading(num_outer))
+        basis = orthonormalize(outer, into=room_for(outer)).basis
+        co_outer = meter.workspace.working(co_outer)
+        co_basis = orthonormalize(co_outer, into=room_for(co_outer)).basis
         compressed = inner_left.adjoint_multiply(basis, 0, num_inner)
         core = oversampled_core(compressed, inner, right.adjoint_multiply(co_basis, 0, num_inner).mH)
-    return basis, core, co_basis
+    return basis, core, co_basis, min(core.shape)
 
 
 def _generalized_nystrom(
-    meter: Meter, right: TestMatrix, left: TestMatrix, num_outer: int, num_inner: int, block_size: int
+    meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int, int], block_size: int, least: int
 ) -> Factors:
+    num_outer, num_inner = sizes
     with meter.stage("sketch", num_outer + num_inner):
         outer = Measured(meter, right, num_outer, block_size).all()
         co_outer = Measured(meter, left, num_inner, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
-        basis = orthonormalize(meter.workspace.working(outer)).basis
-        co_range = orthonormalize(meter.workspace.working(co_outer))
-        core = generalized_nystrom_core(left.adjoint_multiply(basis, 0, num_inner), co_range.coefficients)
-    return basis, core, co_range.basis
+        outer, co_outer = meter.workspace.working(outer), meter.workspace.working(co_outer)
+        whole = orthonormalize(outer, into=room_for(outer))
+        co_range = orthonormalize(co_outer, into=room_for(co_outer))
+        turn, found, _ = torch.linalg.svd(whole.coefficients, full_matrices=False)
+        if num_inner < 2 * num_outer:
+            turn = turn[:, : max(least, bearable_rank(found, num_inner))]
+        compressed = left.adjoint_multiply(whole.basis, 0, num_inner) @ turn
+        core = turn @ generalized_nystrom_core(compressed, co_range.coefficients)
+    return whole.basis, core, co_range.basis, turn.shape[1]
 
 
 def _hmt(meter: Meter, right: TestMatrix, num_outer: int, block_size: int) -> Factors:
     with meter.stage("sketch", num_outer):
         outer = Measured(meter, right, num_outer, block_size).all()
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(meter.workspace.working(outer)).basis
+        outer = meter.workspace.working(outer)
+        basis = orthonormalize(outer, into=room_for(outer)).basis
     with meter.stage("compression", basis.shape[1]):
         name = f"{meter.workspace.scope}-rows"
         rows = Measured(meter, basis, basis.shape[1], block_size, adjoint=True, name=name).all()
     with meter.stage("recovery", 0):
-        co_range = orthonormalize(meter.workspace.working(rows))
-    return basis, co_range.coefficients.mH, co_range.basis
+        rows = meter.workspace.working(rows)
+        co_range = orthonormalize(rows, into=room_for(rows))
+    return basis, co_range.coefficients.mH, co_range.basis, co_range.basis.shape[1]

@@ -1,4 +1,4 @@
-"""Results on disk: a directory with a readable JSON table and tall vectors as a Zarr array of checked tiles."""
+"""Results on disk: a directory with a readable JSON table and tall vectors as Zarr arrays of checked tiles."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from curvscope.errors import RunConflict, RunNotFound
 from curvscope.store import Draft, write_text
 from curvscope.tall import InMemory, OnDisk, TallMatrix
 
-FORMAT = "curvscope solution 2"
-TABLE, VECTORS = "solution.json", "eigenvectors.zarr"
+EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
+VECTORS = {EIGEN: ("eigenvectors",), SINGULAR: ("U", "V")}
+"""The tall matrices that a solution of each format has, each in a Zarr array of its name."""
+TABLE = "solution.json"
 SMALL = 1 << 28
 """Bytes up to which vectors are read into memory when a solution is opened."""
 
 Place = str | os.PathLike[str]
 
 
-def write(path: Place, table: dict[str, Any], vectors: TallMatrix) -> None:
-    """Write table and vectors to the new directory ``path``; it appears whole or not at all.
+def write(path: Place, form: str, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> None:
+    """Write table and vectors of a solution of this format to the new directory ``path``; it appears whole or not at all.
 
     Raises:
         RunConflict: ``path`` exists.
@@ -30,33 +32,54 @@ def write(path: Place, table: dict[str, Any], vectors: TallMatrix) -> None:
         raise RunConflict(f"{target} exists: choose another path, or remove it first")
     with Draft(target) as draft:
         draft.mkdir()
-        stored = OnDisk.create(draft / VECTORS, *vectors.shape, vectors.dtype)
-        for panel in stored.panels():
-            stored.write_rows(panel, vectors.rows(panel))
-        rewrite_table(draft, table)
+        for name in VECTORS[form]:
+            stored = OnDisk.create(draft / f"{name}.zarr", *vectors[name].shape, vectors[name].dtype)
+            for panel in stored.panels():
+                stored.write_rows(panel, vectors[name].rows(panel))
+        rewrite_table(draft, form, table)
 
 
-def rewrite_table(path: Place, table: dict[str, Any]) -> None:
+def rewrite_table(path: Place, form: str, table: dict[str, Any]) -> None:
     """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
-    write_text(Path(path) / TABLE, json.dumps({"format": FORMAT, **table}, indent=1))
+    write_text(Path(path) / TABLE, json.dumps({"format": form, **table}, indent=1))
 
 
-def read(path: Place) -> tuple[dict[str, Any], TallMatrix]:
-    """Table and vectors that :func:`write` wrote; large vectors stay on disk.
+def form_of(path: Place) -> str:
+    """The format of the solution there, one of :data:`VECTORS`.
 
     Raises:
-        RunNotFound: no solution there, or one with a part missing. DamagedData: a tile of the vectors is damaged.
+        RunNotFound: no solution there, or one of a format that this version does not read.
+    """
+    return str(_table(Path(path))["format"])
+
+
+def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]:
+    """Table and vectors that :func:`write` wrote in this format; large vectors stay on disk.
+
+    Raises:
+        RunNotFound: no solution there, one of another format, or one with a part missing. DamagedData: a tile of
+            the vectors is damaged.
     """
     source = Path(path)
+    table = _table(source)
+    if table["format"] != form:
+        raise RunNotFound(f"{source} holds a {table['format']!r}, not a {form!r}: curvscope.open reads either")
+    vectors = {}
+    for name in VECTORS[form]:
+        if not (source / f"{name}.zarr").is_dir():
+            raise RunNotFound(f"{source} lacks its vectors ({name}.zarr): compute it again")
+        stored = OnDisk(source / f"{name}.zarr")
+        small = stored.shape[0] * stored.shape[1] * stored.dtype.itemsize <= SMALL
+        vectors[name] = InMemory(stored.to_tensor()) if small else stored
+    return table, vectors
+
+
+def _table(source: Path) -> dict[str, Any]:
     if not (source / TABLE).is_file():
         raise RunNotFound(
             f"{source} holds no solution (no {TABLE}): pass a directory that Solution.save or `curvscope eigs` wrote"
         )
-    table = json.loads((source / TABLE).read_text())
-    if table.get("format") != FORMAT:
-        raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {FORMAT!r}")
-    if not (source / VECTORS).is_dir():
-        raise RunNotFound(f"{source} lacks its vectors ({VECTORS}): compute it again")
-    vectors = OnDisk(source / VECTORS)
-    small = vectors.shape[0] * vectors.shape[1] * vectors.dtype.itemsize <= SMALL
-    return table, InMemory(vectors.to_tensor()) if small else vectors
+    table: dict[str, Any] = json.loads((source / TABLE).read_text())
+    if table.get("format") not in VECTORS:
+        raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
+    return table

@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.execution.run import Run
-from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
+from curvscope.operators import CurvatureOperator, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
-from curvscope.solvers import Solution
-from curvscope.solvers.workspace import SOLUTION
-from curvscope.store import Draft
+from curvscope.solvers import Plan, Solution
+from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.session import PARAMETERS
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
 from curvscope.subspaces.overlap import LARGEST_DEFECT
 from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
-PARAMETERS = "parameters.safetensors"
 MATRICES = {"hessian": hessian, "ggn": ggn}
 MASKS = {"magnitude": masks.by_magnitude}
 
@@ -43,13 +42,6 @@ def operator_of_problem(run: Run) -> CurvatureOperator:
     with torch.no_grad():
         model.load_state_dict(load_file(run.path / PARAMETERS), strict=False)
     return MATRICES[options["matrix"]](model, problem.criterion, problem.curvature_batches(options["split"]))
-
-
-def record_parameters(run: Run, operator: Operator) -> None:
-    """Write the parameters at which a curvature operator is measured into a run."""
-    if isinstance(operator, CurvatureOperator):
-        with Draft(run.path / PARAMETERS) as draft:
-            save_file(operator.parameters.unflatten(operator.values().cpu()), draft)
 
 
 def solution_of(run: Run) -> Solution:
@@ -132,6 +124,14 @@ def document(run: Run) -> Document:
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
             ),
         )
+    if run.manifest.get("plan"):
+        sections.append(
+            Section(
+                "Plan and fact",
+                "What was planned before the work, and what it took.",
+                table=plan_table(Plan.from_dict(run.manifest["plan"]), solution),
+            )
+        )
     sections.append(Section("The pairs", "Each interval certainly holds an eigenvalue.", table=pairs_table(solution)))
     return Document(
         title=f"{solution.k} eigenpairs: {label}",
@@ -157,6 +157,15 @@ def pairs_table(solution: Solution) -> Table:
         )
     ]
     return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
+
+
+def plan_table(plan: Plan, solution: Solution) -> Table:
+    """Planned and actual products, seconds and memory."""
+    rows = [
+        [name, f"{planned:.4g}", f"{actual:.4g}", f"{actual / planned:.2f}" if planned else ""]
+        for name, (planned, actual) in plan.compared(solution).items()
+    ]
+    return Table(["what", "planned", "actual", "actual / planned"], rows)
 
 
 def _label(run: Run) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from curvscope.tall.matrix import InMemory, TallMatrix
+from curvscope.tall.triangles import add_gram, mirrored, rows_at_a_time
 
 MOST_ROWS_SUMMED = 1 << 14
 """Rows whose products are summed in the matrices' own precision: long single-precision sums lose digits."""
@@ -22,14 +23,18 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
     Panels are multiplied in the matrices' own precision and summed in double; with ``double`` the panels are converted first,
     which costs about twice the time and gives sums right to double rounding.
 
-    Cost: 2 D n m operations, one read of each; memory: two panels.
+    Cost: 2 D n m operations, one read of each, and 0.6 times that for a matrix with itself; memory: two panels.
     """
     high = small_dtype(left.dtype)
     total = torch.zeros(left.shape[1], right.shape[1], dtype=high, device=left.device)
     most_rows = None if double else MOST_ROWS_SUMMED
+    if left is right:
+        for panel in left.panels(rows_at_a_time(left.shape[1])):
+            block = left.rows(panel)
+            add_gram(total, block.to(high) if double else block)
+        return mirrored(total).cpu()
     for panel in leader(left, right).panels(most_rows):
-        a = left.rows(panel)
-        b = a if right is left else right.rows(panel)
+        a, b = left.rows(panel), right.rows(panel)
         total += a.to(high).mH @ b.to(high) if double else (a.mH @ b).to(high)
     return total.cpu()
 

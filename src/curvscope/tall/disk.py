@@ -17,7 +17,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.store import Tiles, remove
 from curvscope.tall.matrix import InMemory, TallMatrix
 
-PANEL = 1 << 26
+PANEL = 1 << 25
 """Bytes of a row panel, at most; two are in memory at a time, the one in use and the next."""
 TILE_ROWS = (1 << 8, 1 << 16)
 """Fewest and most rows of a tile; a power of two, so that the panels of all matrices nest."""
@@ -39,7 +39,7 @@ class OnDisk(TallMatrix):
         path: what :meth:`create` made.
         device: where tensors read from it shall lie.
 
-    Memory: two panels of at most 64 MiB; a block of columns while it is read or written.
+    Memory: two panels of at most 32 MiB; a block of columns while it is read or written.
 
     >>> import tempfile
     >>> W = OnDisk.create(Path(tempfile.mkdtemp()) / "W", 1000, 5, torch.float32)
@@ -107,6 +107,8 @@ class OnDisk(TallMatrix):
         self._written: dict[int, int] = {}  # how often each row of tiles was written; shared with the views
         self._panel: tuple[int, int, Tensor] | None = None  # row of tiles, its count above, content
         self._next: tuple[int, int, Future[Tensor]] | None = None
+        self._waiting: Tensor | None = None  # the beginning of a row of tiles that is written in parts
+        self._next_row = 0
         self._keeper: object = None
 
     @property
@@ -202,14 +204,35 @@ class OnDisk(TallMatrix):
             self._write(row, start, block[self._rows_of(row)])
 
     def write_rows(self, panel: slice, block: Tensor) -> None:
-        """See :meth:`TallMatrix.write_rows`; the rows must be a panel, or several."""
+        """See :meth:`TallMatrix.write_rows`; parts of a row of tiles wait for the others, which must follow in order."""
         first, last, _ = panel.indices(self.shape[0])
         height = self.tiles.tile[0]
-        if first % height or (last % height and last != self.shape[0]):
-            raise InvalidArgument(f"rows {first} to {last}: panels on disk begin and end at multiples of {height}")
-        for row in range(first // height, -(-last // height)):
+        while first < last:
+            row = first // height
             here = self._rows_of(row)
-            self._write(row, 0, block[here.start - first : here.stop - first])
+            end = min(last, here.stop)
+            part, block = block[: end - first], block[end - first :]
+            if (first, end) == (here.start, here.stop):
+                self._write(row, 0, part)
+            else:
+                self._collect(row, first, part)
+            first = end
+
+    def _collect(self, row: int, first: int, part: Tensor) -> None:
+        """Keep a part of a row of tiles; write the row when it is complete."""
+        here = self._rows_of(row)
+        if first == here.start:
+            self._waiting = torch.empty(part.shape[1], here.stop - here.start, dtype=self.dtype).T
+            self._next_row = first
+        if self._waiting is None or first != self._next_row or part.shape[1] != self._waiting.shape[1]:
+            raise InvalidArgument(
+                f"rows from {first}: panels on disk are written in order, each row of {self.tiles.tile[0]} from its beginning"
+            )
+        self._next_row = first + len(part)
+        self._waiting[first - here.start : self._next_row - here.start] = part
+        if self._next_row == here.stop:
+            self._write(row, 0, self._waiting)
+            self._waiting = None
 
     def _write(self, row: int, start: int, block: Tensor) -> None:
         """Rows of one row of tiles, columns from ``start`` on."""
@@ -296,7 +319,7 @@ def rows_of_tiles(columns: int, itemsize: int) -> int:
     """Rows of a tile: as many as a panel of all columns may have, a power of two.
 
     >>> rows_of_tiles(300, 4), rows_of_tiles(1, 4)
-    (32768, 65536)
+    (16384, 65536)
     """
     least, most = TILE_ROWS
     fitting = max(1, PANEL // (columns * itemsize))

@@ -36,6 +36,13 @@ class TallMatrix(ABC):
         """The rows at ``index`` (in its order) as a (len(index), n) tensor."""
 
     @abstractmethod
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """Overwrite a panel of rows, one of :meth:`panels`, with (len(panel), b): its first b columns.
+
+        What ``rows`` gave as a view and was changed in place is not copied.
+        """
+
+    @abstractmethod
     def between(self, start: int, stop: int) -> TallMatrix:
         """Columns start..stop as a tall matrix, without a copy."""
 
@@ -46,10 +53,6 @@ class TallMatrix(ABC):
     @abstractmethod
     def write(self, start: int, block: Tensor) -> None:
         """Overwrite the columns from ``start`` on with a (D, b) block."""
-
-    @abstractmethod
-    def write_rows(self, panel: slice, block: Tensor) -> None:
-        """Overwrite a panel of rows, one of :meth:`panels`, with (len(panel), b): its first b columns."""
 
     @abstractmethod
     def empty_like(self, columns: int) -> TallMatrix:
@@ -118,7 +121,9 @@ class InMemory(TallMatrix):
 
     def write_rows(self, panel: slice, block: Tensor) -> None:
         """See :meth:`TallMatrix.write_rows`; any rows."""
-        self.tensor[panel, : block.shape[1]] = block
+        place = self.tensor[panel, : block.shape[1]]
+        if block.data_ptr() != place.data_ptr():
+            place.copy_(block)
 
     def empty_like(self, columns: int) -> InMemory:
         """See :meth:`TallMatrix.empty_like`; columns contiguous."""

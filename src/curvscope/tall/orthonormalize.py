@@ -7,10 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvscope.tall.algebra import gram, multiply
+from curvscope.errors import InvalidArgument
+from curvscope.tall.algebra import gram, small_dtype
 from curvscope.tall.matrix import TallMatrix
+from curvscope.tall.triangles import add_gram, mirrored, rows_at_a_time, times_triangle
 
 MOST_ROUNDS = 6
+WELL_CONDITIONED = 1.0
+"""Condition number times rounding up to which a triangular factor is inverted; beyond, eigenvectors are used."""
+SMALL = 1e-2
+"""||Q* Q - I|| from which one more round reaches rounding for certain: its Gram matrix need not be formed."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class Orthonormalized:
     Attributes:
         basis: Q, (D, r) with orthonormal columns.
         coefficients: R, (r, n) in double precision.
-        orthogonality: max |Q* Q - I| as measured.
+        orthogonality: max |Q* Q - I| as measured; after a last small correction, what the correction (as rounded) makes of
+            the Gram matrix measured before it.
     """
 
     basis: TallMatrix
@@ -28,43 +35,59 @@ class Orthonormalized:
     orthogonality: float
 
 
-def orthonormalize(matrix: TallMatrix, *, noise: float | None = None) -> Orthonormalized:
+def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise: float | None = None) -> Orthonormalized:
     r"""Q and R with W = Q R, Q* Q = I, revealing the rank.
 
-    Repeats Q <- Q N U S^{-1/2}, from the double-precision Gram matrix of the columns scaled to norm one (by N),
-    N Q* Q N = U S U*, until the Gram matrix is the identity to rounding. Scaling anew in each round and bounding S from below
-    lets even nearly dependent columns come out orthonormal. Left singular directions of R whose singular value is at most
-    ``noise`` are rounding noise and are dropped.
+    Cholesky QR from a Gram matrix in double precision, repeated until Q* Q, measured while Q is written, is the identity to
+    rounding: ||Q* Q - I||_2 <= 8 u, or so near to it that one more round makes it so. Where the columns (scaled to norm one)
+    are too dependent for a triangular factor, a round uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S bounded from
+    below, so that even nearly dependent columns come out orthonormal. Left singular directions of R whose singular value is at
+    most ``noise`` are rounding noise and are dropped.
 
     Args:
         matrix: W, (D, n), D >= 1.
+        into: where Q is written, a tall matrix of W's shape and dtype, in memory or not; ``matrix`` itself to overwrite it;
+            default a new matrix where W lies. Q is its leading r columns.
         noise: absolute size below which a direction counts as noise; default 2 u ||W||_F with u the machine epsilon of
             W's dtype.
 
-    Cost: two rounds (2 D n^2 operations for the Gram matrix, 2 D n^2 to apply) for condition numbers up to about 1e3,
-    one or two more beyond; memory: one copy of W.
-    Source: Stathopoulos and Wu, SIAM J. Sci. Comput. 23 (2002), with rounds and bound as above.
+    Cost: 2 reads and 1 write of W for condition numbers up to about 1e2 (single precision), 3 and 2 up to 1e6; each
+        about 1.2 D n^2 operations a read, the first in double precision. Memory: Q, or with ``into`` two panels.
 
+    Raises:
+        InvalidArgument: ``into`` has another shape or dtype.
+    Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (ETNA 44, 2015) for Cholesky QR in two rounds; Yamazaki, Tomov,
+        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors.
+
+    >>> from curvscope.tall import multiply
+    >>> from curvscope.tall import InMemory
     >>> W = InMemory(torch.tensor([[1.0, 1.0], [0.0, 1e-3], [0.0, 0.0]]))
     >>> result = orthonormalize(W)
     >>> bool((multiply(result.basis, result.coefficients).tensor - W.tensor).norm() < 1e-6), result.orthogonality < 1e-6
     (True, True)
     """
+    if into is None:
+        into = matrix.empty_like(matrix.shape[1])
+    if into.shape != matrix.shape or into.dtype != matrix.dtype:
+        raise InvalidArgument(f"into is {into!r}, the matrix {matrix!r}: they must have the same shape and dtype")
     unit = torch.finfo(matrix.dtype).eps
-    basis: TallMatrix = matrix
-    overlaps = gram(basis, basis, double=True)
+    overlaps = gram(matrix, matrix, double=True)
     coefficients = torch.eye(matrix.shape[1], dtype=overlaps.dtype)
     if noise is None:
         noise = 2 * unit * float(overlaps.diagonal().real.sum().clamp(min=0).sqrt())
+    basis, defect = matrix, float("inf")
     for _ in range(MOST_ROUNDS):
-        turn, back = _whitening(overlaps)
-        turn, coefficients = _drop_noise(turn, back @ coefficients, noise)
-        basis = multiply(basis, turn)
-        overlaps = gram(basis, basis, double=True)
-        defect = _defect(overlaps)
+        turn, back = _whitening(overlaps, coefficients, noise, unit)
+        coefficients, last = back @ coefficients, defect <= SMALL
+        basis, measured = _turned(basis, turn, into, measure=not last)
+        if last:
+            turn = turn.to(matrix.dtype).to(overlaps.dtype)
+            overlaps = turn.mH @ overlaps @ turn
+            break
+        overlaps, defect = measured, _spectral_defect(measured)
         if defect <= 8 * unit:
             break
-    return Orthonormalized(basis, coefficients, defect)
+    return Orthonormalized(basis, coefficients, _defect(overlaps))
 
 
 def polish(matrix: TallMatrix) -> None:
@@ -76,6 +99,7 @@ def polish(matrix: TallMatrix) -> None:
     Cost: 4 D n^2 operations in double precision, two reads and one write; memory: two panels.
     Source: Higham, Functions of Matrices (2008), section 8.3.
 
+    >>> from curvscope.tall import InMemory
     >>> V = InMemory(torch.eye(4)[:, :2] + 1e-4)
     >>> polish(V)
     >>> orthogonality(V) < 1e-7
@@ -91,32 +115,72 @@ def polish(matrix: TallMatrix) -> None:
 def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:
     """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations."""
     overlaps = gram(matrix, matrix, double=True)
-    if spectral and overlaps.numel():
-        return float(torch.linalg.matrix_norm(overlaps - torch.eye(len(overlaps), dtype=overlaps.dtype), 2))
+    if spectral:
+        return _spectral_defect(overlaps)
     return _defect(overlaps)
 
 
-def _whitening(overlaps: Tensor) -> tuple[Tensor, Tensor]:
-    """(turn, back) with Q turn nearly orthonormal and turn back = identity on the columns that are not zero."""
+def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float) -> tuple[Tensor, Tensor]:
+    """(turn, back) with Q turn nearly orthonormal, (Q turn) back = Q and no noise in back @ coefficients.
+
+    turn is upper triangular where that is safe.
+    """
     norms = overlaps.diagonal().real.clamp(min=0).sqrt()
     alive = norms > 0
     scale = torch.where(alive, norms, torch.ones_like(norms))
     correlations = overlaps / (scale[:, None] * scale)
+    triangle, failed = torch.linalg.cholesky_ex(correlations, upper=True)
+    if not int(failed) and bool(alive.all()):
+        back = triangle * scale
+        sizes = torch.linalg.svdvals(triangle)
+        most = WELL_CONDITIONED * min(1 / unit, torch.finfo(norms.dtype).eps ** -0.5)
+        if not len(sizes) or (
+            float(sizes[0]) <= most * float(sizes[-1]) and float(torch.linalg.svdvals(back @ coefficients)[-1]) > noise
+        ):
+            identity = torch.eye(len(norms), dtype=triangle.dtype)
+            return torch.linalg.solve_triangular(triangle, identity, upper=True) / scale[:, None], back
     values, vectors = torch.linalg.eigh((correlations + correlations.mH) / 2)
-    floor = values.shape[0] * torch.finfo(values.dtype).eps * 16
+    floor = len(values) * torch.finfo(values.dtype).eps * 16
     roots = values.clamp(min=floor).sqrt().to(vectors.dtype)
-    turn = vectors / roots / scale[:, None]
-    back = roots[:, None] * vectors.mH * (scale * alive)
-    return turn, back
+    return _without_noise(vectors / roots / scale[:, None], roots[:, None] * vectors.mH * (scale * alive), coefficients, noise)
 
 
-def _drop_noise(turn: Tensor, coefficients: Tensor, noise: float) -> tuple[Tensor, Tensor]:
-    """Without the directions that carry singular values of the coefficients up to ``noise``; unchanged if there are none."""
-    left, sizes, right = torch.linalg.svd(coefficients, full_matrices=False)
-    keep = sizes > noise
-    if bool(keep.all()):
-        return turn, coefficients
-    return turn @ left[:, keep], sizes[keep, None] * right[keep]
+def _without_noise(turn: Tensor, back: Tensor, coefficients: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """(turn, back) without the directions that carry singular values of back @ coefficients up to ``noise``."""
+    left, sizes, _ = torch.linalg.svd(back @ coefficients, full_matrices=False)
+    keep = left[:, sizes > noise]
+    if keep.shape[1] == len(back):
+        return turn, back
+    return turn @ keep, keep.mH @ back
+
+
+def _turned(source: TallMatrix, turn: Tensor, into: TallMatrix, *, measure: bool) -> tuple[TallMatrix, Tensor]:
+    """The product source @ turn, written panel by panel into the leading columns of ``into``, and its Gram matrix (or 0).
+
+    Cost: one read and one write.
+    """
+    rank = turn.shape[1]
+    target = into if rank == into.shape[1] else into.leading(rank)
+    factor = turn.to(source.device, source.dtype)
+    triangular = turn.shape[0] == rank and not bool(turn.tril(-1).any())
+    total = torch.zeros(rank, rank, dtype=small_dtype(source.dtype), device=source.device)
+    for panel in source.panels(rows_at_a_time(rank)):
+        block = source.rows(panel)
+        if triangular:
+            block = block if source is into else block.clone()
+            times_triangle(block, factor)
+        else:
+            block = block @ factor
+        if measure:
+            add_gram(total, block)
+        target.write_rows(panel, block)
+    return target, mirrored(total).cpu()
+
+
+def _spectral_defect(overlaps: Tensor) -> float:
+    if not overlaps.numel():
+        return 0.0
+    return float(torch.linalg.matrix_norm(overlaps - torch.eye(len(overlaps), dtype=overlaps.dtype), 2))
 
 
 def _defect(overlaps: Tensor) -> float:

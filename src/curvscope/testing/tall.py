@@ -115,7 +115,7 @@ def is_made_orthonormal(make: Make, dtype: torch.dtype) -> None:
     matrix, high, unit = make(tensor), small_dtype(dtype), torch.finfo(dtype).eps
     found = orthonormalize(matrix)
     require(found.basis.shape == (ROWS, COLUMNS - 1), "the rank is revealed")
-    require(orthogonality(found.basis) <= 10 * unit, "the basis is orthonormal to rounding")
+    require(orthogonality(found.basis) <= 50 * unit, "the basis is orthonormal to rounding")
     again = found.basis.to_tensor().to(high) @ found.coefficients
     require_close(again, tensor.to(high), 100 * unit * ROWS**0.5, "Q R is the matrix")
     require(torch.equal(matrix.to_tensor(), tensor), "the matrix is unchanged")
