@@ -20,6 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 import curvscope as cs
+from kinks import Kinks, kinks_of
 from workloads import WORKLOADS, load
 
 RESULTS = Path(__file__).parent / "results"
@@ -124,7 +126,7 @@ def plain(model: nn.Module, criterion: nn.Module, batches: list[Any]) -> Product
 
 def methods(name: str, matrix: str) -> Iterator[tuple[str, Callable[..., Product]]]:
     """Every contender by its label."""
-    for strategy in ("auto", "split", "split_vmap", "double_backward"):
+    for strategy in ("auto", "split", "split_vmap:8", "split_vmap:16", "double_backward"):
         yield f"curvscope {strategy}", ours(matrix, strategy)
     for width in WORKLOADS[name][2]:
         yield f"curvlinops, K = {width}", curvlinops(matrix, width)
@@ -132,6 +134,13 @@ def methods(name: str, matrix: str) -> Iterator[tuple[str, Callable[..., Product
     if matrix == "hessian":
         yield "PyHessian", pyhessian
         yield "double backward, plain", plain
+
+
+def warm_up() -> None:
+    """What PyTorch loads at the first forward-mode derivative of a process (about a second) is nobody's set-up."""
+    data = [(torch.eye(2), torch.tensor([0, 1]))]
+    for matrix in (cs.hessian, cs.ggn):
+        matrix(nn.Linear(2, 2), nn.CrossEntropyLoss(), data) @ torch.ones(6, 2)
 
 
 def quietly(function: Callable[[], Any]) -> Any:
@@ -156,7 +165,9 @@ def measure(name: str, repeats: int, budget: float, skip: tuple[str, ...]) -> di
     unit = gradient(model, criterion, batches)
     unit()
     record: dict[str, Any] = {"parameters": size, "columns": block.shape[1], "hessian": {}, "ggn": {}}
-    exact = exact_columns(name, block)
+    exact, kinks = exact_columns(name, block, kinks_of(model, batches))
+    record |= {"units": kinks.units, "units_across_kinks": kinks.changed}
+    warm_up()
     units: list[float] = []
     for matrix in ("hessian", "ggn"):
         running: dict[str, tuple[Product, list[float]]] = {}
@@ -192,23 +203,27 @@ def measure(name: str, repeats: int, budget: float, skip: tuple[str, ...]) -> di
     return record
 
 
-def first_product(make: Callable[..., Product], problem: tuple[Any, ...], block: Tensor, exact: Tensor) -> Any:
+def first_product(make: Callable[..., Product], problem: tuple[Any, ...], block: Tensor, exact: tuple[Tensor, ...]) -> Any:
     """The contender, warm, with its error; its first block beyond later ones is its set-up."""
     start = time.perf_counter()
     product = quietly(lambda: make(*problem))
     found = quietly(lambda: product(block))
     seconds = time.perf_counter() - start
-    error = (found[:, :1].double() - exact).norm() / exact.norm()
-    return {"first_seconds": seconds, "error": float(error)}, product
+    errors = [float((found[:, :1].double() - column).norm() / column.norm()) for column in exact]
+    return {"first_seconds": seconds, "error": errors[0], "plain_error": errors[1]}, product
 
 
-def exact_columns(name: str, block: Tensor) -> dict[str, Tensor]:
-    """First columns of H X and G X in float64 by double backward, and by plain Jacobian products."""
+def exact_columns(name: str, block: Tensor, patterns: list[Tensor]) -> tuple[dict[str, tuple[Tensor, Tensor]], Kinks]:
+    """First columns of H X and G X in float64 by double backward: on the kink pattern of float32, and on its own."""
     model, criterion, batches = load(name, torch.float64)
     column = block[:, :1].double()
-    exact = {"hessian": plain(model, criterion, batches)(column)}
-    exact["ggn"] = cs.ggn(model, criterion, batches, strategy="double_backward") @ column
-    return exact
+    exact: dict[str, list[Tensor]] = {"hessian": [], "ggn": []}
+    kinks = Kinks(patterns)
+    for context in (kinks, nullcontext()):
+        with context:
+            exact["hessian"].append(plain(model, criterion, batches)(column))
+            exact["ggn"].append(cs.ggn(model, criterion, batches, strategy="double_backward") @ column)
+    return {matrix: tuple(columns) for matrix, columns in exact.items()}, kinks
 
 
 def peak_memory(name: str, matrix: str, label: str) -> float:
@@ -255,6 +270,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds; medians of them")
     parser.add_argument("--budget", type=float, default=40.0, help="seconds of rounds for each matrix of a workload")
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--memory-only", action="store_true", help="add peak memory to the times that are there")
     parser.add_argument("--skip", nargs="*", default=[], help="labels of methods to leave out")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
@@ -272,10 +288,14 @@ def main() -> None:
 
     path = options.out / "products.json"
     record = json.loads(path.read_text()) if path.exists() else {"workloads": {}}
-    record["environment"] = environment(options.threads)
+    if not options.memory_only:
+        record["environment"] = environment(options.threads)
     for name in options.only:
         passed_on = ("--repeats", str(options.repeats), "--budget", str(options.budget), "--skip", *options.skip)
-        found = child("--measure", name, *passed_on, threads=options.threads)
+        if options.memory_only:
+            found = record["workloads"][name]
+        else:
+            found = child("--measure", name, *passed_on, threads=options.threads)
         if not options.no_memory and "failed" not in found:
             for matrix in ("hessian", "ggn"):
                 for label, entry in found[matrix].items():

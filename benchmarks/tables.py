@@ -36,7 +36,9 @@ def lines(record: dict[str, Any]) -> list[str]:
             continue
         unit = workload["gradient_seconds"] * 1e3
         text += [f"## {name}: D = {workload['parameters']:,}, {workload['columns']} columns, gradient {unit:.1f} ms", ""]
-        text += [workload["note"], ""] if "note" in workload else []
+        if workload.get("units"):
+            across = f"{workload['units_across_kinks']:,} of {workload['units']:,}"
+            text += [f"{across} ReLUs and pooling windows are on another side of their kink in float64 than in float32.", ""]
         for matrix, title in (("hessian", "Hessian"), ("ggn", "GGN")):
             text += table(workload[matrix], title)
     return text
@@ -44,16 +46,18 @@ def lines(record: dict[str, Any]) -> list[str]:
 
 def table(entries: dict[str, Any], title: str) -> list[str]:
     """One matrix of one workload."""
-    rows = [f"| {title} | gradients a vector | first block, in gradients | error against float64 | peak MiB | chosen |"]
-    rows += ["|---|---|---|---|---|---|"]
+    columns = (title, "gradients a vector", "first block, in gradients", "error against float64", "on float64's own kinks")
+    rows = [f"| {' | '.join(columns)} | peak MiB | chosen |"]
+    rows += ["|---|---|---|---|---|---|---|"]
     for label, entry in entries.items():
         if "failed" in entry:
-            rows.append(f"| {label} | failed: {entry['failed'][:60].replace('|', ' ')} | | | | |")
+            rows.append(f"| {label} | failed: {entry['failed'][:60].replace('|', ' ')} | | | | | |")
             continue
         peak = entry.get("peak_mib")
         peak = f"{peak:.0f}" if isinstance(peak, int | float) else ""
-        numbers = f"{entry['gradients']:.2f} | {entry['first_gradients']:.0f} | {entry['error']:.1e}"
-        rows.append(f"| {label} | {numbers} | {peak} | {entry.get('chosen', '')} |")
+        errors = f"{entry['error']:.1e} | {entry['plain_error']:.1e}"
+        costs = f"{entry['gradients']:.2f} | {entry['first_gradients']:.0f}"
+        rows.append(f"| {label} | {costs} | {errors} | {peak} | {entry.get('chosen', '')} |")
     peer = fastest_peer(entries)
     own = entries.get("curvscope auto", {}).get("gradients")
     if peer and own:

@@ -40,6 +40,7 @@ from curvscope.solvers import (
     sizes_for_products,
     sizes_for_rank,
     ssvd,
+    svds,
 )
 from curvscope.solvers import storage as _storage
 from curvscope.subspaces import OverlapCurve, Ranking, masks, overlap
@@ -84,6 +85,7 @@ __all__ = [
     "sizes_for_products",
     "sizes_for_rank",
     "ssvd",
+    "svds",
 ]
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curvscope.operators import ggn, hessian
+from curvscope.errors import InvalidArgument
+from curvscope.operators import empirical_fisher, ggn, hessian, preflight
 
 from .cases import build, dense_hessian, flat_function
 
@@ -80,8 +81,7 @@ def test_scalar_and_one_column_outputs():
         torch.testing.assert_close(make(model, nn.MSELoss(), data) @ torch.eye(4, dtype=torch.float64), expected)
 
 
-@pytest.mark.parametrize("kind", ["causal", "classifier"])
-def test_hugging_face_models(kind):
+def hugging_face(kind):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     small = {"vocab_size": 11, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
@@ -93,9 +93,74 @@ def test_hugging_face_models(kind):
         config = transformers.GPT2Config(**small, num_labels=3, pad_token_id=0)
         model = transformers.GPT2ForSequenceClassification(config).double()
         labels = torch.randint(0, 3, (3,))
-    batch = {"input_ids": torch.randint(1, 11, (3, 6)), "attention_mask": torch.ones(3, 6).long(), "labels": labels}
+    return model, {"input_ids": torch.randint(1, 11, (3, 6)), "attention_mask": torch.ones(3, 6).long(), "labels": labels}
+
+
+@pytest.mark.parametrize("kind", ["causal", "classifier"])
+def test_hugging_face_models(kind):
+    model, batch = hugging_face(kind)
     x = torch.randn(sum(p.numel() for p in model.parameters()), 1, dtype=torch.float64)
     whole = hessian(model, "model", [UserDict(batch)], strategy="double_backward") @ x
     pieces = hessian(model, "model", [UserDict(batch)], microbatch=1) @ x
     # The library computes its loss in float32 whatever the model's dtype.
     assert (pieces - whole).norm() < 1e-6 * whole.norm()
+
+
+class Logits(nn.Module):
+    """What the model's own loss looks at, as a plain network."""
+
+    def __init__(self, model: nn.Module, shifted: bool) -> None:
+        super().__init__()
+        self.model, self.shifted = model, shifted
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+        return logits[:, :-1].flatten(0, 1) if self.shifted else logits
+
+
+@pytest.mark.parametrize("kind", ["causal", "classifier"])
+def test_ggn_of_a_models_own_loss_is_that_of_its_logits(kind):
+    model, batch = hugging_face(kind)
+    labels = batch["labels"][:, 1:].flatten() if kind == "causal" else batch["labels"]
+    data = [(batch["input_ids"], labels)]
+    expected = ggn(Logits(model, kind == "causal"), nn.CrossEntropyLoss(), data, strategy="double_backward")
+    G = ggn(model, "model", [UserDict(batch)], microbatch=1)
+    x = torch.randn(G.shape[0], 2, dtype=torch.float64)
+    torch.testing.assert_close(G @ x, expected @ x, rtol=1e-9, atol=1e-12)
+    assert preflight(G).passed, str(preflight(G))
+    F = empirical_fisher(model, "model", [UserDict(batch)])
+    expected = empirical_fisher(Logits(model, kind == "causal"), nn.CrossEntropyLoss(), data)
+    torch.testing.assert_close(F @ x, expected @ x, rtol=1e-9, atol=1e-12)
+
+
+def test_models_that_cannot_be_cut_at_their_logits_say_what_to_pass():
+    model, batch = hugging_face("classifier")
+
+    class Regularised(type(model)):
+        def forward(self, **inputs: Tensor):
+            found = super().forward(**inputs)
+            if found.loss is not None:
+                found.loss = found.loss + 0.1 * self.score.weight.square().sum()
+            return found
+
+    model.__class__ = Regularised
+    with pytest.raises(InvalidArgument, match=r"Regularised cannot be cut at its logits.*pass a criterion"):
+        ggn(model, "model", [batch])
+    assert hessian(model, "model", [batch]).shape[0] > 0
+
+
+def test_distributed_data_parallel_is_unwrapped(tmp_path, caplog):
+    distributed = pytest.importorskip("torch.distributed")
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("needs torch.distributed with gloo")
+    model, criterion, batches = build("mlp")
+    plain = hessian(model, criterion, batches)
+    x = torch.randn(plain.shape[0], 2, dtype=torch.float64)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = hessian(nn.parallel.DistributedDataParallel(model), criterion, batches)
+        torch.testing.assert_close(wrapped @ x, plain @ x, rtol=1e-12, atol=1e-14)
+    finally:
+        distributed.destroy_process_group()
+    assert wrapped.parameters.names == plain.parameters.names
+    assert "DistributedDataParallel" in caplog.text

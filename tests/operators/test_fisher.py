@@ -76,6 +76,31 @@ def test_monte_carlo_fisher_is_one_matrix_for_a_seed():
         monte_carlo_fisher(model, criterion, [(x, y)], num_draws=0)
 
 
+@pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss(), nn.MSELoss(), nn.BCEWithLogitsLoss()], ids=str)
+def test_monte_carlo_draws_belong_to_samples_not_to_batches(criterion):
+    model, x, y = problem(criterion, samples=9)
+    probes = torch.eye(24, dtype=torch.float64)
+    whole = monte_carlo_fisher(model, criterion, [(x, y)], num_draws=3) @ probes
+    for sizes in ([2, 1, 6], [3, 3, 3], [8, 1]):
+        parts = list(zip(x.split(sizes), y.split(sizes), strict=True))
+        torch.testing.assert_close(
+            monte_carlo_fisher(model, criterion, parts, num_draws=3) @ probes, whole, rtol=1e-10, atol=1e-12
+        )
+    pieces = monte_carlo_fisher(model, criterion, [(x, y)], num_draws=3, microbatch=2) @ probes
+    torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_monte_carlo_fisher_leaves_ignored_labels_out():
+    criterion = nn.CrossEntropyLoss()
+    model, x, y = problem(criterion)
+    counted = y != -100
+    probes = torch.eye(24, dtype=torch.float64)
+    found = monte_carlo_fisher(model, criterion, [(x, y)]) @ probes
+    torch.testing.assert_close(found, monte_carlo_fisher(model, criterion, [(x[counted], y[counted])]) @ probes)
+    with pytest.raises(InvalidArgument, match="label_smoothing"):
+        monte_carlo_fisher(model, nn.CrossEntropyLoss(label_smoothing=0.1), [(x, y)])
+
+
 @pytest.mark.parametrize("centered", [False, True])
 def test_gradient_second_moment(centered):
     criterion = nn.MSELoss()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from curvscope.errors import InvalidArgument
 from curvscope.operators import ggn, hessian
 from curvscope.operators.products import STRATEGIES
 
@@ -100,3 +101,19 @@ def test_parameter_filters_give_diagonal_blocks():
     dense = H @ torch.eye(SIZE, dtype=torch.float64)
     found = part @ torch.eye(part.shape[0], dtype=torch.float64)
     torch.testing.assert_close(found, dense[places][:, places], rtol=1e-10, atol=1e-12)
+
+
+def test_a_recorded_choice_repeats_the_products_bit_for_bit():
+    model, criterion, batches = build("mlp", batches=3)
+    x = torch.randn(43, 11, dtype=torch.float64)
+    first = hessian(model, criterion, batches)
+    found = first @ x
+    again = hessian(model, criterion, batches, strategy=first.strategy_report["choice"])
+    assert torch.equal(again @ x, found)
+    assert again.strategy_report["choice"] == first.strategy_report["choice"]
+    assert hessian(model, criterion, batches, strategy="split_vmap:4") @ x is not None
+    for wrong in ("split_vmap:0", "split_vmap:x", "auto:4", "fast:2"):
+        with pytest.raises(InvalidArgument, match="strategy="):
+            hessian(model, criterion, batches, strategy=wrong)
+    with pytest.raises(InvalidArgument, match="disagree"):
+        hessian(model, criterion, batches, strategy="split_vmap:4", width=8)

@@ -1,13 +1,16 @@
 """Memory is bounded, predicted, and running out of it is survived."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from curvscope.errors import OutOfBudget
+from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.operators import hessian
+from curvscope.operators.products import STRATEGIES
 from curvscope.operators.products import split as split_module
 
 from .cases import build, dense_hessian
@@ -90,3 +93,66 @@ def test_shuffling_loaders_never_mix_two_passes():
         for _ in range(3):
             found = H @ torch.ones(43, dtype=torch.float64)
             torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+PREDICTION = """
+import re, sys, torch
+from torch import nn
+from curvscope.operators import hessian
+
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16 * 30 * 30, 64), nn.Tanh(), nn.Linear(64, 10))
+data = [(torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))) for _ in range(2)]
+strategy, columns = sys.argv[1], int(sys.argv[2])
+H = hessian(model, nn.CrossEntropyLoss(), data, strategy=strategy)
+x = torch.randn(H.shape[0], columns)
+H @ x
+H = hessian(model, nn.CrossEntropyLoss(), data, strategy=strategy)
+predicted = H.predicted_bytes(columns)
+H._engine._kept.forget()
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+result = H @ x
+print(predicted / (status("VmHWM") - before))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel resets a process's peak on Linux only")
+@pytest.mark.parametrize(("strategy", "columns"), [("split", 8), ("split_vmap:4", 4), ("split_vmap:4", 16)])
+def test_predicted_memory_is_within_a_factor_of_two_of_the_peak(strategy, columns):
+    # Freed memory goes back at once, so that what one product takes shows.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-c", PREDICTION, strategy, str(columns)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert 0.5 < float(run.stdout) < 2
+
+
+def test_predictions_grow_with_the_block_and_say_something_for_every_strategy():
+    model, criterion, batches = build("convolutional")
+    for strategy in STRATEGIES:
+        H = hessian(model, criterion, batches, strategy=strategy, width=2)
+        few, many = H.predicted_bytes(2), H.predicted_bytes(200)
+        assert many - few == 198 * 2 * H.shape[0] * 8
+        assert few > 2 * H.shape[0] * 8
+    with pytest.raises(InvalidArgument, match="0 columns"):
+        H.predicted_bytes(0)
+
+
+def test_predictions_and_costs_leave_products_as_they_were():
+    model, criterion, batches = build("mlp", batches=5)
+    expected = dense_hessian(model, criterion, batches)
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, shuffle=True)
+    for data in (batches, loader):
+        for strategy in ("auto", "split", "double_backward"):
+            H = hessian(model, criterion, data, strategy=strategy)
+            costs = H.cost_curve((1, 6))
+            assert set(costs) == {1, 6}
+            assert min(costs.values()) > 0
+            assert H.cost_curve((6,)) == {6: costs[6]}
+            H.predicted_bytes(3)
+            for _ in range(2):
+                found = H @ torch.eye(43, dtype=torch.float64)
+                torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curvscope.operators import as_operator, empirical_fisher, ggn, hessian, preflight
+from curvscope.operators import as_operator, empirical_fisher, ggn, hessian, monte_carlo_fisher, preflight
 from curvscope.operators.base import Operator
 
 from .cases import build
@@ -110,3 +110,25 @@ def test_operators_of_any_kind():
             return "affine"
 
     assert [c.name for c in preflight(Affine()).checks if not c.passed] == ["linearity"]
+
+
+@pytest.mark.parametrize("batchnorm", ["eval", "batch"])
+def test_shuffling_loaders_are_named_and_harmless_where_order_does_not_count(batchnorm):
+    model, criterion, batches = build("convolutional")
+    samples = [(x, y) for xs, ys in batches for x, y in zip(xs, ys, strict=True)]
+    loader = torch.utils.data.DataLoader(samples, batch_size=4, shuffle=True)
+    found = {
+        check.name: check for check in preflight(hessian(model, criterion, loader, batchnorm=batchnorm), short=True).checks
+    }
+    assert "shuffles" in found["same order in every pass"].cause
+    assert found["same order in every pass"].passed == (batchnorm == "eval")
+    assert found["same data in every pass"].passed
+    fixed = torch.utils.data.DataLoader(samples, batch_size=4, shuffle=False)
+    assert "shuffles" not in str(preflight(hessian(model, criterion, fixed, batchnorm=batchnorm), short=True))
+
+
+def test_shuffling_loaders_change_a_monte_carlo_fisher():
+    model, criterion, batches = build("mlp")
+    samples = [(x, y) for xs, ys in batches for x, y in zip(xs, ys, strict=True)]
+    loader = torch.utils.data.DataLoader(samples, batch_size=4, shuffle=True)
+    assert not preflight(monte_carlo_fisher(model, criterion, loader), short=True).passed

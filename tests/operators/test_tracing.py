@@ -5,12 +5,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curvscope.operators.products.tracing import kernels
 from curvscope.operators.products.tracing.program import OtherBranch, trace
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 
 def run(function, inputs, tangents, width=None):
-    program = trace(function, inputs, tangents, width)
+    program = trace(function, inputs, tangents, width).program
     return program, program.products(program.residuals(inputs), tangents)
 
 
@@ -53,7 +54,7 @@ def test_sums_of_matrix_products_accumulate_in_place():
 def test_tangents_and_residuals_are_never_written_to():
     a, t = torch.randn(4, 4, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
     kept = a.clone(), t.clone()
-    program = trace(lambda p, q: [(q[0] * p[0] + q[0]) @ p[0] + q[0] * 2], [a], [t], None)
+    program = trace(lambda p, q: [(q[0] * p[0] + q[0]) @ p[0] + q[0] * 2], [a], [t], None).program
     residuals = program.residuals([a])
     before = [r.clone() for r in residuals]
     first, second = (program.products(residuals, [t])[0] for _ in range(2))
@@ -80,7 +81,7 @@ def test_looking_at_values_is_remembered():
         return [tangents[0] * (inputs[0] if bool(inputs[0].sum() > 0) else -1)]
 
     a = torch.ones(3, dtype=torch.float64)
-    program = trace(function, [a], [torch.randn(3, dtype=torch.float64)], None)
+    program = trace(function, [a], [torch.randn(3, dtype=torch.float64)], None).program
     program.residuals([2 * a])
     with pytest.raises(OtherBranch):
         program.residuals([-a])
@@ -114,3 +115,37 @@ def test_second_derivatives_of_activations_are_short():
     torch.testing.assert_close(found, dense)
     # x @ tangent, times one coefficient, x' @ that.
     assert program.num_calls <= 5
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_run_channels_last_and_give_the_same(monkeypatch, stride):
+    monkeypatch.setattr(kernels, "onednn_multiplies_faster", lambda: torch.backends.mkldnn.is_available())
+    torch.manual_seed(0)
+    x, w, v = torch.randn(4, 3, 10, 10), torch.randn(8, 3, 3, 3), torch.randn(8, 8, 3, 3)
+
+    def loss(w: Tensor, v: Tensor) -> Tensor:
+        hidden = functional.max_pool2d(functional.conv2d(x, w, stride=stride).relu(), 2)
+        return functional.conv2d(hidden, v, padding=1).tanh().square().sum()
+
+    def function(inputs: tuple, tangents: tuple) -> tuple[Tensor, ...]:
+        return torch.func.jvp(torch.func.grad(loss, argnums=(0, 1)), tuple(inputs), tuple(tangents))[1]
+
+    tangents = [torch.randn_like(w), torch.randn_like(v)]
+    program, found = run(function, [w, v], tangents)
+    expected = torch.autograd.functional.hvp(loss, (w, v), tuple(tangents))[1]
+    for piece, reference in zip(found, expected, strict=True):
+        torch.testing.assert_close(piece, reference, rtol=1e-4, atol=1e-4)
+    targets = [node.target for node in program.tangent.graph.nodes]
+    assert kernels.channels_last in targets
+    assert torch.ops.aten.copy.default not in targets
+
+
+def test_large_float32_products_may_run_through_onednn(monkeypatch):
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        pytest.skip("needs a PyTorch with oneDNN")
+    monkeypatch.setattr(kernels, "onednn_multiplies_faster", lambda: True)
+    a, b, s, t = (torch.randn(256, 256) for _ in range(4))
+    program, (found,) = run(lambda p, q: [q[0] @ p[0] + p[1].T @ q[1]], [a, b], [s, t])
+    expected = s.double() @ a.double() + b.double().T @ t.double()
+    assert float((found - expected).norm() / expected.norm()) < 1e-6
+    assert [node.target for node in program.tangent.graph.nodes].count(kernels.onednn_product) == 2

@@ -207,6 +207,18 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, monkeypatch):
     assert torch.equal(again.eigenvectors.to_tensor(), whole.eigenvectors.to_tensor())
 
 
+def test_a_disk_without_room_is_refused_at_once(tmp_path, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    A = Counting()
+    with pytest.raises(OutOfDisk, match=r"needs up to .* of disk, 97\.7 KiB are free"):
+        METHODS["seigh"](A, tmp_path / "run")
+    assert A.products == 0
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_way_of_computing_products_is_kept(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 3))

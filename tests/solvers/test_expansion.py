@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.solvers.expansion import Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.gram_schmidt import split_off
+from curvscope.solvers.krylov_basis import KrylovOptions
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.workspace import Workspace
 from curvscope.tall import InMemory
 
 
@@ -21,7 +21,7 @@ def matrix(values, dtype=torch.float64, seed=0):
 def expansion_of(A, *, k, block_size=3, ncv=24, start=None, which="LM"):
     operator = cs.as_operator(A)
     options = KrylovOptions(k=k, which=which, tol=1e-6, block_size=block_size, ncv=ncv, max_products=10_000, seed=0)
-    return Expansion(operator, options, Workspace(), start), Meter(operator)
+    return Expansion(operator, options, start), Meter(operator)
 
 
 def test_exact_pairs_are_locked_and_stay_where_they_are():

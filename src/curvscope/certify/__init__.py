@@ -1,6 +1,6 @@
 """How right computed eigenpairs are: pure functions of values, vectors and fresh products."""
 
-from curvscope.certify.bracket import overlap_bracket
+from curvscope.certify.bracket import captured_mass, overlap_bracket
 from curvscope.certify.certificate import Certificate
 from curvscope.certify.frobenius import (
     FrobeniusEstimate,
@@ -21,6 +21,7 @@ __all__ = [
     "Samples",
     "Scree",
     "TailNorm",
+    "captured_mass",
     "dilation_residuals",
     "eigenvalue_intervals",
     "failure_probabilities",

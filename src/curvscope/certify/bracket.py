@@ -8,6 +8,18 @@ from torch import Tensor
 from curvscope.certify.certificate import Certificate
 
 
+def captured_mass(rows: Tensor) -> Tensor:
+    """(K, K) float64 with entry (k - 1, l - 1) the squared mass of the first l columns on the first k rows.
+
+    Args:
+        rows: (K, K), the K first rows of a ranking of orthonormal columns.
+
+    >>> captured_mass(torch.eye(2)).tolist()
+    [[1.0, 1.0], [1.0, 2.0]]
+    """
+    return rows.double().cpu().square().cumsum(0).cumsum(1)
+
+
 def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float = 0.0) -> tuple[Tensor, Tensor]:
     r"""Lower and upper bounds for the overlap of the true top-k eigenspace with the k-mask, k = 1, ..., K.
 

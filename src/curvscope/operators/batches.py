@@ -51,6 +51,7 @@ def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
     """The batch on a device; floating-point tensors also in the dtype."""
 
     def place(tensor: Tensor) -> Tensor:
+        """On the device, and in the dtype where it is a floating-point one."""
         return tensor.detach().to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
     return tree_map_only(Tensor, place, plain(batch))
@@ -86,6 +87,7 @@ def split(batch: Batch, most: int | None) -> Iterator[Batch]:
     for start in range(0, samples, most):
 
         def cut(tensor: Tensor, start: int = start) -> Tensor:
+            """This piece of a tensor that has a row for every sample."""
             return tensor[start : start + most] if tensor.ndim and tensor.shape[0] == samples else tensor
 
         yield tree_map_only(Tensor, cut, plain(batch))
@@ -117,6 +119,11 @@ def label_terms(labels: Tensor, *, shifted: bool) -> float:
         return float(labels.numel())
     counted = labels[..., 1:] if shifted and labels.ndim > 1 else labels
     return float((counted != IGNORED_LABEL).sum())
+
+
+def predicts_next_token(model: nn.Module) -> bool:
+    """Whether a Hugging Face model compares the logits of each token with the label of the next."""
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def describe(leaves: Iterable[Any]) -> tuple[Any, ...]:

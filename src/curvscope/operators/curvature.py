@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Composable
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.objective import Loss, Objective
-from curvscope.operators.parameters import ParameterFilter, Parameters
+from curvscope.operators.logits import LogitsObjective
+from curvscope.operators.objective import Loss, Objective, ObjectiveOptions
+from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichMap, loss_hessian
 
 
@@ -72,6 +73,11 @@ class CurvatureOperator(Composable):
         return self.parameters.join(self.objective.values)
 
     @property
+    def depends_on_order(self) -> bool:
+        """Whether the matrix is another one when the samples come in another order or other mini-batches."""
+        return self.objective.batchnorm == "batch" or self.objective.dropout is not None
+
+    @property
     def strategy_report(self) -> dict[str, Any]:
         """How products are computed, for provenance; empty before the first one."""
         return self._engine.report
@@ -88,6 +94,37 @@ class CurvatureOperator(Composable):
     def replay(self, report: dict[str, Any] | None) -> None:
         """Compute products as a :attr:`strategy_report` says, for the same bits as there; None: as was asked for."""
         self._engine.replay(report)
+
+    def predicted_bytes(self, columns: int) -> int:
+        """Memory in bytes that a product with ``columns`` vectors takes at its peak, beside the block itself.
+
+        From the shapes of the traced program: copy and sum of the block, residuals that are kept, and one group of vectors
+        on its way through a mini-batch. Measured peaks were within a factor of 2; ``double_backward``, which is not traced,
+        is a guess from what its graph saves. Cost: the trace, if there was no product yet, and one evaluation.
+
+        Raises:
+            InvalidArgument: no columns.
+
+        >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))], strategy="split")
+        >>> H.predicted_bytes(100) > 100 * 4 * H.shape[0]
+        True
+        """
+        return self._engine.predicted_bytes(columns)
+
+    def cost_curve(self, widths: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> dict[int, float]:
+        """Measured seconds a vector for blocks of each width, remembered: what a solver chooses its block size by.
+
+        Two applications on the first mini-batch, the second one timed and scaled by the batch's share of the loss; what is
+        kept between products counts as kept. Cost: for each new width that many products on one mini-batch, twice.
+
+        Raises:
+            InvalidArgument: no columns.
+
+        >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))])
+        >>> sorted(H.cost_curve((1, 4)))
+        [1, 4]
+        """
+        return self._engine.cost_curve(widths)
 
     def _apply(self, block: Tensor) -> Tensor:
         return self._engine.apply(block)
@@ -107,36 +144,48 @@ class GeneralizedGaussNewton(CurvatureOperator):
     """The generalised Gauss-Newton matrix of an objective; build it with :func:`ggn`."""
 
     def __init__(self, objective: Objective, **options: Unpack[ProductOptions]) -> None:
-        require_criterion(objective, "the GGN")
+        objective = with_criterion(objective, "the GGN")
         curve = loss_hessian(objective.criterion)
         batch_map = SandwichMap(objective, lambda output, batch, tangent: curve(output, batch[1], tangent))
         super().__init__(objective, batch_map, **options)
 
 
-def require_criterion(objective: Objective, matrix: str) -> None:
-    """Raise InvalidArgument unless the objective knows where the network ends and the loss begins."""
-    if not objective.has_criterion:
-        raise InvalidArgument(
-            f"{matrix} needs to know where the network ends and the loss begins: pass a criterion (output, target) and "
-            "data that yields (x, y), not a function loss(model, batch)"
-        )
+def with_criterion(objective: Objective, matrix: str) -> Objective:
+    """The objective, cut where the network ends and the loss begins: at the logits of a model that computes its own loss.
+
+    Raises:
+        InvalidArgument: it is not known where to cut.
+    """
+    if objective.has_criterion:
+        return objective
+    if objective.is_models_own:
+        return LogitsObjective(objective)
+    raise InvalidArgument(
+        f"{matrix} needs to know where the network ends and the loss begins: pass a criterion (output, target) and "
+        "data that yields (x, y), or loss='model' for a Hugging Face model, not a function loss(model, batch)"
+    )
 
 
-def hessian(
-    model: nn.Module,
-    loss: Loss,
-    data: Iterable[Any],
-    *,
-    params: ParameterFilter = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    weight: Callable[[Any], float] | None = None,
-    microbatch: int | None = None,
-    reduction: str | None = None,
-    batchnorm: str = "eval",
-    dropout: int | None = None,
-    **options: Unpack[ProductOptions],
-) -> Hessian:
+class MatrixOptions(ObjectiveOptions, ProductOptions, total=False):
+    """All options of :func:`hessian` and :func:`ggn`: those of :class:`.objective.Objective` and of :class:`ProductOptions`."""
+
+
+def build(
+    model: nn.Module, loss: Loss, data: Iterable[Any], options: Mapping[str, Any], allowed: type
+) -> tuple[Objective, ProductOptions]:
+    """The objective, and what is left of its options for the products.
+
+    Raises:
+        InvalidType: an option that is not in ``allowed``, a typed dictionary.
+    """
+    known = allowed.__annotations__
+    if unknown := [name for name in options if name not in known]:
+        raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(known))}")
+    products = {name: value for name, value in options.items() if name in ProductOptions.__annotations__}
+    return Objective(model, loss, data, **{name: options[name] for name in options if name not in products}), products
+
+
+def hessian(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[MatrixOptions]) -> Hessian:
     r"""The Hessian of the mean loss with respect to the parameters, as an operator.
 
     .. math:: H = \sum_b w_b \, \nabla^2_\theta\, \ell(f_\theta, \mathrm{batch}_b)
@@ -155,43 +204,18 @@ def hessian(
     >>> H @ torch.ones(3)                   # 2/3 times the identity
     tensor([0.6667, 0.6667, 0.6667])
     """
-    objective = Objective(
-        model,
-        loss,
-        data,
-        params=params,
-        dtype=dtype,
-        device=device,
-        weight=weight,
-        microbatch=microbatch,
-        reduction=reduction,
-        batchnorm=batchnorm,
-        dropout=dropout,
-    )
-    return Hessian(objective, **options)
+    objective, products = build(model, loss, data, options, MatrixOptions)
+    return Hessian(objective, **products)
 
 
-def ggn(
-    model: nn.Module,
-    loss: Loss,
-    data: Iterable[Any],
-    *,
-    params: ParameterFilter = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    weight: Callable[[Any], float] | None = None,
-    microbatch: int | None = None,
-    reduction: str | None = None,
-    batchnorm: str = "eval",
-    dropout: int | None = None,
-    **options: Unpack[ProductOptions],
-) -> GeneralizedGaussNewton:
+def ggn(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[MatrixOptions]) -> GeneralizedGaussNewton:
     r"""The generalised Gauss-Newton matrix of the mean loss, as an operator.
 
     .. math:: G = \sum_b w_b\, J_b^\top \big(\nabla^2_f\, \ell\big)\, J_b, \qquad J_b = \partial f_\theta / \partial \theta
 
     Positive semi-definite for a convex loss; equal to the Fisher matrix for softmax cross-entropy and for squared error.
-    Needs a criterion and pairs (x, y); otherwise as :func:`hessian`. The loss Hessian is used in closed form for
+    Needs a criterion and pairs (x, y), or ``loss="model"`` with a Hugging Face model whose loss is a cross-entropy, squared
+    error or binary cross-entropy of its logits; otherwise as :func:`hessian`. The loss Hessian is used in closed form for
     cross-entropy, squared error and binary cross-entropy with logits.
 
     Cost: a product costs about two thirds of a Hessian product. Source: Schraudolph (2002); Martens (2020).
@@ -201,17 +225,5 @@ def ggn(
     >>> G.shape, G.hermitian
     ((4, 4), True)
     """
-    objective = Objective(
-        model,
-        loss,
-        data,
-        params=params,
-        dtype=dtype,
-        device=device,
-        weight=weight,
-        microbatch=microbatch,
-        reduction=reduction,
-        batchnorm=batchnorm,
-        dropout=dropout,
-    )
-    return GeneralizedGaussNewton(objective, **options)
+    objective, products = build(model, loss, data, options, MatrixOptions)
+    return GeneralizedGaussNewton(objective, **products)

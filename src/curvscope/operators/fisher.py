@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import grad
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators.algebra import Composable
-from curvscope.operators.curvature import CurvatureOperator, ProductOptions, require_criterion
+from curvscope.operators.curvature import CurvatureOperator, ProductOptions, build, with_criterion
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.objective import Batch, Loss, Objective
+from curvscope.operators.objective import Batch, Loss, Objective, SampleOptions
 from curvscope.operators.parameters import ParameterFilter, Parameters
 from curvscope.operators.products import SandwichMap
 from curvscope.operators.products.forward_losses import ForwardModeLosses
+from curvscope.sketches.streams import Streams
 
 
 class EmpiricalFisher(CurvatureOperator):
     """Second moment of the samples' gradients; build it with :func:`empirical_fisher`."""
 
     def __init__(self, objective: Objective, **options: Unpack[ProductOptions]) -> None:
-        require_criterion(objective, "the empirical Fisher matrix")
+        objective = with_criterion(objective, "the empirical Fisher matrix")
 
         def curve(output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
+            """The samples' scores, times their products with the tangent."""
             with ForwardModeLosses():
                 score = grad(lambda inner: objective.criterion(inner, batch[1]))(output)
             return _outer(score, tangent) * _samples(objective, output, batch)
@@ -37,7 +40,7 @@ class MonteCarloFisher(CurvatureOperator):
     """Second moment of gradients for labels drawn from the model; build it with :func:`monte_carlo_fisher`."""
 
     def __init__(self, objective: Objective, *, num_draws: int = 1, seed: int = 0, **options: Unpack[ProductOptions]) -> None:
-        require_criterion(objective, "the Monte-Carlo Fisher matrix")
+        objective = with_criterion(objective, "the Monte-Carlo Fisher matrix")
         if num_draws < 1:
             raise InvalidArgument(f"num_draws={num_draws}: draw at least one label for each sample")
         if type(objective.criterion) not in _SCORES:
@@ -46,8 +49,16 @@ class MonteCarloFisher(CurvatureOperator):
                 f"{type(objective.criterion).__name__} is not the negative log-likelihood of a model that labels can be "
                 f"drawn from: use one of {known}, or cs.empirical_fisher"
             )
+        options_set = [name for name in _UNDRAWABLE if getattr(objective.criterion, name, None) not in (None, 0.0)]
+        if options_set:
+            raise InvalidArgument(f"labels cannot be drawn for a loss with {' and '.join(options_set)}: drop these options")
         self.num_draws, self.seed = num_draws, seed
         super().__init__(objective, _DrawnMap(objective, num_draws, seed), **options)
+
+    @property
+    def depends_on_order(self) -> bool:
+        """Always: draws belong to places in the data."""
+        return True
 
     def _fingerprint(self) -> str:
         return fingerprint(super()._fingerprint(), self.num_draws, self.seed)
@@ -92,21 +103,48 @@ class _DrawnMap(SandwichMap):
     def __init__(self, objective: Objective, num_draws: int, seed: int) -> None:
         super().__init__(objective, self._curve)
         self.num_draws, self.random_seed = num_draws, seed
+        self._first_samples = [0]
 
     def prepare(self, batch: Batch, number: int) -> Batch:
-        """The batch with (num_draws, *output shape) scores; the same ones whenever batch ``number`` comes round."""
-        generator = torch.Generator().manual_seed((self.random_seed << 20) + number)
+        """The batch with (num_draws, *output shape) scores, which depend on each sample's place in the data alone.
+
+        Samples that the loss ignores have no place, and score zero.
+        """
         with torch.no_grad():
             output = self.objective.output(self.objective.values, batch)
+            counted = _counted(self.objective.criterion, output, batch[1])
+            self._first_samples[number + 1 :] = [self._first_samples[number] + int(counted.sum())]
+            scores = output.new_zeros(self.num_draws, *output.shape)
             draw = _SCORES[type(self.objective.criterion)]
-            scores = torch.stack([draw(output, generator) for _ in range(self.num_draws)])
-        return (*batch, scores)
+            for index in range(self.num_draws):
+                entries = 1 if draw is _categorical else output[0].numel()
+                places = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
+                uniform = _uniform(places, self._first_samples[number], int(counted.sum()), entries)
+                scores[index, counted] = draw(output[counted], torch.from_numpy(uniform).to(output))
+        return (batch[0], batch[1], scores, counted.sum().to(output.dtype))
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
         total = torch.zeros_like(output)
         for score in batch[2].unbind(0):
             total = total + _outer(score, tangent)
-        return total / (self.num_draws * (1 if self.objective.sums else output.shape[0]))
+        return total / (self.num_draws if self.objective.sums else self.num_draws * batch[3])
+
+
+def _counted(criterion: Callable[..., Tensor], output: Tensor, target: Tensor) -> Tensor:
+    """Which samples have a loss."""
+    if isinstance(criterion, nn.CrossEntropyLoss) and not target.is_floating_point() and target.ndim == 1:
+        return target != criterion.ignore_index
+    return torch.ones(len(output), dtype=torch.bool, device=output.device)
+
+
+def _uniform(stream: np.random.Generator, first: int, count: int, entries: int) -> np.ndarray:
+    """(count, entries) numbers in [0, 1) for the samples from ``first`` on, each sample's own whatever comes before it.
+
+    Philox numbers its blocks of four 64-bit words; every sample owns whole blocks.
+    """
+    blocks = -(-entries // 4)
+    stream.bit_generator.advance(first * blocks)
+    return stream.random((count, 4 * blocks))[:, :entries]
 
 
 def _outer(score: Tensor, tangent: Tensor) -> Tensor:
@@ -125,49 +163,43 @@ def _samples(objective: Objective, output: Tensor, batch: Batch) -> float:
     return objective.terms(batch) * output.shape[0] / places
 
 
-def _categorical(output: Tensor, generator: torch.Generator) -> Tensor:
+def _categorical(output: Tensor, uniform: Tensor) -> Tensor:
     """d(-log p(label))/d(logits) = p - onehot(label)."""
     if output.ndim != 2:
         raise InvalidArgument(f"labels can be drawn for logits of shape (N, C), got {tuple(output.shape)}: flatten them")
     probabilities = output.softmax(1)
-    uniform = torch.rand(len(output), 1, generator=generator, dtype=torch.float64).to(output)
     labels = (probabilities.cumsum(1) < uniform).sum(1).clamp(max=output.shape[1] - 1)
     return probabilities - nn.functional.one_hot(labels, output.shape[1]).to(output.dtype)
 
 
-def _normal(output: Tensor, generator: torch.Generator) -> Tensor:
+def _normal(output: Tensor, uniform: Tensor) -> Tensor:
     """Squared errors averaged over m outputs are the likelihood of noise with variance m / 2."""
-    entries = output[0].numel()
-    noise = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
-    return noise * (2.0 / entries) ** 0.5
+    noise = torch.special.ndtri(uniform.clamp(min=torch.finfo(uniform.dtype).tiny, max=1 - torch.finfo(uniform.dtype).eps))
+    return noise.view(output.shape) * (2.0 / uniform.shape[1]) ** 0.5
 
 
-def _bernoulli(output: Tensor, generator: torch.Generator) -> Tensor:
+def _bernoulli(output: Tensor, uniform: Tensor) -> Tensor:
     """Independent labels, scaled for the mean over m outputs."""
-    entries = output[0].numel()
-    uniform = torch.rand(output.shape, generator=generator, dtype=torch.float64).to(output)
     probability = output.sigmoid()
-    return (probability - (uniform < probability).to(output.dtype)) * entries**-0.5
+    return (probability - (uniform.view(output.shape) < probability).to(output.dtype)) * uniform.shape[1] ** -0.5
 
 
-_SCORES: dict[type[nn.Module], Callable[[Tensor, torch.Generator], Tensor]] = {
+_SCORES: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
     nn.CrossEntropyLoss: _categorical,
     nn.MSELoss: _normal,
     nn.BCEWithLogitsLoss: _bernoulli,
 }
 
 
-def empirical_fisher(
-    model: nn.Module,
-    loss: Loss,
-    data: Iterable[Any],
-    *,
-    params: ParameterFilter = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    microbatch: int | None = None,
-    **options: Unpack[ProductOptions],
-) -> EmpiricalFisher:
+_UNDRAWABLE = ("weight", "pos_weight", "label_smoothing")
+"""Options of a criterion with which it is no negative log-likelihood of the model's labels."""
+
+
+class FisherOptions(SampleOptions, ProductOptions, total=False):
+    """All options of the Fisher matrices: places and pieces of :class:`.objective.Objective`, and :class:`.ProductOptions`."""
+
+
+def empirical_fisher(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[FisherOptions]) -> EmpiricalFisher:
     r"""The empirical Fisher matrix: the second moment of the samples' gradients for the labels in the data.
 
     .. math:: F = \frac{1}{N} \sum_i g_i g_i^\top, \qquad g_i = \nabla_\theta\, \ell(f_\theta(x_i), y_i)
@@ -182,8 +214,8 @@ def empirical_fisher(
     >>> F.shape
     (6, 6)
     """
-    objective = Objective(model, loss, data, params=params, dtype=dtype, device=device, microbatch=microbatch)
-    return EmpiricalFisher(objective, **options)
+    objective, products = build(model, loss, data, options, FisherOptions)
+    return EmpiricalFisher(objective, **products)
 
 
 def monte_carlo_fisher(
@@ -193,20 +225,17 @@ def monte_carlo_fisher(
     *,
     num_draws: int = 1,
     seed: int = 0,
-    params: ParameterFilter = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-    microbatch: int | None = None,
-    **options: Unpack[ProductOptions],
+    **options: Unpack[FisherOptions],
 ) -> MonteCarloFisher:
     r"""The Fisher matrix with its expectation over labels replaced by draws from the model.
 
     .. math:: F = \frac{1}{N M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x_i), y_{im}),
         \quad y_{im} \sim p_\theta(\cdot \mid x_i)
 
-    Its expectation over draws is :func:`.curvature.ggn`. The draws depend on the seed and on the mini-batch, so that an
-    operator is one fixed matrix; other mini-batches give other draws. Criteria without class weights, label smoothing or
-    ignored labels only: cross-entropy of (N, C) logits, squared error, binary cross-entropy with logits.
+    Its expectation over draws is :func:`.curvature.ggn`. The draws depend on the seed and on each sample's place in the data
+    alone, so that an operator is one fixed matrix for any batching (not for another order). Criteria without class weights
+    or label smoothing only: cross-entropy of (N, C) logits (samples with ``ignore_index`` are left out, as in the loss),
+    squared error, binary cross-entropy with logits.
 
     Args:
         model: see :func:`.curvature.hessian`, as for all other arguments.
@@ -214,11 +243,7 @@ def monte_carlo_fisher(
         data: pairs (x, y); the labels are not used.
         num_draws: M, labels drawn for each sample.
         seed: of the draws.
-        params: which parameters vary.
-        dtype: where to compute.
-        device: where to compute.
-        microbatch: most samples at a time.
-        options: how products are computed.
+        options: see :class:`FisherOptions`.
 
     Cost: that of a GGN product and M times the output's memory.
 
@@ -230,8 +255,8 @@ def monte_carlo_fisher(
     >>> torch.equal(F @ x, F @ x)
     True
     """
-    objective = Objective(model, loss, data, params=params, dtype=dtype, device=device, microbatch=microbatch)
-    return MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **options)
+    objective, products = build(model, loss, data, options, FisherOptions)
+    return MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **products)
 
 
 def gradient_second_moment(

@@ -135,10 +135,12 @@ def to_scipy(operator: Operator) -> LinearOperator:
         raise MissingExtra("to_scipy() needs SciPy: pip install scipy") from error
 
     def multiply(array: np.ndarray) -> np.ndarray:
+        """A x."""
         block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
         return (operator @ block).cpu().numpy()
 
     def multiply_adjoint(array: np.ndarray) -> np.ndarray:
+        """A* x."""
         block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
         return operator.adjoint_matmul(block).cpu().numpy()
 

@@ -8,14 +8,25 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
-from curvscope.operators.batches import CRITERIA, Batch, criterion_terms, is_pair, label_terms, length, move, plain, split
+from curvscope.operators.batches import (
+    CRITERIA,
+    Batch,
+    criterion_terms,
+    is_pair,
+    label_terms,
+    length,
+    move,
+    plain,
+    predicts_next_token,
+    split,
+)
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import BATCH_NORMS, isolated
 from curvscope.operators.parameters import ParameterFilter, Parameters, select
@@ -24,6 +35,24 @@ Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
 
 log = logging.getLogger(__name__)
+
+
+class SampleOptions(TypedDict, total=False):
+    """Which parameters vary, where to compute, and how many samples at a time; see :class:`Objective`."""
+
+    params: ParameterFilter
+    dtype: torch.dtype | None
+    device: torch.device | str | None
+    microbatch: int | None
+
+
+class ObjectiveOptions(SampleOptions, total=False):
+    """All options of an :class:`Objective`."""
+
+    weight: Callable[[Batch], float] | None
+    reduction: Literal["mean", "sum"] | None
+    batchnorm: Literal["eval", "batch"]
+    dropout: int | None
 
 
 class Objective:
@@ -96,7 +125,7 @@ class Objective:
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
         self._check_parameters()
-        self.num_batches, self._total, self.mean_loss, self._data_digest = self._survey()
+        self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
 
     # --- the function ---------------------------------------------------------------------------------------------------
 
@@ -114,6 +143,11 @@ class Objective:
     def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
         """The criterion (output, target), where the loss is one."""
         return self._loss
+
+    @property
+    def is_models_own(self) -> bool:
+        """Whether the loss is the one that the model computes itself, ``loss="model"``."""
+        return self._loss is _models_own_loss
 
     @property
     def loss_name(self) -> str:
@@ -143,8 +177,7 @@ class Objective:
         else:
             batch = plain(batch)
             labels = batch.get("labels") if isinstance(batch, dict) else None
-            shifted = type(self.model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
-            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=shifted)
+            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=predicts_next_token(self.model))
         return float(terms > 0) if self.sums else terms
 
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
@@ -229,8 +262,8 @@ class Objective:
                     "load a checkpoint from before training diverged"
                 )
 
-    def _survey(self) -> tuple[int, float, float, str]:
-        """One pass over the data: batches, sum of weights, mean loss, digest. All that can be wrong is found here."""
+    def _survey(self) -> tuple[int, int, float, float, str]:
+        """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
@@ -247,7 +280,7 @@ class Objective:
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
         total = 1.0 if self.sums else total
-        return count, total, weighted / total, fingerprint(digests)
+        return count, pieces, total, weighted / total, fingerprint(digests)
 
     def _check_batch(self, batch: Batch, number: int) -> None:
         if self.has_criterion and not is_pair(batch):
@@ -277,6 +310,7 @@ class _Call(nn.Module):
         self.model, self.function = model, function
 
     def forward(self, argument: Any) -> Tensor:
+        """Call the function with the model."""
         return self.function(self.model, argument)
 
 

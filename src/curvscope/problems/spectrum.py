@@ -164,6 +164,10 @@ class LowRankPlusDiagonal(Operator):
             target.addcmul_(diagonal[self.block], column)
         return result.T
 
+    def predicted_bytes(self, columns: int) -> int:
+        """Memory that a product with ``columns`` vectors takes beside them: the result, and six columns."""
+        return (columns + 6) * self.shape[0] * self.dtype.itemsize
+
     def _fingerprint(self) -> str:
         return fingerprint("low rank + diagonal", self.name, self.shape, self.dtype, self.values, self.directions)
 

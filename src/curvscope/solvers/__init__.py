@@ -14,6 +14,7 @@ from curvscope.solvers.singular import SingularSolution
 from curvscope.solvers.sizes import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
 from curvscope.solvers.solution import Cost, Solution, Status
 from curvscope.solvers.ssvd import SSVD_METHODS, ssvd
+from curvscope.solvers.svds import svds
 
 __all__ = [
     "METHODS",
@@ -38,4 +39,5 @@ __all__ = [
     "sizes_for_products",
     "sizes_for_rank",
     "ssvd",
+    "svds",
 ]

@@ -63,7 +63,7 @@ def adaptive_seigh(
         holds "relative_error", "relative_error_stderr" and "rounds", beside those of :func:`curvscope.seigh`.
 
     Cost: num_inner + num_probes products, and k for the residuals; the work outside the products is about three times that of
-        the last round; memory: D x num_inner entries once, D x num_outer three times.
+        the last round; memory: D x num_inner entries once, D x num_outer twice.
 
     Raises:
         InvalidArgument: sizes or target that cannot work. NotHermitian, NotFinite: as :func:`curvscope.seigh`.

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from curvscope.solvers.expansion import STIRRED, Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs, is_converged
+from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
 from curvscope.solvers.meter import Meter
 from curvscope.tall import multiply
 
 GROWTH_BETWEEN_CHECKS = 1.02
 CONFIRMING_STEPS = 4
+
+
+def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loop: Loop | None = None) -> Pairs:
+    r"""The k wanted Ritz pairs of A from the block Krylov space that ``expansion`` begins or has reached.
+
+    Each step multiplies the newest block, orthogonalises the products against the whole basis and appends what is new. The
+    Rayleigh-Ritz pairs are those of Q* A Q as computed. A basis of more than ncv columns is restarted thickly: the wanted Ritz
+    vectors and some more are kept, with both ends of the spectrum for LM and BE. When all k residuals are small, two
+    fresh random directions are added, and the solve ends if after four more steps they still are: a pair
+    that the start block missed, such as another copy of a multiple eigenvalue, shows up in between. Otherwise it ends with
+    the budget.
+
+    Cost: ``meter.products``; D (m + b) numbers for the basis of m <= ncv columns; 4 D m b operations a step.
+    Limits: a block of width b sees at most b copies of a multiple eigenvalue from one start, and two more from the random
+        directions at the end; only :func:`curvscope.certify` proves that none is missing.
+    Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
+    """
+    iterate(meter, options, expansion, stage="block Krylov", loop=loop)
+    with meter.stage("Ritz vectors", 0):
+        values, rotation, _ = expansion.ritz()
+        vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
+    return Pairs(
+        values,
+        vectors,
+        tol=options.tol,
+        advice=krylov_advice(options),
+        diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
+    )
 
 
 @dataclass
@@ -30,43 +59,22 @@ class Loop:
     finished: bool = False
 
 
-def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loop: Loop | None = None) -> Pairs:
-    r"""The k wanted Ritz pairs of A from the block Krylov space that ``expansion`` begins or has reached.
-
-    Each step multiplies the newest block, orthogonalises the products against the whole basis and appends what is new. The
-    Rayleigh-Ritz pairs are those of Q* A Q as computed. A basis of more than ncv columns is restarted thickly: the wanted Ritz
-    vectors and some more are kept, with both ends of the spectrum for LM and BE. When all k residuals are small, two
-    fresh random directions are added, and the solve ends if after four more steps and 5% more products they still are: a pair
-    that the start block missed, such as another copy of a multiple eigenvalue, shows up in between. Otherwise it ends with
-    the budget.
-
-    Cost: ``meter.products``; D (m + b) numbers for the basis of m <= ncv columns; 4 D m b operations a step.
-    Limits: a block of width b sees at most b copies of a multiple eigenvalue from one start, and two more from the random
-        directions at the end; only :func:`curvscope.certify` proves that none is missing.
-    Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
-    """
+def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str, loop: Loop | None = None) -> None:
+    """Let a basis grow until its wanted Ritz pairs have converged twice, or the budget or the space is at its end."""
     loop = loop or Loop(agreed=expansion.confirmed[0] == options.which and expansion.confirmed[1] >= options.k)
-    with meter.stage("block Krylov", options.max_products):
-        while not loop.finished and meter.products < options.max_products and not expansion.exhausted:
+    with meter.stage(stage, options.max_products):
+        while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
             expansion.step(meter, loop.note)
             if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
-                _check(meter, expansion, options, loop)
-            expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
-        values, rotation, _ = expansion.ritz()
-        vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
-    return Pairs(
-        values,
-        vectors,
-        tol=options.tol,
-        advice=f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol",
-        diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
-    )
+                _look(meter, options, expansion, loop)
+            if isinstance(expansion, Expansion):
+                expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
 
 
-def _check(meter: Meter, expansion: Expansion, options: KrylovOptions, loop: Loop) -> None:
-    """Look whether all pairs have converged; if so for the first time, add random directions and look again later."""
+def _look(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, loop: Loop) -> None:
+    """See whether all pairs have converged; if so for the first time, add random directions and look again later."""
     good, loop.note = _progress(expansion, options)
     if good == options.k and loop.agreed:
         expansion.confirmed, loop.finished = (options.which, options.k), True
@@ -74,11 +82,17 @@ def _check(meter: Meter, expansion: Expansion, options: KrylovOptions, loop: Loo
     loop.next_check = int(meter.products * GROWTH_BETWEEN_CHECKS)
     if good == options.k:  # look once more, from elsewhere
         expansion.stir()
-        loop.next_check = max(loop.next_check, meter.products + CONFIRMING_STEPS * (options.block_size + STIRRED))
+        steps = CONFIRMING_STEPS * (options.block_size + STIRRED) * expansion.PRICE
+        loop.next_check = max(loop.next_check, meter.products + steps)
     loop.agreed = good == options.k
 
 
-def _progress(expansion: Expansion, options: KrylovOptions) -> tuple[int, str]:
+def krylov_advice(options: KrylovOptions) -> str:
+    """What to do about pairs that did not converge."""
+    return f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol"
+
+
+def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, str]:
     """How many pairs have converged by their estimates, and that in words."""
     values, _, residuals = expansion.ritz()
     good = int(is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit).sum())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,12 +14,15 @@ from curvscope.execution.run import Run
 from curvscope.operators import Operator, as_operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.solvers.block_krylov import Loop, block_krylov
+from curvscope.solvers.bracketed import check_ranking, until_bracketed
+from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
-from curvscope.solvers.expansion import Expansion, KrylovOptions
+from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs
-from curvscope.solvers.footprint import check_block_size, fit, footprint
+from curvscope.solvers.footprint import fit, footprint
 from curvscope.solvers.hmt import hmt
+from curvscope.solvers.krylov_basis import KrylovOptions, krylov_options
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
@@ -27,6 +31,7 @@ from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
+from curvscope.solvers.width import measured_width
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -46,6 +51,8 @@ def eigsh(
     seed: int = 0,
     v0: Tensor | TallMatrix | Solution | None = None,
     keep_basis: bool = False,
+    certify_overlap: Any = None,
+    rtol: float = 1e-2,
     preflight: bool = True,
     memory: int | str | None = None,
     run: Place | Run | None = None,
@@ -62,8 +69,9 @@ def eigsh(
             semidefinite operators), or "auto": exact up to D = 1500, otherwise krylov.
         tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
             whole of max_products.
-        block_size: vectors multiplied at a time; default from k: narrow blocks need fewer products, wide ones are cheaper
-            each. A narrower last block uses up the budget exactly.
+        block_size: vectors multiplied at a time: narrow blocks need fewer products, wide ones are cheaper each. Default: from
+            k, and for curvature operators solved to a tolerance from the measured cost of products and re-orthogonalisation
+            (:func:`.width.measured_width`). A narrower last block uses up the budget exactly.
         ncv: most columns of the basis; default 3 k + 20 block_size.
         max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for sketches.
         seed: of the random start.
@@ -71,6 +79,10 @@ def eigsh(
             with ``keep_basis`` is gone on with, to more pairs or a smaller tol, without losing a product; of any other its
             eigenvectors start anew.
         keep_basis: keep the Krylov basis (D x ncv numbers) in ``solution.basis``, to go on from.
+        certify_overlap: a ranking of the D parameters, as from :mod:`.subspaces.masks`. Krylov then goes on, with more pairs
+            and smaller residuals than asked for, until the interval of the overlap with the mask of the k' first is narrow
+            enough for every k' <= k; the solution has a certificate and keeps the further pairs (``solution.k >= k``).
+        rtol: half-width of that interval, over the overlap.
         preflight: check first that a curvature operator is one fixed symmetric matrix; see :func:`.checks.check_fit`.
         memory: bound for the resident memory of the whole process, products included ("8GiB" or bytes); default: what it has
             and 0.8 of what is free. Block size, and with ``run`` whether matrices lie in memory or on disk, are chosen so that
@@ -103,9 +115,10 @@ def eigsh(
     size = operator.shape[0]
     check_request(k, size, which=which, method=method, tol=tol)
     if method == "auto":
-        method = "exact" if size <= EXACT_UP_TO and v0 is None and max_products is None and not keep_basis else "krylov"
+        plain = v0 is None and max_products is None and not keep_basis and certify_overlap is None
+        method = "exact" if size <= EXACT_UP_TO and plain else "krylov"
     if method != "krylov":
-        _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None)
+        _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None, certify_overlap=certify_overlap)
     if keep_basis and run is not None:
         raise InvalidArgument("keep_basis and run: the run keeps the basis, leave keep_basis out")
     if preflight and not was_begun(run, operator):
@@ -113,9 +126,40 @@ def eigsh(
     if method == "exact":
         _refuse(method, max_products=max_products)
         return exact(operator, k, which=which, memory=memory, run=run, progress=progress)
+    fixed = block_size or begun_with(run, "block_size")
+    if fixed is None and block_size is None and method == "krylov" and max_products is None and tol:
+        fixed = measured_width(operator, k)
+    place = Placing(block_size if block_size is not None else fixed, block_size, memory, run)
+    if certify_overlap is not None:
+        if which != "LM":
+            raise InvalidArgument(f'certify_overlap is about the largest magnitudes: use which="LM", not {which!r}')
+        order = check_ranking(certify_overlap, size, rtol)
+
+        def solve_for(pairs: int, tol: float, earlier: Solution | None) -> Solution:
+            start = v0 if earlier is None or run is not None else earlier
+            return _krylov(operator, pairs, which, tol, place, ncv, max_products, seed, start, run is None, progress)
+
+        bracketed = until_bracketed(
+            solve_for,
+            lambda found: certify(operator, found, seed=seed, progress=progress),
+            k,
+            order,
+            rtol=rtol,
+            tol=min(tol, 1e-3),
+        )
+        return bracketed if keep_basis else replace(bracketed, basis=None)
     if method == "krylov":
-        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, memory, run, progress)
-    return _sketched(operator, k, method, which, max_products, seed, block_size, memory, run, progress)
+        return _krylov(operator, k, which, tol, place, ncv, max_products, seed, v0, keep_basis, progress)
+    return _sketched(operator, k, method, which, max_products, seed, place, progress)
+
+
+class Placing(NamedTuple):
+    """How wide the blocks of a solve shall be, and where its matrices may lie."""
+
+    width: int | None
+    asked: int | None
+    memory: int | str | None
+    run: Place | Run | None
 
 
 def _sketched(
@@ -125,9 +169,7 @@ def _sketched(
     which: str,
     max_products: int | None,
     seed: int,
-    block_size: int | None,
-    memory: int | str | None,
-    run: Place | Run | None,
+    place: Placing,
     progress: Progress,
 ) -> Solution:
     """A sketch with the sizes that a budget of products suggests, for k pairs."""
@@ -136,15 +178,8 @@ def _sketched(
     needed = 2 * k if method == "hmt" else k
     if budget < needed:
         raise InvalidArgument(f'max_products={budget} is too few for k={k} with method="{method}": allow at least {needed}')
-    options = {
-        "k": k,
-        "which": which,
-        "seed": seed,
-        "block_size": block_size,
-        "memory": memory,
-        "run": run,
-        "progress": progress,
-    }
+    where = {"block_size": place.asked, "memory": place.memory, "run": place.run}
+    options = {"k": k, "which": which, "seed": seed, "progress": progress, **where}
     half = max(k, budget // 2)
     match method:
         case "hmt":
@@ -161,25 +196,24 @@ def _krylov(
     k: int,
     which: str,
     tol: float,
-    block_size: int | None,
+    place: Placing,
     ncv: int | None,
     max_products: int | None,
     seed: int,
     v0: Tensor | TallMatrix | Solution | None,
     keep_basis: bool,
-    memory: int | str | None,
-    run: Place | Run | None,
     progress: Progress,
 ) -> Solution:
     earlier = v0 if isinstance(v0, Solution) and _continues(operator, v0) else None
     start = None if earlier else _start_block(operator, v0)
     spent = earlier.cost.products if earlier else 0
-    options = krylov_sizes(operator.shape[0], k, which, tol, block_size, ncv, max_products, seed, run=run, spent=spent)
-    needs = footprint("krylov", operator, asdict(options))
-    fixed = block_size or begun_with(run, "block_size")
-    fitted = fit(needs, memory, block_size=fixed, default=options.block_size, stored=run is not None)
+    wanted = partial(krylov_request, operator.shape[0], k, which=which, tol=tol, ncv=ncv, max_products=max_products, seed=seed)
+    options = wanted(block_size=place.width, spent=spent)
+    needs = footprint("krylov", operator, asdict(options), predict=place.memory is not None)
+    fixed = place.asked or begun_with(place.run, "block_size")
+    fitted = fit(needs, place.memory, block_size=fixed, default=options.block_size, stored=place.run is not None)
     if fitted.block_size != options.block_size:
-        options = krylov_sizes(operator.shape[0], k, which, tol, fitted.block_size, ncv, max_products, seed, spent=spent)
+        options = wanted(block_size=fitted.block_size, spent=spent)
     plain = {"method": "krylov", **asdict(options)} | ({} if start is None else {"v0": fingerprint(start)})
     kept = []
 
@@ -189,12 +223,17 @@ def _krylov(
         return block_krylov(meter, options, expansion, loop)
 
     free = ("k", "tol", "ncv", "max_products")
-    solution = solve(operator, find, which=which, options=plain, free=free, run=run, fitted=fitted, progress=progress)
+    solution = solve(operator, find, which=which, options=plain, free=free, run=place.run, fitted=fitted, progress=progress)
     return replace(
         solution,
         basis=kept[0] if keep_basis else None,
         cost=earlier.cost + solution.cost if earlier else solution.cost,
     )
+
+
+def krylov_request(size: int, k: int, *, max_products: int | None, **options: Any) -> KrylovOptions:
+    """The options of a solve for eigenpairs, with the budget's default; see :func:`.krylov_basis.krylov_options`."""
+    return krylov_options(size, k, max_products=max(500, 20 * k) if max_products is None else max_products, **options)
 
 
 def _begun(
@@ -209,32 +248,7 @@ def _begun(
     if earlier is not None:
         earlier.basis.adopt(options)
         return earlier.basis, None
-    return Expansion(meter.operator, options, meter.workspace, start), None
-
-
-def krylov_sizes(
-    size: int,
-    k: int,
-    which: str = "LM",
-    tol: float = 1e-3,
-    block_size: int | None = None,
-    ncv: int | None = None,
-    max_products: int | None = None,
-    seed: int = 0,
-    *,
-    run: Place | Run | None = None,
-    spent: int = 0,
-) -> KrylovOptions:
-    """The options with their defaults filled in (a run keeps its block size); what cannot work is refused."""
-    check_block_size(block_size)
-    width = min(size, block_size or begun_with(run, "block_size") or max(2, min(16, k // 64)))
-    budget = max(500, 20 * k) if max_products is None else max_products
-    if budget < k - spent:
-        raise InvalidArgument(f"max_products={budget} is less than k={k}: each pair needs at least one product, better two")
-    columns = min(size, 3 * k + 20 * width) if ncv is None else ncv
-    if columns < min(size, k + 2 * width):
-        raise InvalidArgument(f"ncv={ncv}: choose at least k + 2 block_size = {min(size, k + 2 * width)}")
-    return KrylovOptions(k, which, tol, width, min(columns, size, budget + spent), budget, seed)
+    return Expansion(meter.operator, options, start, workspace=meter.workspace), None
 
 
 def _continues(operator: Operator, earlier: Solution) -> bool:

@@ -57,7 +57,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         eigenvectors=pairs.eigenvectors,
         residual_norms=residuals,
         order=which,
-        status=_status(pairs, values, residuals, unit=torch.finfo(meter.operator.dtype).eps),
+        status=status_of(values, residuals, pairs.tol, pairs.advice, unit=torch.finfo(meter.operator.dtype).eps),
         cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
@@ -129,14 +129,15 @@ def is_converged(values: Tensor, residuals: Tensor, tol: float, *, scale: float,
     return residuals <= torch.clamp(tol * values.abs(), min=10 * unit * scale)
 
 
-def _status(pairs: Pairs, values: Tensor, residuals: Tensor, unit: float) -> Status:
-    if pairs.tol is None:
-        return Status("approximate", pairs.advice)
+def status_of(values: Tensor, residuals: Tensor, tol: float | None, advice: str, *, unit: float) -> Status:
+    """The status that fresh residuals earn; without ``tol`` the method did not iterate."""
+    if tol is None:
+        return Status("approximate", advice)
     scale = float(values.abs().max()) if len(values) else 0.0
-    good = int(is_converged(values, residuals, pairs.tol, scale=scale, unit=unit).sum())
+    good = int(is_converged(values, residuals, tol, scale=scale, unit=unit).sum())
     if good == len(values):
-        return Status("converged", f"all {good} residuals, measured with fresh products, are within tol={pairs.tol:g}")
-    return Status("partly", f"{good} of {len(values)} pairs are within tol={pairs.tol:g}; {pairs.advice}")
+        return Status("converged", f"all {good} residuals, measured with fresh products, are within tol={tol:g}")
+    return Status("partly", f"{good} of {len(values)} residuals are within tol={tol:g}; {advice}")
 
 
 def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:

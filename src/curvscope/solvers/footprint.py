@@ -7,14 +7,14 @@ from typing import Any
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import as_bytes, as_text, default_memory, resident_bytes
-from curvscope.operators import CurvatureOperator, Operator
+from curvscope.operators import Operator
 from curvscope.solvers.session import begun_with
 from curvscope.solvers.workspace import WIDEST_BLOCK, Fit
 from curvscope.tall.disk import PANEL
 
 PANELS = 6
 """Panels at a time: the one in use, the one that is read ahead, and their copies in double precision."""
-PRODUCT_COLUMNS = 4
+PRODUCT_COLUMNS = 3
 """Columns that a product of one vector needs beside it and its result, for operators that do not say."""
 
 
@@ -59,8 +59,10 @@ class Footprint:
         return max(0, rest // (self.block_columns * self.column + self.product))
 
 
-def footprint(method: str, operator: Operator, sizes: dict[str, Any]) -> Footprint:
+def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict: bool = False) -> Footprint:
     """The formula of a method, for these sizes (k, ncv, num_outer, num_inner).
+
+    With ``predict`` the operator is asked what its products need (``predicted_bytes``; curvature operators trace for it).
 
     In units of columns of D entries, with n_o outer and n_i inner measurements: the sketches hold their measurements and a
     basis (and then basis and vectors), Nystrom the shifted measurements besides; Krylov its basis and the vectors. On disk
@@ -76,16 +78,16 @@ def footprint(method: str, operator: Operator, sizes: dict[str, Any]) -> Footpri
         case "exact":
             resident, stored, widest, small = k + 4 * 8 * rows // itemsize, rows + k, k, 0
         case "nystrom" | "singlepass":
-            resident, stored, widest, small = 3 * outer + k, 4 * outer + k, outer, 4 * outer**2
+            resident, stored, widest, small = 2 * outer + k, 2 * outer + k, outer, 4 * outer**2
         case _:
-            resident, stored, widest, small = 2 * outer + k, inner + 2 * outer + k, outer, 6 * inner**2
+            resident, stored, widest, small = 2 * outer + k, inner + outer + k, outer, 6 * inner**2
     panel = min(PANEL, rows * max(1, widest) * itemsize)
-    own, fixed = _product(operator)
+    own, fixed = _product(operator, predict)
     return Footprint(
         column=rows * itemsize,
         resident_columns=resident,
         stored_columns=stored,
-        block_columns=4,
+        block_columns=3,
         small=8 * small,
         panel=panel,
         product=own,
@@ -93,11 +95,14 @@ def footprint(method: str, operator: Operator, sizes: dict[str, Any]) -> Footpri
     )
 
 
-def _product(operator: Operator) -> tuple[int, int]:
-    """Bytes that products need for each vector, and whatever the block."""
+def _product(operator: Operator, predict: bool) -> tuple[int, int]:
+    """Bytes that products need for each vector beside the result, and whatever the block."""
     column = operator.shape[0] * operator.dtype.itemsize
-    if isinstance(operator, CurvatureOperator):
-        return 2 * column, 0  # its engine keeps within a budget of its own
+    asked = getattr(operator, "predicted_bytes", None)
+    if predict and asked is not None:
+        one, nine = asked(1), asked(9)
+        each = max(0, (nine - one) // 8 - column)
+        return each, max(0, one - each - column)
     return PRODUCT_COLUMNS * column, 0
 
 
@@ -107,7 +112,7 @@ def fit_sketch(
     """How a sketch of these sizes fits into memory; see :func:`fit`. A run that was begun keeps its block size."""
     check_block_size(block_size)
     width = block_size or begun_with(run, "block_size")
-    needs = footprint(method, operator, sizes)
+    needs = footprint(method, operator, sizes, predict=memory is not None)
     return fit(needs, memory, block_size=width, default=min(WIDEST_BLOCK, operator.shape[0]), stored=run is not None)
 
 
@@ -139,7 +144,9 @@ def fit(needs: Footprint, memory: int | str | None, *, block_size: int | None, d
         if fitting >= enough:
             width = min(wanted, fitting)
             left = budget - needs.memory(width, resident=resident) + width * needs.product
-            return Fit(width, resident, None if memory is None else left, min(WIDEST_BLOCK, fitting))
+            return Fit(
+                width, resident, None if memory is None else left, min(WIDEST_BLOCK, fitting), needs.disk if stored else 0
+            )
     raise OutOfBudget(_refusal(needs, bound, budget, wanted, stored=stored))
 
 

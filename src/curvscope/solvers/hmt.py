@@ -51,7 +51,7 @@ def hmt(
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
-    Cost: 2 num_outer products in two rounds, k more for the residuals; memory: D x num_outer entries twice.
+    Cost: 2 num_outer products in two rounds, k more for the residuals; memory: D x num_outer entries and D x k.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian.

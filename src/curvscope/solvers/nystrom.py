@@ -67,7 +67,7 @@ def nystrom(
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
-    Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries three times.
+    Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries and D x k.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian;

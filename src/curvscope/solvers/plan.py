@@ -14,19 +14,21 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import as_text, extra_memory, resident_bytes
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.solvers.checks import check_operator, check_request
-from curvscope.solvers.eigsh import eigsh, krylov_sizes
+from curvscope.solvers.eigsh import eigsh, krylov_request
 from curvscope.solvers.exact import bytes_needed
 from curvscope.solvers.footprint import Footprint, fit, footprint
 from curvscope.solvers.rehearsal import rehearse
+from curvscope.solvers.session import nearest_folder
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
+from curvscope.solvers.width import expected_products, measured_width
 from curvscope.solvers.workspace import WIDEST_BLOCK
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
 SPREAD = 1.5
 """Factor by which a predicted time may be off."""
-KRYLOV_PRODUCTS = (2.0, 3.0, 6.0)
-"""Products of a Krylov solve for each pair, to 1e-3: fewest, usual, many (slowly decaying spectra)."""
+KRYLOV_SPREAD = (0.6, 2.5)
+"""Factors of the expected number of products of a Krylov solve, for spectra that decay fast and slowly."""
 LONGEST_EXACT = 20_000
 
 
@@ -220,7 +222,8 @@ def _method_plan(
         return _exact_plan(operator, k, timing, memory)
     try:
         if name == "krylov":
-            sizes = krylov_sizes(size, k, tol=tol, block_size=block_size, ncv=ncv, max_products=max_products)
+            width = block_size or (measured_width(operator, k) if max_products is None and tol else None)
+            sizes = krylov_request(size, k, which="LM", tol=tol, block_size=width, ncv=ncv, max_products=max_products, seed=0)
             products = _krylov_products(k, sizes.max_products, sizes.block_size, tol)
             columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
             wanted, widest = sizes.block_size, sizes.ncv
@@ -230,12 +233,14 @@ def _method_plan(
             products = (total, total, total)
             columns = {"k": k, "num_outer": outer, "num_inner": inner}
             wanted, widest = block_size or min(WIDEST_BLOCK, size), inner
-        needs = footprint(name, operator, columns)
+        needs = footprint(name, operator, columns, predict=memory is not None)
         fitted = fit(needs, memory, block_size=block_size, default=wanted, stored=run is not None)
     except (OutOfBudget, InvalidArgument) as error:
         return MethodPlan(name, obstacle=str(error))
     solve = partial(_rehearsal, name, k, products[1], fitted.block_size, ncv=columns.get("ncv"))
-    rehearsed = rehearse(solve, operator, k, widest, stored=None if run is None or fitted.resident else _folder(run))
+    rehearsed = rehearse(
+        solve, operator, k, widest, stored=None if run is None or fitted.resident else nearest_folder(Path(run))
+    )
     outside = rehearsed.at(size)
     seconds, extra = timing.at(fitted.block_size)
     residuals, _ = timing.at(min(fitted.widest, k))
@@ -315,9 +320,12 @@ def _rehearsal(
 
 
 def _krylov_products(k: int, budget: int, block_size: int, tol: float) -> tuple[int, int, int]:
+    """Fewest, expected and most products; exactly the budget without a tolerance."""
     if not tol:
         return budget, budget, budget
-    return tuple(min(budget, int(factor * k) + 8 * block_size) for factor in KRYLOV_PRODUCTS)
+    expected = expected_products(k, block_size)
+    low, high = KRYLOV_SPREAD
+    return tuple(min(budget, max(k, round(factor * expected))) for factor in (low, 1.0, high))
 
 
 def _sketch_sizes(name: str, k: int, size: int, max_products: int | None) -> tuple[int, int]:
@@ -337,14 +345,6 @@ def _choice(plans: list[MethodPlan], operator: Operator) -> str:
     semidefinite = isinstance(operator, CurvatureOperator) and type(operator).__name__ != "Hessian"
     order = ("krylov", "nystrom", "seigh", "hmt", "singlepass", "exact") if semidefinite else PLANNED
     return next(name for name in order if name in possible)
-
-
-def _folder(run: Place) -> Path:
-    """The nearest folder above a run that exists: on the same disk."""
-    path = Path(run).absolute()
-    while not path.is_dir():
-        path = path.parent
-    return path
 
 
 def _duration(seconds: float) -> str:

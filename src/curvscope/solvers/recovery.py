@@ -243,8 +243,9 @@ def bearable_rank(sizes: Tensor, num_left: int) -> int:
 
     Source: the error bound of Tropp, Yurtsever, Udell, Cevher (SIMAX 2017), theorem 4.3, with measured values put in.
 
-    >>> bearable_rank(torch.tensor([1.0, 1e-6, 1e-12], dtype=torch.float64), 3)
-    3
+    >>> slow, fast = torch.ones(20, dtype=torch.float64), 0.1 ** torch.arange(20, dtype=torch.float64)
+    >>> bearable_rank(slow, 20), bearable_rank(fast, 20)
+    (1, 18)
     """
     if not len(sizes):
         return 0

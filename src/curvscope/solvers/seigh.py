@@ -154,6 +154,7 @@ def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int
         if isinstance(measured.matrix, InMemory):
             known = min(stop, num_outer)
             across[:known, start:stop] = gram(measured.matrix.leading(known), InMemory(directions()))
+        del block, directions  # before the next ones are made
     outer = meter.workspace.working(measured.matrix.leading(num_outer))
     if isinstance(measured.matrix, InMemory):
         # Omega_1* A Omega_1 is Hermitian: the blocks above its diagonal say those below

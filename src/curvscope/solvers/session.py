@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from curvscope.errors import OutOfDisk
+from curvscope.execution.resources import as_text
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.operators import CurvatureOperator, Operator
 from curvscope.solvers import storage
@@ -41,6 +44,7 @@ def workspace(
 
     Raises:
         RunConflict: the run is another solve's (each difference is named), or another process works on it.
+        OutOfDisk: a new run would not fit on its disk.
     """
     fitted = fitted or Fit(options.get("block_size", 1), True, None)
     with _bounded(operator, fitted.products):
@@ -48,6 +52,8 @@ def workspace(
             yield Workspace(fitted.widest)
             return
         opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
+        if not opened.manifest.get("solve"):
+            _check_disk(opened.path, fitted.disk)
         with opened.session() as work:
             opened.claim("operator", _described(operator))
             opened.claim("solve", options, free=free)
@@ -59,6 +65,24 @@ def workspace(
             opened.save()
             with _replayed(operator, decisions.get("products")):
                 yield InRun(opened, scope_of(options), resident=resident, tile_columns=width, widest=widest, work=work)
+
+
+def _check_disk(path: Path, needed: int) -> None:
+    folder = nearest_folder(path)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutOfDisk(
+            f"the run needs up to {as_text(needed)} of disk, {as_text(free)} are free at {folder}: free some, choose another "
+            "disk, or a smaller k, ncv or sketch"
+        )
+
+
+def nearest_folder(path: Path) -> Path:
+    """The nearest folder at or above a path that exists: on the same disk."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
 
 
 def _keep_parameters(run: Run, operator: Operator) -> None:

@@ -60,12 +60,12 @@ def singlepass(
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
-    Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries three times.
+    Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries and D x k.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian.
         NotHermitian: the measurements show that it is not. NotFinite: a product has NaN in it.
-    Limits: Q and the least-squares problem share their random numbers, which biases the eigenvalues; seigh does not.
+    Limits: Q and the least-squares problem share their random numbers, which biases the eigenvalues; less so in seigh.
     Source: Halko, Martinsson, Tropp (SIREV 2011), section 5.5; Tropp et al. (SIMAX 2017).
 
     >>> solution = singlepass(torch.diag(torch.tensor([5.0, -4.0, 1.0] + [0.0] * 17)), num_outer=4)

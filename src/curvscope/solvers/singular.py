@@ -11,13 +11,13 @@ from torch import Tensor
 from curvscope.certify import dilation_residuals
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.solvers import storage
-from curvscope.solvers.finish import provenance
+from curvscope.solvers.finish import provenance, status_of
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import phases, turn_columns
 from curvscope.solvers.solution import Cost, Status
-from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality
+from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality, polish
 
 ADVICE = "a sketch does not iterate: judge each triplet by its residual, the whole by posterior_error"
 
@@ -121,13 +121,15 @@ class Triplets:
     diagnostics: dict[str, float]
 
 
-def triplets_of_core(meter: Meter, left: TallMatrix, core: Tensor, right: TallMatrix, rank: int, *, k: int | None) -> Triplets:
-    """The k largest triplets (all ``rank`` for k = None) of P C Q* (P left, Q right), kept with what they cost."""
-    k = rank if k is None else k
+def triplets_of_core(
+    meter: Meter, left: TallMatrix, core: Tensor, right: TallMatrix, *, k: int, diagnostics: dict[str, float]
+) -> Triplets:
+    """The k largest triplets of P C Q* (P left, Q right), kept with what they cost."""
     with meter.stage("recovery", 0):
-        diagnostics = {"rank": float(rank)}
         turn, values, back = torch.linalg.svd(core, full_matrices=False)
         U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
+        polish(U)
+        polish(V)
         factors = phases(U)
         turn_columns(U, factors)
         turn_columns(V, factors)
@@ -146,8 +148,10 @@ def recalled_triplets(meter: Meter) -> Triplets | None:
     return Triplets(vectors["U"], tensors["values"], vectors["V"], facts["diagnostics"])
 
 
-def finish_singular(meter: Meter, triplets: Triplets, *, options: dict[str, Any]) -> SingularSolution:
-    """Measure the residuals afresh and put everything into a :class:`SingularSolution`.
+def finish_singular(
+    meter: Meter, triplets: Triplets, *, options: dict[str, Any], tol: float | None = None, advice: str = ADVICE
+) -> SingularSolution:
+    """Measure the residuals afresh and put everything into a :class:`SingularSolution`; ``tol`` for methods that iterate.
 
     Cost: k products with A and k with A*.
     """
@@ -161,7 +165,7 @@ def finish_singular(meter: Meter, triplets: Triplets, *, options: dict[str, Any]
         values,
         V,
         residuals,
-        Status("approximate", ADVICE),
+        status_of(values, residuals, tol, advice, unit=torch.finfo(U.dtype).eps),
         Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance(meter, options),
         diagnostics,

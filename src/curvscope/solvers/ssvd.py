@@ -70,8 +70,8 @@ def ssvd(
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
-    Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) num_outer entries
-        three times ("nystrom": n num_inner), one block of each test matrix, num_inner^2 in double precision.
+    Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) (num_outer + k)
+        entries ("nystrom": n num_inner), one block of each test matrix, num_inner^2 in double precision.
 
     Raises:
         InvalidArgument: sizes out of order, unknown names, no adjoint. NotFinite: a product has NaN in it.
@@ -122,7 +122,11 @@ def ssvd(
 
     with workspace(run, operator, options, free=("num_outer", "num_inner", "k"), fitted=fitted) as place:
         meter = Meter(operator, progress, place)
-        triplets = recalled_triplets(meter) or triplets_of_core(meter, *find(meter), k=k)
+        triplets = recalled_triplets(meter)
+        if triplets is None:
+            *factors, rank = find(meter)
+            diagnostics = {"rank": float(rank)}
+            triplets = triplets_of_core(meter, *factors, k=rank if k is None else k, diagnostics=diagnostics)
         return finish_singular(meter, triplets, options=options | {"method": method})
 
 

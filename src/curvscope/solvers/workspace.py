@@ -34,12 +34,14 @@ class Fit:
         resident: whether its matrices lie in memory.
         products: bytes that are left for products; None: nobody asked for a bound.
         widest: most columns a product call, when residuals are measured.
+        disk: bytes that a run will take.
     """
 
     block_size: int
     resident: bool
     products: int | None
     widest: int = WIDEST_BLOCK
+    disk: int = 0
 
 
 class Workspace:

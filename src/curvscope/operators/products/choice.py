@@ -18,7 +18,7 @@ from curvscope.operators.products.double_backward import DoubleBackward
 from curvscope.operators.products.maps import BatchMap
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.split import Split
-from curvscope.operators.products.strategy import Strategy
+from curvscope.operators.products.strategy import Linearized, Strategy
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,14 @@ STRATEGIES: dict[str, Callable[[BatchMap], Strategy]] = {
 }
 """Everything that ``strategy=`` can name, beside "auto"."""
 
-WIDEST = 32
-"""Most vectors at a time unless the user says otherwise: wider groups were never faster on a CPU."""
+WIDEST = 16
+"""Most vectors at a time unless the user says otherwise: wider groups were no faster on a CPU."""
 
 CALL_SECONDS = 1e-5
 """What an operation costs beside its arithmetic, roughly; only decides whether a trial of wider groups is worth it."""
+
+WORTH_TRYING = 0.5
+"""Share of the time that calls must take for a trial of wider groups."""
 
 _remembered: WeakKeyDictionary[nn.Module, dict[Any, Choice]] = WeakKeyDictionary()
 
@@ -56,15 +59,27 @@ class Choice:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def check_strategy(strategy: str) -> str:
-    """The name itself.
+def parse_strategy(strategy: str, width: int | None) -> tuple[str, int | None]:
+    """The name and the width in a strategy such as ``"split_vmap:8"``, which is how a recorded choice is repeated.
+
+    >>> parse_strategy("split_vmap:8", None)
+    ('split_vmap', 8)
 
     Raises:
-        InvalidArgument: not a strategy.
+        InvalidArgument: not a strategy; a width that is no positive number, or another one than ``width``.
     """
-    if strategy != "auto" and strategy not in STRATEGIES:
+    name, colon, number = strategy.partition(":") if isinstance(strategy, str) else (strategy, "", "")
+    if name != "auto" and name not in STRATEGIES:
         raise InvalidArgument(f"strategy={strategy!r}: choose 'auto' or one of {', '.join(map(repr, STRATEGIES))}")
-    return strategy
+    if width is not None and width < 1:
+        raise InvalidArgument(f"width={width}: choose at least 1 vector at a time, or None")
+    if not colon:
+        return name, width
+    if name == "auto" or not number.isdecimal() or int(number) < 1:
+        raise InvalidArgument(f"strategy={strategy!r}: write a strategy and its number of vectors, such as 'split_vmap:8'")
+    if width not in (None, int(number)):
+        raise InvalidArgument(f"strategy={strategy!r} and width={width} disagree: pass one of them")
+    return name, int(number)
 
 
 def remembered(batch_map: BatchMap, columns: int) -> Choice | None:
@@ -86,9 +101,14 @@ def _key(batch_map: BatchMap, columns: int) -> Any:
 class Trial:
     """Measures candidates on one mini-batch.
 
+    One vector at a time is the choice wherever arithmetic, not calls, takes the time: then nothing is tried at all.
+
     Args:
         batch_map: what to compute. strategies: instances by name; filled and kept, so that traces are not lost.
         batch, number: the mini-batch. columns: of the block that is wanted. budget: bytes.
+
+    Attributes:
+        linearized: what was built for the choice, to go on with.
     """
 
     def __init__(
@@ -98,63 +118,91 @@ class Trial:
         self.columns, self.budget = columns, budget
         self.trials: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
-        self._calls, self._peak = 0, 0
+        self.linearized: Linearized | None = None
 
     def choose(self) -> Choice:
-        """Try one vector at a time; wider groups only where calls, not arithmetic, take the time and memory allows."""
+        """Try one vector at a time; a wider group only where calls, not arithmetic, take the time and memory allows."""
         best, width = "split", 1
-        least = self._time("split", 1)
-        if least is None:
+        if (alone := self._linearize("split", 1)) is None:
             best, width = self._without_split()
-        else:
-            for wide in self._widths_worth_trying(least):
-                together = self._time("split_vmap", wide)
-                if together is not None and together < least:
-                    best, width, least = "split_vmap", wide, together
+        elif wide := self._width_worth_trying(alone):
+            together = self._linearize("split_vmap", wide)
+            if together is not None and self._time("split_vmap", together) < self._time("split", alone):
+                best, width, self.linearized = "split_vmap", wide, together
+            else:
+                self.linearized = alone
         choice = Choice(best, width, self.trials, self.skipped)
         log.debug("strategy for %d columns: %s", self.columns, choice)
         return choice
 
     def _without_split(self) -> tuple[str, int]:
-        wide = min(self.columns, 8)
-        if wide > 1:
-            alone, together = self._time("double_backward", 1), self._time("double_backward", wide)
-            if alone is not None and together is not None and together < alone:
+        wide = even(self.columns, 8)
+        found = {width: self._linearize("double_backward", width) for width in sorted({1, wide})}
+        if wide > 1 and found[wide] is not None and found[1] is not None:
+            alone, together = (self._time("double_backward", linear) for linear in (found[1], found[wide]))
+            if together < alone:
                 return "double_backward", wide
         return "double_backward", 1
 
-    def _widths_worth_trying(self, seconds: float) -> list[int]:
-        overhead = self._calls * CALL_SECONDS / seconds
-        if overhead < 0.25 or self.columns == 1:
-            return []
+    def _width_worth_trying(self, alone: Linearized) -> int:
+        """How many vectors calls are worth sharing among; 0: not worth the trial."""
+        program, strategy = getattr(alone, "program", None), self.strategies["split"]
+        if program is None or self.columns == 1:
+            return 0
+        seconds = getattr(strategy, "first_seconds", 0.0)
+        # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
+        if not seconds or program.num_calls * CALL_SECONDS > WORTH_TRYING / 4 * seconds:
+            seconds = self._time("split", alone)
+        overhead = program.num_calls * CALL_SECONDS / seconds
+        if overhead < WORTH_TRYING:
+            return 0
         vector = self.map.objective.parameters.size * torch.finfo(self.map.objective.dtype).bits // 8
-        fitting = max(1, self.budget // 2 // max(1, self._peak + 3 * vector))
-        widths = (8, WIDEST) if overhead > 1 else (8,)
-        return sorted({min(self.columns, wide, fitting) for wide in widths} - {1})
+        fitting = max(1, self.budget // 2 // max(1, program.peak_bytes + 3 * vector))
+        width = even(self.columns, min(fitting, WIDEST if overhead > 1 else 8))
+        return width if width > 1 else 0
 
-    def _time(self, name: str, width: int) -> float | None:
-        """Seconds a vector, or None when the strategy cannot be used here."""
+    def _linearize(self, name: str, width: int) -> Linearized | None:
+        """The map of the mini-batch, or None when the strategy cannot be used here."""
         strategy = self.strategies.setdefault(name, STRATEGIES[name](self.map))
-        label = f"{name}, width {width}"
-        objective = self.map.objective
-        tangents = torch.randn(width, objective.parameters.size, dtype=objective.dtype, device=objective.device)
         try:
             linear = strategy.linearize(self.batch, self.number, width)
-            seconds = min(self._clock(lambda: linear(tangents)) for _ in range(3)) / width
         except (NotRecordable, RuntimeError) as error:
-            log.debug("%s is not possible here: %s", label, error)
-            self.skipped[label] = "out of memory" if is_out_of_memory(error) else str(error)
+            log.debug("%s, width %d is not possible here: %s", name, width, error)
+            self.skipped[f"{name}, width {width}"] = "out of memory" if is_out_of_memory(error) else str(error)
             return None
-        program = getattr(linear, "program", None)
-        if program is not None and width == 1:
-            self._calls, self._peak = program.num_calls, program.peak_bytes
-        self.trials[label] = seconds
-        return seconds
+        self.linearized = linear
+        return linear
 
-    def _clock(self, run: Callable[[], Any]) -> float:
-        device = self.map.objective.device
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
+    def _time(self, name: str, linear: Linearized) -> float:
+        """Seconds a vector, the least of three; infinite when it does not work after all."""
+        label = f"{name}, width {linear.width}"
+        if label not in self.trials and label not in self.skipped:
+            objective = self.map.objective
+            shape = linear.width, objective.parameters.size
+            tangents = torch.randn(shape, dtype=objective.dtype, device=objective.device)
+            try:
+                self.trials[label] = (
+                    min(seconds_of(lambda: linear(tangents), objective.device) for _ in range(3)) / linear.width
+                )
+            except RuntimeError as error:
+                log.debug("%s is not possible here: %s", label, error)
+                self.skipped[label] = "out of memory" if is_out_of_memory(error) else str(error)
+        return self.trials.get(label, float("inf"))
+
+
+def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
+    """Wall-clock seconds of one call, work that it left on a GPU included."""
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def even(columns: int, most: int) -> int:
+    """The width of groups of at most ``most`` that divides ``columns`` as evenly as can be.
+
+    >>> even(20, 16), even(5, 8), even(9, 8)
+    (10, 5, 5)
+    """
+    return -(-columns // -(-columns // max(1, most)))

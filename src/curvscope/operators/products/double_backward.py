@@ -11,7 +11,7 @@ from curvscope.errors import NotDifferentiable
 from curvscope.operators.objective import Batch
 from curvscope.operators.products.maps import Pieces
 from curvscope.operators.products.memory import is_out_of_memory
-from curvscope.operators.products.strategy import Linearized, Strategy
+from curvscope.operators.products.strategy import Footprint, Linearized, Strategy
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,23 @@ class DoubleBackward(Strategy):
         """Build the graph of one mini-batch."""
         self.map.objective.seed(number)
         return _Retained(self, batch, width)
+
+    def footprint(self, batch: Batch, number: int, width: int) -> Footprint:
+        """From the tensors that the graph saves; an application is taken to need as much again for every vector."""
+        own = {value.untyped_storage()._cdata for value in self.map.objective.values}
+        saved: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            """Note its size."""
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                saved[storage._cdata] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self.linearize(batch, number, width)
+        total = sum(saved.values())
+        return Footprint(total, total, width * total)
 
 
 class _Retained(Linearized):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
 from curvscope.operators.batches import Batch, length
-from curvscope.operators.products.choice import STRATEGIES, Choice, Trial, check_strategy, remember, remembered
+from curvscope.operators.products.choice import (
+    STRATEGIES,
+    Choice,
+    Trial,
+    even,
+    parse_strategy,
+    remember,
+    remembered,
+    seconds_of,
+)
 from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory, memory_budget
 from curvscope.operators.products.strategy import Linearized, Strategy
@@ -36,7 +46,7 @@ class Engine:
 
     Args:
         batch_map: M_b.
-        strategy: "auto" or a name in :data:`.choice.STRATEGIES`.
+        strategy: "auto" or a name in :data:`.choice.STRATEGIES`, with its width after a colon or not.
         width: vectors at a time for vectorised strategies; None: chosen.
         memory: bytes that products may use; None: half of what is free when they start.
         accumulate: dtype of sums over mini-batches and of the results.
@@ -48,9 +58,8 @@ class Engine:
     def __init__(
         self, batch_map: BatchMap, *, strategy: str, width: int | None, memory: int | None, accumulate: torch.dtype
     ) -> None:
-        if width is not None and width < 1:
-            raise InvalidArgument(f"width={width}: choose at least 1 vector at a time, or None")
-        self.map, self.strategy, self.width = batch_map, check_strategy(strategy), width
+        self.map = batch_map
+        self.strategy, self.width = parse_strategy(strategy, width)
         self.memory, self.accumulate = memory, accumulate
         self.budget = memory_budget(memory, batch_map.objective.device)
         self._strategies: dict[str, Strategy] = {}
@@ -59,6 +68,7 @@ class Engine:
         self._fixed: Choice | None = None
         self._replaced: dict[str, str] = {}
         self._narrowed: dict[str, int] = {}
+        self._costs: dict[int, float] = {}
 
     def apply(self, block: Tensor) -> Tensor:
         """(D, b) to (D, b).
@@ -91,6 +101,7 @@ class Engine:
         return {
             "strategy": self._effective(self._choice.strategy),
             "width": self._width(self._choice),
+            "choice": f"{self._effective(self._choice.strategy)}:{self._width(self._choice)}",
             "requested": self.strategy,
             "seconds_per_vector": dict(self._choice.trials),
             "skipped": dict(self._choice.skipped),
@@ -98,6 +109,52 @@ class Engine:
             "kept_bytes": self._kept.bytes,
             "budget_bytes": self.budget,
         }
+
+    # --- what it costs ----------------------------------------------------------------------------------------------------
+
+    def predicted_bytes(self, columns: int) -> int:
+        """Most memory that a product with a (D, columns) block takes beside the block and its result's reader."""
+        objective = self.map.objective
+        with objective.isolated(), jvp_warnings_silenced():
+            number, batch, _, name, width = self._first_group(columns)
+            building, kept, applying = self._strategies[name].footprint(batch, number, width)
+        size, entry = objective.parameters.size, torch.empty((), dtype=objective.dtype).element_size()
+        total = torch.empty((), dtype=self.accumulate).element_size()
+        block = columns * size * (total + (entry if columns > 1 or entry != total else 0))
+        others = min(objective.num_pieces - 1, self.budget // 2 // max(1, kept)) if name != "double_backward" else 0
+        return block + others * kept + max(building, kept + applying)
+
+    def cost_curve(self, widths: Sequence[int]) -> dict[int, float]:
+        """Measured seconds a vector for blocks of each width: two applications on the first mini-batch, scaled to all."""
+        objective = self.map.objective
+        with objective.isolated(), jvp_warnings_silenced():
+            for columns in widths:
+                if columns not in self._costs:
+                    number, batch, weight, _, _ = self._first_group(columns)
+                    tangents = torch.randn(columns, objective.parameters.size, dtype=objective.dtype, device=objective.device)
+                    total = torch.zeros_like(tangents, dtype=self.accumulate)
+                    self._add(total, tangents, number, batch, weight)
+                    seconds = seconds_of(partial(self._add, total, tangents, number, batch, weight), objective.device)
+                    self._costs[columns] = seconds / columns / (1 / objective.num_pieces if objective.sums else weight)
+                    if not self._repeats:
+                        self._kept.forget()
+        return {columns: self._costs[columns] for columns in widths}
+
+    def _first_group(self, columns: int) -> tuple[int, Batch, float, str, int]:
+        """The first mini-batch, its weight, and how a block of ``columns`` vectors is taken there."""
+        if columns < 1:
+            raise InvalidArgument(f"a block has {columns} columns: choose at least 1")
+        self.budget = memory_budget(self.memory, self.map.objective.device)
+        self._choice = self._chosen(columns)
+        number, batch, weight = next(self._loaded())
+        name, width = self._group(columns)
+        self._strategies.setdefault(name, STRATEGIES[name](self.map))
+        return number, batch, weight, name, width
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether every pass certainly yields the same mini-batches in the same order."""
+        return isinstance(self.map.objective.data, list | tuple)
 
     # --- which strategy ---------------------------------------------------------------------------------------------------
 
@@ -113,9 +170,14 @@ class Engine:
             return Choice(self.strategy, 1 if single else min(columns, self.width or DEFAULT_WIDTH))
         choice = remembered(self.map, columns)
         if choice is None:
-            number, batch, _ = next(self._loaded())
-            choice = Trial(self.map, self._strategies, batch, number, columns, self.budget).choose()
+            number, batch, weight = next(self._loaded())
+            trial = Trial(self.map, self._strategies, batch, number, columns, self.budget)
+            choice = trial.choose()
             remember(self.map, columns, choice)
+            # A loader may shuffle: this batch need not be the first one of the next pass.
+            if trial.linearized is not None and self.width is None and self._repeats:
+                self._kept.use((choice.strategy, even(columns, choice.width)))
+                self._kept.offer(number, trial.linearized, weight, self.budget // 2)
         width = min(columns, self.width or choice.width, choice.width)
         return Choice(choice.strategy, width, choice.trials, choice.skipped)
 
@@ -144,7 +206,7 @@ class Engine:
             count = number + 1
             yield number, batch, weight
         self._kept.complete = len(self._kept.items) == count
-        if not self._kept.complete and not isinstance(self.map.objective.data, list | tuple):
+        if not self._kept.complete and not self._repeats:
             # A loader may shuffle: half of one pass does not go with half of another.
             self._kept.close()
 
@@ -177,8 +239,7 @@ class Engine:
     def _group(self, columns: int) -> tuple[str, int]:
         """The strategy in use, and the width that cuts a block into even groups."""
         assert self._choice is not None, "apply() chooses first"
-        width = self._width(self._choice)
-        return self._effective(self._choice.strategy), -(-columns // -(-columns // width))
+        return self._effective(self._choice.strategy), even(columns, self._width(self._choice))
 
     def _linearized(self, name: str, width: int, number: int, batch: Batch | None, weight: float) -> Linearized | None:
         """Kept or made; None when it was kept once and the batch is not at hand."""
@@ -228,12 +289,12 @@ class Kept:
     def use(self, signature: object) -> None:
         """Forget everything that was made another way."""
         if signature != self._signature:
-            self._clear()
+            self.forget()
             self._signature = signature
 
     def close(self) -> None:
         """Forget everything and keep nothing any more."""
-        self._clear()
+        self.forget()
         self._open = False
 
     def offer(self, number: int, linear: Linearized, weight: float, limit: int) -> None:
@@ -242,5 +303,6 @@ class Kept:
             self.items[number] = (linear, weight)
             self.bytes += linear.held_bytes
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Keep nothing of what there is."""
         self.items, self.bytes, self.complete = {}, 0, False

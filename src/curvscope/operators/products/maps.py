@@ -62,6 +62,7 @@ class HessianMap(BatchMap):
             gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
 
         def apply(tangents: Values, batched: bool) -> Pieces:
+            """Differentiate the gradient along tangents."""
             return _pull(gradient, values, tangents, batched)
 
         return apply
@@ -83,6 +84,7 @@ class SandwichMap(BatchMap):
         """One forward and one backward sweep. Source: Schraudolph (2002)."""
 
         def network(inner: Values) -> Tensor:
+            """The output as a function of the parameters."""
             return self._output(inner, batch)
 
         output, forward = jvp(network, (values,), (tangent,))
@@ -99,11 +101,13 @@ class SandwichMap(BatchMap):
         curve = self.curve
 
         def apply(tangents: Values, batched: bool) -> Pieces:
+            """J v, C times it, and back."""
             forward = _pull(pulled, (seed,), tangents, batched)[0]
             if forward is None:
                 return (None,) * len(values)
 
             def curved(tangent: Tensor) -> Tensor:
+                """C times one tangent."""
                 return curve(output.detach(), batch, tangent)
 
             with torch.no_grad():

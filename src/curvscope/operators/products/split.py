@@ -15,9 +15,9 @@ from curvscope.operators.objective import Batch
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory
-from curvscope.operators.products.strategy import Linearized, Strategy
+from curvscope.operators.products.strategy import Footprint, Linearized, Strategy
 from curvscope.operators.products.tracing.partition import residual_bytes
-from curvscope.operators.products.tracing.program import OtherBranch, Program, trace
+from curvscope.operators.products.tracing.program import OtherBranch, Program, Traced, trace
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ class Split(Strategy):
         reuse: whether a program serves later mini-batches (``False``: the strategies called ``linearize``, which trace anew
             for every mini-batch, for models whose operations depend on the values).
 
+    Attributes:
+        first_seconds: what the first application of the program traced last took.
+
     Cost: tracing costs one product and some milliseconds per hundred operations; a mini-batch then about 1 gradient for its
     residuals, a vector 0.5 to 2 gradients. Memory: the residuals (about one batch's activations) and one application.
     """
@@ -43,10 +46,11 @@ class Split(Strategy):
         super().__init__(batch_map)
         self.vectorized, self.reuse = vectorized, reuse
         self.name = ("split" if reuse else "linearize") + ("_vmap" if vectorized else "")
+        self.first_seconds = 0.0
         self._programs: dict[Any, deque[Program]] = {}
         self._traced_for: dict[Program, int] = {}
 
-    def linearize(self, batch: Batch, number: int, width: int) -> Linearized:
+    def linearize(self, batch: Batch, number: int, width: int) -> _Replayed:
         """Run the primal program on one mini-batch.
 
         Raises:
@@ -59,12 +63,16 @@ class Split(Strategy):
         key = (structure, describe(leaves), width)
         program, residuals = self._replay(key, number, leaves, structure, inputs)
         if program is None:
-            program = self._trace(leaves, structure, width)
-            residuals = program.residuals(inputs)
+            program, residuals, self.first_seconds = self._trace(leaves, structure, width)
             if self.reuse:
                 self._programs.setdefault(key, deque(maxlen=MOST_BRANCHES)).append(program)
                 self._traced_for[program] = number
         return _Replayed(program, residuals, self.map.objective.parameters, width)
+
+    def footprint(self, batch: Batch, number: int, width: int) -> Footprint:
+        """From the shapes in the two programs."""
+        linear = self.linearize(batch, number, width)
+        return Footprint(linear.program.primal_bytes, linear.held_bytes, linear.program.peak_bytes)
 
     def _replay(
         self, key: Any, number: int, leaves: list[Any], structure: Any, inputs: tuple[Tensor, ...]
@@ -87,6 +95,7 @@ class Split(Strategy):
         places = [index for index, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
 
         def function(inputs: tuple[Tensor, ...], tangent: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            """The product, of what a program takes."""
             filled = list(leaves)
             for place, tensor in zip(places, inputs[len(values) :], strict=True):
                 filled[place] = tensor
@@ -96,18 +105,18 @@ class Split(Strategy):
 
         return function
 
-    def _trace(self, leaves: list[Any], structure: Any, width: int) -> Program:
+    def _trace(self, leaves: list[Any], structure: Any, width: int) -> Traced:
         values = self.map.objective.values
         inputs = (*values, *(leaf for leaf in leaves if isinstance(leaf, Tensor)))
         try:
             tangents = _random_like(values, width if self.vectorized else None)
-            program = trace(self._function(leaves, structure), inputs, tangents, width if self.vectorized else None)
+            traced = trace(self._function(leaves, structure), inputs, tangents, width if self.vectorized else None)
         except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError) as error:
             if is_out_of_memory(error):
                 raise
             raise NotRecordable(f"{type(error).__name__}: {error}") from error
-        log.debug("%s: traced %d operations a vector group of %d", self.name, program.num_calls, width)
-        return program
+        log.debug("%s: traced %d operations a vector group of %d", self.name, traced.program.num_calls, width)
+        return traced
 
     def _confirm(self, program: Program, residuals: tuple[Tensor, ...], leaves: list[Any], structure: Any) -> None:
         """On the first other mini-batch: the program still is the function (nothing of the first batch was baked in)."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 from torch import Tensor
 
 from curvscope.operators.objective import Batch
 from curvscope.operators.products.maps import BatchMap, Pieces
+
+
+class Footprint(NamedTuple):
+    """Memory of one mini-batch's map in bytes: while it is built, for as long as it is kept, and on top while it is applied."""
+
+    building: int
+    kept: int
+    applying: int
 
 
 class Linearized(ABC):
@@ -42,3 +51,7 @@ class Strategy(ABC):
     @abstractmethod
     def linearize(self, batch: Batch, number: int, width: int) -> Linearized:
         """The map of (micro-)batch ``number`` for groups of ``width`` vectors, built once and used for all of a block."""
+
+    @abstractmethod
+    def footprint(self, batch: Batch, number: int, width: int) -> Footprint:
+        """What :meth:`linearize` and an application take; building it once is what finding out costs."""

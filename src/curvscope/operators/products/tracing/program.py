@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -12,6 +13,7 @@ from torch.func import vmap
 
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.tracing.accumulate import allow_any_layout, reuse_memory
+from curvscope.operators.products.tracing.kernels import choose_kernels
 from curvscope.operators.products.tracing.partition import VIEWS, partition
 from curvscope.operators.products.tracing.recording import NotRecordable, record
 from curvscope.operators.products.tracing.simplify import simplify
@@ -34,6 +36,7 @@ class Program:
         seen: what the function found where it looked at values; the program serves inputs for which it finds the same.
         num_calls: operations that one application of ``products`` runs.
         peak_bytes: memory that one application of ``products`` takes at most, without residuals.
+        primal_bytes: memory that ``residuals`` takes at most, what it returns included.
     """
 
     primal: fx.GraphModule
@@ -42,6 +45,7 @@ class Program:
     seen: tuple[Any, ...]
     num_calls: int
     peak_bytes: int
+    primal_bytes: int
 
     def residuals(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """What the products of one mini-batch need of its values and data.
@@ -77,9 +81,17 @@ class Program:
                 raise NotRecordable("the traced program does not reproduce the product it was traced from")
 
 
+class Traced(NamedTuple):
+    """A program, its residuals for the inputs that it was traced with, and the seconds that its first application took."""
+
+    program: Program
+    residuals: tuple[Tensor, ...]
+    seconds: float
+
+
 def trace(
     function: Callable[[Tensors, Tensors], Sequence[Tensor]], inputs: Tensors, tangents: Tensors, width: int | None
-) -> Program:
+) -> Traced:
     """Trace ``function(inputs, tangents)``, linear in the tangents, and simplify what depends on them.
 
     The traced program is compared with what the function itself returned while it was traced.
@@ -98,6 +110,7 @@ def trace(
     expected: list[Tensor] = []
 
     def flat(*arguments: Tensor) -> Sequence[Tensor]:
+        """The function of all tensors in one list; what it returns is noted."""
         results = tuple(mapped(arguments[:count], arguments[count:]))
         expected.extend(results)
         return results
@@ -105,14 +118,20 @@ def trace(
     with torch.no_grad():
         recording = record(flat, (*inputs, *tangents))
     simplify(recording.graph, count)
+    choose_kernels(recording.graph, count)
     primal, tangent = partition(recording.graph, recording.constants, count, len(expected))
     allow_any_layout(tangent.graph)
     reuse_memory(tangent.graph)
     tangent.recompile()
     calls = sum(node.op == "call_function" for node in tangent.graph.nodes)
-    program = Program(primal, tangent, width, recording.seen, calls, _peak_bytes(tangent.graph))
-    program.compare(program.products(program.residuals(inputs), tangents), expected)
-    return program
+    peaks = _peak_bytes(tangent.graph), _peak_bytes(primal.graph)
+    program = Program(primal, tangent, width, recording.seen, calls, *peaks)
+    residuals = program.residuals(inputs)
+    start = time.perf_counter()
+    found = program.products(residuals, tangents)
+    seconds = time.perf_counter() - start
+    program.compare(found, expected)
+    return Traced(program, residuals, seconds)
 
 
 def _peak_bytes(graph: fx.Graph) -> int:

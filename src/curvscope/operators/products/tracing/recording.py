@@ -108,7 +108,9 @@ class _Recorder(TorchDispatchMode):
         return found
 
     def _name(self, tensor: Tensor, node: fx.Node) -> fx.Node:
-        node.meta.update(shape=tensor.shape, dtype=tensor.dtype, stride=tensor.stride(), bytes=tensor.nbytes)
+        node.meta.update(
+            shape=tensor.shape, dtype=tensor.dtype, device=tensor.device, stride=tensor.stride(), bytes=tensor.nbytes
+        )
         self._nodes[tensor] = node
         return node
 

@@ -49,6 +49,10 @@ def drop_zeros(graph: fx.Graph) -> None:
         sources = node.all_input_nodes
         if node.target in ZEROS or (node.target in ANY_ZERO and any(source in zero for source in sources)):
             zero.add(node)
+        elif node.target is aten.convolution.default:
+            image, weight, bias = node.args[:3]
+            if (image in zero or weight in zero) and (bias is None or bias in zero):
+                zero.add(node)
         elif node.target in SUMS and any(source in zero for source in sources):
             first, second = node.args
             if first in zero and second in zero:
@@ -65,7 +69,7 @@ def drop_identities(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        if (same := _identity(node)) is not None and _same_layout(same, node):
+        if "shape" in node.meta and (same := _identity(node)) is not None and _same_layout(same, node):
             node.replace_all_uses_with(same)
     graph.eliminate_dead_code()
 
@@ -123,6 +127,8 @@ def _identity(node: fx.Node) -> fx.Node | None:
     copies = {aten.alias.default, aten.detach.default, aten.clone.default, aten.expand.default, *VIEWS_OF_ALL}
     if node.target in copies:
         return source
+    if node.target is aten.copy.default and len(node.args) == 2 and isinstance(node.args[1], fx.Node):
+        return node.args[1] if node.args[1].meta.get("device") == node.meta["device"] else None
     if node.target is aten._to_copy.default and "device" in node.kwargs and not node.kwargs.get("pin_memory"):
         return source if node.kwargs["device"] == source.meta.get("device") else None
     if node.target is source.target is aten.transpose.int and set(node.args[1:]) == set(source.args[1:]):

@@ -1,0 +1,116 @@
+"""Singular triplets of any operator by block Krylov, to a tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.execution import Progress
+from curvscope.operators import Operator, as_operator
+from curvscope.solvers.bidiagonal import Bidiagonalization
+from curvscope.solvers.block_krylov import iterate, krylov_advice
+from curvscope.solvers.checks import check_k, check_tol
+from curvscope.solvers.krylov_basis import krylov_options
+from curvscope.solvers.meter import Meter
+from curvscope.solvers.singular import SingularSolution, finish_singular, triplets_of_core
+
+
+class _Adjoint(Operator):
+    """A* of an operator."""
+
+    def __init__(self, inner: Operator) -> None:
+        self.inner = inner
+        self.shape = (inner.shape[1], inner.shape[0])
+        self.dtype, self.device, self.hermitian = inner.dtype, inner.device, inner.hermitian
+
+    def _apply(self, block: Tensor) -> Tensor:
+        return self.inner.adjoint_matmul(block)
+
+    def _apply_adjoint(self, block: Tensor) -> Tensor:
+        return self.inner @ block
+
+    def _fingerprint(self) -> str:
+        return f"adjoint-{self.inner.fingerprint}"
+
+
+def svds(
+    operator: Any,
+    k: int,
+    *,
+    tol: float = 1e-3,
+    block_size: int | None = None,
+    ncv: int | None = None,
+    max_products: int | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> SingularSolution:
+    r"""The k largest singular triplets, each with the residual that fresh products gave.
+
+    Randomized block Golub-Kahan bidiagonalisation with full re-orthogonalisation of both sides, thick restart, and the same
+    second look before convergence is believed as in :func:`curvscope.eigsh`: the block Krylov space of A* A, without forming
+    it, so small singular values are right to rounding of ||A|| and not of its square root.
+
+    Args:
+        operator: m x n, real or complex, with products with its adjoint; anything that ``as_operator`` takes.
+        k: number of triplets, 1 to min(m, n).
+        tol: a triplet has converged when its residual is at most tol s (or 10 u ||A||). 0: use the whole of max_products.
+        block_size: vectors multiplied at a time; default from k.
+        ncv: most columns of either basis; default 3 k + 20 block_size.
+        max_products: budget of products with A and with A* together, those for the residuals (2 k more) not counted; default
+            max(1000, 40 k).
+        seed: of the random start.
+        progress: see :data:`.progress.Progress`.
+
+    Returns:
+        A :class:`SingularSolution`; one that did not converge holds what there is, and its status says what to do.
+
+    Raises:
+        InvalidArgument: k, tol or sizes that cannot work, an operator without products with its adjoint.
+        NotFinite: a product has NaN in it.
+
+    Cost: products with A and A*, one each for every column of the bases; (m + n) ncv entries; 4 (m + n) b ncv
+        operations a step.
+    Limits: a block of width b sees b copies of a multiple singular value, and two more from the random directions at the end.
+    Source: Golub, Luk, Overton (1981); Baglama and Reichel (2005) for the restart.
+
+    >>> import torch
+    >>> solution = svds(torch.diag(torch.tensor([3.0, -5.0, 1.0, 0.5]))[:, :3], k=2)
+    >>> [round(float(s), 4) for s in solution.S], solution.status.converged
+    ([5.0, 3.0], True)
+    """
+    operator = as_operator(operator)
+    m, n = operator.shape
+    _check_singular_k(k, m, n)
+    check_tol(tol)
+    wide = m < n
+    meter = Meter(_Adjoint(operator) if wide else operator, progress)
+    budget = max(1000, 40 * k) if max_products is None else max_products
+    if budget < 2 * k:
+        raise InvalidArgument(
+            f"max_products={budget} is less than 2 k = {2 * k}: each triplet needs a product with A and with A*"
+        )
+    options = krylov_options(min(m, n), k, which="LM", tol=tol, block_size=block_size, ncv=ncv, max_products=budget, seed=seed)
+    bases = Bidiagonalization(meter.operator, options)
+    iterate(meter, options, bases, stage="block Krylov")
+    c = bases.multiplied
+    left, core, right = bases.left.leading(c), bases.forward[:c, :c], bases.basis.leading(c)
+    meter.operator = operator
+    diagnostics = {"asymmetry": bases.asymmetry, "restarts": float(bases.restarts)}
+    factors = (right, core.mH, left) if wide else (left, core, right)
+    return finish_singular(
+        meter,
+        triplets_of_core(meter, *factors, k=k, diagnostics=diagnostics),
+        options={"method": "krylov", **asdict(options)},
+        tol=tol,
+        advice=krylov_advice(options),
+    )
+
+
+def _check_singular_k(k: int, m: int, n: int) -> None:
+    try:
+        check_k(k, min(m, n))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"k={k!r}: choose an integer from 1 to min(m, n) = {min(m, n)}") from error
