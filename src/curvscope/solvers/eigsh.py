@@ -219,7 +219,8 @@ def _krylov(
 
     def find(meter: Meter) -> Pairs:
         expansion, loop = _begun(meter, options, start, earlier)
-        kept.append(expansion)
+        if keep_basis:
+            kept.append(expansion)
         return block_krylov(meter, options, expansion, loop)
 
     free = ("k", "tol", "ncv", "max_products")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import as_bytes, as_text, default_memory, resident_bytes
@@ -18,15 +18,21 @@ PRODUCT_COLUMNS = 3
 """Columns that a product of one vector needs beside it and its result, for operators that do not say."""
 
 
+class Stage(NamedTuple):
+    """What is in memory during a stage: ``matrices`` columns if they are not on disk, ``blocks`` for each column of a block."""
+
+    matrices: int
+    blocks: int
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Memory and disk of a solve, in bytes unless said otherwise.
 
     Attributes:
         column: of one column of D entries.
-        resident_columns: most columns in memory at a time when the matrices are there.
+        stages: what each stage has in memory; the largest counts.
         stored_columns: most columns on disk at a time, in a run.
-        block_columns: columns in memory at a time for each column of a block, the product's own needs not counted.
         small: matrices without D.
         panel: one panel.
         product: what a product needs for each vector, beside it and its result.
@@ -34,9 +40,8 @@ class Footprint:
     """
 
     column: int
-    resident_columns: int
+    stages: tuple[Stage, ...]
     stored_columns: int
-    block_columns: int
     small: int
     panel: int
     product: int
@@ -44,9 +49,12 @@ class Footprint:
 
     def memory(self, block_size: int, *, resident: bool) -> int:
         """Most bytes at a time, beside what the process had before."""
-        matrices = self.resident_columns * self.column if resident else 0
-        block = block_size * (self.block_columns * self.column + self.product)
-        return matrices + block + self.small + PANELS * self.panel + self.product_fixed
+        return max(self._fixed(stage, resident) + block_size * self._each(stage) for stage in self.stages)
+
+    @property
+    def resident_columns(self) -> int:
+        """Most columns of matrices in memory at a time when they are there."""
+        return max(stage.matrices for stage in self.stages)
 
     @property
     def disk(self) -> int:
@@ -55,8 +63,17 @@ class Footprint:
 
     def widest(self, budget: int, *, resident: bool) -> int:
         """The widest block that fits a budget, 0 if none does."""
-        rest = budget - self.memory(0, resident=resident)
-        return max(0, rest // (self.block_columns * self.column + self.product))
+        rests = [(budget - self._fixed(stage, resident), self._each(stage)) for stage in self.stages]
+        if any(rest < 0 for rest, _ in rests):
+            return 0
+        return max(0, min(rest // each for rest, each in rests if each))
+
+    def _fixed(self, stage: Stage, resident: bool) -> int:
+        matrices = stage.matrices * self.column if resident else 0
+        return matrices + self.small + PANELS * self.panel + (self.product_fixed if stage.blocks else 0)
+
+    def _each(self, stage: Stage) -> int:
+        return stage.blocks * self.column + self.product if stage.blocks else 0
 
 
 def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict: bool = False) -> Footprint:
@@ -64,32 +81,33 @@ def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict
 
     With ``predict`` the operator is asked what its products need (``predicted_bytes``; curvature operators trace for it).
 
-    In units of columns of D entries, with n_o outer and n_i inner measurements: the sketches hold their measurements and a
-    basis (and then basis and vectors), Nystrom the shifted measurements besides; Krylov its basis and the vectors. On disk
-    all n_i measurements are kept, and a basis has its successor beside it while it is rotated.
+    In columns of D entries, with n_o outer and n_i inner measurements: the sketches hold their measurements and blocks of
+    test matrix and products, then (the basis in the place of the measurements) basis and vectors, then vectors and blocks;
+    Krylov its basis and blocks, basis and vectors, vectors and blocks. On disk all n_i measurements are kept, and a basis has
+    its successor beside it.
     """
     rows, itemsize = operator.shape[0], operator.dtype.itemsize
     k, outer, inner = sizes.get("k") or 0, sizes.get("num_outer") or 0, sizes.get("num_inner") or 0
     ncv, block = sizes.get("ncv") or 0, sizes.get("block_size") or 0
     inner, k = max(inner, outer), k or outer
+    last = Stage(k, 2)
     match method:
         case "krylov":
-            resident, stored, widest, small = ncv + block + k, 2 * (ncv + block) + k, ncv, 6 * ncv**2
+            basis = ncv + block
+            stages, stored, widest, small = (Stage(basis, 3), Stage(basis + k, 0), last), 2 * basis + k, basis, 6 * ncv**2
         case "exact":
-            resident, stored, widest, small = k + 4 * 8 * rows // itemsize, rows + k, k, 0
-        case "nystrom" | "singlepass":
-            resident, stored, widest, small = 2 * outer + k, 2 * outer + k, outer, 4 * outer**2
+            dense = 4 * 8 * rows // itemsize
+            stages, stored, widest, small = (Stage(dense // 4, 2), Stage(dense, 0), last), rows + k, k, 0
         case _:
-            resident, stored, widest, small = 2 * outer + k, inner + outer + k, outer, 6 * inner**2
-    panel = min(PANEL, rows * max(1, widest) * itemsize)
+            stages, widest, small = (Stage(outer, 2), Stage(outer + k, 0), last), outer, 6 * inner**2
+            stored = inner + outer + k
     own, fixed = _product(operator, predict)
     return Footprint(
         column=rows * itemsize,
-        resident_columns=resident,
+        stages=stages,
         stored_columns=stored,
-        block_columns=3,
         small=8 * small,
-        panel=panel,
+        panel=min(PANEL, rows * max(1, widest) * itemsize),
         product=own,
         product_fixed=fixed,
     )
@@ -157,7 +175,7 @@ def _refusal(needs: Footprint, bound: int, budget: int, block_size: int, *, stor
         on_disk = bound - budget + needs.memory(1, resident=False)
         if on_disk <= bound:
             ways.append(f"keep the matrices on disk with run=PATH (--out), {as_text(needs.disk)}")
-        columns = (budget - replace(needs, resident_columns=0).memory(1, resident=True)) // needs.column
+        columns = (budget - needs.memory(1, resident=False)) // needs.column
         if columns >= 1:
             ways.append(f"a smaller k, ncv or sketch: {columns} columns fit, this takes {needs.resident_columns}")
     elif (fitting := needs.widest(budget, resident=False)) >= 1:

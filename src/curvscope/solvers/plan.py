@@ -271,8 +271,12 @@ ACCURACY = {
 
 
 def _memory(operator: Operator, needs: Footprint, block_size: int, resident: bool, timing: _Timing, extra: int) -> int:
-    """Peak resident bytes: what the process had, what tracing left, and the larger of a product and the algebra."""
-    own = replace(needs, product=max(0, extra // max(1, block_size) - needs.column) if extra else 0)
+    """Peak resident bytes: what the process had and tracing left, and the most that a stage of the solve adds.
+
+    ``extra`` was measured: a block, its products, and what they needed besides.
+    """
+    besides = max(0, extra - 2 * block_size * needs.column)
+    own = replace(needs, product=0, product_fixed=besides) if extra else needs
     return max(timing.before + timing.traced, resident_bytes()) + own.memory(block_size, resident=resident)
 
 
