@@ -19,6 +19,9 @@ import curvscope as cs
 D, K = 3000, 6
 SOLVES = {
     "krylov": lambda A, run: cs.eigsh(A, K, method="krylov", tol=1e-6, block_size=3, ncv=24, run=run, progress=False),
+    "krylov, long": lambda A, run: cs.eigsh(
+        A, K, method="krylov", tol=0, max_products=300, block_size=2, ncv=24, run=run, progress=False
+    ),
     "seigh": lambda A, run: cs.seigh(A, num_outer=20, k=K, block_size=4, run=run, progress=False),
     "hmt": lambda A, run: cs.eigsh(A, K, method="hmt", max_products=24, block_size=4, run=run, progress=False),
     "nystrom": lambda A, run: cs.eigsh(A, K, method="nystrom", max_products=24, block_size=4, run=run, progress=False),
@@ -76,7 +79,7 @@ def main(run, seed, kills, *methods):
             if not session(method, f"{run}/{method}", generator.randint(1, MOST_FILES.get(method, 15))):
                 break
             died += 1
-        sys.stdout.write(f"{method} {died}\n")
+        sys.stdout.write(f"{died} {method}\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def kill(run, seed, kills, *methods):
     command = [sys.executable, script, run, str(seed), str(kills), *methods]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    return {method: int(count) for method, count in (line.split() for line in done.stdout.splitlines())}
+    return {method: int(count) for count, method in (line.split(" ", 1) for line in done.stdout.splitlines())}
 
 
 @pytest.fixture
@@ -62,10 +62,16 @@ def test_five_kills_change_nothing(tmp_path, one_thread):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_fifty_kills_change_nothing(tmp_path, one_thread, seed):
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_fifty_kills_of_one_run_change_nothing(tmp_path, one_thread, seed):
+    assert check_survival(tmp_path, seed, 50, ["krylov, long"])["krylov, long"] == 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [4, 5, 6])
+def test_kills_of_every_method_change_nothing(tmp_path, one_thread, seed):
     died = check_survival(tmp_path, seed, 50, sorted(killed.SOLVES))
-    assert sum(died.values()) >= 50
+    assert all(count > 0 for count in died.values())
 
 
 def test_a_run_gives_the_bits_of_a_solve_in_memory(tmp_path, one_thread):
