@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse.linalg as scipy_linalg
 import torch
-from sketches import patched_skerch
 from torch import Tensor
 
 import curvscope as cs
@@ -37,6 +36,7 @@ from curvscope.certify import residual_norms
 from curvscope.solvers.width import measured_width
 from curvscope.tall import InMemory
 from curvscope.training import train
+from sketches import patched_skerch
 
 RESULTS = Path(__file__).parent / "results"
 Found = tuple[Tensor, Tensor | None, bool | None]
@@ -197,7 +197,7 @@ def trained(name: str, data: str, step: int, folder: Path) -> tuple[Any, Any]:
 
 
 def curvlinops_product(model: Any, criterion: Any, batches: list) -> Callable[[Tensor], Tensor]:
-    """curvlinops' Hessian."""
+    """The Hessian of curvlinops."""
     from curvlinops import HessianLinearOperator
 
     operator = HessianLinearOperator(model, criterion, list(model.parameters()), batches, check_deterministic=False)
@@ -223,9 +223,16 @@ def mnist16(data: str, folder: Path) -> list[dict]:
     rows = []
     for k, budget in ((100, 360), (350, 710)):
         judge = judged(lambda block: H @ block, exact)
-        rows.append(row(f"curvscope, {budget} products", make, lambda A: ours(A, k, tol=0, max_products=budget), judge))
-        rows.append(row("curvscope, tol 1e-3", make, lambda A: ours(A, k, tol=1e-3), judge))
-        rows.append(row("ARPACK tol 1e-3", make, lambda A: arpack(A, k, 1e-3), judge))
+        rows.append(
+            row(
+                f"curvscope, {budget} products",
+                make,
+                lambda A, k=k, budget=budget: ours(A, k, tol=0, max_products=budget),
+                judge,
+            )
+        )
+        rows.append(row("curvscope, tol 1e-3", make, lambda A, k=k: ours(A, k, tol=1e-3), judge))
+        rows.append(row("ARPACK tol 1e-3", make, lambda A, k=k: arpack(A, k, 1e-3), judge))
         rows += [row(name, make, solve, judge) for name, solve in peers(k, budget, float(exact[0].abs()))]
         rows.append(pyhessian(model, problem.criterion, batches, exact))
     return rows
@@ -396,7 +403,8 @@ def main() -> None:
     elif a.part == "width":
         rows = widths(a.data, a.checkpoints, a.samples, a.k or 100)
     else:
-        rows = cifar(a.data, a.checkpoints, a.samples, a.k or (100 if a.part == "3c3d" else 300), tuple(a.only), a.part == "3c3d")
+        full = a.part == "3c3d"
+        rows = cifar(a.data, a.checkpoints, a.samples, a.k or (100 if full else 300), tuple(a.only), full)
     settings = {"part": a.part, "samples": a.samples, "k": a.k, **environment()}
     a.out.mkdir(parents=True, exist_ok=True)
     (a.out / f"accuracy-{a.part}.json").write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")

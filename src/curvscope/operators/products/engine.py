@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,7 @@ class Engine:
         self._strategies: dict[str, Strategy] = {}
         self._kept = Kept()
         self._choice: Choice | None = None
+        self._fixed: Choice | None = None
         self._replaced: dict[str, str] = {}
         self._narrowed: dict[str, int] = {}
         self._costs: dict[int, float] = {}
@@ -157,7 +159,13 @@ class Engine:
 
     # --- which strategy ---------------------------------------------------------------------------------------------------
 
+    def replay(self, report: dict[str, Any] | None) -> None:
+        """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
+        self._fixed = Choice(report["strategy"], report["width"]) if report else None
+
     def _chosen(self, columns: int) -> Choice:
+        if self._fixed is not None:
+            return replace(self._fixed, width=min(columns, self._fixed.width))
         if self.strategy != "auto":
             single = self.strategy in ("split", "linearize")
             return Choice(self.strategy, 1 if single else min(columns, self.width or DEFAULT_WIDTH))
