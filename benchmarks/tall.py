@@ -4,8 +4,8 @@
 
 W = G M, single precision, D = 895,210, G Gaussian, M of the given condition number; "deficient": rank n/2. Each case runs in a
 process of its own: wall and CPU seconds, ||Q'Q - I||_2 and the residual ||W - QR||_F / ||W||_F (of 50,000 rows) in double
-precision, and the peak of resident memory above what W takes. Ours overwrites W (``into=W``), as the memory of qr's Q would hold a copy; rows of
-earlier runs are kept, so that cases can be run one by one. Writes tall.json and tall.md.
+precision, and the peak of resident memory above what W takes. Ours overwrites W (``into=W``), as the memory of qr's Q would
+hold a copy. Rows of earlier runs are kept, so that cases can be run one by one. Writes tall.json and tall.md.
 """
 
 import argparse
