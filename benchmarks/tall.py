@@ -4,8 +4,8 @@
 
 W = G M, single precision, D = 895,210, G Gaussian, M of the given condition number; "deficient": rank n/2. Each case runs in a
 process of its own: wall and CPU seconds, ||Q'Q - I||_2 and the residual ||W - QR||_F / ||W||_F (of 50,000 rows) in double
-precision, and the peak of resident memory above what W takes. Ours overwrites W (``into=W``), as the memory of qr's Q
-would hold a copy; rows of earlier runs are kept, so that cases can be run one by one. Writes tall.json and tall.md.
+precision, and the peak of resident memory above what W takes. Ours overwrites W (``into=W``), as the memory of qr's Q would
+hold a copy. Rows of earlier runs are kept, so that cases can be run one by one. Writes tall.json and tall.md.
 """
 
 import argparse
@@ -84,13 +84,12 @@ def one(method: str, rows: int, columns: int, condition: str) -> dict:
 
 
 def written(rows: list[dict], out: Path) -> None:
-    """tall.json and tall.md, with the time of each case over that of qr."""
-    reference = {(r["columns"], r["threads"], r["condition"]): r["seconds"] for r in rows if r["method"] == "qr"}
-    fallback = {(columns, threads): seconds for (columns, threads, _), seconds in reference.items()}
+    """tall.json and tall.md, with the times of each case over those of qr."""
+    reference = {(row["columns"], row["threads"]): row for row in rows if row["method"] == "qr"}
     for row in rows:
-        place = (row["columns"], row["threads"])
-        qr = reference.get((*place, row["condition"]), fallback.get(place))
-        row["time / qr"] = row["seconds"] / qr if qr else None
+        qr = reference.get((row["columns"], row["threads"]))
+        for name in ("seconds", "CPU seconds"):
+            row[f"{name} / qr"] = row[name] / qr[name] if qr else None
     rows.sort(key=lambda row: [str(row[name]) for name in KEY])
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -99,7 +98,7 @@ def written(rows: list[dict], out: Path) -> None:
     heads = list(rows[0])
     text = [f"D = {ROWS:,}, float32; " + "; ".join(f"{name} {value}" for name, value in facts.items()), ""]
     text += [
-        "Extra memory in parts of W. Where qr was not run, its time for the same n is taken: it does not depend on W.",
+        "Extra memory in parts of W. Ratios are to qr of the same n: its time does not depend on W.",
         "",
     ]
     text += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
