@@ -64,9 +64,10 @@ def make(folder: Path, size: int, k: int) -> None:
                 for place, row in zip(order[here] - tile_row * TILE[0], block[here], strict=True):
                     file.seek(int(place) * TILE[1] * 4)
                     file.write(np.pad(row[column : column + TILE[1]], (0, max(0, column + TILE[1] - k))).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    os.sync()
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def timed(folder: Path, size: int, k: int) -> dict[str, float]:

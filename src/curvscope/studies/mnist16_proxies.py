@@ -265,7 +265,7 @@ STUDY = Study(
     "Sub-traces and sharpness as stand-ins for the overlap",
     "figures 5, 6 and 7",
     PRESETS,
-    {"quick": "1 minute", "paper": "15 minutes"},
+    {"quick": "1 minute", "paper": "7 minutes"},
     measure,
     document,
 )
