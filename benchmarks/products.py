@@ -276,9 +276,10 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
+    if options.measure or options.memory:
         # Attention is given its plain kernel throughout: the peers cannot differentiate the fused one forward.
         torch.backends.cuda.enable_flash_sdp(False)
+    if options.measure:
         print(json.dumps(measure(options.measure, options.repeats, options.budget, tuple(options.skip))))
         return
     if options.memory:

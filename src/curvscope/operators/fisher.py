@@ -118,9 +118,7 @@ class _DrawnMap(SandwichMap):
         return (batch[0], batch[1], scores, counted.sum().to(output.dtype))
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
-        total = torch.zeros_like(output)
-        for score in batch[2].unbind(0):
-            total = total + _outer(score, tangent)
+        total = _outer(batch[2], tangent, first_axis=2).sum(0)
         return total / (self.num_draws if self.objective.sums else self.num_draws * batch[3])
 
 
@@ -141,9 +139,9 @@ def _uniform(stream: np.random.Generator, first: int, count: int, entries: int) 
     return stream.random((count, 4 * blocks))[:, :entries]
 
 
-def _outer(score: Tensor, tangent: Tensor) -> Tensor:
-    """score_i <score_i, tangent_i> for every sample i, along the first axis."""
-    axes = tuple(range(1, score.ndim))
+def _outer(score: Tensor, tangent: Tensor, first_axis: int = 1) -> Tensor:
+    """score_i <score_i, tangent_i> for every sample i; the entries of a sample lie along the axes from ``first_axis`` on."""
+    axes = tuple(range(first_axis, score.ndim))
     return score * ((score * tangent).sum(axes, keepdim=True) if axes else score * tangent)
 
 
