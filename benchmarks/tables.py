@@ -55,7 +55,7 @@ def table(entries: dict[str, Any], title: str) -> list[str]:
             continue
         peak = entry.get("peak_mib")
         peak = f"{peak:.0f}" if isinstance(peak, int | float) else ""
-        errors = f"{entry['error']:.1e} | {entry['plain_error']:.1e}"
+        errors = f"{entry['error']:.1e} | " + (f"{entry['plain_error']:.1e}" if "plain_error" in entry else "")
         costs = f"{entry['gradients']:.2f} | {entry['first_gradients']:.0f}"
         rows.append(f"| {label} | {costs} | {errors} | {peak} | {entry.get('chosen', '')} |")
     peer = fastest_peer(entries)

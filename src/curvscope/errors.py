@@ -55,3 +55,15 @@ class MissingExtra(CurvscopeError, ImportError):
 
 class OutOfBudget(CurvscopeError, MemoryError):
     """The request does not fit the memory there is; the message says what would."""
+
+
+class DamagedData(CurvscopeError, OSError):
+    """Stored data is missing, truncated, or does not match its checksum; the message names the file."""
+
+
+class OutOfDisk(CurvscopeError, OSError):
+    """The disk is full, or has not the room that a run needs; what was written before is kept."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by Ctrl-C after the block in hand was saved; the message says how to go on. Not an error."""

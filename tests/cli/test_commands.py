@@ -251,14 +251,73 @@ def test_requests_that_cannot_work(curvscope, tmp_path, arguments, kind, message
     assert not (tmp_path / "run").exists()
 
 
-def test_another_run_is_never_overwritten(curvscope, target, tmp_path):
-    curvscope("eigs", "-k", 2, "--target", target("matrix"), "--out", "run")
+def test_the_same_command_goes_on_and_another_is_refused(curvscope, target, tmp_path):
+    command = ("eigs", "-k", 2, "--target", target("matrix"), "--out", "run")
+    first = curvscope(*command, "--json").output
+    assert curvscope(*command, "--json").output == first
+    more = json.loads(curvscope(*command[:2], 3, *command[3:], "--json").output)
+    assert more["eigenvalues"] == [4.0, -3.0, 2.0]
     before = (tmp_path / "run" / "manifest.json").read_text()
-    for command in (("eigs", "-k", 2, "--target", target("matrix"), "--out", "run"), ("demo", "--out", "run")):
-        made = curvscope(*command)
-        assert isinstance(made.error, RunConflict)
-        assert "holds another run" in str(made.error)
+    made = curvscope(*command, "--seed", 1)
+    assert isinstance(made.error, RunConflict)
+    assert "seed is 0 in the run and 1 here" in str(made.error)
+    made = curvscope("demo", "--out", "run")
+    assert isinstance(made.error, RunConflict)
+    assert "holds another run" in str(made.error)
     assert (tmp_path / "run" / "manifest.json").read_text() == before
+
+
+def test_info_tells_how_far_a_run_is(curvscope, target, tmp_path):
+    curvscope("eigs", "-k", 2, "--target", target("matrix"), "--out", "run")
+    info = json.loads(curvscope("info", "run", "--json").output)
+    assert info["state"] == "finished"
+    assert info["  columns"].startswith("4 of 4 products")
+    (tmp_path / "run" / "solution" / "solution.json").unlink()
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest["sessions"][-1]["ended"] = None
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    assert "the same command goes on" in json.loads(curvscope("info", "run", "--json").output)["state"]
+
+
+def test_export_to_other_programs(curvscope, target, tmp_path):
+    import h5py
+    import numpy as np
+    from safetensors.torch import load_file
+
+    curvscope("eigs", "-k", 6, "--target", target("pair"), "--out", "run")
+    solution = cs.open(tmp_path / "run")
+    vectors, values = solution.eigenvectors.to_tensor(), solution.eigenvalues
+    for kind in ("hdf5", "safetensors", "npz"):
+        assert curvscope("export", "run", "--format", kind).status == 0
+    with h5py.File(tmp_path / "run" / "eigenpairs.h5") as file:
+        assert np.array_equal(file["eigenvectors"][:], vectors.numpy())
+        assert list(json.loads(file.attrs["curvscope"])["parameters"]) == list(solution.parameters.names)
+    tensors = load_file(tmp_path / "run" / "eigenpairs.safetensors")
+    assert torch.equal(tensors["eigenvectors"], vectors)
+    assert torch.equal(tensors["eigenvalues"], values)
+    arrays = np.load(tmp_path / "run" / "eigenpairs.npz")
+    assert np.array_equal(arrays["eigenvectors"], vectors.numpy())
+    assert json.loads(arrays["curvscope"].tobytes())["order"] == "LM"
+    assert isinstance(curvscope("export", "run", "--format", "npz").error, RunConflict)
+    assert "choose one of hdf5" in str(curvscope("export", "run", "--format", "mat").error)
+
+
+def test_export_without_h5py_says_what_to_install(curvscope, target, monkeypatch):
+    monkeypatch.setattr("curvscope.solvers.export.find_spec", lambda name: None)
+    curvscope("eigs", "-k", 1, "--target", target("matrix"), "--out", "run")
+    assert "curvscope[hdf5]" in str(curvscope("export", "run", "--format", "hdf5").error)
+
+
+def test_plan_shows_the_methods_and_refuses_what_cannot_fit(curvscope, target, tmp_path):
+    made = curvscope("plan", "-k", 2, "--target", target("pair"))
+    assert "choice: exact" in made.output
+    plan = json.loads(curvscope("plan", "-k", 2, "--target", target("pair"), "--json").output)
+    assert {method["method"] for method in plan["methods"]} >= {"krylov", "seigh", "exact"}
+    assert curvscope("plan", "-k", 2, "--target", target("pair"), "--memory", "1MB").status == 1
+    curvscope("eigs", "-k", 2, "--target", target("pair"), "--out", "run", "--plan")
+    curvscope("report", "run")
+    assert "Plan and fact" in (tmp_path / "run" / "report.html").read_text()
+    assert "'8GiB'" in str(curvscope("plan", "-k", 2, "--target", target("pair"), "--memory", "much").error)
 
 
 def test_runs_that_are_not_there(curvscope):

@@ -102,6 +102,12 @@ class Copying(TallMatrix):
     def between(self, start, stop):
         return Copying(self.stored[:, start:stop])
 
+    def write(self, start, block):
+        self.stored[:, start : start + block.shape[1]] = block
+
+    def empty_like(self, columns):
+        return Copying(torch.empty(self.shape[0], columns, dtype=self.dtype))
+
 
 @pytest.mark.parametrize("condition", [2, 1e6, 1e7])
 @pytest.mark.parametrize("columns", [30, 200])  # one block of columns, and several

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from curvscope.tall import TallMatrix
+from curvscope.tall import InMemory, TallMatrix
 from curvscope.tall.algebra import small_dtype
 
 
@@ -36,19 +36,24 @@ def residuals_and_shifts(
         eigenvectors: (D, k), columns of norm one.
         block_size: columns multiplied at a time.
 
-    Cost: k products; memory: three D x block_size blocks in double precision.
+    Cost: k products; memory: two D x block_size blocks, and panels in double precision.
     """
     norms, shifts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     for start in range(0, eigenvectors.shape[1], block_size):
         stop = min(start + block_size, eigenvectors.shape[1])
-        vectors = eigenvectors.columns(start, stop)
-        # Subtracted in double: in single the rounding of lambda v would hide residuals near the rounding unit.
+        vectors = InMemory(eigenvectors.columns(start, stop))
+        product, values = InMemory(multiply(vectors.tensor)), eigenvalues[start:stop].to(vectors.device)
         high = small_dtype(vectors.dtype)
-        residual = multiply(vectors).to(high)
-        vectors = vectors.to(high)
-        residual -= vectors * eigenvalues[start:stop].to(vectors.device)
-        norms.append(residual.norm(dim=0).cpu())
-        shifts.append((vectors.conj() * residual).sum(dim=0).abs().cpu())
+        squares = torch.zeros(stop - start, dtype=torch.float64, device=vectors.device)
+        products = torch.zeros(stop - start, dtype=high, device=vectors.device)
+        # Subtracted in double: in single the rounding of lambda v would hide residuals near the rounding unit.
+        for panel in vectors.panels():
+            rows = vectors.rows(panel).to(high)
+            residual = product.rows(panel).to(high) - rows * values
+            squares += residual.abs().square().sum(dim=0)
+            products += (rows.conj() * residual).sum(dim=0)
+        norms.append(squares.sqrt().cpu())
+        shifts.append(products.abs().cpu())
     return torch.cat(norms), torch.cat(shifts)
 
 

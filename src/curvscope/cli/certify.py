@@ -42,7 +42,7 @@ def command(
 def _operator(run: Run, solution: Solution) -> Operator:
     """The run's operator, built again."""
     target = run.manifest["options"].get("target")
-    operator = operator_of_problem(run, solution) if target is None else load_target(target)
+    operator = operator_of_problem(run) if target is None else load_target(target)
     if operator.fingerprint != solution.provenance["fingerprint"]:
         raise RunConflict(
             f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, ProblemName, TargetName
+from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
 from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument
-from curvscope.execution.run import Run, check_free
+from curvscope.execution.resources import as_bytes
+from curvscope.execution.run import Run
+from curvscope.operators import Operator
 from curvscope.problems import get
-from curvscope.solvers import METHODS, Solution, eigsh
+from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.checks import check_request
-from curvscope.studies.eigs import MATRICES, operator_at_step, record
+from curvscope.solvers.session import PARAMETERS
+from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem
+
+FREE = ("k", "tol", "max_products")
+"""Options under which a run may be gone on with, other than it was begun."""
 
 
 def command(
     k: Annotated[int, typer.Option("-k", help="Number of eigenpairs.")],
-    out: Annotated[Path, typer.Option("--out", help="New folder for the run.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the run; one that was interrupted goes on.")],
     problem: ProblemName = None,
     target: TargetName = None,
     data: DataFolder = None,
@@ -33,23 +39,20 @@ def command(
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
+    memory: Memory = None,
+    planned: Annotated[bool, typer.Option("--plan", help="Plan first; the report then compares plan and fact.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Top eigenpairs, each with its residual; exit status 1 if not all of them converged."""
+    """Top eigenpairs, each with its residual; exit status 1 if not all of them converged.
+
+    Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
+    --tol or --max-products it goes on from what it has.
+    """
     if (problem is None) == (target is None):
         raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
-    check_free(out)
     wanted = {"k": k, "which": which, "method": method, "tol": tol}
-    if problem is None:
-        operator = load_target(str(target))
-    else:
-        known = get(problem, data=data)
-        check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
-        operator = operator_at_step(known, step, split, matrix)
-    options = {**wanted, "max_products": max_products, "seed": seed}
-    solution = eigsh(operator, **options)
     source = {
         "problem": problem,
         "target": target,
@@ -58,8 +61,17 @@ def command(
         "split": split,
         "matrix": matrix,
     }
-    run = Run.create(out, kind="eigs", options={**source, **options})
-    record(run, solution, operator)
+    options = {**wanted, "max_products": max_products, "seed": seed}
+    if memory is not None:
+        as_bytes(memory)
+    run = Run.resume(out, kind="eigs", options=source | options, free=FREE)
+    operator = _operator(out, source, wanted)
+    if planned and "plan" not in run.manifest:
+        made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out)
+        run.manifest["plan"] = made.to_dict()
+        if not as_json:
+            Console().print(str(made), highlight=False, soft_wrap=True)
+    solution = eigsh(operator, **options, memory=memory, run=run)
     if as_json:
         typer.echo(json.dumps(_plain(out, solution)))
     else:
@@ -68,6 +80,17 @@ def command(
         console.print(f"Run: {out}. Next: curvscope overlap {out}; curvscope report {out}", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":
         raise typer.Exit(1)
+
+
+def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Operator:
+    """The operator that was asked for: at the parameters that the run has, else at newly trained ones."""
+    if source["problem"] is None:
+        return load_target(source["target"])
+    if (out / PARAMETERS).exists():
+        return operator_of_problem(Run.open(out))
+    known = get(source["problem"], data=source["data"])
+    check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
+    return operator_at_step(known, source["step"], source["split"], source["matrix"])
 
 
 def _plain(out: Path, solution: Solution) -> dict[str, object]:

@@ -15,9 +15,12 @@ from rich.table import Table as RichTable
 import curvscope
 from curvscope.cli.names import AsJson, ProblemName
 from curvscope.errors import InvalidArgument
+from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
 from curvscope.problems import get, names
-from curvscope.studies.eigs import SOLUTION, solution_of
+from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.storage import TABLE
+from curvscope.studies.eigs import solution_of
 
 
 def command(
@@ -76,7 +79,8 @@ def _run(path: Path) -> dict[str, Any]:
         "options": ", ".join(f"{name}={value}" for name, value in run.manifest["options"].items() if value is not None),
         "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),
     }
-    if (run.path / SOLUTION).exists():
+    facts |= _state(run)
+    if (run.path / SOLUTION / TABLE).exists():
         solution = solution_of(run)
         facts |= {
             "pairs": solution.k,
@@ -84,5 +88,28 @@ def _run(path: Path) -> dict[str, Any]:
             "products": f"{solution.cost.products} + {solution.cost.certificate_products} for the residuals",
             "seconds": round(solution.cost.seconds, 2),
         }
+    facts["size"] = as_text(run.bytes)
     facts["files"] = ", ".join(sorted(item.name for item in run.path.iterdir()))
     return facts
+
+
+def _state(run: Run) -> dict[str, Any]:
+    """How far a run is: finished, at work, or stopped, and what is left of the stage in hand."""
+    sessions, stages = run.manifest.get("sessions", []), run.manifest.get("stages", {})
+    if not sessions:
+        return {}
+    ended = sessions[-1]["ended"]
+    if (run.path / SOLUTION / TABLE).exists():
+        state = "finished"
+    elif run.in_use:
+        state = "at work"
+    elif ended is None:
+        state = "stopped without a word (killed, or the machine went down): the same command goes on"
+    else:
+        state = f"stopped at {ended['at']} ({ended['how']}): the same command goes on"
+    shown = {"state": state, "sessions": len(sessions)}
+    for name, stage in stages.items():
+        done, total = stage.get("done", 0), stage.get("total", 0)
+        of = f"{done} of {'at most ' if name == 'block Krylov' else ''}{total} products, " if total else ""
+        shown[f"  {name}"] = f"{of}{stage.get('seconds', 0.0):.1f} s"
+    return shown

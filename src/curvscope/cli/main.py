@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import curvscope
-from curvscope.cli import certify, demo, eigs, info, overlap, probes, report, study
+from curvscope.cli import certify, demo, eigs, export, info, overlap, plan, probes, report, study
 from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ COMMANDS = {
     "report": report,
     "probes": probes,
     "study": study,
+    "plan": plan,
+    "export": export,
     "info": info,
 }
 for name, module in COMMANDS.items():
@@ -53,6 +55,6 @@ def run() -> None:
     except CurvscopeError as error:
         console.print("[bold red]error:[/]", str(error), highlight=False, markup=True, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted", style="yellow")
+    except KeyboardInterrupt as stopped:
+        console.print(str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True)
         sys.exit(130)

@@ -15,3 +15,7 @@ TargetName = Annotated[
 DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder with the full data set (needs torchvision).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="Bound for the memory of the whole process, such as 8GiB; default: 0.8 of what is free."),
+]

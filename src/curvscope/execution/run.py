@@ -1,4 +1,4 @@
-"""A run is a directory: a readable manifest, the results, the report."""
+"""A run is a directory: a readable manifest, the measurements as they come, the results, the report."""
 
 from __future__ import annotations
 
@@ -7,18 +7,29 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from curvscope.errors import RunConflict, RunNotFound
+import torch
 
-MANIFEST = "manifest.json"
+from curvscope.errors import RunConflict, RunNotFound
+from curvscope.execution.interrupt import Interruptible
+from curvscope.execution.lock import LOCK, Lock
+from curvscope.store import Records, is_draft, remove_drafts, write_text
+
+MANIFEST, RECORDS = "manifest.json", "records"
 FORMAT = "curvscope run 1"
+SECONDS_BETWEEN_NOTES = 2.0
 
 
 class Run:
     """The directory of one run. Files appear in it whole or not at all.
+
+    ``manifest`` holds what the run is of (``kind``, ``options``, and whatever :meth:`claim` recorded), the ``stages`` that were
+    begun with their progress, and the ``sessions``: each process that worked on it, with its command, versions and system.
 
     >>> import tempfile
     >>> run = Run.create(Path(tempfile.mkdtemp()) / "run", kind="example", options={"k": 3})
@@ -28,6 +39,8 @@ class Run:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self.manifest = path, manifest
+        self.records = Records(path / RECORDS)
+        self._noted = 0.0
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any]) -> Run:
@@ -36,27 +49,16 @@ class Run:
         Raises:
             RunConflict: the path is a file, or a directory with something in it.
         """
-        folder = Path(path)
-        check_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = {
-            "format": FORMAT,
-            "kind": kind,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "options": options,
-            "versions": {
-                "curvscope": version("curvscope"),
-                "torch": version("torch"),
-                "numpy": version("numpy"),
-                "python": platform.python_version(),
-            },
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-        }
-        run = cls(folder, manifest)
-        run.write_json(MANIFEST, manifest)
+        run = cls.planned(path, kind=kind, options=options)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.save()
         return run
+
+    @classmethod
+    def planned(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any]) -> Run:
+        """As :meth:`create`, but nothing is written before the first :meth:`session`."""
+        check_free(path)
+        return cls(Path(path), {"format": FORMAT, "kind": kind, "options": options, **_session(), "stages": {}, "sessions": []})
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
@@ -68,13 +70,109 @@ class Run:
         folder = Path(path)
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
         except json.JSONDecodeError as error:
             raise RunNotFound(f"{folder / MANIFEST} is not readable JSON ({error}): the run cannot be used") from error
         if manifest.get("format") != FORMAT:
             raise RunNotFound(f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT!r}")
         return cls(folder, manifest)
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any], free: Iterable[str] = ()) -> Run:
+        """The run of this kind and these options at ``path``, or one to be made there when its first session begins.
+
+        Args:
+            path: a directory with such a run in it, an empty one, or one that does not exist.
+            kind: what sort of work.
+            options: what it is of; see :meth:`claim`.
+            free: names of options that may differ.
+
+        Raises:
+            RunConflict: something else is there; every difference is named.
+        """
+        folder = Path(path)
+        if not (folder / MANIFEST).exists():
+            return cls.planned(folder, kind=kind, options=options)
+        run = cls.open(folder)
+        if run.manifest["kind"] != kind:
+            raise RunConflict(f"{folder} is a run of {run.manifest['kind']!r}, not of {kind!r}: choose another directory")
+        run.claim("options", options, free=free)
+        return run
+
+    def claim(self, section: str, facts: dict[str, Any], *, free: Iterable[str] = ()) -> None:
+        """Record facts that must stay the same as long as the run lasts, or compare them with what was recorded.
+
+        Facts in ``free`` may change; the manifest then holds the new ones.
+
+        Raises:
+            RunConflict: some are different; each is named with both values.
+        """
+        facts, known = json.loads(json.dumps(facts)), self.manifest.get(section)
+        if known:
+            differing = differences(known, facts, free)
+            if differing:
+                raise RunConflict(
+                    f"{self.path} is not this run: {'; '.join(differing)}. Use the run's own, or choose another directory"
+                )
+        if known != facts:
+            self.manifest[section] = facts
+            if self.path.exists():
+                self.save()
+
+    @contextmanager
+    def session(self) -> Iterator[Interruptible]:
+        """Work on the run: it is locked, leftovers are cleared, Ctrl-C waits for the block in hand.
+
+        Raises:
+            RunConflict: another process works on it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = Lock(self.path)
+        lock.take()
+        try:
+            if (self.path / MANIFEST).exists():
+                self.manifest = Run.open(self.path).manifest  # as the last holder of the lock left it
+            remove_drafts(self.path)
+            self.manifest.setdefault("sessions", []).append({**_session(), "ended": None})
+            self.save()
+            with Interruptible("The same command, or the same call, goes on from there.") as work:
+                yield work
+            self._end("finished")
+        except BaseException as error:
+            self._end(f"{type(error).__name__}: {error}"[:500])
+            raise
+        finally:
+            lock.release()
+
+    def note(self, stage: str, *, now: bool = False, **facts: Any) -> None:
+        """Keep the progress of a stage in the manifest; written every two seconds at most, unless ``now``."""
+        self.manifest.setdefault("stages", {}).setdefault(stage, {}).update(facts)
+        if now or time.monotonic() - self._noted > SECONDS_BETWEEN_NOTES:
+            self.save()
+
+    def save(self) -> None:
+        """Write the manifest; it is on the device when this returns."""
+        write_text(self.path / MANIFEST, json.dumps(self.manifest, indent=1))
+        self._noted = time.monotonic()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works on it now."""
+        if not (self.path / LOCK).exists():
+            return False
+        lock = Lock(self.path)
+        try:
+            lock.take()
+        except RunConflict:
+            return True
+        lock.release()
+        return False
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``content`` as JSON; returns the file."""
@@ -83,9 +181,7 @@ class Run:
     def write_text(self, name: str, content: str) -> Path:
         """Write a text file; returns it."""
         target = self.path / name
-        draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        draft.write_text(content, encoding="utf-8")
-        draft.replace(target)
+        write_text(target, content)
         return target
 
     def read_json(self, name: str) -> Any:
@@ -93,12 +189,61 @@ class Run:
         file = self.path / name
         return json.loads(file.read_text()) if file.exists() else None
 
+    def _end(self, how: str) -> None:
+        self.manifest["sessions"][-1]["ended"] = {"at": _now(), "how": how}
+        try:
+            self.save()
+        except OSError:  # a full disk: what counts is saved, and its own error is on the way
+            if how == "finished":
+                raise
+
 
 def check_free(path: str | os.PathLike[str]) -> None:
     """Raise RunConflict unless ``path`` does not exist or is an empty directory."""
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise RunConflict(f"{folder} is a file: choose another directory with --out")
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(not is_draft(item) and item.name != LOCK for item in folder.iterdir()):
         what = "holds another run" if (folder / MANIFEST).exists() else "is not empty"
         raise RunConflict(f"{folder} {what}: choose another directory with --out, or remove it first")
+
+
+def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str] = ()) -> list[str]:
+    """Where two sets of facts differ, each in words.
+
+    >>> differences({"seed": 0, "k": 3}, {"seed": 1, "k": 4}, free=["k"])
+    ['seed is 0 in the run and 1 here']
+    """
+    missing = object()
+    return [
+        f"{name} is {_shown(known.get(name))} in the run and {_shown(facts.get(name))} here"
+        for name in {**known, **facts}
+        if name not in set(free) and known.get(name, missing) != facts.get(name, missing)
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _session() -> dict[str, Any]:
+    """When, by which command, with which versions, on what system."""
+    return {
+        "created": _now(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": {
+            "curvscope": version("curvscope"),
+            "torch": version("torch"),
+            "numpy": version("numpy"),
+            "python": platform.python_version(),
+        },
+        "system": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "GPUs": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }

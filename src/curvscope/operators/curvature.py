@@ -86,6 +86,19 @@ class CurvatureOperator(Composable):
         """How products are computed, for provenance; empty before the first one."""
         return self._engine.report
 
+    @property
+    def memory(self) -> int | None:
+        """Bytes that products may use; None: half of what is free. May be set."""
+        return self._engine.memory
+
+    @memory.setter
+    def memory(self, bound: int | None) -> None:
+        self._engine.memory = bound
+
+    def replay(self, report: dict[str, Any] | None) -> None:
+        """Compute products as a :attr:`strategy_report` says, for the same bits as there; None: as was asked for."""
+        self._engine.replay(report)
+
     def predicted_bytes(self, columns: int) -> int:
         """Memory in bytes that a product with ``columns`` vectors takes at its peak, beside the block itself.
 

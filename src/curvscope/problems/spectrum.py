@@ -156,11 +156,17 @@ class LowRankPlusDiagonal(Operator):
         return InMemory(torch.where(member, self.directions[:, None], torch.zeros((), dtype=self.dtype, device=self.device)))
 
     def _apply(self, block: Tensor) -> Tensor:
-        diagonal, outliers = (x.to(self.device, self.dtype) for x in (self.diagonal, self.outliers))
-        seen = torch.zeros(len(outliers), block.shape[1], dtype=self.dtype, device=self.device)
-        seen.index_add_(0, self.block, self.directions.conj()[:, None] * block)
-        extra = ((outliers - diagonal)[:, None] * seen)[self.block]
-        return diagonal[self.block][:, None] * block + self.directions[:, None] * extra
+        diagonal, extra = (x.to(self.device, self.dtype) for x in (self.diagonal, self.outliers - self.diagonal))
+        result = torch.empty(block.shape[1], block.shape[0], dtype=self.dtype, device=self.device)
+        for column, target in zip(block.T, result, strict=True):  # one at a time: temporaries of D entries only
+            seen = torch.zeros_like(extra).index_add_(0, self.block, self.directions.conj() * column)
+            torch.mul((extra * seen)[self.block], self.directions, out=target)
+            target.addcmul_(diagonal[self.block], column)
+        return result.T
+
+    def predicted_bytes(self, columns: int) -> int:
+        """Memory that a product with ``columns`` vectors takes beside them: the result, and six columns."""
+        return (columns + 6) * self.shape[0] * self.dtype.itemsize
 
     def _fingerprint(self) -> str:
         return fingerprint("low rank + diagonal", self.name, self.shape, self.dtype, self.values, self.directions)

@@ -82,7 +82,8 @@ class SparseSign(Kind):
         for first, width in strips(stop):
             if first + width > start:
                 drawn = self._drawn(tile, first, width)
-                yield (drawn >> 1) + first, (((drawn & 1) * 2 - 1) * width**0.5).to(self.dtype)
+                signs = ((drawn & 1) * 2 - 1).to(torch.float64)
+                yield (drawn >> 1) + first, (signs * width**0.5).to(self.dtype)
 
 
 def _signed_sums(block: Tensor, places: list[Tensor], count: int) -> Tensor:

@@ -6,6 +6,7 @@ from curvscope.solvers.checks import METHODS
 from curvscope.solvers.eigsh import eigsh
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.nystrom import nystrom
+from curvscope.solvers.plan import Plan, plan
 from curvscope.solvers.posterior import posterior_error, scree
 from curvscope.solvers.seigh import seigh
 from curvscope.solvers.singlepass import singlepass
@@ -19,6 +20,7 @@ __all__ = [
     "METHODS",
     "SSVD_METHODS",
     "Cost",
+    "Plan",
     "SingularSolution",
     "SketchSizes",
     "Solution",
@@ -28,6 +30,7 @@ __all__ = [
     "eigsh",
     "hmt",
     "nystrom",
+    "plan",
     "posterior_error",
     "scree",
     "seigh",

@@ -13,11 +13,12 @@ from curvscope.execution import Progress
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
 from curvscope.solvers.finish import Pairs, finish
+from curvscope.solvers.footprint import check_block_size
 from curvscope.solvers.measure import check_hermitian
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.posterior import ROLE
 from curvscope.solvers.seigh import core_pairs, left_size
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request
+from curvscope.solvers.sketched import draw, hermitian_request
 from curvscope.solvers.solution import Solution
 from curvscope.tall import InMemory, orthonormalize
 

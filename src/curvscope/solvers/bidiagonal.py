@@ -8,7 +8,7 @@ from torch import Tensor
 from curvscope.operators import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.gram_schmidt import split_off
-from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions, enlarged, first_coupled, widened
+from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions, enlarged, first_coupled
 from curvscope.solvers.meter import Meter
 from curvscope.tall import InMemory, small_dtype
 
@@ -117,5 +117,5 @@ class Bidiagonalization(KrylovBasis):
 
     def _enlarge(self) -> None:
         super()._enlarge()
-        self.left = widened(self.left, self.multiplied, self.capacity)
+        self.left = self.workspace.widened(self.left, self.capacity, self.multiplied)
         self.forward = enlarged(self.forward, self.capacity)

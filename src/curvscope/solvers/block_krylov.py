@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs, is_converged
 from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
@@ -12,7 +14,7 @@ GROWTH_BETWEEN_CHECKS = 1.02
 CONFIRMING_STEPS = 4
 
 
-def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> Pairs:
+def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loop: Loop | None = None) -> Pairs:
     r"""The k wanted Ritz pairs of A from the block Krylov space that ``expansion`` begins or has reached.
 
     Each step multiplies the newest block, orthogonalises the products against the whole basis and appends what is new. The
@@ -27,7 +29,7 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> 
         directions at the end; only :func:`curvscope.certify` proves that none is missing.
     Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
     """
-    iterate(meter, options, expansion, stage="block Krylov")
+    iterate(meter, options, expansion, stage="block Krylov", loop=loop)
     with meter.stage("Ritz vectors", 0):
         values, rotation, _ = expansion.ritz()
         vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
@@ -40,27 +42,49 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion) -> 
     )
 
 
-def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str) -> None:
+@dataclass
+class Loop:
+    """Where the iteration stands.
+
+    Attributes:
+        agreed: whether the last look found all residuals small.
+        next_check: number of products before which not to look.
+        note: what the last look found, in words.
+        finished: whether all pairs have converged, confirmed from elsewhere.
+    """
+
+    agreed: bool = False
+    next_check: int = 0
+    note: str = ""
+    finished: bool = False
+
+
+def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str, loop: Loop | None = None) -> None:
     """Let a basis grow until its wanted Ritz pairs have converged twice, or the budget or the space is at its end."""
-    note, next_check = "", 0
-    agreed = expansion.confirmed[0] == options.which and expansion.confirmed[1] >= options.k
+    loop = loop or Loop(agreed=expansion.confirmed[0] == options.which and expansion.confirmed[1] >= options.k)
     with meter.stage(stage, options.max_products):
-        while expansion.affordable(meter) and not expansion.exhausted:
+        while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
-            expansion.step(meter, note)
-            if options.tol and meter.products >= next_check and expansion.multiplied >= options.k:
-                good, note = _progress(expansion, options)
-                if good == options.k and agreed:
-                    expansion.confirmed = (options.which, options.k)
-                    break
-                next_check = int(meter.products * GROWTH_BETWEEN_CHECKS)
-                if good == options.k:  # look once more, from elsewhere
-                    expansion.stir()
-                    next_check = max(
-                        next_check, meter.products + CONFIRMING_STEPS * (options.block_size + STIRRED) * expansion.PRICE
-                    )
-                agreed = good == options.k
+            expansion.step(meter, loop.note)
+            if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
+                _look(meter, options, expansion, loop)
+            if isinstance(expansion, Expansion):
+                expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
+
+
+def _look(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, loop: Loop) -> None:
+    """See whether all pairs have converged; if so for the first time, add random directions and look again later."""
+    good, loop.note = _progress(expansion, options)
+    if good == options.k and loop.agreed:
+        expansion.confirmed, loop.finished = (options.which, options.k), True
+        return
+    loop.next_check = int(meter.products * GROWTH_BETWEEN_CHECKS)
+    if good == options.k:  # look once more, from elsewhere
+        expansion.stir()
+        steps = CONFIRMING_STEPS * (options.block_size + STIRRED) * expansion.PRICE
+        loop.next_check = max(loop.next_check, meter.products + steps)
+    loop.agreed = good == options.k
 
 
 def krylov_advice(options: KrylovOptions) -> str:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import Operator, as_operator
-from curvscope.solvers.block_krylov import block_krylov
+from curvscope.operators.fingerprint import fingerprint
+from curvscope.solvers.block_krylov import Loop, block_krylov
 from curvscope.solvers.bracketed import check_ranking, until_bracketed
 from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import check_fit, check_operator, check_request
 from curvscope.solvers.exact import exact
 from curvscope.solvers.expansion import Expansion
-from curvscope.solvers.finish import finish
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit, footprint
 from curvscope.solvers.hmt import hmt
-from curvscope.solvers.krylov_basis import krylov_options
+from curvscope.solvers.krylov_basis import KrylovOptions, krylov_options
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
+from curvscope.solvers.session import begun_with, was_begun
 from curvscope.solvers.singlepass import singlepass
 from curvscope.solvers.solution import Solution
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
 from curvscope.solvers.width import measured_width
 from curvscope.tall import TallMatrix
 
@@ -47,6 +54,8 @@ def eigsh(
     certify_overlap: Any = None,
     rtol: float = 1e-2,
     preflight: bool = True,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     """The k wanted eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
@@ -75,6 +84,12 @@ def eigsh(
             enough for every k' <= k; the solution has a certificate and keeps the further pairs (``solution.k >= k``).
         rtol: half-width of that interval, over the overlap.
         preflight: check first that a curvature operator is one fixed symmetric matrix; see :func:`.checks.check_fit`.
+        memory: bound for the resident memory of the whole process, products included ("8GiB" or bytes); default: what it has
+            and 0.8 of what is free. Block size, and with ``run`` whether matrices lie in memory or on disk, are chosen so that
+            it holds; what cannot fit is refused before any product.
+        run: a directory that keeps everything as it comes: manifest, products or basis, results. Killed at any moment, the
+            same call goes on and loses at most one block; the result has the same bits as without the interruption. Asked for
+            more pairs (or a larger sketch, a smaller tol), it goes on from what it has. Ctrl-C ends it after the block in hand.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
 
     Returns:
@@ -84,6 +99,8 @@ def eigsh(
         InvalidArgument: k, which, method, tol or sizes that cannot work, an operator that is not square, symmetric and real.
         UnfitOperator: the preflight failed; cause and remedy are named.
         NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
+        RunConflict: the run is another solve's, each difference is named; or another process works on it. DamagedData: a file
+            of its basis was altered (products are measured again instead). OutOfDisk: no room; what was written is kept.
 
     Cost: see :func:`.block_krylov.block_krylov`, :func:`.exact.exact`, :func:`.seigh.seigh`, :func:`.hmt.hmt`,
         :func:`.nystrom.nystrom`, :func:`.singlepass.singlepass`; and k products for the residuals.
@@ -102,29 +119,47 @@ def eigsh(
         method = "exact" if size <= EXACT_UP_TO and plain else "krylov"
     if method != "krylov":
         _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None, certify_overlap=certify_overlap)
-    if preflight:
+    if keep_basis and run is not None:
+        raise InvalidArgument("keep_basis and run: the run keeps the basis, leave keep_basis out")
+    if preflight and not was_begun(run, operator):
         check_fit(operator)
     if method == "exact":
         _refuse(method, max_products=max_products)
-        return exact(operator, k, which=which, progress=progress)
-    if block_size is None and method == "krylov" and max_products is None and tol:
-        block_size = measured_width(operator, k)
+        return exact(operator, k, which=which, memory=memory, run=run, progress=progress)
+    fixed = block_size or begun_with(run, "block_size")
+    if fixed is None and block_size is None and method == "krylov" and max_products is None and tol:
+        fixed = measured_width(operator, k)
+    place = Placing(block_size if block_size is not None else fixed, block_size, memory, run)
     if certify_overlap is not None:
         if which != "LM":
             raise InvalidArgument(f'certify_overlap is about the largest magnitudes: use which="LM", not {which!r}')
         order = check_ranking(certify_overlap, size, rtol)
 
-        def solve(pairs: int, tol: float, earlier: Solution | None) -> Solution:
-            start = v0 if earlier is None else earlier
-            return _krylov(operator, pairs, which, tol, block_size, ncv, max_products, seed, start, True, progress)
+        def solve_for(pairs: int, tol: float, earlier: Solution | None) -> Solution:
+            start = v0 if earlier is None or run is not None else earlier
+            return _krylov(operator, pairs, which, tol, place, ncv, max_products, seed, start, run is None, progress)
 
         bracketed = until_bracketed(
-            solve, lambda found: certify(operator, found, seed=seed, progress=progress), k, order, rtol=rtol, tol=min(tol, 1e-3)
+            solve_for,
+            lambda found: certify(operator, found, seed=seed, progress=progress),
+            k,
+            order,
+            rtol=rtol,
+            tol=min(tol, 1e-3),
         )
         return bracketed if keep_basis else replace(bracketed, basis=None)
     if method == "krylov":
-        return _krylov(operator, k, which, tol, block_size, ncv, max_products, seed, v0, keep_basis, progress)
-    return _sketched(operator, k, method, which, max_products, seed, block_size or 32, progress)
+        return _krylov(operator, k, which, tol, place, ncv, max_products, seed, v0, keep_basis, progress)
+    return _sketched(operator, k, method, which, max_products, seed, place, progress)
+
+
+class Placing(NamedTuple):
+    """How wide the blocks of a solve shall be, and where its matrices may lie."""
+
+    width: int | None
+    asked: int | None
+    memory: int | str | None
+    run: Place | Run | None
 
 
 def _sketched(
@@ -134,7 +169,7 @@ def _sketched(
     which: str,
     max_products: int | None,
     seed: int,
-    block_size: int,
+    place: Placing,
     progress: Progress,
 ) -> Solution:
     """A sketch with the sizes that a budget of products suggests, for k pairs."""
@@ -143,7 +178,8 @@ def _sketched(
     needed = 2 * k if method == "hmt" else k
     if budget < needed:
         raise InvalidArgument(f'max_products={budget} is too few for k={k} with method="{method}": allow at least {needed}')
-    options = {"k": k, "which": which, "seed": seed, "block_size": block_size, "progress": progress}
+    where = {"block_size": place.asked, "memory": place.memory, "run": place.run}
+    options = {"k": k, "which": which, "seed": seed, "progress": progress, **where}
     half = max(k, budget // 2)
     match method:
         case "hmt":
@@ -160,7 +196,7 @@ def _krylov(
     k: int,
     which: str,
     tol: float,
-    block_size: int | None,
+    place: Placing,
     ncv: int | None,
     max_products: int | None,
     seed: int,
@@ -170,30 +206,50 @@ def _krylov(
 ) -> Solution:
     earlier = v0 if isinstance(v0, Solution) and _continues(operator, v0) else None
     start = None if earlier else _start_block(operator, v0)
-    options = krylov_options(
-        operator.shape[0],
-        k,
-        which=which,
-        tol=tol,
-        block_size=block_size,
-        ncv=ncv,
-        max_products=max(500, 20 * k) if max_products is None else max_products,
-        seed=seed,
-        spent=earlier.cost.products if earlier else 0,
-    )
-    meter = Meter(operator, progress)
-    if earlier:
-        expansion = earlier.basis
-        expansion.adopt(options)
-    else:
-        expansion = Expansion(operator, options, start)
-    pairs = block_krylov(meter, options, expansion)
-    solution = finish(meter, pairs, which=which, options={"method": "krylov", **asdict(options)})
+    spent = earlier.cost.products if earlier else 0
+    wanted = partial(krylov_request, operator.shape[0], k, which=which, tol=tol, ncv=ncv, max_products=max_products, seed=seed)
+    options = wanted(block_size=place.width, spent=spent)
+    needs = footprint("krylov", operator, asdict(options), predict=place.memory is not None)
+    fixed = place.asked or begun_with(place.run, "block_size")
+    fitted = fit(needs, place.memory, block_size=fixed, default=options.block_size, stored=place.run is not None)
+    if fitted.block_size != options.block_size:
+        options = wanted(block_size=fitted.block_size, spent=spent)
+    plain = {"method": "krylov", **asdict(options)} | ({} if start is None else {"v0": fingerprint(start)})
+    kept = []
+
+    def find(meter: Meter) -> Pairs:
+        expansion, loop = _begun(meter, options, start, earlier)
+        if keep_basis:
+            kept.append(expansion)
+        return block_krylov(meter, options, expansion, loop)
+
+    free = ("k", "tol", "ncv", "max_products")
+    solution = solve(operator, find, which=which, options=plain, free=free, run=place.run, fitted=fitted, progress=progress)
     return replace(
         solution,
-        basis=expansion if keep_basis else None,
+        basis=kept[0] if keep_basis else None,
         cost=earlier.cost + solution.cost if earlier else solution.cost,
     )
+
+
+def krylov_request(size: int, k: int, *, max_products: int | None, **options: Any) -> KrylovOptions:
+    """The options of a solve for eigenpairs, with the budget's default; see :func:`.krylov_basis.krylov_options`."""
+    return krylov_options(size, k, max_products=max(500, 20 * k) if max_products is None else max_products, **options)
+
+
+def _begun(
+    meter: Meter, options: KrylovOptions, start: Tensor | None, earlier: Solution | None
+) -> tuple[Expansion, Loop | None]:
+    """The expansion to go on with: the run's, an earlier solution's, or a new one; and where its iteration stands."""
+    saved = Expansion.saved(meter.operator, options, meter.workspace)
+    if saved is not None:
+        expansion, facts = saved
+        meter.restore(facts["spent"])
+        return expansion, Loop(**facts["loop"]) if facts["scope"] == meter.workspace.scope else None
+    if earlier is not None:
+        earlier.basis.adopt(options)
+        return earlier.basis, None
+    return Expansion(meter.operator, options, start, workspace=meter.workspace), None
 
 
 def _continues(operator: Operator, earlier: Solution) -> bool:

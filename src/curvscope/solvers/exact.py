@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import psutil
 import torch
+from torch import Tensor
 
 from curvscope.errors import OutOfBudget
+from curvscope.execution import Progress
+from curvscope.execution.resources import as_bytes, resident_bytes
+from curvscope.execution.run import Run
 from curvscope.operators import Operator
-from curvscope.solvers.finish import Pairs, finish
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
 
 COLUMNS_AT_A_TIME = 64
 
@@ -21,7 +27,15 @@ def bytes_needed(size: int) -> int:
     return 4 * size * size * 8
 
 
-def exact(operator: Operator, k: int, *, which: str, progress: object = None) -> Solution:
+def exact(
+    operator: Operator,
+    k: int,
+    *,
+    which: str,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
+    progress: Progress = None,
+) -> Solution:
     """The k wanted eigenpairs from the dense float64 matrix.
 
     The matrix is measured column by column in the operator's dtype, symmetrised (the asymmetry is reported) and decomposed
@@ -33,20 +47,31 @@ def exact(operator: Operator, k: int, *, which: str, progress: object = None) ->
         OutOfBudget: the matrix does not fit the free memory.
     """
     size = operator.shape[0]
-    free = psutil.virtual_memory().available
+    free = psutil.virtual_memory().available if memory is None else as_bytes(memory) - resident_bytes()
     if bytes_needed(size) > free:
         raise OutOfBudget(
             f'method="exact" needs {bytes_needed(size) / 2**30:.1f} GiB for D = {size}, {free / 2**30:.1f} GiB are free: '
             'use method="krylov"'
         )
-    meter = Meter(operator, progress)
+    options = {"method": "exact", "k": k, "which": which}
+    return solve(
+        operator,
+        lambda meter: _pairs(meter, k, which),
+        which=which,
+        options=options,
+        free=("k",),
+        run=run,
+        progress=progress,
+    )
+
+
+def _pairs(meter: Meter, k: int, which: str) -> Pairs:
+    operator, size = meter.operator, meter.operator.shape[0]
     matrix = torch.empty(size, size, dtype=torch.float64)
     with meter.stage("columns", size):
-        for start in range(0, size, COLUMNS_AT_A_TIME):
-            stop = min(start + COLUMNS_AT_A_TIME, size)
-            units = torch.zeros(size, stop - start, dtype=operator.dtype, device=operator.device)
-            units[torch.arange(start, stop), torch.arange(stop - start)] = 1
-            matrix[start:stop] = meter.multiply(units).T.to("cpu", torch.float64)
+        units = Units(size, operator.dtype, operator.device)
+        for start, block, _ in Measured(meter, units, size, COLUMNS_AT_A_TIME, kept=0, name="columns"):
+            matrix[start : start + block.shape[1]] = block.T.to("cpu", torch.float64)
     norm = float(matrix.norm())
     asymmetry = float((matrix - matrix.T).norm()) / norm if norm else 0.0
     matrix.add_(matrix.T.clone()).mul_(0.5)
@@ -54,13 +79,25 @@ def exact(operator: Operator, k: int, *, which: str, progress: object = None) ->
         values, vectors = torch.linalg.eigh(matrix)
     del matrix
     chosen = wanted(values, k, which)
-    basis = InMemory.empty(size, len(chosen), operator.dtype, operator.device)
-    basis.tensor[:] = vectors[:, chosen].to(operator.device, operator.dtype)
-    pairs = Pairs(
+    basis = meter.workspace.room(size, len(chosen), operator)
+    basis.write(0, vectors[:, chosen].to(operator.device, operator.dtype))
+    return Pairs(
         values[chosen],
         basis,
         tol=1e3 * torch.finfo(operator.dtype).eps,
         advice="the products round more than that: use dtype=torch.float64, and look at diagnostics['asymmetry']",
         diagnostics={"asymmetry": asymmetry},
     )
-    return finish(meter, pairs, which=which, options={"method": "exact", "k": k, "which": which})
+
+
+class Units:
+    """The columns of the identity."""
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.size, self.dtype, self.device = size, dtype, device
+
+    def columns(self, start: int, stop: int) -> Tensor:
+        """Columns start..stop of the identity."""
+        units = torch.zeros(self.size, stop - start, dtype=self.dtype, device=self.device)
+        units[torch.arange(start, stop), torch.arange(stop - start)] = 1
+        return units

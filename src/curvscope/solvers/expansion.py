@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from curvscope.operators import Operator
-from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions, first_coupled
+from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions, enlarged, first_coupled
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
+from curvscope.solvers.workspace import Workspace
+
+COUNTS = ("multiplied", "filled", "locked", "restarts", "_drawn", "norm", "confirmed")
+"""What an expansion is, beside its basis and the action of the operator on it."""
 
 
 class Expansion(KrylovBasis):
@@ -21,9 +27,36 @@ class Expansion(KrylovBasis):
     where they are, and the Rayleigh-Ritz step is for the columns after them.
     """
 
-    def __init__(self, operator: Operator, options: KrylovOptions, start: Tensor | None = None) -> None:
+    def __init__(
+        self, operator: Operator, options: KrylovOptions, start: Tensor | None = None, *, workspace: Workspace | None = None
+    ) -> None:
         self.locked = 0
-        super().__init__(operator.shape[0], operator.dtype, operator.device, options, start)
+        super().__init__(operator.shape[0], operator.dtype, operator.device, options, start, workspace=workspace)
+
+    def save(self, **facts: Any) -> None:
+        """Keep the state, with further facts beside it, where the workspace keeps anything."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        self.workspace.save_state(self.basis, counts | facts, {"action": self.action[: self.filled, : self.filled]})
+
+    @classmethod
+    def saved(cls, operator: Operator, options: KrylovOptions, workspace: Workspace) -> tuple[Expansion, dict[str, Any]] | None:
+        """What :meth:`save` kept in an earlier session and the facts beside it, with these options; None if there is nothing.
+
+        Raises:
+            DamagedData: the basis or its state was altered.
+        """
+        found = workspace.state(operator)
+        if found is None:
+            return None
+        basis, (facts, tensors) = found
+        made = cls.__new__(cls)
+        made._prepare(operator.shape[0], operator.dtype, operator.device, options, workspace)
+        for name in COUNTS:
+            setattr(made, name, facts[name])
+        made.confirmed = tuple(facts["confirmed"])
+        made.basis, made.action = basis, enlarged(tensors["action"], basis.shape[1])
+        made.adopt(options)
+        return made, facts
 
     @property
     def asymmetry(self) -> float:
@@ -57,7 +90,7 @@ class Expansion(KrylovBasis):
         width = self.waiting
         newest = self.basis.columns(self.multiplied, self.filled).clone()
         values, rotation, outside = self._kept()
-        self.basis.rotate(rotation[self.locked :, self.locked :], start=self.locked)
+        self.basis = self.workspace.rotated(self.basis, rotation[self.locked :, self.locked :], self.locked)
         kept = len(values)
         self.action.zero_()
         self.action[:kept, :kept] = torch.diag(values)

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import platform
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from curvscope.certify import residual_norms
+from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Parameters
+from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Cost, Solution, Status
-from curvscope.tall import InMemory, orthogonality, polish
+from curvscope.solvers.storage import TABLE
+from curvscope.tall import InMemory, TallMatrix, orthogonality, polish
 
-RESIDUAL_BLOCK = 32
+VECTORS = "eigenvectors"
 
 
 @dataclass
 class Pairs:
     """What a solver hands over: pairs in the wanted order, not yet certified.
 
-    ``tol`` is what the residuals are held against; None for methods that do not iterate.
+    ``tol`` is what the residuals are held against; None for methods that do not iterate. ``settled``: the vectors are polished
+    and kept. ``chosen``: what the method decided on the way, to be recorded with the options.
     """
 
     eigenvalues: Tensor
-    eigenvectors: InMemory
+    eigenvectors: TallMatrix
     tol: float | None
     advice: str
     diagnostics: dict[str, float] = field(default_factory=dict)
+    settled: bool = False
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -> Solution:
@@ -40,24 +46,79 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
 
     Cost: k products.
     """
-    polish(pairs.eigenvectors)
-    canonical_signs(pairs.eigenvectors)
+    pairs = settled(meter, pairs)
     values = pairs.eigenvalues.double().cpu()
     found_with = meter.products
     with meter.stage("residuals", len(values)):
-        residuals = residual_norms(meter.multiply, values, pairs.eigenvectors, block_size=RESIDUAL_BLOCK)
+        residuals = _residuals(meter, values, pairs.eigenvectors)
         defect = orthogonality(pairs.eigenvectors)
-    return Solution(
+    solution = Solution(
         eigenvalues=values,
         eigenvectors=pairs.eigenvectors,
         residual_norms=residuals,
         order=which,
         status=status_of(values, residuals, pairs.tol, pairs.advice, unit=torch.finfo(meter.operator.dtype).eps),
         cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
-        provenance=provenance(meter, options),
+        provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
         parameters=_parameters(meter.operator),
     )
+    if meter.workspace.run is None:
+        return solution
+    folder = meter.workspace.run.path / SOLUTION
+    if (folder / TABLE).exists():  # a finished solve, asked for once more: it may have a certificate by now
+        return Solution.load(folder)
+    solution.describe(folder)
+    return solution
+
+
+def settled(meter: Meter, pairs: Pairs) -> Pairs:
+    """Pairs with polished vectors of canonical sign, kept with what they cost; they are not settled twice."""
+    if pairs.settled:
+        return pairs
+    with meter.stage("polishing", 0):
+        polish(pairs.eigenvectors)
+        canonical_signs(pairs.eigenvectors)
+        facts = {
+            "tol": pairs.tol,
+            "advice": pairs.advice,
+            "diagnostics": pairs.diagnostics,
+            "chosen": pairs.chosen,
+            **meter.spent(),
+        }
+        vectors = meter.workspace.keep({VECTORS: pairs.eigenvectors}, {"eigenvalues": pairs.eigenvalues}, facts)
+    return replace(pairs, eigenvectors=vectors[VECTORS], settled=True)
+
+
+def recalled(meter: Meter) -> Pairs | None:
+    """The settled pairs that an earlier session of this very solve found, if any; the meter then counts what they cost."""
+    found = meter.workspace.kept()
+    if found is None:
+        return None
+    vectors, (facts, tensors) = found
+    meter.restore(facts)
+    return Pairs(
+        tensors["eigenvalues"],
+        vectors[VECTORS],
+        facts["tol"],
+        facts["advice"],
+        facts["diagnostics"],
+        settled=True,
+        chosen=facts["chosen"],
+    )
+
+
+def _residuals(meter: Meter, values: Tensor, vectors: TallMatrix) -> Tensor:
+    """Fresh residual norms, block by block; a run keeps those of every block."""
+    norms = [torch.zeros(0, dtype=torch.float64)]
+    for start, stop in blocks(len(values), meter.workspace.widest):
+
+        def measured(start: int = start, stop: int = stop) -> Tensor:
+            block = InMemory(vectors.columns(start, stop))
+            return residual_norms(meter.multiply, values[start:stop], block, block_size=meter.workspace.widest)
+
+        norms.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", stop - start, measured))
+    return torch.cat(norms)
 
 
 def is_converged(values: Tensor, residuals: Tensor, tol: float, *, scale: float, unit: float) -> Tensor:
@@ -66,19 +127,6 @@ def is_converged(values: Tensor, residuals: Tensor, tol: float, *, scale: float,
     ``scale`` stands for ||A||: the largest |lambda| known.
     """
     return residuals <= torch.clamp(tol * values.abs(), min=10 * unit * scale)
-
-
-def peak_resident_bytes() -> int:
-    """Largest resident memory of this process so far (where the system does not tell: the present one)."""
-    memory = psutil.Process().memory_info()
-    if hasattr(memory, "peak_wset"):
-        return int(memory.peak_wset)
-    try:
-        import resource
-    except ImportError:
-        return int(memory.rss)
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def status_of(values: Tensor, residuals: Tensor, tol: float | None, advice: str, *, unit: float) -> Status:
@@ -103,7 +151,7 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "device": str(operator.device),
         "options": options,
         "products": getattr(operator, "strategy_report", {}),
-        "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": sys.version.split()[0]},
         "threads": torch.get_num_threads(),
     }
 

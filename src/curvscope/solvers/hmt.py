@@ -7,12 +7,17 @@ from typing import Any
 import torch
 
 from curvscope.execution import Progress
-from curvscope.solvers.finish import finish
-from curvscope.solvers.measure import measure
+from curvscope.execution.run import Run
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
+from curvscope.solvers.measure import Measured, blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import symmetrized
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
@@ -25,7 +30,9 @@ def hmt(
     which: str = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Randomised Rayleigh-Ritz: :math:`Q = \mathrm{orth}(A\Omega)`, then :math:`A \approx Q (Q^* A Q) Q^*`.
@@ -37,7 +44,11 @@ def hmt(
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: 2 num_outer products in two rounds, k more for the residuals; memory: D x num_outer entries and D x k.
@@ -52,28 +63,43 @@ def hmt(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, -4.0, 1.0]
     """
-    check_block_size(block_size)
     operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
-    meter = Meter(operator, progress)
-    with meter.stage("sketch", num_outer):
-        outer = measure(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, block_size)
-    with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer, into=outer).basis
-        del outer
-    with meter.stage("compression", basis.shape[1]):
-        core, asymmetry = symmetrized(_compressed(meter, basis, block_size))
-    diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
-    with meter.stage("recovery", 0):
-        pairs = pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
-    options = {"method": "hmt", "num_outer": num_outer, "which": which, "sketch": sketch, "seed": seed}
-    return finish(meter, pairs, which=which, options=options)
+    fitted = fit_sketch("hmt", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run)
+    options = {
+        "method": "hmt",
+        "num_outer": num_outer,
+        "k": k,
+        "which": which,
+        "sketch": sketch,
+        "seed": seed,
+        "block_size": fitted.block_size,
+    }
+
+    def find(meter: Meter) -> Pairs:
+        with meter.stage("sketch", num_outer):
+            outer = Measured(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, fitted.block_size).all()
+        with meter.stage("orthonormalisation", 0):
+            outer = meter.workspace.working(outer)
+            basis = orthonormalize(outer, into=room_for(outer)).basis
+            del outer
+        with meter.stage("compression", basis.shape[1]):
+            core, asymmetry = symmetrized(_compressed(meter, basis, fitted.block_size))
+        diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
+        with meter.stage("recovery", 0):
+            return pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
+
+    free = ("num_outer", "k")
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
 def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tensor:
-    """Q* A Q. Cost: a product for each column of Q."""
-    rank = basis.shape[1]
-    core = torch.empty(rank, rank, dtype=small_dtype(basis.dtype))
-    for start in range(0, rank, block_size):
-        stop = min(start + block_size, rank)
-        core[:, start:stop] = gram(basis, InMemory(meter.multiply(basis.columns(start, stop))))
+    """Q* A Q. Cost: a product for each column of Q; a run keeps the columns of every block."""
+    core = torch.empty(basis.shape[1], basis.shape[1], dtype=small_dtype(basis.dtype))
+    for start, stop in blocks(basis.shape[1], block_size):
+        core[:, start:stop] = remembered(
+            meter,
+            f"compression/{start:08d}-{stop:08d}",
+            stop - start,
+            lambda start=start, stop=stop: gram(basis, InMemory(meter.multiply(basis.columns(start, stop)))),
+        )
     return core

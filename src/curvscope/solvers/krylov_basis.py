@@ -13,7 +13,8 @@ from curvscope.errors import InvalidArgument
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.gram_schmidt import split_off
 from curvscope.solvers.meter import Meter
-from curvscope.tall import InMemory, small_dtype
+from curvscope.solvers.workspace import Workspace
+from curvscope.tall import InMemory, TallMatrix, small_dtype
 
 STIRRED = 2
 """Random directions added before convergence is believed: one finds a missed copy, two find it in time."""
@@ -78,19 +79,31 @@ class KrylovBasis(ABC):
     """Products for each column that is multiplied."""
 
     def __init__(
-        self, size: int, dtype: torch.dtype, device: torch.device, options: KrylovOptions, start: Tensor | None = None
+        self,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        options: KrylovOptions,
+        start: Tensor | None = None,
+        *,
+        workspace: Workspace | None = None,
     ) -> None:
-        self.size, self.unit = size, torch.finfo(dtype).eps
-        self.basis = InMemory.empty(size, 0, dtype, device)
+        self._prepare(size, dtype, device, options, workspace or Workspace())
+        self.adopt(options, waiting=0 if start is None else start.shape[1])
+        if start is not None:
+            self._append(self._new(start)[0])
+        self._fill(options.block_size)
+
+    def _prepare(
+        self, size: int, dtype: torch.dtype, device: torch.device, options: KrylovOptions, workspace: Workspace
+    ) -> None:
+        self.size, self.unit, self.workspace = size, torch.finfo(dtype).eps, workspace
+        self.basis: TallMatrix = InMemory.empty(size, 0, dtype, device)
         self.action = torch.zeros(0, 0, dtype=small_dtype(dtype))
         self.multiplied = self.filled = self.restarts = self._drawn = 0
         self.norm = 0.0
         self.confirmed: tuple[str, int] = (options.which, 0)
         self._random = TestMatrix("gaussian", size, seed=options.seed, role="krylov", dtype=dtype, device=device)
-        self.adopt(options, waiting=0 if start is None else start.shape[1])
-        if start is not None:
-            self._append(self._new(start)[0])
-        self._fill(options.block_size)
 
     @abstractmethod
     def step(self, meter: Meter, note: str = "") -> None:
@@ -155,7 +168,8 @@ class KrylovBasis(ABC):
 
     def _noise(self, product: Tensor) -> float:
         """The size up to which parts of these products are rounding; takes note of their norms."""
-        self.norm = max(self.norm, float(product.to(small_dtype(product.dtype)).norm(dim=0).max()))
+        high = small_dtype(product.dtype)
+        self.norm = max(self.norm, *(float(column.to(high).norm()) for column in product.T))  # D entries in double at a time
         return 4 * self.unit * self.norm
 
     def _most_kept(self) -> int:
@@ -164,7 +178,10 @@ class KrylovBasis(ABC):
         return min(self.capacity - self.waiting - self.options.block_size, max(k, (k + self.options.ncv - self.waiting) // 2))
 
     def _enlarge(self) -> None:
-        self.basis = widened(self.basis, self.filled, self.capacity)
+        if self.filled:
+            self.basis = self.workspace.widened(self.basis, self.capacity, self.filled)
+        else:
+            self.basis = self.workspace.basis(self.size, self.capacity, self.basis)
         self.action = enlarged(self.action, self.capacity)
 
     def _new(self, block: Tensor, *, coupled_from: int = 0, noise: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -188,13 +205,6 @@ def first_coupled(parts: Tensor, noise: float) -> int:
     """The first column along which a block has more than rounding, from its known coefficients (b, m); m if there is none."""
     coupled = parts.norm(dim=0) > 10 * noise
     return int(coupled.nonzero()[0]) if bool(coupled.any()) else parts.shape[1]
-
-
-def widened(matrix: InMemory, filled: int, capacity: int) -> InMemory:
-    """A copy of the first columns, with room for ``capacity``."""
-    wider = InMemory.empty(matrix.shape[0], capacity, matrix.dtype, matrix.device)
-    wider.write(0, matrix.columns(0, filled))
-    return wider
 
 
 def enlarged(small: Tensor, capacity: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from curvscope.errors import NotFinite
 from curvscope.execution import Progress, stage
 from curvscope.execution.progress import Advance
 from curvscope.operators import Operator
+from curvscope.solvers.workspace import Workspace
 
 
 class Meter:
@@ -22,12 +24,16 @@ class Meter:
         operator: what is measured.
         products: vectors multiplied so far.
         passes: blocks multiplied so far: passes over the data.
-        seconds: wall time of each stage, and of the products in all of them under ``"products"``.
+        last_seconds: of the last block.
+        seconds: wall time of each stage, and of the products in all of them under ``"products"``; earlier sessions of a run
+            are counted.
+        workspace: where the matrices of the solve lie, and what of it is kept.
     """
 
-    def __init__(self, operator: Operator, progress: Progress = None) -> None:
-        self.operator = operator
+    def __init__(self, operator: Operator, progress: Progress = None, workspace: Workspace | None = None) -> None:
+        self.operator, self.workspace = operator, workspace or Workspace()
         self.products = self.passes = 0
+        self.last_seconds = 0.0
         self.seconds: dict[str, float] = {"products": 0.0}
         self.progress = progress
         self._advance: Advance = lambda steps=1, note="": None
@@ -51,18 +57,50 @@ class Meter:
             self._blame(result)
         self.products += block.shape[1]
         self.passes += 1
-        self.seconds["products"] += time.perf_counter() - start
+        self.last_seconds = time.perf_counter() - start
+        self.seconds["products"] += self.last_seconds
+        self.workspace.freeze(self.operator)
         self._advance(block.shape[1], note=note)
         return result
+
+    def recall(self, columns: int, seconds: float, *, passes: int = 1) -> None:
+        """Count a block of products that an earlier session measured."""
+        self.products += columns
+        self.passes += passes
+        self.seconds["products"] += seconds
+        self._advance(columns, note="from the run")
+
+    def spent(self) -> dict[str, Any]:
+        """What was counted so far, for :meth:`restore` in a later session."""
+        return {"products": self.products, "passes": self.passes, "seconds": dict(self.seconds)}
+
+    def restore(self, spent: dict[str, Any]) -> None:
+        """Go on counting from what an earlier session had spent."""
+        self.products, self.passes = spent["products"], spent["passes"]
+        self.seconds |= spent["seconds"]
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
         """Time a stage of ``total`` products and show its progress."""
-        start = time.perf_counter()
-        with stage(name, total, self.progress) as self._advance:
-            yield
-        self._advance = lambda steps=1, note="": None
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        earlier = self.seconds.get(name, 0.0) or self.workspace.seconds_before(name)
+        start, first = time.perf_counter(), self.products
+
+        def spent() -> float:
+            return earlier + time.perf_counter() - start
+
+        with stage(name, total, self.progress) as shown:
+
+            def advance(steps: int = 1, note: str = "") -> None:
+                self.workspace.note(name, total=total, done=self.products - first, seconds=spent())
+                shown(steps, note=note)
+
+            self._advance = advance
+            try:
+                yield
+            finally:
+                self._advance = lambda steps=1, note="": None
+                self.seconds[name] = spent()
+                self.workspace.note(name, total=total, done=self.products - first, seconds=spent(), now=True)
 
     def _blame(self, result: Tensor) -> None:
         bad = (~torch.isfinite(result)).any(dim=0).nonzero().flatten().tolist()

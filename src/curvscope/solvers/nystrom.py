@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,16 +10,21 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.sketches import TestMatrix
-from curvscope.solvers.finish import Pairs, finish
-from curvscope.solvers.measure import measure
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
+from curvscope.solvers.measure import Measured, blocks
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors
-from curvscope.solvers.sketched import ADVICE, check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import ADVICE, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory, multiply, orthonormalize
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import room_for
+from curvscope.tall import TallMatrix, multiply, orthonormalize
 
 DEFINITE, INDEFINITE = "psd", "indefinite"
 NEGATIVE = 1e3
@@ -35,7 +41,9 @@ def nystrom(
     which: str = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""The Nystrom approximation :math:`A \approx (A\Omega) (\Omega^* A \Omega)^+ (A\Omega)^*` and its eigenpairs.
@@ -52,7 +60,11 @@ def nystrom(
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries and D x k.
@@ -68,25 +80,36 @@ def nystrom(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, 4.0, 1.0]
     """
-    check_block_size(block_size)
     operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
     rank = max(k or 1, 3 * num_outer // 5) if rank is None else rank
     if not 1 <= rank <= num_outer:
         raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {num_outer}")
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    with meter.stage("sketch", num_outer):
-        outer = measure(meter, right, num_outer, block_size)
-    with meter.stage("recovery", 0):
-        gram = right.adjoint_multiply(outer, 0, num_outer)
-        kind = definiteness(gram, operator, definite)
-        if kind == DEFINITE:
-            pairs = _positive(operator, outer, right, block_size, k, which)
-        else:
-            pairs = _indefinite(outer, gram, rank, k, which)
-        del outer
-    options = {"method": "nystrom", "num_outer": num_outer, "core": kind, "which": which, "sketch": sketch, "seed": seed}
-    return finish(meter, pairs, which=which, options=options | ({"rank": rank} if kind == INDEFINITE else {}))
+    fitted = fit_sketch("nystrom", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run)
+    options = {
+        "method": "nystrom",
+        "num_outer": num_outer,
+        "rank": rank,
+        "definite": definite,
+        "k": k,
+        "which": which,
+        "sketch": sketch,
+        "seed": seed,
+        "block_size": fitted.block_size,
+    }
+
+    def find(meter: Meter) -> Pairs:
+        right = draw(sketch, operator, seed=seed, role="right")
+        with meter.stage("sketch", num_outer):
+            outer = Measured(meter, right, num_outer, fitted.block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            gram = right.adjoint_multiply(outer, 0, num_outer)
+            if definiteness(gram, operator, definite) == DEFINITE:
+                return _positive(outer, right, fitted.block_size, k, which)
+            return _indefinite(outer, gram, rank, k, which)
+
+    free = ("num_outer", "k", "rank", "definite")
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
 def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:
@@ -102,23 +125,32 @@ def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str
     return INDEFINITE if (negative and definite is None) or definite is False else DEFINITE
 
 
-def _positive(operator: Operator, outer: InMemory, right: TestMatrix, block_size: int, k: int | None, which: str) -> Pairs:
-    """The shifted approximation; ``outer`` is overwritten by A Omega + shift Omega."""
-    count = outer.shape[1]
+def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | None, which: str) -> Pairs:
+    """The shifted approximation, from A Omega + shift Omega."""
+    size, count = outer.shape
     # As large as the rounding of Omega* Y, so that it stays positive; a larger one (u ||Y||) would cost accuracy in proportion.
-    shift = 3 * torch.finfo(operator.dtype).eps * float(outer.tensor.norm()) / operator.shape[0]
-    for start in range(0, count, block_size):
-        stop = min(start + block_size, count)
-        outer.tensor[:, start:stop] += shift * right.columns(start, stop)
-    gram = right.adjoint_multiply(outer, 0, count)
-    whole = orthonormalize(outer, into=outer)
+    squares = sum(float(outer.rows(panel).abs().square().sum(dtype=torch.float64)) for panel in outer.panels())
+    shift = 3 * torch.finfo(outer.dtype).eps * squares**0.5 / size
+    shifted = room_for(outer)
+    for start, stop in blocks(count, block_size):
+        shifted.write(start, outer.columns(start, stop) + shift * right.columns(start, stop))
+    gram = right.adjoint_multiply(shifted, 0, count)
+    whole = orthonormalize(shifted, into=shifted)
     values, rotation = nystrom_factors(whole.coefficients, gram, shift)
     chosen = wanted(values, len(values) if k is None else k, which)
     vectors = multiply(whole.basis, rotation[:, chosen])
-    return Pairs(values[chosen], vectors, tol=None, advice=ADVICE, diagnostics={"rank": float(len(values)), "shift": shift})
+    return Pairs(
+        values[chosen],
+        vectors,
+        tol=None,
+        advice=ADVICE,
+        diagnostics={"rank": float(len(values)), "shift": shift},
+        chosen={"core": DEFINITE},
+    )
 
 
-def _indefinite(outer: InMemory, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
-    whole = orthonormalize(outer, into=outer)
+def _indefinite(outer: TallMatrix, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
+    whole = orthonormalize(outer, into=room_for(outer))
     core = indefinite_nystrom_core(whole.coefficients, gram, rank)
-    return pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})
+    pairs = pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})
+    return replace(pairs, chosen={"core": INDEFINITE})

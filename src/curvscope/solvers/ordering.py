@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.tall import InMemory
+from curvscope.tall import TallMatrix
 
 ORDERS = {
     "LM": "largest magnitude first",
@@ -41,9 +41,27 @@ def wanted(values: Tensor, k: int, which: str) -> Tensor:
     return torch.cat([descending[: k - k // 2], descending[len(values) - k // 2 :]])
 
 
-def canonical_signs(vectors: InMemory) -> None:
-    """Flip (turn, if complex) columns, in place, so that the entry of largest magnitude in each is real and positive."""
-    for start in range(0, vectors.shape[1], 64):
-        block = vectors.tensor[:, start : start + 64]
-        peaks = block.gather(0, block.abs().argmax(dim=0, keepdim=True))
-        block.mul_(torch.where(peaks == 0, torch.ones_like(peaks), torch.sgn(peaks).conj()))
+def canonical_signs(vectors: TallMatrix) -> None:
+    """Flip (turn, if complex) columns, in place, so that the entry of largest magnitude in each is real and positive.
+
+    Of entries of the same magnitude the first counts. Cost: one read, and one write where a column is flipped.
+    """
+    turn = phases(vectors)
+    if bool((turn != 1).any()):
+        turn_columns(vectors, turn)
+
+
+def phases(vectors: TallMatrix) -> Tensor:
+    """For every column the factor that makes its entry of largest magnitude real and positive; 1 for a column of zeros."""
+    peaks = torch.zeros(vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
+    for panel in vectors.panels():
+        block = vectors.rows(panel)
+        largest = block.gather(0, block.abs().argmax(dim=0, keepdim=True))[0]
+        peaks = torch.where(largest.abs() > peaks.abs(), largest, peaks)
+    return torch.where(peaks == 0, torch.ones_like(peaks), torch.sgn(peaks).conj())
+
+
+def turn_columns(vectors: TallMatrix, factors: Tensor) -> None:
+    """Multiply every column by its factor, in place."""
+    for panel in vectors.panels():
+        vectors.write_rows(panel, vectors.rows(panel) * factors)

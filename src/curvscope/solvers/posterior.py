@@ -11,9 +11,10 @@ from curvscope.certify import FrobeniusEstimate, Samples, Scree, sample, scree_b
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
+from curvscope.solvers.footprint import check_block_size
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.singular import SingularSolution
-from curvscope.solvers.sketched import check_block_size, draw
+from curvscope.solvers.sketched import draw
 from curvscope.solvers.solution import Solution
 from curvscope.tall import TallMatrix
 

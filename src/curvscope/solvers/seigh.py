@@ -10,15 +10,20 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
-from curvscope.solvers.finish import Pairs, finish
-from curvscope.solvers.measure import check_hermitian
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
+from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import compressed_measurements, hermitian_core, least_squares, published_core
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory, Orthonormalized, gram, orthonormalize
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import room_for
+from curvscope.tall import InMemory, Orthonormalized, TallMatrix, gram, orthonormalize
 from curvscope.tall.algebra import small_dtype
 from curvscope.tall.triangles import mirrored
 
@@ -37,7 +42,9 @@ def seigh(
     sketch: str = "gaussian",
     left_sketch: str = "sparse_sign",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Sketched eigendecomposition in a single pass: the paper's Alg. 2.
@@ -59,7 +66,11 @@ def seigh(
         sketch: kind of the right test matrix, which is multiplied with A; see :class:`.TestMatrix`.
         left_sketch: kind of the left one, which only compresses: sparse signs are as accurate as the others and cheap.
         seed: another one gives an independent sketch.
-        block_size: columns a product call; the result does not depend on it but for rounding.
+        block_size: columns a product call; default 32, fewer where memory is short. The result depends on it by rounding only.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -83,21 +94,23 @@ def seigh(
     """
     operator = as_operator(operator)
     num_inner = min(2 * num_outer, operator.shape[0]) if num_inner is None else num_inner
-    check_block_size(block_size)
     hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=k, which=which, sketch=sketch)
     check_kind(left_sketch, operator.dtype)
     num_left = left_size(num_left, core, num_outer, num_inner, operator.shape[0])
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    left = draw(left_sketch, operator, seed=seed, role="left")
-    with meter.stage("sketch", num_inner):
-        measured = _measure(meter, right, left, (num_outer, num_inner, num_left), block_size)
-    with meter.stage("recovery", 0):
-        pairs = _recover(measured, left, core, k=k, which=which)
-        del measured
     sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_left": num_left}
+    fitted = fit_sketch("seigh", operator, {**sizes, "k": k}, memory, block_size, run)
     kinds = {"core": core, "which": which, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
-    return finish(meter, pairs, which=which, options={"method": "seigh", **sizes, **kinds})
+    options = {"method": "seigh", **sizes, "k": k, **kinds, "block_size": fitted.block_size}
+
+    def find(meter: Meter) -> Pairs:
+        right = draw(sketch, operator, seed=seed, role="right")
+        left = draw(left_sketch, operator, seed=seed, role="left")
+        with meter.stage("sketch", num_inner):
+            measured = _measure(meter, right, left, (num_outer, num_inner, num_left), fitted.block_size)
+        with meter.stage("recovery", 0):
+            return _recover(measured, left, core, k=k, which=which)
+
+    return solve(operator, find, which=which, options=options, free=(*sizes, "k"), run=run, fitted=fitted, progress=progress)
 
 
 def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, size: int) -> int:
@@ -119,7 +132,7 @@ def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, s
 class _Measured:
     """What is kept of A Omega = [Y_1, Y_2]."""
 
-    outer: InMemory  # Y_1, (D, n_outer)
+    outer: TallMatrix  # Y_1, (D, n_outer)
     across: Tensor  # Y_1* Omega, (n_outer, n_inner)
     further: Tensor  # Psi* Y_2, (n_left, n_inner - n_outer)
 
@@ -127,30 +140,33 @@ class _Measured:
 def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int, int, int], block_size: int) -> _Measured:
     """All products; each test vector is made once, and each product after the outer ones compressed as it comes."""
     num_outer, num_inner, num_left = sizes
-    operator, high = meter.operator, small_dtype(meter.operator.dtype)
-    outer = InMemory.empty(operator.shape[0], num_outer, operator.dtype, operator.device)
+    high = small_dtype(meter.operator.dtype)
     across = torch.zeros(num_outer, num_inner, dtype=high)
     further = torch.empty(num_left, num_inner - num_outer, dtype=high)
-    for start in [*range(0, num_outer, block_size), *range(num_outer, num_inner, block_size)]:
-        stop = min(start + block_size, num_outer if start < num_outer else num_inner)
-        directions = right.columns(start, stop)
-        block = InMemory(meter.multiply(directions))
-        if start == 0:
-            check_hermitian(InMemory(directions), block)
-        if start < num_outer:
-            outer.write(start, block.tensor)
-        else:
-            further[:, start - num_outer : stop - num_outer] = left.adjoint_multiply(block, 0, num_left)
-        known = min(stop, num_outer)
-        across[:known, start:stop] = gram(outer.leading(known), InMemory(directions))
-    # Omega_1* A Omega_1 is Hermitian: the blocks above its diagonal say those below
-    across[:, :num_outer] = mirrored(across[:, :num_outer])
+    measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
+    for start, block, directions in measured:
+        stop = start + block.shape[1]
+        if stop > num_outer:
+            later = block[:, max(0, num_outer - start) :]
+            further[:, max(start, num_outer) - num_outer : stop - num_outer] = left.adjoint_multiply(
+                InMemory(later), 0, num_left
+            )
+        if isinstance(measured.matrix, InMemory):
+            known = min(stop, num_outer)
+            across[:known, start:stop] = gram(measured.matrix.leading(known), InMemory(directions()))
+        del block, directions  # before the next ones are made
+    outer = meter.workspace.working(measured.matrix.leading(num_outer))
+    if isinstance(measured.matrix, InMemory):
+        # Omega_1* A Omega_1 is Hermitian: the blocks above its diagonal say those below
+        across[:, :num_outer] = mirrored(across[:, :num_outer])
+    else:  # to make the test matrix once more costs less than to read the outer measurements for every block
+        across = right.adjoint_multiply(outer, 0, num_inner).mH
     return _Measured(outer, across, further)
 
 
 def _recover(measured: _Measured, left: TestMatrix, core: str, *, k: int | None, which: str) -> Pairs:
-    """The pairs; the outer measurements are overwritten by their basis."""
-    whole = orthonormalize(measured.outer, into=measured.outer)
+    """The pairs; outer measurements in memory are overwritten by their basis."""
+    whole = orthonormalize(measured.outer, into=room_for(measured.outer))
     right = least_squares(whole.coefficients.mH, measured.across, rtol=0.0)  # Q* Omega, as Y_1 = Q R
     compressed = left.adjoint_multiply(whole.basis, 0, len(measured.further))
     return core_pairs(whole, compressed, measured.further, right, core, k=k, which=which)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.sketches import TestMatrix
-from curvscope.solvers.finish import Pairs, finish
-from curvscope.solvers.measure import measure
+from curvscope.solvers.finish import Pairs
+from curvscope.solvers.footprint import fit_sketch
+from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.nystrom import INDEFINITE, definiteness
 from curvscope.solvers.recovery import bearable_rank, singlepass_core
-from curvscope.solvers.sketched import check_block_size, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
-from curvscope.tall import InMemory, orthonormalize
+from curvscope.solvers.solve import solve
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import room_for
+from curvscope.tall import TallMatrix, orthonormalize
 
 
 def singlepass(
@@ -28,7 +34,9 @@ def singlepass(
     which: str = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Single-pass Rayleigh-Ritz: the Hermitian C that best explains :math:`C\,(Q^*\Omega) = Q^* A \Omega`.
@@ -45,7 +53,11 @@ def singlepass(
         which: LM, LA, SA or BE.
         sketch: kind of the test matrix; see :class:`.TestMatrix`.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries and D x k.
@@ -60,31 +72,42 @@ def singlepass(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, -4.0, 1.0]
     """
-    check_block_size(block_size)
     if num_outer is None and num_products is None:
         raise InvalidArgument("pass num_products, or num_outer for twice as many products")
     products = 2 * num_outer if num_products is None else num_products
     most = products if num_outer is None else num_outer
     operator = hermitian_request(operator, num_outer=most, num_inner=products, k=k, which=which, sketch=sketch)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    with meter.stage("sketch", products):
-        outer = measure(meter, right, products, block_size)
-    with meter.stage("recovery", 0):
-        kept: int | None = most
-        if num_outer is None and definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
-            kept = None
-        pairs = _recover(outer, right, kept, k=k, which=which)
-        del outer
-    sizes = {"num_outer": int(pairs.diagnostics["rank"]), "num_products": products}
-    return finish(
-        meter, pairs, which=which, options={"method": "singlepass", **sizes, "which": which, "sketch": sketch, "seed": seed}
-    )
+    fitted = fit_sketch("singlepass", operator, {"num_outer": products, "k": k}, memory, block_size, run)
+    options = {
+        "method": "singlepass",
+        "num_outer": num_outer,
+        "num_products": products,
+        "k": k,
+        "which": which,
+        "sketch": sketch,
+        "seed": seed,
+        "block_size": fitted.block_size,
+    }
+
+    def find(meter: Meter) -> Pairs:
+        right = draw(sketch, operator, seed=seed, role="right")
+        with meter.stage("sketch", products):
+            outer = Measured(meter, right, products, fitted.block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            kept: int | None = most
+            if num_outer is None and definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
+                kept = None
+            pairs = _recover(outer, right, kept, k=k, which=which)
+        return replace(pairs, chosen={"num_outer": int(pairs.diagnostics["rank"])})
+
+    free = ("num_outer", "num_products", "k")
+    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
 
 
-def _recover(outer: InMemory, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:
-    """The pairs from the leading ``kept`` directions (None: as many as are bearable) of the measurements, overwritten."""
-    whole = orthonormalize(outer, into=outer)
+def _recover(outer: TallMatrix, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:
+    """The pairs from the leading ``kept`` directions (None: as many as are bearable) of the measurements."""
+    whole = orthonormalize(outer, into=room_for(outer))
     turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
     if kept is None:
         kept = max(k or 1, bearable_rank(sizes, outer.shape[1]))

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from curvscope.certify import dilation_residuals
+from curvscope.execution.resources import peak_resident_bytes
 from curvscope.solvers import storage
-from curvscope.solvers.finish import RESIDUAL_BLOCK, peak_resident_bytes, provenance, status_of
+from curvscope.solvers.finish import provenance, status_of
+from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.ordering import phases, turn_columns
 from curvscope.solvers.solution import Cost, Status
 from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality, polish
 
@@ -59,7 +63,14 @@ class SingularSolution:
         Raises:
             RunConflict: ``path`` exists.
         """
-        table = {
+        storage.write(path, storage.SINGULAR, self._table(), {"U": self.U, "V": self.V})
+
+    def describe(self, path: storage.Place) -> None:
+        """Write everything but the vectors into a directory that holds these already."""
+        storage.rewrite_table(path, storage.SINGULAR, self._table())
+
+    def _table(self) -> dict[str, Any]:
+        return {
             "status": asdict(self.status),
             "cost": asdict(self.cost),
             "diagnostics": self.diagnostics,
@@ -67,7 +78,6 @@ class SingularSolution:
             "S": self.S.tolist(),
             "residual_norms": self.residual_norms.tolist(),
         }
-        storage.write(path, storage.SINGULAR, table, {"U": self.U, "V": self.V})
 
     @classmethod
     def load(cls, path: storage.Place) -> SingularSolution:
@@ -101,34 +111,56 @@ class SingularSolution:
         return "\n".join([*rows, "", str(self.status), cost])
 
 
-def finish_singular(
-    meter: Meter,
-    left: TallMatrix,
-    core: Tensor,
-    right: TallMatrix,
-    *,
-    k: int | None,
-    diagnostics: dict[str, float],
-    options: dict[str, Any],
-    tol: float | None = None,
-    advice: str = ADVICE,
-) -> SingularSolution:
-    """The k largest triplets of P C Q* (P left, Q right), their residuals measured afresh; ``tol`` for methods that iterate.
+@dataclass
+class Triplets:
+    """What a solver hands over: triplets, largest first, kept but not yet certified."""
 
-    Cost: k products with A and k with A*.
-    """
+    left: TallMatrix
+    values: Tensor
+    right: TallMatrix
+    diagnostics: dict[str, float]
+
+
+def triplets_of_core(
+    meter: Meter, left: TallMatrix, core: Tensor, right: TallMatrix, *, k: int, diagnostics: dict[str, float]
+) -> Triplets:
+    """The k largest triplets of P C Q* (P left, Q right), kept with what they cost."""
     with meter.stage("recovery", 0):
         turn, values, back = torch.linalg.svd(core, full_matrices=False)
         U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
         polish(U)
         polish(V)
-        values = values[:k]
-        _canonical_phases(U, V)
+        factors = phases(U)
+        turn_columns(U, factors)
+        turn_columns(V, factors)
+        facts = {"diagnostics": diagnostics, **meter.spent()}
+        vectors = meter.workspace.keep({"U": U, "V": V}, {"values": values[:k]}, facts)
+    return Triplets(vectors["U"], values[:k], vectors["V"], diagnostics)
+
+
+def recalled_triplets(meter: Meter) -> Triplets | None:
+    """The triplets that an earlier session of this very solve found, if any; the meter then counts what they cost."""
+    found = meter.workspace.kept()
+    if found is None:
+        return None
+    vectors, (facts, tensors) = found
+    meter.restore(facts)
+    return Triplets(vectors["U"], tensors["values"], vectors["V"], facts["diagnostics"])
+
+
+def finish_singular(
+    meter: Meter, triplets: Triplets, *, options: dict[str, Any], tol: float | None = None, advice: str = ADVICE
+) -> SingularSolution:
+    """Measure the residuals afresh and put everything into a :class:`SingularSolution`; ``tol`` for methods that iterate.
+
+    Cost: k products with A and k with A*.
+    """
+    U, values, V = triplets.left, triplets.values, triplets.right
     found_with = meter.products
     with meter.stage("residuals", 2 * len(values)):
-        residuals = dilation_residuals(meter.multiply, meter.multiply_adjoint, U, values, V, block_size=RESIDUAL_BLOCK)
-        diagnostics = {**diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
-    return SingularSolution(
+        residuals = _residuals(meter, U, values, V)
+        diagnostics = {**triplets.diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
+    solution = SingularSolution(
         U,
         values,
         V,
@@ -138,11 +170,21 @@ def finish_singular(
         provenance(meter, options),
         diagnostics,
     )
+    if meter.workspace.run is not None:
+        solution.describe(meter.workspace.run.path / SOLUTION)
+    return solution
 
 
-def _canonical_phases(U: InMemory, V: InMemory) -> None:
-    """Turn u and v of each triplet by the same phase, in place, so that the largest entry of u is real and positive."""
-    peaks = U.tensor.gather(0, U.tensor.abs().argmax(dim=0, keepdim=True))
-    turn = torch.where(peaks == 0, torch.ones_like(peaks), torch.sgn(peaks).conj())
-    U.tensor.mul_(turn)
-    V.tensor.mul_(turn)
+def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Tensor:
+    """Fresh residual norms, block by block; a run keeps those of every block."""
+    norms = [torch.zeros(0, dtype=torch.float64)]
+    for start, stop in blocks(len(values), meter.workspace.widest):
+
+        def measured(start: int = start, stop: int = stop) -> Tensor:
+            left, right = (InMemory(matrix.columns(start, stop)) for matrix in (U, V))
+            return dilation_residuals(
+                meter.multiply, meter.multiply_adjoint, left, values[start:stop], right, block_size=meter.workspace.widest
+            )
+
+        norms.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", 2 * (stop - start), measured))
+    return torch.cat(norms)

@@ -43,12 +43,6 @@ def check_sizes(size: int, num_outer: int, num_inner: int, k: int) -> None:
         raise InvalidArgument(f"k={k}: a sketch with num_outer={num_outer} gives 1 to {num_outer} pairs")
 
 
-def check_block_size(block_size: int) -> None:
-    """Raise InvalidArgument unless block_size is at least 1."""
-    if block_size < 1:
-        raise InvalidArgument(f"block_size={block_size}: choose at least 1")
-
-
 def draw(kind: str, operator: Operator, *, seed: int, role: str, rows: int | None = None) -> TestMatrix:
     """A test matrix of the operator's dtype and device; rows: D unless told otherwise."""
     size = operator.shape[1] if rows is None else rows

@@ -143,6 +143,10 @@ class Solution:
         """
         storage.write(path, storage.EIGEN, self._table(), {"eigenvectors": self.eigenvectors})
 
+    def describe(self, path: storage.Place) -> None:
+        """Write everything but the vectors into a directory that holds these already."""
+        storage.rewrite_table(path, storage.EIGEN, self._table())
+
     def save_again(self, path: storage.Place) -> None:
         """Update what :meth:`save` wrote, for example with a certificate; the vectors stay as they are.
 

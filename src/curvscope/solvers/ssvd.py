@@ -9,13 +9,18 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
-from curvscope.solvers.measure import measure
+from curvscope.solvers.footprint import fit_sketch
+from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import bearable_rank, generalized_nystrom_core, oversampled_core
-from curvscope.solvers.singular import SingularSolution, finish_singular
-from curvscope.solvers.sketched import check_block_size, check_sizes, draw
+from curvscope.solvers.session import workspace
+from curvscope.solvers.singular import SingularSolution, finish_singular, recalled_triplets, triplets_of_core
+from curvscope.solvers.sketched import check_sizes, draw
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
@@ -35,7 +40,9 @@ def ssvd(
     sketch: str = "gaussian",
     left_sketch: str = "sparse_sign",
     seed: int = 0,
-    block_size: int = 32,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     progress: Progress = None,
 ) -> SingularSolution:
     r"""Sketched singular value decomposition: the paper's Alg. 1, and two relatives.
@@ -56,7 +63,11 @@ def ssvd(
         sketch: kind of the test matrices that are multiplied with A and A*; see :class:`.TestMatrix`.
         left_sketch: kind of Psi, which only compresses.
         seed: another one gives an independent sketch.
-        block_size: columns a product call.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) (num_outer + k)
@@ -83,26 +94,40 @@ def ssvd(
         num_inner = num_outer
     num_inner = min(2 * num_outer, size) if num_inner is None else num_inner
     check_sizes(size, num_outer, num_inner, num_outer if k is None else k)
-    check_block_size(block_size)
     for kind in (sketch, left_sketch):
         check_kind(kind, operator.dtype)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    match method:
-        case "oversampled":
-            outer_left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
-            inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-            factors = _oversampled(meter, right, outer_left, inner_left, num_outer, num_inner, block_size)
-        case "nystrom":
-            left = draw(sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-            factors = _generalized_nystrom(meter, right, left, (num_outer, num_inner), block_size, k or 1)
-        case _:
-            factors = _hmt(meter, right, num_outer, block_size)
-    sizes = {"num_outer": num_outer, "num_inner": num_inner}
-    options = {"method": method, **sizes, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
-    basis, core, co_basis, rank = factors
-    k = rank if k is None else k
-    return finish_singular(meter, basis, core, co_basis, k=k, diagnostics={"rank": float(rank)}, options=options)
+    both = {"num_outer": 2 * num_outer, "num_inner": num_inner + num_outer, "k": 2 * (k or num_outer)}  # of both sides
+    fitted = fit_sketch(f"ssvd {method}", operator, both, memory, block_size, run)
+    options = {
+        "method": f"ssvd {method}",
+        "num_outer": num_outer,
+        "num_inner": num_inner,
+        "k": k,
+        "sketch": sketch,
+        "left_sketch": left_sketch,
+        "seed": seed,
+        "block_size": fitted.block_size,
+    }
+
+    def find(meter: Meter) -> Factors:
+        right = draw(sketch, operator, seed=seed, role="right")
+        left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
+        match method:
+            case "oversampled":
+                inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
+                return _oversampled(meter, right, left, inner_left, num_outer, num_inner, fitted.block_size)
+            case "nystrom":
+                return _generalized_nystrom(meter, right, left, (num_outer, num_inner), fitted.block_size, k or 1)
+        return _hmt(meter, right, num_outer, fitted.block_size)
+
+    with workspace(run, operator, options, free=("num_outer", "num_inner", "k"), fitted=fitted) as place:
+        meter = Meter(operator, progress, place)
+        triplets = recalled_triplets(meter)
+        if triplets is None:
+            *factors, rank = find(meter)
+            diagnostics = {"rank": float(rank)}
+            triplets = triplets_of_core(meter, *factors, k=rank if k is None else k, diagnostics=diagnostics)
+        return finish_singular(meter, triplets, options=options | {"method": method})
 
 
 def _oversampled(
@@ -114,19 +139,17 @@ def _oversampled(
     num_inner: int,
     block_size: int,
 ) -> Factors:
-    operator = meter.operator
-    outer = InMemory.empty(operator.shape[0], num_outer, operator.dtype, operator.device)
-    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(operator.dtype))
+    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype))
     with meter.stage("sketch", num_inner + num_outer):
-        for start in range(0, num_inner, block_size):
-            stop = min(start + block_size, num_inner)
-            block = InMemory(meter.multiply(right.columns(start, stop)))
-            inner[:, start:stop] = inner_left.adjoint_multiply(block, 0, num_inner)
-            if start < num_outer:
-                outer.write(start, block.columns(0, min(stop, num_outer) - start))
-        co_outer = measure(meter, outer_left, num_outer, block_size, adjoint=True)
+        measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
+        for start, block, _ in measured:
+            inner[:, start : start + block.shape[1]] = inner_left.adjoint_multiply(InMemory(block), 0, num_inner)
+        co_outer = Measured(meter, outer_left, num_outer, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
-        basis, co_basis = orthonormalize(outer, into=outer).basis, orthonormalize(co_outer, into=co_outer).basis
+        outer = meter.workspace.working(measured.matrix.leading(num_outer))
+        basis = orthonormalize(outer, into=room_for(outer)).basis
+        co_outer = meter.workspace.working(co_outer)
+        co_basis = orthonormalize(co_outer, into=room_for(co_outer)).basis
         compressed = inner_left.adjoint_multiply(basis, 0, num_inner)
         core = oversampled_core(compressed, inner, right.adjoint_multiply(co_basis, 0, num_inner).mH)
     return basis, core, co_basis, min(core.shape)
@@ -137,11 +160,12 @@ def _generalized_nystrom(
 ) -> Factors:
     num_outer, num_inner = sizes
     with meter.stage("sketch", num_outer + num_inner):
-        outer = measure(meter, right, num_outer, block_size)
-        co_outer = measure(meter, left, num_inner, block_size, adjoint=True)
+        outer = Measured(meter, right, num_outer, block_size).all()
+        co_outer = Measured(meter, left, num_inner, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
-        whole = orthonormalize(outer, into=outer)
-        co_range = orthonormalize(co_outer, into=co_outer)
+        outer, co_outer = meter.workspace.working(outer), meter.workspace.working(co_outer)
+        whole = orthonormalize(outer, into=room_for(outer))
+        co_range = orthonormalize(co_outer, into=room_for(co_outer))
         turn, found, _ = torch.linalg.svd(whole.coefficients, full_matrices=False)
         if num_inner < 2 * num_outer:
             turn = turn[:, : max(least, bearable_rank(found, num_inner))]
@@ -152,14 +176,14 @@ def _generalized_nystrom(
 
 def _hmt(meter: Meter, right: TestMatrix, num_outer: int, block_size: int) -> Factors:
     with meter.stage("sketch", num_outer):
-        outer = measure(meter, right, num_outer, block_size)
+        outer = Measured(meter, right, num_outer, block_size).all()
     with meter.stage("orthonormalisation", 0):
-        basis = orthonormalize(outer, into=outer).basis
+        outer = meter.workspace.working(outer)
+        basis = orthonormalize(outer, into=room_for(outer)).basis
     with meter.stage("compression", basis.shape[1]):
-        rows = InMemory.empty(meter.operator.shape[1], basis.shape[1], meter.operator.dtype, meter.operator.device)
-        for start in range(0, basis.shape[1], block_size):
-            stop = min(start + block_size, basis.shape[1])
-            rows.write(start, meter.multiply_adjoint(basis.columns(start, stop)))
+        name = f"{meter.workspace.scope}-rows"
+        rows = Measured(meter, basis, basis.shape[1], block_size, adjoint=True, name=name).all()
     with meter.stage("recovery", 0):
-        co_range = orthonormalize(rows, into=rows)
+        rows = meter.workspace.working(rows)
+        co_range = orthonormalize(rows, into=room_for(rows))
     return basis, co_range.coefficients.mH, co_range.basis, co_range.basis.shape[1]

@@ -1,24 +1,22 @@
-"""Results on disk: a directory with a readable JSON table and tall vectors as an uncompressed Zarr array."""
+"""Results on disk: a directory with a readable JSON table and tall vectors as Zarr arrays of checked tiles."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-import zarr
-
 from curvscope.errors import RunConflict, RunNotFound
-from curvscope.tall import InMemory, TallMatrix
+from curvscope.store import Draft, write_text
+from curvscope.tall import InMemory, OnDisk, TallMatrix
 
-EIGEN, SINGULAR = "curvscope solution 1", "curvscope singular solution 1"
+EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
 VECTORS = {EIGEN: ("eigenvectors",), SINGULAR: ("U", "V")}
 """The tall matrices that a solution of each format has, each in a Zarr array of its name."""
 TABLE = "solution.json"
-TILE = (65536, 64)
+SMALL = 1 << 28
+"""Bytes up to which vectors are read into memory when a solution is opened."""
 
 Place = str | os.PathLike[str]
 
@@ -32,24 +30,18 @@ def write(path: Place, form: str, table: dict[str, Any], vectors: dict[str, Tall
     target = Path(path)
     if target.exists():
         raise RunConflict(f"{target} exists: choose another path, or remove it first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    with Draft(target) as draft:
         draft.mkdir()
         for name in VECTORS[form]:
-            _write_vectors(vectors[name], draft / f"{name}.zarr")
-        (draft / TABLE).write_text(json.dumps({"format": form, **table}, indent=1))
-        draft.rename(target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+            stored = OnDisk.create(draft / f"{name}.zarr", *vectors[name].shape, vectors[name].dtype)
+            for panel in stored.panels():
+                stored.write_rows(panel, vectors[name].rows(panel))
+        rewrite_table(draft, form, table)
 
 
 def rewrite_table(path: Place, form: str, table: dict[str, Any]) -> None:
     """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
-    draft = Path(path) / f".{TABLE}.{os.getpid()}.partial"
-    draft.write_text(json.dumps({"format": form, **table}, indent=1))
-    draft.replace(Path(path) / TABLE)
+    write_text(Path(path) / TABLE, json.dumps({"format": form, **table}, indent=1))
 
 
 def form_of(path: Place) -> str:
@@ -61,11 +53,12 @@ def form_of(path: Place) -> str:
     return str(_table(Path(path))["format"])
 
 
-def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, InMemory]]:
-    """Table and vectors that :func:`write` wrote in this format; the vectors are read into memory.
+def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]:
+    """Table and vectors that :func:`write` wrote in this format; large vectors stay on disk.
 
     Raises:
-        RunNotFound: no solution there, one of another format, or one with a part missing.
+        RunNotFound: no solution there, one of another format, or one with a part missing. DamagedData: a tile of
+            the vectors is damaged.
     """
     source = Path(path)
     table = _table(source)
@@ -75,8 +68,9 @@ def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, InMemory]]:
     for name in VECTORS[form]:
         if not (source / f"{name}.zarr").is_dir():
             raise RunNotFound(f"{source} lacks its vectors ({name}.zarr): compute it again")
-        stored = zarr.open_array(source / f"{name}.zarr", mode="r")
-        vectors[name] = InMemory(torch.from_numpy(stored[:].T.copy()).T)
+        stored = OnDisk(source / f"{name}.zarr")
+        small = stored.shape[0] * stored.shape[1] * stored.dtype.itemsize <= SMALL
+        vectors[name] = InMemory(stored.to_tensor()) if small else stored
     return table, vectors
 
 
@@ -89,13 +83,3 @@ def _table(source: Path) -> dict[str, Any]:
     if table.get("format") not in VECTORS:
         raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
     return table
-
-
-def _write_vectors(vectors: TallMatrix, path: Path) -> None:
-    rows, columns = vectors.shape
-    dtype = str(vectors.dtype).removeprefix("torch.")
-    chunks = (min(rows, TILE[0]), min(columns, TILE[1]))
-    array = zarr.create_array(path, shape=vectors.shape, chunks=chunks, dtype=dtype, compressors=None)
-    for start in range(0, columns, chunks[1]):
-        stop = min(start + chunks[1], columns)
-        array[:, start:stop] = vectors.columns(start, stop).cpu().numpy()

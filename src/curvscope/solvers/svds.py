@@ -15,7 +15,7 @@ from curvscope.solvers.block_krylov import iterate, krylov_advice
 from curvscope.solvers.checks import check_k, check_tol
 from curvscope.solvers.krylov_basis import krylov_options
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.singular import SingularSolution, finish_singular
+from curvscope.solvers.singular import SingularSolution, finish_singular, triplets_of_core
 
 
 class _Adjoint(Operator):
@@ -98,11 +98,11 @@ def svds(
     c = bases.multiplied
     left, core, right = bases.left.leading(c), bases.forward[:c, :c], bases.basis.leading(c)
     meter.operator = operator
+    diagnostics = {"asymmetry": bases.asymmetry, "restarts": float(bases.restarts)}
+    factors = (right, core.mH, left) if wide else (left, core, right)
     return finish_singular(
         meter,
-        *((right, core.mH, left) if wide else (left, core, right)),
-        k=k,
-        diagnostics={"asymmetry": bases.asymmetry, "restarts": float(bases.restarts)},
+        triplets_of_core(meter, *factors, k=k, diagnostics=diagnostics),
         options={"method": "krylov", **asdict(options)},
         tol=tol,
         advice=krylov_advice(options),

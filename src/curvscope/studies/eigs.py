@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.execution.run import Run
-from curvscope.operators import CurvatureOperator, Operator, ggn, hessian
+from curvscope.operators import CurvatureOperator, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
-from curvscope.solvers import Solution
+from curvscope.solvers import Plan, Solution
+from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.session import PARAMETERS
 from curvscope.subspaces import LARGEST_DEFECT, OverlapCurve, best_overlap, masks, overlap
 from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
-SOLUTION, PARAMETERS = "solution", "parameters.safetensors"
 MATRICES = {"hessian": hessian, "ggn": ggn}
 MASKS = ("magnitude", "layerwise", "random", "best")
 
@@ -32,21 +33,14 @@ def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> Cu
     return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches)
 
 
-def operator_of_problem(run: Run, solution: Solution) -> CurvatureOperator:
+def operator_of_problem(run: Run) -> CurvatureOperator:
     """The operator of a run on a problem, at the parameters that the run keeps: no training."""
     options = run.manifest["options"]
     problem = get(options["problem"], data=options.get("data"))
     model = problem.model()
     with torch.no_grad():
-        model.load_state_dict(parameters_of(run, solution), strict=False)
+        model.load_state_dict(load_file(run.path / PARAMETERS), strict=False)
     return MATRICES[options["matrix"]](model, problem.criterion, problem.curvature_batches(options["split"]))
-
-
-def record(run: Run, solution: Solution, operator: Operator) -> None:
-    """Write the solution, and for curvature operators the parameters it was measured at, into a fresh run."""
-    solution.save(run.path / SOLUTION)
-    if isinstance(operator, CurvatureOperator):
-        save_file(operator.parameters.unflatten(operator.values().cpu()), run.path / PARAMETERS)
 
 
 def solution_of(run: Run) -> Solution:
@@ -142,6 +136,14 @@ def document(run: Run) -> Document:
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
             ),
         )
+    if run.manifest.get("plan"):
+        sections.append(
+            Section(
+                "Plan and fact",
+                "What was planned before the work, and what it took.",
+                table=plan_table(Plan.from_dict(run.manifest["plan"]), solution),
+            )
+        )
     sections.append(Section("The pairs", "Each interval certainly holds an eigenvalue.", table=pairs_table(solution)))
     return Document(
         title=f"{solution.k} eigenpairs: {label}",
@@ -167,6 +169,15 @@ def pairs_table(solution: Solution) -> Table:
         )
     ]
     return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
+
+
+def plan_table(plan: Plan, solution: Solution) -> Table:
+    """Planned and actual products, seconds and memory."""
+    rows = [
+        [name, f"{planned:.4g}", f"{actual:.4g}", f"{actual / planned:.2f}" if planned else ""]
+        for name, (planned, actual) in plan.compared(solution).items()
+    ]
+    return Table(["what", "planned", "actual", "actual / planned"], rows)
 
 
 def _label(run: Run) -> str:

@@ -33,21 +33,30 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
             block = left.rows(panel)
             add_gram(total, block.to(high) if double else block)
         return mirrored(total).cpu()
-    for panel in (left if left.shape[1] >= right.shape[1] else right).panels(most_rows):
+    for panel in leader(left, right).panels(most_rows):
         a, b = left.rows(panel), right.rows(panel)
         total += a.to(high).mH @ b.to(high) if double else (a.mH @ b).to(high)
     return total.cpu()
 
 
-def multiply(matrix: TallMatrix, small: Tensor) -> InMemory:
-    """The product matrix @ small for a small (n, m) matrix, as a new tall matrix with contiguous columns.
+def leader(left: TallMatrix, right: TallMatrix) -> TallMatrix:
+    """The one whose panels both are read by: on disk rather than in memory, then the wider."""
+    if isinstance(left, InMemory) != isinstance(right, InMemory):
+        return right if isinstance(left, InMemory) else left
+    return left if left.shape[1] >= right.shape[1] else right
 
-    Cost: 2 D n m operations; memory: the D x m result.
+
+def multiply(matrix: TallMatrix, small: Tensor, *, into: TallMatrix | None = None) -> TallMatrix:
+    """The product matrix @ small for a small (n, m) matrix, as a new tall matrix where the first lies, or in ``into``.
+
+    ``into`` may be ``matrix`` itself: every panel is read before it is written.
+
+    Cost: 2 D n m operations, one read and one write; memory: the D x m result, if the matrix is in memory; two panels.
     """
-    result = InMemory.empty(matrix.shape[0], small.shape[1], matrix.dtype, matrix.device)
+    result = matrix.empty_like(small.shape[1]) if into is None else into
     factor = small.to(matrix.device, matrix.dtype)
-    for panel in matrix.panels():
-        result.tensor[panel] = matrix.rows(panel) @ factor
+    for panel in (matrix if isinstance(result, InMemory) else result).panels():
+        result.write_rows(panel, matrix.rows(panel) @ factor)
     return result
 
 

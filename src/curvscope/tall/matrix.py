@@ -37,7 +37,7 @@ class TallMatrix(ABC):
 
     @abstractmethod
     def write_rows(self, panel: slice, block: Tensor) -> None:
-        """Overwrite the rows of a panel with a (len(panel), n) tensor.
+        """Overwrite a panel of rows, one of :meth:`panels`, with (len(panel), b): its first b columns.
 
         What ``rows`` gave as a view and was changed in place is not copied.
         """
@@ -49,6 +49,14 @@ class TallMatrix(ABC):
     def leading(self, n: int) -> TallMatrix:
         """The first n columns, without a copy."""
         return self.between(0, n)
+
+    @abstractmethod
+    def write(self, start: int, block: Tensor) -> None:
+        """Overwrite the columns from ``start`` on with a (D, b) block."""
+
+    @abstractmethod
+    def empty_like(self, columns: int) -> TallMatrix:
+        """Room for a matrix of as many rows, where this one lies, of its dtype and device."""
 
     def to_tensor(self) -> Tensor:
         """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
@@ -99,12 +107,6 @@ class InMemory(TallMatrix):
         """See :meth:`TallMatrix.rows`; a view for slices."""
         return self.tensor[index]
 
-    def write_rows(self, panel: slice, block: Tensor) -> None:
-        """See :meth:`TallMatrix.write_rows`."""
-        place = self.tensor[panel]
-        if block.data_ptr() != place.data_ptr():
-            place.copy_(block)
-
     def between(self, start: int, stop: int) -> InMemory:
         """A view; see :meth:`TallMatrix.between`."""
         return InMemory(self.tensor[:, start:stop])
@@ -114,8 +116,18 @@ class InMemory(TallMatrix):
         return self.between(0, n)
 
     def write(self, start: int, block: Tensor) -> None:
-        """Overwrite the columns from ``start`` on."""
+        """See :meth:`TallMatrix.write`."""
         self.tensor[:, start : start + block.shape[1]] = block
+
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """See :meth:`TallMatrix.write_rows`; any rows."""
+        place = self.tensor[panel, : block.shape[1]]
+        if block.data_ptr() != place.data_ptr():
+            place.copy_(block)
+
+    def empty_like(self, columns: int) -> InMemory:
+        """See :meth:`TallMatrix.empty_like`; columns contiguous."""
+        return InMemory.empty(self.shape[0], columns, self.dtype, self.device)
 
     def rotate(self, matrix: Tensor, start: int = 0) -> None:
         """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.

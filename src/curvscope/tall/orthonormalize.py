@@ -9,7 +9,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.tall.algebra import gram, small_dtype
-from curvscope.tall.matrix import InMemory, TallMatrix
+from curvscope.tall.matrix import TallMatrix
 from curvscope.tall.triangles import add_gram, mirrored, rows_at_a_time, times_triangle
 
 MOST_ROUNDS = 6
@@ -47,11 +47,11 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     Args:
         matrix: W, (D, n), D >= 1.
         into: where Q is written, a tall matrix of W's shape and dtype, in memory or not; ``matrix`` itself to overwrite it;
-            default a new matrix in memory. Q is its leading r columns.
+            default a new matrix where W lies. Q is its leading r columns.
         noise: absolute size below which a direction counts as noise; default 2 u ||W||_F with u the machine epsilon of
             W's dtype.
 
-    Cost: 2 reads and 1 write of W for condition numbers up to about 1e2 (single precision), 3 and 2 up to 1e6; each
+    Cost: 2 reads and 1 write of W for condition numbers up to about 50 (single precision), 3 and 2 beyond; each
         about 1.2 D n^2 operations a read, the first in double precision. Memory: Q, or with ``into`` two panels.
 
     Raises:
@@ -60,13 +60,14 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
         Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors.
 
     >>> from curvscope.tall import multiply
+    >>> from curvscope.tall import InMemory
     >>> W = InMemory(torch.tensor([[1.0, 1.0], [0.0, 1e-3], [0.0, 0.0]]))
     >>> result = orthonormalize(W)
     >>> bool((multiply(result.basis, result.coefficients).tensor - W.tensor).norm() < 1e-6), result.orthogonality < 1e-6
     (True, True)
     """
     if into is None:
-        into = InMemory.empty(*matrix.shape, matrix.dtype, matrix.device)
+        into = matrix.empty_like(matrix.shape[1])
     if into.shape != matrix.shape or into.dtype != matrix.dtype:
         raise InvalidArgument(f"into is {into!r}, the matrix {matrix!r}: they must have the same shape and dtype")
     unit = torch.finfo(matrix.dtype).eps
@@ -89,7 +90,7 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     return Orthonormalized(basis, coefficients, _defect(overlaps))
 
 
-def polish(matrix: InMemory) -> None:
+def polish(matrix: TallMatrix) -> None:
     """Make nearly orthonormal columns orthonormal to the rounding of their dtype, in place and without turning them.
 
     One step of the polar iteration, V <- V (3 I - V* V) / 2, with the panels in double precision: a defect d becomes d^2. The
@@ -98,6 +99,7 @@ def polish(matrix: InMemory) -> None:
     Cost: 4 D n^2 operations in double precision, two reads and one write; memory: two panels.
     Source: Higham, Functions of Matrices (2008), section 8.3.
 
+    >>> from curvscope.tall import InMemory
     >>> V = InMemory(torch.eye(4)[:, :2] + 1e-4)
     >>> polish(V)
     >>> orthogonality(V) < 1e-7
@@ -107,7 +109,7 @@ def polish(matrix: InMemory) -> None:
     correction = 1.5 * torch.eye(len(overlaps), dtype=overlaps.dtype) - 0.5 * overlaps
     correction = correction.to(matrix.device)
     for panel in matrix.panels():
-        matrix.tensor[panel] = (matrix.tensor[panel].to(correction.dtype) @ correction).to(matrix.dtype)
+        matrix.write_rows(panel, (matrix.rows(panel).to(correction.dtype) @ correction).to(matrix.dtype))
 
 
 def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:

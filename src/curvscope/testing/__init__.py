@@ -1,4 +1,4 @@
-"""Conformance suites: what every operator, test matrix and eigensolver must do, each check a function that raises.
+"""Conformance suites: what every operator, test matrix, tall matrix and eigensolver must do, each check a function that raises.
 
 To enrol a new one, add a line to the list that a test is parametrised by::
 
@@ -13,12 +13,15 @@ or run all checks at once: ``check_operator(my_operator)``. A failed check raise
 from curvscope.testing.operators import OPERATOR_CHECKS, check_operator
 from curvscope.testing.sketches import TEST_MATRIX_CHECKS, check_test_matrix
 from curvscope.testing.solvers import SOLVER_CHECKS, check_solver
+from curvscope.testing.tall import TALL_CHECKS, check_tall
 
 __all__ = [
     "OPERATOR_CHECKS",
     "SOLVER_CHECKS",
+    "TALL_CHECKS",
     "TEST_MATRIX_CHECKS",
     "check_operator",
     "check_solver",
+    "check_tall",
     "check_test_matrix",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,7 @@ class Engine:
         self._strategies: dict[str, Strategy] = {}
         self._kept = Kept()
         self._choice: Choice | None = None
+        self._fixed: Choice | None = None
         self._replaced: dict[str, str] = {}
         self._narrowed: dict[str, int] = {}
         self._costs: dict[int, float] = {}
@@ -76,14 +78,15 @@ class Engine:
         """
         objective = self.map.objective
         tangents = block.T.to(objective.dtype).contiguous()
-        total = torch.zeros(tangents.shape, dtype=self.accumulate, device=tangents.device)
+        # Not zeroed: the first mini-batch writes, later ones add.
+        total = torch.empty(tangents.shape, dtype=self.accumulate, device=tangents.device)
         if tangents.shape[0] == 0:
             return total.T
         self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
         with objective.isolated(), jvp_warnings_silenced():
             self._choice = self._chosen(tangents.shape[0])
             while not self._pass(total, tangents):
-                total.zero_()
+                pass
         if not _finite(total) and _finite(block):
             raise NotFinite(
                 "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
@@ -130,7 +133,7 @@ class Engine:
                 if columns not in self._costs:
                     number, batch, weight, _, _ = self._first_group(columns)
                     tangents = torch.randn(columns, objective.parameters.size, dtype=objective.dtype, device=objective.device)
-                    total = torch.zeros_like(tangents, dtype=self.accumulate)
+                    total = torch.empty_like(tangents, dtype=self.accumulate)
                     self._add(total, tangents, number, batch, weight)
                     seconds = seconds_of(partial(self._add, total, tangents, number, batch, weight), objective.device)
                     self._costs[columns] = seconds / columns / (1 / objective.num_pieces if objective.sums else weight)
@@ -156,7 +159,13 @@ class Engine:
 
     # --- which strategy ---------------------------------------------------------------------------------------------------
 
+    def replay(self, report: dict[str, Any] | None) -> None:
+        """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
+        self._fixed = Choice(report["strategy"], report["width"]) if report else None
+
     def _chosen(self, columns: int) -> Choice:
+        if self._fixed is not None:
+            return replace(self._fixed, width=min(columns, self._fixed.width))
         if self.strategy != "auto":
             single = self.strategy in ("split", "linearize")
             return Choice(self.strategy, 1 if single else min(columns, self.width or DEFAULT_WIDTH))
@@ -184,13 +193,13 @@ class Engine:
     # --- mini-batches outside, vectors inside ---------------------------------------------------------------------------------
 
     def _pass(self, total: Tensor, tangents: Tensor) -> bool:
-        """Add every mini-batch; False when what was kept had to be let go of, and the pass must start again."""
+        """Sum over every mini-batch; False when what was kept had to be let go of, and the pass must start again."""
         return all(self._add(total, tangents, number, batch, weight) for number, batch, weight in self._batches())
 
     def _batches(self) -> Iterator[tuple[int, Batch | None, float]]:
         """Number, batch and weight of every mini-batch; no batch is loaded when all linearisations are kept."""
         if self._kept.complete:
-            for number, (_, weight) in list(self._kept.items.items()):
+            for number, (_, weight) in sorted(self._kept.items.items()):
                 yield number, None, weight
             return
         count = 0
@@ -217,7 +226,7 @@ class Engine:
                     return False
                 while start < columns:
                     rows = slice(start, start + linear.width)
-                    self._sum(total[rows], linear(tangents[rows]), weight)
+                    self._sum(total[rows], linear(tangents[rows]), weight, first=number == 0)
                     start += linear.width
             except NotRecordable as error:
                 log.debug("%s is not possible for this model (%s): going on with %s", name, error, FALLBACKS[name])
@@ -245,9 +254,13 @@ class Engine:
         self._kept.offer(number, linear, weight, self.budget // 2)
         return linear
 
-    def _sum(self, total: Tensor, pieces: Pieces, weight: float) -> None:
+    def _sum(self, total: Tensor, pieces: Pieces, weight: float, *, first: bool) -> None:
         for target, piece in zip(self.map.objective.parameters.split(total), pieces, strict=True):
-            if piece is not None:
+            if first and piece is None:
+                target.zero_()
+            elif first:
+                torch.mul(piece.to(target.dtype), weight, out=target)
+            elif piece is not None:
                 target.add_(piece, alpha=weight)
 
     def _narrow(self, name: str, width: int, batch: Batch | None, error: BaseException) -> None:

@@ -1,0 +1,27 @@
+"""``curvscope export``: a run's eigenpairs for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curvscope.cli.names import RunFolder
+from curvscope.execution.run import Run
+from curvscope.solvers.export import WRITERS, export
+from curvscope.studies.eigs import solution_of
+
+ENDINGS = {"hdf5": "h5", "safetensors": "safetensors", "npz": "npz"}
+
+
+def command(
+    run: RunFolder,
+    kind: Annotated[str, typer.Option("--format", help=f"One of {', '.join(WRITERS)}.")],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: eigenpairs.* in the run.")] = None,
+) -> None:
+    """Write a run's eigenvalues, residuals and eigenvectors as HDF5, safetensors or a NumPy archive."""
+    opened = Run.open(run)
+    target = out or opened.path / f"eigenpairs.{ENDINGS.get(kind, kind)}"
+    export(solution_of(opened), target, kind)
+    typer.echo(str(target))

@@ -1,0 +1,54 @@
+"""``curvscope plan``: what a solve would take, before it is begun."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
+from curvscope.cli.target import load_target
+from curvscope.errors import InvalidArgument
+from curvscope.problems import get
+from curvscope.solvers import METHODS
+from curvscope.solvers.plan import plan
+from curvscope.studies.eigs import MATRICES
+
+
+def command(
+    k: Annotated[int, typer.Option("-k", help="Number of eigenpairs.")],
+    problem: ProblemName = None,
+    target: TargetName = None,
+    data: DataFolder = None,
+    split: Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")] = "train",
+    matrix: Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")] = "hessian",
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
+    tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
+    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
+    memory: Memory = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the run would be: its disk may hold the matrices.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Products, time, memory and disk that `curvscope eigs` would take, for each method; exit status 1 if none fits.
+
+    A problem's network is planned for at its first step: what a product costs does not depend on the training.
+    """
+    if (problem is None) == (target is None):
+        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    if matrix not in MATRICES:
+        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    if problem is None:
+        operator = load_target(str(target))
+    else:
+        known = get(problem, data=data)
+        operator = MATRICES[matrix](known.model(), known.criterion, known.curvature_batches(split))
+    made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out)
+    if as_json:
+        typer.echo(json.dumps(made.to_dict()))
+    else:
+        Console().print(str(made), highlight=False, soft_wrap=True)
+    if not made.chosen:
+        raise typer.Exit(1)

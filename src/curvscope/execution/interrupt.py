@@ -1,0 +1,50 @@
+"""Ctrl-C between two blocks of work instead of in the middle of one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+
+from curvscope.errors import Interrupted
+
+
+class Interruptible:
+    """While the block runs, the first Ctrl-C is remembered until :meth:`check`; a second one stops at once.
+
+    Outside the main thread, where Python delivers no signals, nothing changes.
+
+    Args:
+        advice: how to go on, for the person who stopped it.
+
+    >>> with Interruptible("start it again") as work:
+    ...     work.check()
+    """
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+        self.asked = False
+        self._before: object = None
+
+    def __enter__(self) -> Interruptible:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def check(self) -> None:
+        """Stop here if Ctrl-C was pressed: call it where everything done so far is saved.
+
+        Raises:
+            Interrupted: it was.
+        """
+        if self.asked:
+            raise Interrupted(f"stopped; everything measured so far is saved. {self.advice}")
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True

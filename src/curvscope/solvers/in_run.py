@@ -1,0 +1,210 @@
+"""The workspace in a run: products are kept as they come, matrices lie on disk, every small result has a record."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import DamagedData
+from curvscope.execution.interrupt import Interruptible
+from curvscope.execution.run import Run
+from curvscope.operators import CurvatureOperator, Operator
+from curvscope.solvers import storage
+from curvscope.solvers.workspace import Known, Workspace
+from curvscope.store import Record, remove
+from curvscope.tall import InMemory, Mirrored, OnDisk, TallMatrix
+from curvscope.tall.disk import remove_scratch
+
+log = logging.getLogger(__name__)
+
+MEASURED, BASES, SOLUTION = "measured", "basis", "solution"
+KEPT, STATE, DECISIONS = "kept", "state", "decisions"
+
+
+class InRun(Workspace):
+    """In a run: products are kept as they come, matrices lie on disk, and every small result has a record.
+
+    Args:
+        run: locked by this process.
+        scope: name of this very solve, a digest of its options: measurements are shared by all scopes, results are not.
+        resident: whether the solve works on copies in memory.
+        tile_columns: width of the tiles of a basis.
+        widest: see :class:`Workspace`.
+        work: tells when to stop.
+    """
+
+    def __init__(self, run: Run, scope: str, *, resident: bool, tile_columns: int, widest: int, work: Interruptible) -> None:
+        super().__init__(widest)
+        self.run, self.scope, self.resident, self.tile_columns, self.work = run, scope, resident, tile_columns, work
+        self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
+        remove_scratch(run.path / MEASURED)
+
+    def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+        """See :meth:`Workspace.room`."""
+        if self.resident:
+            return super().room(rows, columns, operator)
+        return OnDisk.scratch(self.run.path / MEASURED, rows, columns, operator.dtype, device=operator.device)
+
+    def measurements(self, name: str, rows: int, count: int, kept: int, block_size: int, operator: Operator) -> OnDisk:
+        """See :meth:`Workspace.measurements`; all of them are kept, those of a smaller sketch are used again."""
+        place = self.run.path / MEASURED / f"{name}.zarr"
+        if not place.exists():
+            return OnDisk.create(place, rows, count, operator.dtype, tile_columns=block_size, device=operator.device)
+        matrix = OnDisk(place, device=operator.device)
+        return matrix if matrix.shape[1] >= count else matrix.grow(count)
+
+    def known(self, name: str, count: int) -> list[Known]:
+        """See :meth:`Workspace.known`; a block with a damaged tile is named, forgotten, and so measured again."""
+        matrix = OnDisk(self.run.path / MEASURED / f"{name}.zarr")
+        sound = []
+        for record in self.run.records.names(f"{MEASURED}/{name}"):
+            start, stop = (int(number) for number in record.rsplit("/", 1)[1].split("-"))
+            if start >= count:
+                continue
+            try:
+                seconds = self.run.records.read(record).facts["seconds"]
+                matrix.verify(start, stop)
+                sound.append(Known(start, min(stop, count), seconds))
+            except DamagedData as error:
+                log.warning("%s: products %d to %d are measured again", error, start + 1, stop)
+                self.run.records.remove(record)
+        return sound
+
+    def commit(self, name: str, start: int, stop: int, seconds: float) -> None:
+        """See :meth:`Workspace.commit`."""
+        self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", {"seconds": seconds})
+        self.check()
+
+    def working(self, matrix: TallMatrix) -> TallMatrix:
+        """See :meth:`Workspace.working`."""
+        return InMemory(matrix.to_tensor()) if self.resident and isinstance(matrix, OnDisk) else matrix
+
+    def remember(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """See :meth:`Workspace.remember`; a damaged record is named and computed again."""
+        place = f"{self.scope}/{name}"
+        try:
+            record = self.run.records.read(place)
+        except DamagedData as error:
+            log.warning("%s: computed again", error)
+            record = None
+        if record is not None:
+            return record.tensors
+        tensors = compute()
+        self.run.records.write(place, {}, tensors)
+        self.check()
+        return tensors
+
+    def keep(self, vectors: dict[str, TallMatrix], tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, TallMatrix]:
+        """See :meth:`Workspace.keep`; the solution that the run had is removed."""
+        folder = self.run.path / SOLUTION
+        self.run.records.remove(KEPT)
+        (folder / storage.TABLE).unlink(missing_ok=True)
+        folder.mkdir(exist_ok=True)
+        placed = {}
+        for name, matrix in vectors.items():
+            if isinstance(matrix, InMemory):
+                stored = OnDisk.scratch(self.run.path / MEASURED, *matrix.shape, matrix.dtype, device=matrix.device)
+                stored.write(0, matrix.to_tensor())
+                stored.move(folder / f"{name}.zarr")
+                placed[name] = matrix
+            else:
+                placed[name] = matrix.move(folder / f"{name}.zarr")
+        self.run.records.write(KEPT, {**facts, "scope": self.scope, "vectors": list(vectors)}, tensors)
+        self.check()
+        return placed
+
+    def kept(self) -> tuple[dict[str, TallMatrix], Record] | None:
+        """See :meth:`Workspace.kept`; vectors with a damaged tile are named, and found again."""
+        try:
+            record = self.run.records.read(KEPT)
+            if record is None or record.facts["scope"] != self.scope:
+                return None
+            vectors = {}
+            for name in record.facts["vectors"]:
+                matrix = OnDisk(self.run.path / SOLUTION / f"{name}.zarr")
+                matrix.verify(0, matrix.shape[1])
+                vectors[name] = self.working(matrix)
+        except DamagedData as error:
+            log.warning("%s: the vectors are computed again", error)
+            return None
+        return vectors, record
+
+    def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+        """See :meth:`Workspace.basis`."""
+        stored = self._stored(rows, columns, operator)
+        return Mirrored(stored) if self.resident else stored
+
+    def _stored(self, rows: int, columns: int, like: Operator | TallMatrix) -> OnDisk:
+        """A new matrix among the bases."""
+        taken = {place.name for place in (self.run.path / BASES).glob("*")}
+        name = next(name for number in itertools.count() if (name := f"{number}.zarr") not in taken)
+        place = self.run.path / BASES / name
+        return OnDisk.create(place, rows, columns, like.dtype, tile_columns=self.tile_columns, device=like.device)
+
+    def widened(self, basis: TallMatrix, columns: int, filled: int) -> TallMatrix:
+        """See :meth:`Workspace.widened`; on disk nothing is copied."""
+        if isinstance(basis, Mirrored):
+            return Mirrored(basis.disk.grow(columns), filled)
+        return basis.grow(columns)
+
+    def rotated(self, basis: TallMatrix, rotation: Tensor, start: int) -> TallMatrix:
+        """See :meth:`Workspace.rotated`; the other columns are copied."""
+        fresh = self._stored(*basis.shape, basis)
+        small = rotation.to(basis.device, basis.dtype)
+        if isinstance(basis, Mirrored):
+            basis.rotate(rotation, start)
+            fresh.write(0, basis.columns(0, start + rotation.shape[1]))
+            basis.disk = fresh
+            return basis
+        seen = basis.leading(start + rotation.shape[0])
+        for panel in fresh.panels():
+            rows = seen.rows(panel)
+            fresh.write_rows(panel, torch.cat([rows[:, :start], rows[:, start:] @ small], dim=1))
+        return fresh
+
+    def save_state(self, basis: TallMatrix, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """See :meth:`Workspace.save_state`; other bases are removed."""
+        place = _disk(basis).path
+        self.run.records.write(STATE, {**facts, "basis": place.name}, tensors)
+        for other in place.parent.iterdir():
+            if other != place:
+                remove(other)
+        self.check()
+
+    def state(self, operator: Operator) -> tuple[TallMatrix, Record] | None:
+        """See :meth:`Workspace.state`; of a damaged basis nothing is used: it cannot be measured again in part."""
+        record = self.run.records.read(STATE)
+        if record is None:
+            return None
+        stored = OnDisk(self.run.path / BASES / record.facts["basis"], device=operator.device)
+        stored.verify(0, record.facts["filled"])
+        return (Mirrored(stored, record.facts["filled"]) if self.resident else stored), record
+
+    def note(self, stage: str, **facts: Any) -> None:
+        """See :meth:`Workspace.note`."""
+        self.run.note(stage, **facts)
+
+    def seconds_before(self, stage: str) -> float:
+        """See :meth:`Workspace.seconds_before`."""
+        return self._before.get(stage, 0.0)
+
+    def freeze(self, operator: Operator) -> None:
+        """See :meth:`Workspace.freeze`."""
+        decisions = self.run.manifest[DECISIONS]
+        if isinstance(operator, CurvatureOperator) and "products" not in decisions:
+            decisions["products"] = operator.strategy_report
+            self.run.save()
+            operator.replay(decisions["products"])
+
+    def check(self) -> None:
+        """See :meth:`Workspace.check`."""
+        self.work.check()
+
+
+def _disk(basis: TallMatrix) -> OnDisk:
+    return basis.disk if isinstance(basis, Mirrored) else basis

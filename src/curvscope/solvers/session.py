@@ -1,0 +1,149 @@
+"""A solve's session: the workspace it works in, opened, locked and compared with what the run was begun with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from curvscope.errors import OutOfDisk
+from curvscope.execution.resources import as_text
+from curvscope.execution.run import MANIFEST, Run
+from curvscope.operators import CurvatureOperator, Operator
+from curvscope.solvers import storage
+from curvscope.solvers.in_run import DECISIONS, InRun
+from curvscope.solvers.workspace import Fit, Workspace
+from curvscope.store import Draft
+
+PARAMETERS = "parameters.safetensors"
+
+
+@contextmanager
+def workspace(
+    run: storage.Place | Run | None,
+    operator: Operator,
+    options: dict[str, Any],
+    *,
+    free: Iterable[str] = (),
+    fitted: Fit | None = None,
+) -> Iterator[Workspace]:
+    """The workspace of a solve: that of the run at a path, made or gone on with, or one in memory.
+
+    Args:
+        run: where; None: in memory.
+        operator: what is measured; its way to compute products is taken from the run, so that they have the same bits.
+        options: of the solve.
+        free: names of the options that may differ from those that the run was begun with.
+        fitted: how the solve fits into memory; None: it does. A run that was begun on disk stays there.
+
+    Raises:
+        RunConflict: the run is another solve's (each difference is named), or another process works on it.
+        OutOfDisk: a new run would not fit on its disk.
+    """
+    fitted = fitted or Fit(options.get("block_size", 1), True, None)
+    with _bounded(operator, fitted.products):
+        if run is None:
+            yield Workspace(fitted.widest)
+            return
+        opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
+        if not opened.manifest.get("solve"):
+            _check_disk(opened.path, fitted.disk)
+        with opened.session() as work:
+            opened.claim("operator", _described(operator))
+            opened.claim("solve", options, free=free)
+            _keep_parameters(opened, operator)
+            decisions = opened.manifest.setdefault(DECISIONS, {})
+            resident = decisions["resident"] = fitted.resident and decisions.get("resident", True)
+            widest = decisions["widest"] = min(fitted.widest, decisions.get("widest", fitted.widest))
+            width = fitted.block_size
+            opened.save()
+            with _replayed(operator, decisions.get("products")):
+                yield InRun(opened, scope_of(options), resident=resident, tile_columns=width, widest=widest, work=work)
+
+
+def _check_disk(path: Path, needed: int) -> None:
+    folder = nearest_folder(path)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutOfDisk(
+            f"the run needs up to {as_text(needed)} of disk, {as_text(free)} are free at {folder}: free some, choose another "
+            "disk, or a smaller k, ncv or sketch"
+        )
+
+
+def nearest_folder(path: Path) -> Path:
+    """The nearest folder at or above a path that exists: on the same disk."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def _keep_parameters(run: Run, operator: Operator) -> None:
+    """The parameters at which a curvature operator is measured go into the run."""
+    if isinstance(operator, CurvatureOperator) and not (run.path / PARAMETERS).exists():
+        with Draft(run.path / PARAMETERS) as draft:
+            save_file(operator.parameters.unflatten(operator.values().cpu()), draft)
+
+
+@contextmanager
+def _bounded(operator: Operator, memory: int | None) -> Iterator[None]:
+    """Products keep within ``memory`` bytes while the block runs, where the operator can and was not told otherwise."""
+    if memory is None or not isinstance(operator, CurvatureOperator) or operator.memory is not None:
+        yield
+        return
+    operator.memory = memory
+    try:
+        yield
+    finally:
+        operator.memory = None
+
+
+@contextmanager
+def _replayed(operator: Operator, report: dict[str, Any] | None) -> Iterator[None]:
+    """Products are computed as an earlier session did, while the block runs."""
+    if isinstance(operator, CurvatureOperator):
+        operator.replay(report)
+    try:
+        yield
+    finally:
+        if isinstance(operator, CurvatureOperator):
+            operator.replay(None)
+
+
+def _described(operator: Operator) -> dict[str, Any]:
+    return {
+        "kind": type(operator).__name__,
+        "fingerprint": operator.fingerprint,
+        "shape": list(operator.shape),
+        "dtype": str(operator.dtype).removeprefix("torch."),
+        "device": str(operator.device),
+    }
+
+
+def begun_with(run: storage.Place | Run | None, option: str) -> Any:
+    """The value of an option of the solve that a run was begun with; None if it was not."""
+    return _manifest(run).get("solve", {}).get(option)
+
+
+def was_begun(run: storage.Place | Run | None, operator: Operator) -> bool:
+    """Whether a run has measurements of this very operator."""
+    return begun_with(run, "method") is not None and _manifest(run)["operator"]["fingerprint"] == operator.fingerprint
+
+
+def _manifest(run: storage.Place | Run | None) -> dict[str, Any]:
+    if run is None or (not isinstance(run, Run) and not (Path(run) / MANIFEST).exists()):
+        return {}
+    return (run if isinstance(run, Run) else Run.open(run)).manifest
+
+
+def scope_of(options: dict[str, Any]) -> str:
+    """A name for a solve: its method and a digest of all its options."""
+    digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=6).hexdigest()
+    return f"{options.get('method', 'solve')}-{digest}"

@@ -1,0 +1,44 @@
+"""One solve from its operator to its solution, in memory or in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from curvscope.execution import Progress
+from curvscope.execution.run import Run
+from curvscope.operators import Operator
+from curvscope.solvers.finish import Pairs, finish, recalled
+from curvscope.solvers.meter import Meter
+from curvscope.solvers.session import workspace
+from curvscope.solvers.solution import Solution
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import Fit
+
+
+def solve(
+    operator: Operator,
+    find: Callable[[Meter], Pairs],
+    *,
+    which: str,
+    options: dict[str, Any],
+    free: Iterable[str] = (),
+    progress: Progress = None,
+    run: Place | Run | None = None,
+    fitted: Fit | None = None,
+) -> Solution:
+    """Find pairs, unless the run has them, and measure their residuals: what every eigensolver does.
+
+    Args:
+        operator: checked already.
+        find: the method; it works where the meter's workspace says.
+        which: order of the pairs.
+        options: everything that determines the result.
+        free: names of options that a run may be gone on with under other values, reusing its measurements.
+        progress: see :data:`.progress.Progress`.
+        run: where everything is kept; see :func:`.workspace.workspace`.
+        fitted: how it fits into memory; None: it does.
+    """
+    with workspace(run, operator, options, free=free, fitted=fitted) as place:
+        meter = Meter(operator, progress, place)
+        return finish(meter, recalled(meter) or find(meter), which=which, options=options)

@@ -1,0 +1,87 @@
+"""Small results of a run, each in a checked file of its own that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curvscope.errors import DamagedData
+from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum
+
+SUFFIX = ".record"
+
+
+class Record(NamedTuple):
+    """What was kept: plain values and tensors."""
+
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+class Records:
+    """Records by name in a directory; names may have folders in them.
+
+    >>> import tempfile
+    >>> records = Records(Path(tempfile.mkdtemp()))
+    >>> records.write("residuals/0-2", {"seconds": 0.5}, {"norms": torch.tensor([1.0, 2.0])})
+    >>> records.read("residuals/0-2").tensors["norms"].tolist(), records.names("residuals"), records.read("other")
+    ([1.0, 2.0], ['residuals/0-2'], None)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+        """Keep plain values and (small) tensors; what had this name is replaced.
+
+        Raises:
+            OutOfDisk: there is no room; what was there stays.
+        """
+        arrays = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in (tensors or {}).items()}
+        heading = {"facts": facts, "tensors": [[key, array.dtype.str, list(array.shape)] for key, array in arrays.items()]}
+        raw = b"".join([json.dumps(heading).encode() + b"\n", *(array.tobytes() for array in arrays.values())])
+        with Draft(self._file(name)) as draft:
+            draft.write_bytes(raw + checksum(raw))
+
+    def read(self, name: str) -> Record | None:
+        """What was kept under this name, or None.
+
+        Raises:
+            DamagedData: its file was altered or truncated.
+        """
+        file = self._file(name)
+        if not file.exists():
+            return None
+        content = file.read_bytes()
+        raw = content[:-CHECKSUM_BYTES]
+        if len(content) < CHECKSUM_BYTES or checksum(raw) != content[-CHECKSUM_BYTES:]:
+            raise DamagedData(f"{file} does not match its checksum: it was altered or truncated")
+        line = raw.index(b"\n")
+        heading = json.loads(raw[:line])
+        tensors, start = {}, line + 1
+        for key, dtype, shape in heading["tensors"]:
+            array = np.frombuffer(raw, dtype=dtype, count=int(np.prod(shape)), offset=start).reshape(shape)
+            tensors[key] = torch.from_numpy(array.copy())
+            start += array.nbytes
+        return Record(heading["facts"], tensors)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of all records in a folder, in order."""
+        return sorted(self._names(folder))
+
+    def remove(self, name: str) -> None:
+        """Forget a record, if there is one."""
+        self._file(name).unlink(missing_ok=True)
+
+    def _names(self, folder: str) -> Iterator[str]:
+        for file in (self.folder / folder).glob(f"*{SUFFIX}"):
+            yield f"{folder}/{file.name.removesuffix(SUFFIX)}"
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
