@@ -29,7 +29,8 @@ def test_choice_is_the_minimum_of_the_stated_cost():
     for width in product:
         count = expected_products(120, width)
         cost[width] = count * product[width] + count**2 / (2 * width) * sweep[width]
-    assert best_width(120, product, sweep) == min(cost, key=cost.get)
+    least = min(cost.values())
+    assert best_width(120, product, sweep) == min(width for width in cost if cost[width] <= 1.05 * least)
 
 
 def test_operators_without_a_cost_and_few_pairs_follow_a_fixed_rule():
