@@ -229,7 +229,7 @@ def generalized_nystrom_core(left: Tensor, coefficients: Tensor) -> Tensor:
     return least_squares(left, coefficients.mH)
 
 
-def bearable_rank(sizes: Tensor, num_left: int) -> int:
+def bearable_rank(sizes: Tensor, num_left: int, num_measured: int | None = None) -> int:
     r"""How many directions of the range to keep so that least squares with l equations amplify least.
 
     .. math:: \arg\min_r \; \Big(\sum_{i > r} s_i^2 + l s_q^2 \Big) \Big(1 + \frac{r}{l - r - 1}\Big)
@@ -240,17 +240,19 @@ def bearable_rank(sizes: Tensor, num_left: int) -> int:
     Args:
         sizes: s, (q,) in descending order, of the measurements that the range comes from.
         num_left: l >= q.
+        num_measured: how many measurements; more than q tell that the range is exhausted, and nothing is unseen.
 
     Source: the error bound of Tropp, Yurtsever, Udell, Cevher (SIMAX 2017), theorem 4.3, with measured values put in.
 
     >>> slow, fast = torch.ones(20, dtype=torch.float64), 0.1 ** torch.arange(20, dtype=torch.float64)
-    >>> bearable_rank(slow, 20), bearable_rank(fast, 20)
-    (1, 18)
+    >>> bearable_rank(slow, 20), bearable_rank(fast, 20), bearable_rank(slow[:3], 8, 8)
+    (1, 18, 3)
     """
     if not len(sizes):
         return 0
     squares = sizes.square()
     ranks = torch.arange(1, len(sizes) + 1, dtype=squares.dtype)
-    left_out = squares.flip(0).cumsum(0).flip(0) - squares + num_left * squares[-1]
+    unseen = 0.0 if num_measured is not None and len(sizes) < num_measured else num_left * squares[-1]
+    left_out = squares.flip(0).cumsum(0).flip(0) - squares + unseen
     amplified = 1 + ranks / (num_left - ranks - 1).clamp(min=1 / num_left)
     return int((left_out * amplified).argmin()) + 1

@@ -110,7 +110,7 @@ def _recover(outer: TallMatrix, right: TestMatrix, kept: int | None, *, k: int |
     whole = orthonormalize(outer, into=room_for(outer))
     turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
     if kept is None:
-        kept = max(k or 1, bearable_rank(sizes, outer.shape[1]))
+        kept = max(k or 1, bearable_rank(sizes, outer.shape[1], outer.shape[1]))
     turn, measured = turn[:, :kept], sizes[:kept, None] * back[:kept]
     seen = turn.mH @ right.adjoint_multiply(whole.basis, 0, outer.shape[1]).mH
     core = turn @ singlepass_core(measured, seen) @ turn.mH

@@ -168,7 +168,7 @@ def _generalized_nystrom(
         co_range = orthonormalize(co_outer, into=room_for(co_outer))
         turn, found, _ = torch.linalg.svd(whole.coefficients, full_matrices=False)
         if num_inner < 2 * num_outer:
-            turn = turn[:, : max(least, bearable_rank(found, num_inner))]
+            turn = turn[:, : max(least, bearable_rank(found, num_inner, num_outer))]
         compressed = left.adjoint_multiply(whole.basis, 0, num_inner) @ turn
         core = turn @ generalized_nystrom_core(compressed, co_range.coefficients)
     return whole.basis, core, co_range.basis, turn.shape[1]
