@@ -121,6 +121,10 @@ def eigsh(
         _refuse(method, v0=v0, ncv=ncv, keep_basis=keep_basis or None, certify_overlap=certify_overlap)
     if keep_basis and run is not None:
         raise InvalidArgument("keep_basis and run: the run keeps the basis, leave keep_basis out")
+    if certify_overlap is not None:
+        if which != "LM":
+            raise InvalidArgument(f'certify_overlap is about the largest magnitudes: use which="LM", not {which!r}')
+        order = check_ranking(certify_overlap, size, rtol)
     if preflight and not was_begun(run, operator):
         check_fit(operator)
     if method == "exact":
@@ -131,9 +135,6 @@ def eigsh(
         fixed = measured_width(operator, k)
     place = Placing(block_size if block_size is not None else fixed, block_size, memory, run)
     if certify_overlap is not None:
-        if which != "LM":
-            raise InvalidArgument(f'certify_overlap is about the largest magnitudes: use which="LM", not {which!r}')
-        order = check_ranking(certify_overlap, size, rtol)
 
         def solve_for(pairs: int, tol: float, earlier: Solution | None) -> Solution:
             start = v0 if earlier is None or run is not None else earlier
