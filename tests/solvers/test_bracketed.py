@@ -56,6 +56,17 @@ def test_a_tie_in_magnitude_is_named():
     assert float(solution.residual_norms.max()) < 1e-9
 
 
+def test_a_budget_that_ran_out_is_named_as_such():
+    """Wide intervals of pairs that did not converge are not blamed on ties; the stated failure counts the rounds."""
+    A, ranking, _ = problem(torch.arange(1, 601, dtype=torch.float64) ** -0.3)
+    solution = cs.eigsh(A, k=20, certify_overlap=ranking, rtol=1e-6, max_products=60)
+    assert solution.status.code == "partly"
+    assert "raise max_products (now 60)" in str(solution.status)
+    assert "nearly equal" not in str(solution.status)
+    tight = cs.eigsh(A, k=40, certify_overlap=ranking, rtol=1e-10)
+    assert tight.certificate.tail.failure == pytest.approx(2e-6)
+
+
 def test_bad_requests():
     A, ranking, _ = problem(torch.linspace(1, 0.1, 30).double())
     for options, message in [

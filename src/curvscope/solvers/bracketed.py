@@ -55,12 +55,14 @@ def until_bracketed(
 
     Returns:
         The last solution, with its certificate and **all pairs that were needed** (k or more); its status says how wide the
-        widest interval is, and is "partly" when it is too wide.
+        widest interval is, and is "partly" when it is too wide. The stated failure probability is that of all rounds
+        together: each looked at a bound of its own.
     """
     size = len(order)
     pairs, spent, solution = min(size, ceil(MORE_PAIRS * k) + 2), 0, None
-    widest = torch.inf
-    for _ in range(MOST_ROUNDS):
+    widest, rounds = torch.inf, 0
+    while rounds < MOST_ROUNDS:
+        rounds += 1
         solution = solve(pairs, tol, solution)
         certified = certify(solution)
         spent += certified.cost.certificate_products - solution.cost.certificate_products
@@ -75,7 +77,10 @@ def until_bracketed(
         if int(wide[-1]) >= k / MORE_PAIRS:
             pairs = min(size, ceil(MORE_PAIRS * pairs))
     cost = replace(certified.cost, certificate_products=solution.cost.certificate_products + spent)
-    return replace(certified, status=_status(certified, widths, rtol), cost=cost, basis=solution.basis)
+    assert certified.certificate is not None
+    tail = certified.certificate.tail
+    proven = replace(certified.certificate, tail=replace(tail, failure=min(1.0, rounds * tail.failure)))
+    return replace(certified, certificate=proven, status=_status(certified, widths, rtol), cost=cost, basis=solution.basis)
 
 
 def half_widths(certified: Solution, order: Tensor) -> Tensor:
@@ -95,10 +100,13 @@ def _status(certified: Solution, widths: Tensor, rtol: float) -> Status:
             certified.status.code,
             f"{certified.status.text}; every overlap up to k = {len(widths)} is known within {float(widths.max()):.1e} of it",
         )
+    if certified.status.converged:
+        why = "eigenvalues nearly equal in magnitude there; raise rtol, or use dtype=torch.float64"
+    else:
+        why = certified.status.text
     shown = ", ".join(str(int(i) + 1) for i in wide[:5]) + (", ..." if len(wide) > 5 else "")
     return Status(
         "partly",
         f"the overlap's interval is wider than rtol={rtol:g} at {len(wide)} of {len(widths)} k ({shown}; widest "
-        f"{float(widths[wide].max()):.1e}): eigenvalues nearly equal in magnitude there; raise max_products or rtol, or use "
-        "dtype=torch.float64",
+        f"{float(widths[wide].max()):.1e}): {why}",
     )

@@ -70,8 +70,8 @@ def eigsh(
         tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
             whole of max_products.
         block_size: vectors multiplied at a time: narrow blocks need fewer products, wide ones are cheaper each. Default: from
-            k, and for curvature operators solved to a tolerance from the measured cost of products and re-orthogonalisation
-            (:func:`.width.measured_width`). A narrower last block uses up the budget exactly.
+            k, and for curvature operators solved to a tolerance, without ``memory``, from the measured cost of products and
+            re-orthogonalisation (:func:`.width.measured_width`). A narrower last block uses up the budget exactly.
         ncv: most columns of the basis; default 3 k + 20 block_size.
         max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for sketches.
         seed: of the random start.
@@ -131,7 +131,8 @@ def eigsh(
         _refuse(method, max_products=max_products)
         return exact(operator, k, which=which, memory=memory, run=run, progress=progress)
     fixed = block_size or begun_with(run, "block_size")
-    if fixed is None and block_size is None and method == "krylov" and max_products is None and tol:
+    unbounded = max_products is None and memory is None  # measuring takes products and 20 vectors
+    if fixed is None and block_size is None and method == "krylov" and unbounded and tol:
         fixed = measured_width(operator, k)
     place = Placing(block_size if block_size is not None else fixed, block_size, memory, run)
     if certify_overlap is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from curvscope.operators import CurvatureOperator, Operator
+from curvscope.operators.products.choice import seconds_of
 from curvscope.tall import InMemory, gram, subtract
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
@@ -80,9 +80,4 @@ def _sweep(operator: Operator, widths: list[int]) -> dict[int, float]:
 
 def _seconds(block: Tensor, basis: InMemory) -> float:
     """Of one pass, the fastest of three: the first pays for memory and threads."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subtract(block, basis, gram(basis, InMemory(block)))
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(seconds_of(lambda: subtract(block, basis, gram(basis, InMemory(block))), block.device) for _ in range(3))
