@@ -136,17 +136,19 @@ class OnDisk(TallMatrix):
         wanted = torch.where(wanted < 0, wanted + self.shape[0], wanted)
         found = torch.empty(len(wanted), self.shape[1], dtype=self.dtype)
         home = wanted // self.tiles.tile[0]
-        grid = [(row, column) for row in home.unique().tolist() for column in self._columns_of_tiles(0, self.shape[1])]
         with ThreadPoolExecutor(READERS) as readers:
-            for _ in readers.map(lambda place: self._gather(*place, wanted, home == place[0], found), grid):
+            for _ in readers.map(lambda row: self._gather(row, wanted, home == row, found), home.unique().tolist()):
                 pass
         return found.to(self.device)
 
-    def _gather(self, row: int, column: int, wanted: Tensor, here: Tensor, found: Tensor) -> None:
-        """What tile (row, column) has of the rows ``wanted[here]``, into its place in ``found``."""
-        first, last, begin = self._share(column, 0, self.shape[1])
-        block = self.tiles.read_rows(row, column, (wanted[here] - row * self.tiles.tile[0]).numpy())
-        found[here, first:last] = torch.from_numpy(block[:, begin : begin + last - first])
+    def _gather(self, row: int, wanted: Tensor, here: Tensor, found: Tensor) -> None:
+        """Read the rows ``wanted[here]``, which lie in this row of tiles, into their place in ``found``."""
+        index = (wanted[here] - row * self.tiles.tile[0]).numpy()
+        block = np.empty((len(index), self.shape[1]), dtype=self.tiles.dtype)
+        for column in self._columns_of_tiles(0, self.shape[1]):
+            first, last, begin = self._share(column, 0, self.shape[1])
+            block[:, first:last] = self.tiles.read_rows(row, column, index)[:, begin : begin + last - first]
+        found[here] = torch.from_numpy(block)
 
     def panels(self, most_rows: int | None = None) -> Iterator[slice]:
         """Row ranges as in :meth:`TallMatrix.panels`: a row of tiles each, or an even part of one."""
