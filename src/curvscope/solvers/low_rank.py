@@ -119,7 +119,7 @@ class LowRank(Operator):
             negative = int((self.values < 0).sum())
             raise InvalidArgument(
                 f"this operator is {what} and {consequence}: {negative} of its {len(self.values)} eigenvalues are negative, "
-                f"the smallest is {self._least:.3g}, and {self.outside:g} stands for all other directions; use a larger damping, "
+                f"the smallest is {self._least:.3g}, and {self.outside:g} stands for all others; use a larger damping, "
                 "low_rank(positive=True) to leave the negative ones out, or a GGN or Fisher, which have none"
             )
 
