@@ -14,9 +14,11 @@ from pathlib import Path
 from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
+from curvscope.execution.workers import Workers
 from curvscope.operators import (
     Operator,
     Preflight,
+    Recipe,
     as_operator,
     empirical_fisher,
     ggn,
@@ -71,10 +73,12 @@ __all__ = [
     "Plan",
     "Preflight",
     "Ranking",
+    "Recipe",
     "Recorder",
     "Scree",
     "SingularSolution",
     "Solution",
+    "Workers",
     "__version__",
     "adaptive_seigh",
     "as_operator",

@@ -15,6 +15,8 @@ from curvscope.operators.interop import Dense, as_operator
 from curvscope.operators.objective import Objective
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.preflight import Check, Preflight, preflight
+from curvscope.operators.recipe import Recipe
+from curvscope.operators.target import load_target
 
 __all__ = [
     "Check",
@@ -30,11 +32,13 @@ __all__ = [
     "Operator",
     "Parameters",
     "Preflight",
+    "Recipe",
     "as_operator",
     "empirical_fisher",
     "ggn",
     "gradient_second_moment",
     "hessian",
+    "load_target",
     "monte_carlo_fisher",
     "preflight",
 ]

@@ -13,6 +13,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.gram_schmidt import split_off
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.width import default_width
 from curvscope.solvers.workspace import Workspace
 from curvscope.tall import InMemory, TallMatrix, small_dtype
 
@@ -50,7 +51,7 @@ def krylov_options(
     Raises:
         InvalidArgument: sizes that cannot work.
     """
-    width = max(2, min(16, k // 64)) if block_size is None else block_size
+    width = default_width(k) if block_size is None else block_size
     if width < 1:
         raise InvalidArgument(f"block_size={block_size}: choose at least 1")
     width = min(size, width)

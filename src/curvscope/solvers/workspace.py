@@ -127,6 +127,13 @@ class Workspace:
     def freeze(self, operator: Operator) -> None:
         """Called after each product: from the first one on, a run computes them all in the same way."""
 
+    def way(self) -> dict[str, Any] | None:
+        """How products were computed so far, once :meth:`freeze` has fixed that; None: anyhow."""
+        return None
+
+    def note_session(self, **facts: Any) -> None:
+        """Something about this session, for those who look at the run."""
+
     def check(self) -> None:
         """Called where everything is saved: raises Interrupted if Ctrl-C was pressed."""
 

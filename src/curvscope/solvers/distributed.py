@@ -1,0 +1,151 @@
+"""Products of an operator by workers: the columns of a block dealt out, or whole blocks of a test matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curvscope.execution.workers import Task, as_workers
+from curvscope.operators import Operator
+from curvscope.operators.remote import Order, multiply, order_for, product, received
+from curvscope.sketches import TestMatrix
+from curvscope.solvers.workspace import Workspace
+from curvscope.tall import OnDisk
+
+BLOCKS_EACH = 4
+"""Blocks for every worker from which whole blocks are dealt out: the last round then leaves few of them idle for long."""
+
+
+class Distributed:
+    """An operator whose products others compute. Test matrices have the same bits, results are equal to rounding.
+
+    Args:
+        operator: made by a :class:`.Recipe`; it is not multiplied here.
+        executor: see :class:`.Workers`.
+        report: how a run has computed its products so far; None: each worker chooses.
+
+    Cost over the wire: D numbers there and back for each column; for the blocks of a test matrix none there, and none back
+    where the run's store is within their reach.
+
+    Raises:
+        InvalidArgument: the operator does not know its recipe.
+    """
+
+    def __init__(self, operator: Operator, executor: Any, report: dict[str, Any] | None = None) -> None:
+        self.operator, self.workers = operator, as_workers(executor)
+        self.order = order_for(operator, report=report, threads=self.workers.threads, share=self.workers.share)
+
+    def suits(self, blocks: int) -> bool:
+        """Whether so many blocks keep all workers busy if each is one worker's; otherwise their columns are dealt out."""
+        return blocks >= BLOCKS_EACH * self.workers.count
+
+    def multiply(self, block: Tensor, *, adjoint: bool = False) -> Tensor:
+        """The product with a (D, b) block, its columns dealt out evenly."""
+        whole = block.detach().cpu().numpy()
+        tasks = (
+            Task((self.order, np.asfortranarray(whole[:, start:stop]), adjoint), stop - start)
+            for start, stop in evenly(block.shape[1], self.workers.count)
+        )
+        parts = [received(part) for part in self.workers.map(multiply, tasks)]
+        return torch.cat([part.T for part in parts]).T.to(block.device)
+
+    def measure(
+        self, right: Any, blocks: Iterable[tuple[int, int]], store: OnDisk | None, *, adjoint: bool = False
+    ) -> Iterator[Tensor | None]:
+        """Products with blocks of columns of ``right``, several at a time; in their order.
+
+        Workers make the columns of a test matrix themselves; with a ``store`` they also write the products there, each block
+        into tiles of its own, and None comes back, unless they do not reach it.
+        """
+
+        def task(start: int, stop: int) -> Task:
+            tile = None if store is None else Tile(store.path.absolute(), start)
+            return Task((self.order, _columns(right, start, stop), tile, adjoint), stop - start)
+
+        for part in self.workers.map(measure, (task(*block) for block in blocks)):
+            yield None if part is None else received(part).to(self.operator.device)
+
+
+def check_recipe(operator: Operator, executor: Any) -> None:
+    """Before anything is done: can workers build this operator?
+
+    Raises:
+        InvalidArgument: it does not know its recipe. InvalidType: not an executor.
+    """
+    if executor is not None:
+        as_workers(executor)
+        order_for(operator)
+
+
+@contextmanager
+def hired(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distributed | None]:
+    """Workers for the products of a solve, noted in its run; None without an executor."""
+    if executor is None:
+        yield None
+        return
+    others = Distributed(operator, executor, report=place.way())
+    place.note_session(workers=others.workers.description)
+    try:
+        yield others
+    finally:
+        if others.workers is not executor:
+            others.workers.close()
+
+
+class Tile(NamedTuple):
+    """Where a block of products goes: a matrix on a disk that workers may reach, from a column on."""
+
+    path: Path
+    column: int
+
+
+class Drawn(NamedTuple):
+    """Columns of a test matrix, by name."""
+
+    kind: str
+    rows: int
+    seed: int
+    role: str
+    start: int
+    stop: int
+
+    def on(self, operator: Operator) -> Tensor:
+        """Make them."""
+        matrix = TestMatrix(self.kind, self.rows, seed=self.seed, role=self.role, dtype=operator.dtype, device=operator.device)
+        return matrix.columns(self.start, self.stop)
+
+
+def measure(order: Order, columns: Drawn | np.ndarray, tile: Tile | None, adjoint: bool) -> np.ndarray | None:
+    """Multiply with columns of a test matrix, or with those that were sent; called in a worker."""
+
+    def directions(operator: Operator) -> Tensor:
+        return columns.on(operator) if isinstance(columns, Drawn) else received(columns).to(operator.device)
+
+    result = product(order, directions, adjoint)
+    if tile is None or not tile.path.exists():
+        return result.cpu().numpy()
+    OnDisk(tile.path).write(tile.column, result.cpu())
+    return None
+
+
+def _columns(right: Any, start: int, stop: int) -> Drawn | np.ndarray:
+    if isinstance(right, TestMatrix):
+        return Drawn(right.kind, right.rows, right.seed, right.role, start, stop)
+    return np.asfortranarray(right.columns(start, stop).cpu().numpy())
+
+
+def evenly(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """``count`` columns in at most ``parts`` ranges whose lengths differ by 1 at most.
+
+    >>> list(evenly(5, 2)), list(evenly(2, 4))
+    ([(0, 3), (3, 5)], [(0, 1), (1, 2)])
+    """
+    parts = min(count, parts)
+    for part in range(parts):
+        yield -(-count * part // parts), -(-count * (part + 1) // parts)
