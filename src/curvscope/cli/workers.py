@@ -16,7 +16,7 @@ from curvscope.execution.workers import Workers
 
 WorkerCount = Annotated[
     int | None,
-    typer.Option("--workers", help="Processes on this machine that compute the products; one a GPU where there are."),
+    typer.Option("--workers", help="Processes on this machine that compute the products, one a GPU."),
 ]
 SchedulerAddress = Annotated[
     str | None,

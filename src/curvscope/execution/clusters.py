@@ -11,6 +11,8 @@ from curvscope.errors import InvalidArgument, MissingExtra
 from curvscope.execution.devices import visible
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
+PATIENCE = 30.0
+"""Seconds to wait for a scheduler."""
 Closing = Callable[[], None]
 
 
@@ -46,7 +48,7 @@ def scheduler(address: str) -> tuple[Any, Closing]:
     """A client of the scheduler at an address, and what ends the connection (not the scheduler)."""
     distributed = _imported("distributed")
     try:
-        client = distributed.Client(address, timeout=30, direct_to_workers=True)
+        client = distributed.Client(address, timeout=PATIENCE, direct_to_workers=True)
     except (OSError, TimeoutError, ValueError) as error:
         raise InvalidArgument(
             f"no Dask scheduler answers at {address!r} ({error}): pass the address that `dask scheduler` prints, such as "
@@ -62,6 +64,7 @@ def cluster(kind: str, jobs: int, settings: dict[str, Any]) -> tuple[Any, Closin
     distributed = _imported("distributed")
     made = getattr(_imported("dask_jobqueue", "dask-jobqueue"), BATCH_SYSTEMS[kind])
     settings.setdefault("scheduler_options", {"dashboard": False, "dashboard_address": None})
+    settings.setdefault("processes", 1)
     # One product at a time: the threads are PyTorch's, not Dask's.
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
     try:
@@ -69,7 +72,7 @@ def cluster(kind: str, jobs: int, settings: dict[str, Any]) -> tuple[Any, Closin
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"the settings for {kind} do not work ({error}): see dask-jobqueue's {made.__name__}") from error
     asked.scale(jobs=jobs)
-    threads = settings["cores"] // settings.get("processes", 1) if "cores" in settings else None
+    threads = settings["cores"] // settings["processes"] if "cores" in settings else None
     return (*_connected(distributed, asked), threads)
 
 

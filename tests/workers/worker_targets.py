@@ -10,7 +10,7 @@ from torch import nn
 import curvscope as cs
 
 
-def spectrum(size=600, dtype="float64", kind="low_rank_diagonal", **options):
+def spectrum(size=300, dtype="float64", kind="low_rank_diagonal", **options):
     return cs.problems.spectrum(kind, size, dtype=getattr(torch, dtype), rank=10, negative=0.3, **options)
 
 

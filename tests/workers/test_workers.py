@@ -1,0 +1,212 @@
+"""Tasks on executors: order, losses, stragglers, refusals. No operator is needed for that."""
+
+import multiprocessing
+import sys
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curvscope.errors import InvalidArgument, InvalidType, MissingExtra, WorkerError
+from curvscope.execution import clusters
+from curvscope.execution.devices import pin, visible
+from curvscope.execution.workers import Task, Workers
+
+from .conftest import Immediate
+
+
+class Held(Executor):
+    """Tasks wait until the test finishes them, in any order."""
+
+    def __init__(self):
+        self.futures, self.calls = [], []
+
+    def submit(self, function, *arguments):
+        self.futures.append(Future())
+        self.calls.append((function, arguments))
+        return self.futures[-1]
+
+    def finish(self, number):
+        function, arguments = self.calls[number]
+        self.futures[number].set_result(function(*arguments))
+
+
+class Dying(Immediate):
+    """Every ``period``-th task loses its worker."""
+
+    def __init__(self, period):
+        self.period, self.count = period, 0
+
+    def submit(self, function, *arguments):
+        self.count += 1
+        if self.count % self.period:
+            return super().submit(function, *arguments)
+        future = Future()
+        future.set_exception(BrokenExecutor("a process died"))
+        return future
+
+
+@given(st.lists(st.integers(-9, 9), max_size=20), st.integers(1, 5), st.integers(2, 4))
+def test_results_come_in_the_order_of_the_tasks_whoever_dies(numbers, count, period):
+    workers = Workers(Dying(period), count=count)
+    assert list(workers.map(abs, [Task((number,)) for number in numbers])) == [abs(number) for number in numbers]
+
+
+def test_tasks_are_taken_as_they_are_needed():
+    taken = []
+    tasks = (taken.append(number) or Task((number,)) for number in range(100))
+    results = Workers(Immediate(), count=3).map(abs, tasks)
+    assert [next(results), next(results)] == [0, 1]
+    assert len(taken) <= 2 + 6
+
+
+def test_those_that_nobody_waits_for_are_cancelled():
+    held = Held()
+    results = Workers(held, count=2).map(abs, [Task((number,)) for number in range(9)])
+    held_when_asked = iter(results)
+    with ThreadPoolExecutor(1) as other:
+        first = other.submit(next, held_when_asked)
+        while not held.futures:
+            pass
+        held.finish(0)
+        assert first.result() == 0
+    results.close()
+    assert all(future.cancelled() for future in held.futures[1:])
+
+
+def test_a_straggler_is_overtaken_by_a_copy_of_its_task():
+    held = Held()
+    workers = Workers(held, count=2, patience=1.5, grace=0.0)
+    with ThreadPoolExecutor(1) as other:
+        found = other.submit(list, workers.map(abs, [Task((-1,)), Task((-2,))]))
+        while len(held.futures) < 2:
+            pass
+        held.finish(0)  # says how long a task takes
+        while len(held.futures) < 3:
+            pass
+        held.finish(2)  # the copy of the second
+        assert found.result() == [1, 2]
+    assert held.calls[2] == held.calls[1]
+    assert held.futures[1].cancelled()
+
+
+def test_a_task_that_kills_every_worker_ends_the_run():
+    with pytest.raises(WorkerError, match=r"lost its worker 3 times.*memory"):
+        list(Workers(Dying(1), count=2, attempts=3).map(abs, [Task((1,))]))
+
+
+def test_errors_of_the_work_itself_are_not_tried_again():
+    executor = Dying(1000)
+    with pytest.raises(ZeroDivisionError):
+        list(Workers(executor, count=1).map(divmod, [Task((1, 0))]))
+    assert executor.count == 1
+
+
+def test_what_is_no_executor_is_refused():
+    with pytest.raises(InvalidType, match="executor is a int"):
+        Workers(3)
+    with pytest.raises(InvalidArgument, match="patience"):
+        Workers(Immediate(), patience=0.5)
+    with pytest.raises(InvalidArgument, match="0 workers"):
+        Workers.processes(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_a_pool_that_forks_is_refused():
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool,
+        pytest.raises(InvalidArgument, match="spawn"),
+    ):
+        Workers(pool)
+
+
+def test_count_is_that_of_the_pool():
+    with ThreadPoolExecutor(3) as pool:
+        assert Workers(pool).count == 3
+
+
+def test_without_dask_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    for hire in (
+        lambda: Workers.local(2),
+        lambda: Workers.scheduler("tcp://127.0.0.1:1"),
+        lambda: Workers.cluster("slurm", jobs=1),
+    ):
+        with pytest.raises(MissingExtra, match=r"curvscope\[dask\]"):
+            hire()
+
+
+# --- devices ------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_worker_has_a_gpu_of_its_own(monkeypatch):
+    assert [visible(i, 4) for i in range(4)] == ["0", "1", "2", "3"]
+    assert [visible(i, 2, "GPU-a, GPU-b") for i in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
+    options = [clusters.worker_options(i, 1, 2, None)["env"] for i in range(2)]
+    assert [option["CUDA_VISIBLE_DEVICES"] for option in options] == ["0", "1"]
+    assert "CUDA_VISIBLE_DEVICES" not in clusters.worker_options(0, 1, 0, None)["env"]
+
+
+def test_processes_of_a_pool_take_gpus_in_turn(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    counter, seen = multiprocessing.get_context("spawn").Value("i", 0), []
+    for _ in range(3):
+        pin(counter, 2, "4,7")
+        seen.append(clusters.os.environ["CUDA_VISIBLE_DEVICES"])
+    assert seen == ["4", "7", "4"]
+
+
+# --- batch systems ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def batch(monkeypatch):
+    """What dask-jobqueue and the client of its cluster were asked for, without either."""
+    asked = {}
+
+    class Cluster:
+        def __init__(self, **settings):
+            if "colour" in settings:
+                raise TypeError("unexpected argument 'colour'")
+            asked.update(settings)
+
+        def scale(self, jobs):
+            asked["jobs"] = jobs
+
+        def close(self):
+            asked["closed"] = True
+
+    class Client(Immediate):
+        def __init__(self, *_, **__):
+            pass
+
+        def close(self):
+            pass
+
+    modules = {"distributed": type("M", (), {"Client": Client}), "dask_jobqueue": type("M", (), {"SLURMCluster": Cluster})}
+    monkeypatch.setattr(clusters, "_imported", lambda module, name="Dask": modules[module])
+    return asked
+
+
+def test_jobs_of_a_batch_system(batch):
+    with Workers.cluster("slurm", jobs=15, settings={"cores": 16, "memory": "64GB", "queue": "long"}) as workers:
+        assert workers.threads == 16
+    assert (batch["jobs"], batch["queue"], batch["closed"]) == (15, "long", True)
+    assert batch["worker_extra_args"] == ["--nthreads", "1"]
+
+
+def test_settings_and_systems_that_do_not_exist(batch):
+    with pytest.raises(InvalidArgument, match="colour"):
+        Workers.cluster("slurm", jobs=1, settings={"colour": "red"})
+    with pytest.raises(InvalidArgument, match="choose one of slurm"):
+        Workers.cluster("cloud", jobs=1)
+
+
+def test_the_job_script_of_slurm():
+    jobqueue = pytest.importorskip("dask_jobqueue")
+    cluster = jobqueue.SLURMCluster
+    command = cluster.job_cls(
+        "tcp://127.0.0.1:1", name="0", cores=16, processes=1, memory="64GB", worker_extra_args=["--nthreads", "1"]
+    ).job_script()
+    assert command.rindex("--nthreads 1") > command.index("--nthreads 16")
