@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +18,8 @@ from curvscope.execution.devices import pin
 
 INLINE = 1 << 20
 """Bytes of an array up to which it travels with the task; larger ones go to a Dask worker straight, past the scheduler."""
+SECONDS_BETWEEN_QUESTIONS = 2.0
+"""For how long a cluster is taken to have the workers that it had."""
 
 
 class Engine(Protocol):
@@ -117,12 +121,12 @@ class DaskEngine:
         self.client = client
         self._executor = client.get_executor(pure=False)
         self._killed = (KilledWorker, CancelledError)
-        self._turn = 0
+        self._turn, self._known, self._asked = 0, [], -inf
 
     @property
     def count(self) -> int:
         """Workers that are there now: each computes one product at a time, whatever threads it has."""
-        return len(self.client.nthreads())
+        return len(self._places())
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """See :class:`Engine`; large arrays are sent ahead, to one worker after the other."""
@@ -131,12 +135,18 @@ class DaskEngine:
     def _sent(self, argument: Any) -> Any:
         if not isinstance(argument, np.ndarray) or argument.nbytes <= INLINE:
             return argument
-        places = sorted(self.client.nthreads())
+        places = self._places()
         self._turn += 1
         chosen = [places[self._turn % len(places)]] if places else None
         with contextlib.suppress(OSError, TimeoutError, KeyError, ValueError):  # it may have died this moment
             return self.client.scatter(argument, workers=chosen, hash=False)
         return self.client.scatter(argument, hash=False)
+
+    def _places(self) -> list[str]:
+        """Addresses of the workers, as they were a moment ago: to ask the scheduler takes a round trip."""
+        if time.monotonic() - self._asked > SECONDS_BETWEEN_QUESTIONS:
+            self._known, self._asked = sorted(self.client.nthreads()), time.monotonic()
+        return self._known
 
     def loss(self, future: Future[Any]) -> BaseException | None:
         """See :class:`Engine`; data that died with its worker counts as a loss, too."""

@@ -160,10 +160,10 @@ class Workers:
             WorkerError: a task lost its workers too often. Whatever the function raises.
         """
         coming, done, pending = enumerate(tasks), {}, {}
-        due = 0
+        due, ahead = 0, 2 * self.count
         try:
             while True:
-                while len(pending) + len(done) < 2 * self.count and (following := next(coming, None)) is not None:
+                while len(pending) + len(done) < ahead and (following := next(coming, None)) is not None:
                     number, task = following
                     pending[number] = self._start(function, _Pending(number, task))
                 if due in done:
