@@ -114,3 +114,11 @@ def test_a_plan_with_workers(monkeypatch):
     assert cs.plan(H, 20, method="krylov", workers=3)["krylov"].block_size % 3 == 0
     with pytest.raises(InvalidArgument, match="workers=0"):
         cs.plan(H, 20, workers=0)
+
+
+def test_data_in_shards(eigs, monkeypatch):
+    hired(monkeypatch)
+    found = json.loads(eigs("-k", 3, "--target", "worker_targets:shard", "--shards", 3, "--workers", 2, "--json"))
+    assert found["eigenvalues"] == pytest.approx(cs.eigsh(targets.shard(), 3, progress=False).eigenvalues.tolist(), rel=1e-8)
+    with pytest.raises(InvalidArgument, match="--shards is for --target"):
+        eigs("-k", 3, "--target", "worker_targets:shard", "--shards", 3)

@@ -64,3 +64,23 @@ def mortal(folder, home, deaths, **options):
 
     matrix._apply = apply
     return matrix
+
+
+def shard(shard=0, num_shards=1, matrix="hessian", weighted=False, drifting=False, **options):
+    """47 samples, the first shard with far more of them than the others."""
+    generator = torch.Generator().manual_seed(2)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) + shard * drifting)
+    x, y = torch.randn(47, 4, generator=generator, dtype=torch.float64), torch.arange(47) % 3
+    first = 47 - 4 * (num_shards - 1)
+    start, stop = (0, first) if shard == 0 else (first + 4 * (shard - 1), first + 4 * shard)
+    loss = nn.CrossEntropyLoss(
+        weight=torch.tensor([1.0, 2.0, 5.0]).double() if weighted else None, reduction=options.pop("reduction", "mean")
+    )
+    return getattr(cs, matrix)(model, loss, [(x[start:stop], y[start:stop])], strategy="double_backward", **options)
+
+
+def no_shard(shard, num_shards):
+    return torch.eye(3)

@@ -14,7 +14,7 @@ from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, 
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
 from curvscope.execution.run import Run
-from curvscope.operators import Operator, Recipe
+from curvscope.operators import Operator, Recipe, data_parallel
 from curvscope.problems import get
 from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.checks import check_request
@@ -46,6 +46,10 @@ def command(
     cluster: BatchSystem = None,
     jobs: JobCount = None,
     cluster_config: ClusterConfig = None,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Top eigenpairs, each with its residual; exit status 1 if not all of them converged.
@@ -70,9 +74,13 @@ def command(
     if memory is not None:
         as_bytes(memory)
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    if shards is not None and (target is None or hiring.nobody):
+        raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
     run = Run.resume(out, kind="eigs", options=source | options, free=FREE)
-    operator = _operator(out, source, wanted)
+    operator = _operator(out, source, wanted) if shards is None else None
     with hiring.executor() as executor:
+        if operator is None:
+            operator, executor = data_parallel(Recipe(target), shards, executor), None
         if planned and "plan" not in run.manifest:
             count = 1 if executor is None else executor.count
             made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)

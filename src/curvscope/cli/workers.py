@@ -63,6 +63,11 @@ class Hiring:
         if self.config is not None:
             settings_in(self.config)
 
+    @property
+    def nobody(self) -> bool:
+        """Whether this process shall work alone."""
+        return self.workers is None and self.scheduler is None and self.cluster is None
+
     @contextmanager
     def executor(self) -> Iterator[Workers | None]:
         """The workers, let go of at the end; None if nobody was asked for."""

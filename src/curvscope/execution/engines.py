@@ -31,8 +31,8 @@ class Engine(Protocol):
     def count(self) -> int:
         """Tasks that it works on at a time, at the moment."""
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Have it called, some time."""
+    def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
+        """Have it called, some time; by the worker of that number where there is a choice."""
 
     def loss(self, future: Future[Any]) -> BaseException | None:
         """Why a finished future has no result though the function did not fail; None if it has one, or failed."""
@@ -78,8 +78,8 @@ class PoolEngine:
         """The size of the pool, where it tells."""
         return getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """See :class:`Engine`."""
+    def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
+        """See :class:`Engine`; a pool gives no choice."""
         try:
             return self.executor.submit(function, *arguments)
         except BrokenExecutor as error:
@@ -128,16 +128,17 @@ class DaskEngine:
         """Workers that are there now: each computes one product at a time, whatever threads it has."""
         return len(self._places())
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """See :class:`Engine`; large arrays are sent ahead, to one worker after the other."""
-        return self._executor.submit(function, *(self._sent(argument) for argument in arguments))
-
-    def _sent(self, argument: Any) -> Any:
-        if not isinstance(argument, np.ndarray) or argument.nbytes <= INLINE:
-            return argument
+    def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
+        """See :class:`Engine`; large arrays are sent ahead, to the chosen worker or to one after the other."""
         places = self._places()
         self._turn += 1
-        chosen = [places[self._turn % len(places)]] if places else None
+        chosen = [places[(self._turn if place is None else place) % len(places)]] if places else None
+        preferred = {"workers": chosen, "allow_other_workers": True} if chosen and place is not None else {}
+        return self._executor.submit(function, *(self._sent(argument, chosen) for argument in arguments), **preferred)
+
+    def _sent(self, argument: Any, chosen: list[str] | None) -> Any:
+        if not isinstance(argument, np.ndarray) or argument.nbytes <= INLINE:
+            return argument
         with contextlib.suppress(OSError, TimeoutError, KeyError, ValueError):  # it may have died this moment
             return self.client.scatter(argument, workers=chosen, hash=False)
         return self.client.scatter(argument, hash=False)

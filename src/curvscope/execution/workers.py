@@ -24,10 +24,11 @@ MEMORY_OF_DURATIONS = 64
 
 
 class Task(NamedTuple):
-    """Arguments of a call, and its size in any unit: how long it takes is proportional to that."""
+    """A call: its arguments, its size in any unit (how long it takes is proportional to that), the worker that it prefers."""
 
     arguments: tuple[Any, ...]
     size: float = 1.0
+    place: int | None = None
 
 
 @dataclass
@@ -221,7 +222,9 @@ class Workers:
             self._start(function, waiting)
 
     def _start(self, function: Callable[..., Any], waiting: _Pending) -> _Pending:
-        waiting.attempts[self._engine.submit(function, *waiting.task.arguments)] = time.monotonic()
+        first = not waiting.attempts and not waiting.losses
+        future = self._engine.submit(function, *waiting.task.arguments, place=waiting.task.place if first else None)
+        waiting.attempts[future] = time.monotonic()
         return waiting
 
     # --- those who are late -----------------------------------------------------------------------------------------------

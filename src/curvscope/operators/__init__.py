@@ -16,6 +16,7 @@ from curvscope.operators.objective import Objective
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.preflight import Check, Preflight, preflight
 from curvscope.operators.recipe import Recipe
+from curvscope.operators.sharded import data_parallel
 from curvscope.operators.target import load_target
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Preflight",
     "Recipe",
     "as_operator",
+    "data_parallel",
     "empirical_fisher",
     "ggn",
     "gradient_second_moment",

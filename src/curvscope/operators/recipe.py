@@ -58,6 +58,12 @@ class Recipe:
         """Keyword arguments of the function."""
         return json.loads(self.written)
 
+    def with_options(self, **options: Any) -> Recipe:
+        """The same with these options in addition, or instead."""
+        made = Recipe(self.target, **(self.options | options))
+        object.__setattr__(made, "folder", self.folder)
+        return made
+
     def build(self) -> Operator:
         """Make the operator, which remembers its recipe.
 

@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -58,7 +58,7 @@ def order_for(operator: Operator, **how: Any) -> Order:
             "workers build the operator themselves, so they must be told how: put the code into a function of a module, make "
             "the operator by cs.Recipe('module:function', option=...).build(), and pass that"
         )
-    return Order(operator.recipe, (*_libraries(), *_facts(operator)), **how)
+    return Order(operator.recipe, (*libraries(), *_facts(operator)), **how)
 
 
 def multiply(order: Order, block: np.ndarray, adjoint: bool = False) -> np.ndarray:
@@ -87,6 +87,13 @@ def product(order: Order, directions: Any, adjoint: bool = False) -> Tensor:
     return result
 
 
+def built(order: Order) -> tuple[Operator, Order]:
+    """The operator of an order, and an order for this very operator; called in a worker."""
+    with _one_at_a_time, threads(order.threads):
+        operator = _ready(order)
+    return operator, replace(order, expected=(*libraries(), *_facts(operator)))
+
+
 def received(array: np.ndarray) -> Tensor:
     """An array that came over the wire, where its memory may be read-only, as a tensor."""
     return torch.from_numpy(array if array.flags.writeable else array.copy(order="K"))
@@ -94,7 +101,7 @@ def received(array: np.ndarray) -> Tensor:
 
 def _ready(order: Order) -> Operator:
     """The operator of an order: the one that was built before, or a new one."""
-    _refuse_if(order, dict(_libraries()))
+    _refuse_if(order, dict(libraries()))
     operator = _built.get(order.recipe)
     if operator is not None and _differences(order, dict(_facts(operator))):
         operator = None  # a checkpoint or data that the recipe names have changed since
@@ -109,7 +116,8 @@ def _ready(order: Order) -> Operator:
     return operator
 
 
-def _libraries() -> tuple[tuple[str, Any], ...]:
+def libraries() -> tuple[tuple[str, Any], ...]:
+    """The versions that products depend on."""
     return (("curvscope", version("curvscope")), ("torch", torch.__version__))
 
 
@@ -118,8 +126,8 @@ def _facts(operator: Operator) -> tuple[tuple[str, Any], ...]:
 
 
 def _differences(order: Order, facts: dict[str, Any]) -> list[str]:
-    expected = dict(order.expected)
-    return [f"{name} is {facts[name]} there, {expected[name]} here" for name in facts if facts[name] != expected[name]]
+    expected = ((name, value) for name, value in order.expected if name in facts)
+    return [f"{name} is {facts[name]} there, {value} here" for name, value in expected if facts[name] != value]
 
 
 def _refuse_if(order: Order, facts: dict[str, Any]) -> None:
