@@ -15,6 +15,8 @@ from curvscope.execution.workers import Task, as_workers
 from curvscope.operators import Operator
 from curvscope.operators.remote import Order, multiply, order_for, product, received
 from curvscope.sketches import TestMatrix
+from curvscope.solvers.panels import Panels
+from curvscope.solvers.shares import evenly
 from curvscope.solvers.workspace import Workspace
 from curvscope.tall import OnDisk
 
@@ -90,6 +92,7 @@ def hired(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distr
         yield None
         return
     others = Distributed(operator, executor, report=place.way())
+    place.panels = Panels(others.workers)
     place.note_session(workers=others.workers.description)
     try:
         yield others
@@ -138,14 +141,3 @@ def _columns(right: Any, start: int, stop: int) -> Drawn | np.ndarray:
     if isinstance(right, TestMatrix):
         return Drawn(right.kind, right.rows, right.seed, right.role, start, stop)
     return np.asfortranarray(right.columns(start, stop).cpu().numpy())
-
-
-def evenly(count: int, parts: int) -> Iterator[tuple[int, int]]:
-    """``count`` columns in at most ``parts`` ranges whose lengths differ by 1 at most.
-
-    >>> list(evenly(5, 2)), list(evenly(2, 4))
-    ([(0, 3), (3, 5)], [(0, 1), (1, 2)])
-    """
-    parts = min(count, parts)
-    for part in range(parts):
-        yield -(-count * part // parts), -(-count * (part + 1) // parts)

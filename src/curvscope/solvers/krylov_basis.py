@@ -187,7 +187,8 @@ class KrylovBasis(ABC):
 
     def _new(self, block: Tensor, *, coupled_from: int = 0, noise: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """What a block adds to the filled basis; see :func:`.split_off`."""
-        return split_off(block, self.basis.leading(self.filled), coupled_from=coupled_from, noise=noise)
+        seen = self.basis.leading(self.filled)
+        return split_off(block, seen, coupled_from=coupled_from, noise=noise, panels=self.workspace.panels)
 
     def _append(self, block: Tensor) -> None:
         block = block[:, : self.capacity - self.filled]
