@@ -177,6 +177,20 @@ class Workers:
         finally:
             _cancel(future for waiting in pending.values() for future in waiting.attempts)
 
+    def wait_for(self, count: int, seconds: float = 120.0) -> None:
+        """Until at least ``count`` workers are there.
+
+        Raises:
+            WorkerError: they are not, after so many seconds.
+        """
+        end = time.monotonic() + seconds
+        while self.count < count:
+            if time.monotonic() > end:
+                raise WorkerError(
+                    f"{self.count} of {count} workers came within {seconds:.0f} s: look at the logs of the others"
+                )
+            time.sleep(0.1)
+
     def close(self) -> None:
         """Let go of what this opened itself, and of pools that took the place of broken ones."""
         self._engine.close()
