@@ -12,6 +12,9 @@ from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.base import Operator
 from curvscope.operators.target import load_target
 
+SHARDING = ("shard", "num_shards")
+"""Options that name a part of the data; see :func:`.sharded.data_parallel`."""
+
 
 @dataclass(frozen=True, init=False)
 class Recipe:
@@ -57,6 +60,11 @@ class Recipe:
     def options(self) -> dict[str, Any]:
         """Keyword arguments of the function."""
         return json.loads(self.written)
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """What is the same for all shards of one operator."""
+        return self.target, json.dumps({name: v for name, v in self.options.items() if name not in SHARDING}, sort_keys=True)
 
     def with_options(self, **options: Any) -> Recipe:
         """The same with these options in addition, or instead."""

@@ -110,6 +110,8 @@ def _ready(order: Order) -> Operator:
         _refuse_if(order, dict(_facts(operator)))
         if isinstance(operator, CurvatureOperator) and operator.memory is None and order.share < 1:
             operator.memory = int(SHARE_OF_FREE * order.share * psutil.virtual_memory().available)
+        for other in [kept for kept in _built if kept.family != order.recipe.family]:
+            del _built[other]  # of an earlier solve: what its products keep is wanted for this one
         _built[order.recipe] = operator
     if isinstance(operator, CurvatureOperator):
         operator.replay(order.report)
