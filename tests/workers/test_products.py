@@ -89,6 +89,8 @@ def test_blocks_are_a_multiple_of_the_workers(immediate, tmp_path):
     manifest = Run.open(tmp_path / "run").manifest
     assert manifest["solve"]["block_size"] == 3
     assert manifest["sessions"][-1]["workers"]["workers"] == 3
+    coming = cs.Workers(Immediate(), count=1, expected=5)
+    assert cs.eigsh(H, 4, method="krylov", executor=coming, **QUIET).provenance["options"]["block_size"] == 5
 
 
 # --- from one engine to another -----------------------------------------------------------------------------------------------

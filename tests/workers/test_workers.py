@@ -4,6 +4,7 @@ import multiprocessing
 import sys
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra, WorkerError
 from curvscope.execution import clusters
 from curvscope.execution.devices import pin, visible
-from curvscope.execution.workers import Task, Workers
+from curvscope.execution.workers import Task, Workers, threads_each
 
 from .conftest import Immediate
 
@@ -210,3 +211,52 @@ def test_the_job_script_of_slurm():
         "tcp://127.0.0.1:1", name="0", cores=16, processes=1, memory="64GB", worker_extra_args=["--nthreads", "1"]
     ).job_script()
     assert command.rindex("--nthreads 1") > command.index("--nthreads 16")
+
+
+# --- workers that come and go -------------------------------------------------------------------------------------------------
+
+
+class Client:
+    """What :class:`.engines.DaskEngine` asks of a Dask client; the first worker comes when somebody waits for it."""
+
+    def __init__(self, dead=()):
+        self.addresses, self.dead, self.sent = {}, dead, []
+
+    def get_executor(self, pure):
+        return self
+
+    def submit(self, function, *arguments, **preferred):
+        self.preferred = preferred
+        return Immediate().submit(function, *arguments)
+
+    def nthreads(self):
+        return self.addresses
+
+    def wait_for_workers(self, count):
+        self.addresses = {f"tcp://{host}:1": 1 for host in ("a", "b")} | {"tcp://b:2": 1}
+
+    def scatter(self, argument, workers=None, hash=True, timeout=None):
+        if workers and workers[0] in self.dead:
+            raise TimeoutError
+        self.sent.append(workers)
+        return argument
+
+
+def test_a_large_array_waits_for_the_first_worker_and_passes_by_a_dead_one():
+    pytest.importorskip("distributed")
+    client = Client(dead=["tcp://b:1"])
+    workers = Workers(client)
+    assert workers.count == 1
+    large = np.zeros(1 << 18)
+    assert len(list(workers.map(len, [Task((large,), place=i) for i in range(3)]))) == 3
+    assert client.sent == [["tcp://a:1"], None, ["tcp://b:2"]]
+    assert client.preferred == {"workers": ["tcp://b:2"], "allow_other_workers": True}
+    assert workers.share == 0.5
+    assert (workers.count, workers.expected, Workers(client, expected=9).expected) == (3, 3, 9)
+
+
+def test_processes_of_this_machine_share_its_cores():
+    with ProcessPoolExecutor(64, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert (Workers(pool).threads, Workers(pool).share) == (threads_each(64), 1 / 64)
+    with ThreadPoolExecutor(2) as pool:
+        assert (Workers(pool).threads, Workers(pool).share) == (None, 1.0)

@@ -82,7 +82,7 @@ def command(
         if operator is None:
             operator, executor = data_parallel(Recipe(target), shards, executor), None
         if planned and "plan" not in run.manifest:
-            count = 1 if executor is None else executor.count
+            count = 1 if executor is None else executor.expected
             made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
             run.manifest["plan"] = made.to_dict()
             if not as_json:

@@ -21,7 +21,7 @@ def local(count: int, threads: int, gpus: int) -> tuple[Any, Closing]:
     distributed = _imported("distributed")
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     workers = {i: {"cls": distributed.Nanny, "options": worker_options(i, threads, gpus, seen)} for i in range(count)}
-    place = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard": False, "dashboard_address": None}
+    place = {"host": "127.0.0.1", "protocol": "tcp://", "port": 0, "dashboard": False, "dashboard_address": None}
     cluster = distributed.SpecCluster(
         workers=workers, scheduler={"cls": distributed.Scheduler, "options": place}, silence_logs=40
     )

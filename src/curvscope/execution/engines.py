@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from math import inf
@@ -20,16 +21,24 @@ INLINE = 1 << 20
 """Bytes of an array up to which it travels with the task; larger ones go to a Dask worker straight, past the scheduler."""
 SECONDS_BETWEEN_QUESTIONS = 2.0
 """For how long a cluster is taken to have the workers that it had."""
+SECONDS_TO_SEND = 5
+"""After which a worker that cannot be found is given up; a slow transfer is not."""
 
 
 class Engine(Protocol):
     """Who runs a function elsewhere."""
 
     name: str
+    is_local: bool
+    """Whether it is processes of this machine, which share its cores."""
 
     @property
     def count(self) -> int:
         """Tasks that it works on at a time, at the moment."""
+
+    @property
+    def share(self) -> float:
+        """Of a machine's memory, what each worker may count on."""
 
     def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
         """Have it called, some time; by the worker of that number where there is a choice."""
@@ -71,12 +80,18 @@ class PoolEngine:
                 "ProcessPoolExecutor(n, mp_context=multiprocessing.get_context('spawn')), or curvscope.Workers.processes(n)"
             )
         self.executor, self.name = executor, type(executor).__name__
+        self.is_local = isinstance(executor, ProcessPoolExecutor)
         self._own = False
 
     @property
     def count(self) -> int:
         """The size of the pool, where it tells."""
         return getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
+
+    @property
+    def share(self) -> float:
+        """Processes of this machine share it; threads share the operator."""
+        return 1 / self.count if self.is_local else 1.0
 
     def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
         """See :class:`Engine`; a pool gives no choice."""
@@ -114,6 +129,7 @@ class DaskEngine:
     """A ``dask.distributed`` client. Dask gives a dead worker's tasks to others; after several deaths we submit them again."""
 
     name = "dask.distributed"
+    is_local = False
 
     def __init__(self, client: Any) -> None:
         from distributed.scheduler import KilledWorker
@@ -128,19 +144,30 @@ class DaskEngine:
         """Workers that are there now: each computes one product at a time, whatever threads it has."""
         return len(self._places())
 
+    @property
+    def share(self) -> float:
+        """As many parts as there are workers on the host that has most of them."""
+        hosts = Counter(address.rsplit(":", 1)[0] for address in self._places())
+        return 1 / max(hosts.values(), default=1)
+
     def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
         """See :class:`Engine`; large arrays are sent ahead, to the chosen worker or to one after the other."""
         places = self._places()
+        if not places:
+            self.client.wait_for_workers(1)  # the first of them may still be in a queue
+            self._asked = -inf
+            places = self._places()
         self._turn += 1
-        chosen = [places[(self._turn if place is None else place) % len(places)]] if places else None
-        preferred = {"workers": chosen, "allow_other_workers": True} if chosen and place is not None else {}
+        chosen = places[(self._turn if place is None else place) % len(places) :][:1]
+        preferred = {} if place is None else {"workers": chosen, "allow_other_workers": True}
         return self._executor.submit(function, *(self._sent(argument, chosen) for argument in arguments), **preferred)
 
-    def _sent(self, argument: Any, chosen: list[str] | None) -> Any:
+    def _sent(self, argument: Any, chosen: list[str]) -> Any:
         if not isinstance(argument, np.ndarray) or argument.nbytes <= INLINE:
             return argument
-        with contextlib.suppress(OSError, TimeoutError, KeyError, ValueError):  # it may have died this moment
-            return self.client.scatter(argument, workers=chosen, hash=False)
+        with contextlib.suppress(OSError, TimeoutError, KeyError, ValueError):  # it may have died a moment ago
+            return self.client.scatter(argument, workers=chosen or None, hash=False, timeout=SECONDS_TO_SEND)
+        self._asked = -inf
         return self.client.scatter(argument, hash=False)
 
     def _places(self) -> list[str]:

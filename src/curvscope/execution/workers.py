@@ -52,8 +52,10 @@ class Workers:
     Args:
         executor: who works.
         count: tasks at a time; default: the processes of a pool, the workers that a Dask cluster has at the moment.
-        threads: PyTorch's threads in every worker; None leaves what they have.
-        share: of a machine's memory, what one worker may count on: 1 / n for n workers on one machine.
+        expected: how many there will be, where they come one by one; blocks are made for as many.
+        threads: PyTorch's threads in every worker; default: an even share of the cores for processes of this machine; None
+            leaves what others have.
+        share: of a machine's memory, what one worker may count on; default 1 / n for n workers on one machine.
         attempts: how often a task may lose its worker before the run is given up.
         patience: multiples of the median duration after which another copy is started.
         grace: seconds before which none is started, however short the tasks are.
@@ -73,23 +75,25 @@ class Workers:
         executor: Any,
         *,
         count: int | None = None,
+        expected: int | None = None,
         threads: int | None = None,
-        share: float = 1.0,
+        share: float | None = None,
         attempts: int = 5,
         patience: float = 5.0,
         grace: float = 10.0,
         close: Callable[[], None] | None = None,
     ) -> None:
-        if (count is not None and count < 1) or attempts < 1 or not patience > 1 or not 0 < share <= 1:
+        if (count is not None and count < 1) or attempts < 1 or not patience > 1 or not (share is None or 0 < share <= 1):
             raise InvalidArgument(
                 f"count={count}, attempts={attempts}, patience={patience}, share={share}: choose count and attempts of at "
                 "least 1, patience above 1, a share in (0, 1]"
             )
         self._engine: Engine = engine_of(executor)
-        self._count, self.threads, self.share = count, threads, share
+        self._count, self._expected, self._share = count, expected, share
+        self.threads = threads_each(self._engine.count) if threads is None and self._engine.is_local else threads
         self.attempts, self.patience, self.grace = attempts, patience, grace
         self._close = close
-        self._pace: deque[float] = deque(maxlen=MEMORY_OF_DURATIONS)
+        self._paces: dict[Callable[..., Any], deque[float]] = {}
 
     @classmethod
     def processes(cls, count: int, *, threads: int | None = None, gpus: int | None = None, **options: Any) -> Workers:
@@ -100,8 +104,7 @@ class Workers:
         """
         _check_count(count)
         pool = processes(count, gpus=torch.cuda.device_count() if gpus is None else gpus)
-        threads = threads or threads_each(count)
-        return cls(pool, threads=threads, share=1 / count, close=lambda: shut_down(pool), **options)
+        return cls(pool, threads=threads, close=lambda: shut_down(pool), **options)
 
     @classmethod
     def local(cls, count: int, *, threads: int | None = None, gpus: int | None = None, **options: Any) -> Workers:
@@ -113,7 +116,7 @@ class Workers:
         _check_count(count)
         threads = threads or threads_each(count)
         client, close = clusters.local(count, threads, torch.cuda.device_count() if gpus is None else gpus)
-        return cls(client, threads=threads, share=1 / count, close=close, **options)
+        return cls(client, threads=threads, close=close, **options)
 
     @classmethod
     def scheduler(cls, address: str, **options: Any) -> Workers:
@@ -142,7 +145,7 @@ class Workers:
         """
         _check_count(jobs)
         client, close, threads = clusters.cluster(kind, jobs, dict(settings or {}))
-        return cls(client, close=close, **{"threads": threads, **options})
+        return cls(client, close=close, **{"threads": threads, "expected": jobs, **options})
 
     @property
     def count(self) -> int:
@@ -150,21 +153,31 @@ class Workers:
         return self._count or max(1, self._engine.count)
 
     @property
+    def expected(self) -> int:
+        """How many there are, or will be."""
+        return max(self.count, self._expected or 1)
+
+    @property
+    def share(self) -> float:
+        """Of a machine's memory, what one of them may count on."""
+        return self._share or self._engine.share
+
+    @property
     def description(self) -> dict[str, Any]:
         """For a run's manifest."""
         return {"engine": self._engine.name, "workers": self.count, "threads": self.threads}
 
-    def map(self, function: Callable[..., Any], tasks: Iterable[Task]) -> Iterator[Any]:
-        """``function(*task.arguments)`` for every task, in their order; tasks are taken as they are needed, 2 a worker ahead.
+    def map(self, function: Callable[..., Any], tasks: Iterable[Task], *, ahead: int = 2) -> Iterator[Any]:
+        """``function(*task.arguments)`` for every task, in their order; tasks are taken as needed, ``ahead`` a worker.
 
         Raises:
             WorkerError: a task lost its workers too often. Whatever the function raises.
         """
         coming, done, pending = enumerate(tasks), {}, {}
-        due, ahead = 0, 2 * self.count
+        due, most = 0, ahead * self.count
         try:
             while True:
-                while len(pending) + len(done) < ahead and (following := next(coming, None)) is not None:
+                while len(pending) + len(done) < most and (following := next(coming, None)) is not None:
                     number, task = following
                     pending[number] = self._start(function, _Pending(number, task))
                 if due in done:
@@ -208,7 +221,8 @@ class Workers:
     def _some(self, function: Callable[..., Any], pending: dict[int, _Pending]) -> dict[int, Any]:
         """Wait until something happens; the results that came, taken out of ``pending``."""
         owners = {future: waiting for waiting in pending.values() for future in waiting.attempts}
-        patience = min(map(self._time_left, pending.values()))
+        pace = self._paces.setdefault(function, deque(maxlen=MEMORY_OF_DURATIONS))
+        patience = min(self._time_left(waiting, pace) for waiting in pending.values())
         finished, _ = wait(owners, timeout=max(0.0, patience) if patience < inf else None, return_when=FIRST_COMPLETED)
         results: dict[int, Any] = {}
         for future in finished:
@@ -220,9 +234,9 @@ class Workers:
                 self._lost(function, waiting, loss)
                 continue
             results[waiting.number] = future.result()
-            self._pace.append((time.monotonic() - since) / waiting.task.size)
+            pace.append((time.monotonic() - since) / waiting.task.size)
             _cancel(pending.pop(waiting.number).attempts)
-        self._help_the_late(function, pending.values())
+        self._help_the_late(function, pending.values(), pace)
         return results
 
     def _lost(self, function: Callable[..., Any], waiting: _Pending, loss: BaseException) -> None:
@@ -243,18 +257,18 @@ class Workers:
 
     # --- those who are late -----------------------------------------------------------------------------------------------
 
-    def _help_the_late(self, function: Callable[..., Any], pending: Iterable[_Pending]) -> None:
+    def _help_the_late(self, function: Callable[..., Any], pending: Iterable[_Pending], pace: deque[float]) -> None:
         """One more copy of every task that takes far longer than others did."""
         for waiting in pending:
-            if self._time_left(waiting) <= 0:
+            if self._time_left(waiting, pace) <= 0:
                 self._start(function, waiting)
 
-    def _time_left(self, waiting: _Pending) -> float:
+    def _time_left(self, waiting: _Pending, pace: deque[float]) -> float:
         """Seconds until a task deserves one more copy: twice as many for each copy that it has; infinite if it has enough."""
         copies = len(waiting.attempts)
-        if not self._pace or copies >= self.attempts:
+        if not pace or copies >= self.attempts:
             return inf
-        limit = max(self.grace, self.patience * statistics.median(self._pace) * waiting.task.size)
+        limit = max(self.grace, self.patience * statistics.median(pace) * waiting.task.size)
         return max(waiting.attempts.values()) + limit * 2 ** (copies - 1) - time.monotonic()
 
 

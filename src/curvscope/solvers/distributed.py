@@ -70,7 +70,8 @@ class Distributed:
             tile = None if store is None else Tile(store.path.absolute(), start)
             return Task((self.order, _columns(right, start, stop), tile, adjoint), stop - start)
 
-        for part in self.workers.map(measure, (task(*block) for block in blocks)):
+        # Where products come back, one a worker at a time lies here.
+        for part in self.workers.map(measure, (task(*block) for block in blocks), ahead=1 if store is None else 2):
             yield None if part is None else received(part).to(self.operator.device)
 
 

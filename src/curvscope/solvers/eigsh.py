@@ -143,7 +143,7 @@ def eigsh(
         fixed = measured_width(operator, k)
     width = block_size if block_size is not None else fixed
     if executor is not None and block_size is None and begun_with(run, "block_size") is None:
-        width = multiple_of(width or default_width(k), as_workers(executor).count, size)
+        width = multiple_of(width or default_width(k), as_workers(executor).expected, size)
     place = Placing(width, block_size, memory, run, executor)
     if certify_overlap is not None:
 
