@@ -21,7 +21,7 @@ def local(count: int, threads: int, gpus: int) -> tuple[Any, Closing]:
     distributed = _imported("distributed")
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     workers = {i: {"cls": distributed.Nanny, "options": worker_options(i, threads, gpus, seen)} for i in range(count)}
-    place = {"host": "127.0.0.1", "protocol": "tcp://", "port": 0, "dashboard": False, "dashboard_address": None}
+    place = {"host": "127.0.0.1", "protocol": "tcp://", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     cluster = distributed.SpecCluster(
         workers=workers, scheduler={"cls": distributed.Scheduler, "options": place}, silence_logs=40
     )
@@ -38,7 +38,7 @@ def worker_options(number: int, threads: int, gpus: int, seen: str | None) -> di
         "nthreads": 1,
         "memory_limit": 0,  # our own bound holds; Dask's would kill workers in the middle of a product
         "dashboard": False,
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
         "env": environment,
         "silence_logs": 40,
     }
@@ -63,7 +63,7 @@ def cluster(kind: str, jobs: int, settings: dict[str, Any]) -> tuple[Any, Closin
         raise InvalidArgument(f"cluster {kind!r}: choose one of {', '.join(BATCH_SYSTEMS)}")
     distributed = _imported("distributed")
     made = getattr(_imported("dask_jobqueue", "dask-jobqueue"), BATCH_SYSTEMS[kind])
-    settings.setdefault("scheduler_options", {"dashboard": False, "dashboard_address": None})
+    settings.setdefault("scheduler_options", {"dashboard": False, "dashboard_address": ":0"})
     settings.setdefault("processes", 1)
     # One product at a time: the threads are PyTorch's, not Dask's.
     settings["worker_extra_args"] = [*settings.get("worker_extra_args", []), "--nthreads", "1"]
