@@ -20,11 +20,18 @@ def test_shards_of_unequal_size_make_the_matrix_of_all_data(immediate, options, 
     assert H.parameters == whole.parameters
 
 
-def test_eigenpairs_of_sharded_data(dask_workers, tmp_path):
+def test_shards_on_dask_workers(dask_workers):
     recipe = cs.Recipe(targets.shard)
-    H = cs.data_parallel(recipe, 2, dask_workers)
+    H, block = cs.data_parallel(recipe, 2, dask_workers), torch.ones(43, 2, dtype=torch.float64)
+    assert torch.allclose(H @ block, recipe.build() @ block, rtol=1e-12, atol=1e-14)
+
+
+def test_eigenpairs_of_sharded_data(immediate, tmp_path):
+    recipe = cs.Recipe(targets.shard)
+    H = cs.data_parallel(recipe, 4, immediate(2))
     found = cs.eigsh(H, 3, method="krylov", run=tmp_path / "run", progress=False)
     assert torch.allclose(found.eigenvalues, cs.eigsh(recipe.build(), 3, progress=False).eigenvalues, rtol=1e-6)
+    assert found.vector(0).keys() == set(recipe.build().parameters.names)
 
 
 def test_another_number_of_shards_is_another_operator(immediate):
