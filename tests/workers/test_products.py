@@ -1,6 +1,7 @@
 """Solves whose products others compute: equal to serial ones, whoever computes them and however they are cut."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import curvscope as cs
-from curvscope.errors import NotFinite, WorkerError
+from curvscope.errors import DamagedData, NotFinite, WorkerError
 from curvscope.execution.run import Run
 from curvscope.operators import remote
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import distributed
-from curvscope.tall import gram
+from curvscope.tall import OnDisk, gram
 
 from .conftest import Immediate
 
@@ -171,3 +172,17 @@ def test_what_other_libraries_raise_comes_back_with_the_workers_name():
     H = cs.Recipe(targets.failing, home=-1).build()
     with pytest.raises(WorkerError, match=f"process {os.getpid()}, failed: ZeroDivisionError"):
         remote.multiply(remote.order_for(H), torch.ones(300, 1).double().numpy())
+
+
+def test_who_comes_too_late_writes_nothing(order, tmp_path):
+    """A copy of a task whose run was removed and begun anew, perhaps of another operator, leaves that one alone."""
+    columns = distributed.Drawn("gaussian", 300, 0, "right", 0, 2)
+    late = distributed.Tile.of(OnDisk.create(tmp_path / "A", 300, 2, torch.float64), 0)
+    shutil.rmtree(tmp_path / "A")
+    store = OnDisk.create(tmp_path / "A", 300, 2, torch.float64)
+    assert distributed.measure(order, columns, late, False) is not None
+    with pytest.raises(DamagedData, match="missing"):
+        store.columns(0, 2)
+    assert distributed.measure(order, columns, distributed.Tile.of(store, 0), False) is None
+    expected = cs.Recipe(targets.spectrum).build() @ columns.on(cs.Recipe(targets.spectrum).build())
+    assert torch.allclose(store.columns(0, 2), expected)

@@ -18,6 +18,7 @@ from curvscope.sketches import TestMatrix
 from curvscope.solvers.panels import Panels
 from curvscope.solvers.shares import evenly
 from curvscope.solvers.workspace import Workspace
+from curvscope.store.tiles import METADATA
 from curvscope.tall import OnDisk
 
 BLOCKS_EACH = 4
@@ -67,7 +68,7 @@ class Distributed:
         """
 
         def task(start: int, stop: int) -> Task:
-            tile = None if store is None else Tile(store.path.absolute(), start)
+            tile = None if store is None else Tile.of(store, start)
             return Task((self.order, _columns(right, start, stop), tile, adjoint), stop - start)
 
         # Where products come back, one a worker at a time lies here.
@@ -103,10 +104,31 @@ def hired(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distr
 
 
 class Tile(NamedTuple):
-    """Where a block of products goes: a matrix on a disk that workers may reach, from a column on."""
+    """Where a block of products goes: a matrix on a disk that workers may reach, from a column on.
+
+    ``identity`` is of the matrix as the solver sees it: what a worker that comes too late finds at that path may be another one.
+    """
 
     path: Path
     column: int
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, store: OnDisk, column: int) -> Tile:
+        """In this matrix."""
+        place = store.path.absolute()
+        return cls(place, column, identity_of(place))
+
+    @property
+    def reached(self) -> bool:
+        """Whether the matrix is here, and is the one that was meant."""
+        return (self.path / METADATA).exists() and identity_of(self.path) == self.identity
+
+
+def identity_of(path: Path) -> tuple[int, int]:
+    """File and time of the description of a matrix."""
+    found = (path / METADATA).stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 class Drawn(NamedTuple):
@@ -132,7 +154,7 @@ def measure(order: Order, columns: Drawn | np.ndarray, tile: Tile | None, adjoin
         return columns.on(operator) if isinstance(columns, Drawn) else received(columns).to(operator.device)
 
     result = product(order, directions, adjoint)
-    if tile is None or not tile.path.exists():
+    if tile is None or not tile.reached:
         return result.cpu().numpy()
     OnDisk(tile.path).write(tile.column, result.cpu())
     return None
