@@ -106,7 +106,7 @@ def hired(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distr
 class Tile(NamedTuple):
     """Where a block of products goes: a matrix on a disk that workers may reach, from a column on.
 
-    ``identity`` is of the matrix as the solver sees it: what a worker that comes too late finds at that path may be another one.
+    ``identity`` is of the matrix as the solver sees it: a worker that comes too late may find another one at that path.
     """
 
     path: Path
