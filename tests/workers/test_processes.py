@@ -1,6 +1,7 @@
 """Real processes: pools and Dask, and what happens when they are killed."""
 
 import os
+import sys
 
 import pytest
 import worker_targets as targets
@@ -64,3 +65,33 @@ def test_nobody_answers(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_many_workers_die_in_a_larger_run(dask_workers, tmp_path, seed):
     check_survival(tmp_path, dask_workers, 3, k=30, size=200_000, seed=seed)
+
+
+SBATCH = """#!/bin/sh
+# What Slurm would do with a job: start it, some time, and say its number.
+cp "$1" "{folder}/job.sh"
+setsid sh "{folder}/job.sh" >"{folder}/job.log" 2>&1 &
+echo $! > "{folder}/pid"
+echo "Submitted batch job 7"
+"""
+SCANCEL = """#!/bin/sh
+kill -- -$(cat "{folder}/pid")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+def test_a_job_of_slurm(tmp_path, monkeypatch):
+    """Through dask-jobqueue, with a Slurm that runs its jobs here."""
+    pytest.importorskip("dask_jobqueue")
+    for name, content in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(content.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    H = cs.Recipe(targets.spectrum).build()
+    settings = {"cores": 1, "memory": "2GB", "interface": "lo", "log_directory": str(tmp_path)}
+    settings["job_script_prologue"] = [f"export PYTHONPATH={':'.join(filter(None, sys.path))}"]
+    with cs.Workers.cluster("slurm", jobs=1, settings=settings) as workers:
+        assert workers.threads == 1
+        found = cs.eigsh(H, 3, method="krylov", block_size=2, executor=workers, **QUIET)
+    same(found, cs.eigsh(H, 3, method="krylov", block_size=2, **QUIET), 1e-12)

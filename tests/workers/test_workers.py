@@ -247,6 +247,8 @@ def test_a_large_array_waits_for_the_first_worker_and_passes_by_a_dead_one():
     client = Client(dead=["tcp://b:1"])
     workers = Workers(client)
     assert workers.count == 1
+    with pytest.raises(WorkerError, match="0 of 1 workers came"):
+        workers.wait_for(1, seconds=0.0)
     large = np.zeros(1 << 18)
     assert len(list(workers.map(len, [Task((large,), place=i) for i in range(3)]))) == 3
     assert client.sent == [["tcp://a:1"], None, ["tcp://b:2"]]

@@ -197,10 +197,10 @@ class Workers:
             WorkerError: they are not, after so many seconds.
         """
         end = time.monotonic() + seconds
-        while self.count < count:
+        while self._engine.count < count:
             if time.monotonic() > end:
                 raise WorkerError(
-                    f"{self.count} of {count} workers came within {seconds:.0f} s: look at the logs of the others"
+                    f"{self._engine.count} of {count} workers came within {seconds:.0f} s: look at the logs of the others"
                 )
             time.sleep(0.1)
 
