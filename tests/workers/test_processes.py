@@ -31,7 +31,7 @@ def test_a_worker_is_killed_that_writes_into_the_runs_store(dask_workers, tmp_pa
 
 
 def test_a_process_of_a_pool_is_killed(tmp_path):
-    with cs.Workers.processes(2, threads=1) as workers:
+    with cs.Workers.processes(1, threads=1) as workers:
         check_survival(tmp_path, workers, 1)
 
 
