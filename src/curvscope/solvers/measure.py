@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
@@ -61,8 +62,7 @@ class Measured:
 
     def all(self) -> TallMatrix:
         """Make all of them; the products, (D, kept)."""
-        for _ in self._blocks(looked_at=False):
-            pass
+        deque(self._blocks(looked_at=False), maxlen=0)  # a loop variable would hold a block while the next one is made
         return self.matrix if self.matrix.shape[1] == self.kept else self.matrix.leading(self.kept)
 
     def _blocks(self, *, looked_at: bool) -> Iterator[tuple[int, Any, Callable[[], Tensor]]]:

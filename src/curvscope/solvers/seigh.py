@@ -150,10 +150,9 @@ def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int
     for start, block, directions in measured:
         stop = start + block.shape[1]
         if stop > num_outer:
-            later = block[:, max(0, num_outer - start) :]
-            further[:, max(start, num_outer) - num_outer : stop - num_outer] = left.adjoint_multiply(
-                InMemory(later), 0, num_left
-            )
+            first = max(start, num_outer)
+            compressed = left.adjoint_multiply(InMemory(block[:, first - start :]), 0, num_left)
+            further[:, first - num_outer : stop - num_outer] = compressed
         if isinstance(measured.matrix, InMemory):
             known = min(stop, num_outer)
             across[:known, start:stop] = gram(measured.matrix.leading(known), InMemory(directions()))

@@ -150,8 +150,9 @@ def _oversampled(
     inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype))
     with meter.stage("sketch", num_inner + num_outer):
         measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
-        for start, block, _ in measured:
+        for start, block, directions in measured:
             inner[:, start : start + block.shape[1]] = inner_left.adjoint_multiply(InMemory(block), 0, num_inner)
+            del block, directions  # before the next ones are made
         co_outer = Measured(meter, outer_left, num_outer, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
         outer = meter.workspace.working(measured.matrix.leading(num_outer))
