@@ -7,9 +7,13 @@ import os
 from curvscope.errors import InvalidArgument
 from curvscope.problems.base import Problem
 from curvscope.problems.cifar10_3c3d import Cifar10With3c3d
+from curvscope.problems.cifar100_allcnnc import Cifar100WithAllCnnC
+from curvscope.problems.imagenet_resnet18 import ImagenetWithResnet18
 from curvscope.problems.mnist16 import Mnist16
 
-PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in (Mnist16, Cifar10With3c3d)}
+PROBLEMS: dict[str, type[Problem]] = {
+    problem.name: problem for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18)
+}
 
 
 def names() -> list[str]:
