@@ -1,4 +1,4 @@
-"""Folders of images by class, as torchvision's ImageFolder reads them, or the same in a tar file; decoded when they are used."""
+"""Folders of images by class, as torchvision's ImageFolder reads them, or the same in a tar file; decoded when used."""
 
 from __future__ import annotations
 

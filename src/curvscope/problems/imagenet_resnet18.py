@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,12 +42,12 @@ class ImagenetWithResnet18(Problem):
     defaults = Defaults(seed=12345, batch_size=150, learning_rate=0.1, steps=(0, 2000, 8000), num_outer=1500, num_inner=3000)
     source = "Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 6.2"
     initial_top = "a93878309fb8565df7d1a3d525f7eed7a9fe04fc39175811eb284b3589e9c6ef"
-    definition = {
+    definition: ClassVar[Mapping[str, str]] = {
         "network": "torchvision.models.resnet18(weights=None), 1000 classes",
         "initialisation": "seed 12345; torchvision's own: Kaiming normal convolutions (fan out), BatchNorm 1 and 0, PyTorch's "
         "linear layer",
-        "training": "SGD 0.1, batches of 150, no momentum, decay, schedule or augmentation; resize 256, centre crop 224; 50,000 "
-        "validation images left out (torch.randperm, seed 12345), epoch e reshuffled with seed 12345 + 4933327 + e",
+        "training": "SGD 0.1, batches of 150, no momentum, decay, schedule or augmentation; resize 256, centre crop 224; "
+        "50,000 validation images left out (torch.randperm, seed 12345), epoch e reshuffled with seed 12345 + 4933327 + e",
         "BatchNorm": "batch statistics in training, running statistics in the Hessian; the paper restored parameters without "
         "buffers, so its Hessians have the initial statistics (mean 0, variance 1): see initial_statistics",
         "dropout": "none",
@@ -58,7 +58,7 @@ class ImagenetWithResnet18(Problem):
         self._data = data
 
     def model(self, seed: int | None = None) -> nn.Module:
-        """torchvision's network with its own initialisation; in training mode.
+        """Torchvision's network with its own initialisation; in training mode.
 
         Raises:
             MissingExtra: torchvision is not installed.
