@@ -55,6 +55,7 @@ from curvscope.subspaces import (
     masks,
     overlap,
     overlap_matrix,
+    overlap_without_vectors,
     participation_ratio,
     proxies,
 )
@@ -95,6 +96,7 @@ __all__ = [
     "open",
     "overlap",
     "overlap_matrix",
+    "overlap_without_vectors",
     "participation_ratio",
     "plan",
     "posterior_error",

@@ -126,3 +126,19 @@ def test_bad_input_is_named(model, basis):
         cs.masks.layerwise_magnitude(torch.ones(3))
     with pytest.raises(InvalidArgument, match="k=3: the basis has 1 to 2 columns"):
         cs.masks.best(basis(5, 2), 3)
+
+
+def test_the_largest_are_the_first_of_the_ranking():
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "a": torch.randn(7, 5, generator=generator),
+        "b": torch.randn(3, generator=generator),
+        "c": torch.randn(40, generator=generator),
+    }
+    order = cs.masks.by_magnitude(tensors).order
+    for k in (1, 4, 78):
+        assert cs.masks.largest(tensors, k).tolist() == order[:k].tolist()
+    with pytest.raises(InvalidArgument, match="k=79: choose 1 to D = 78"):
+        cs.masks.largest(tensors, 79)
+    with pytest.raises(NotFinite):
+        cs.masks.largest(torch.tensor([1.0, float("inf")]), 1)
