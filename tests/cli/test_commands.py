@@ -208,6 +208,25 @@ def test_info_of_the_installation_and_of_a_problem(curvscope):
     assert "7030" in curvscope("info", "--problem", "mnist16").output
 
 
+def test_overlap_without_a_run(curvscope, target):
+    planned = curvscope("overlap", "--target", target("pair"), "-k", 5, "--probes", 4, "--steps", 10, "--plan")
+    assert "80 products, 4 at a time" in planned.output
+    made = curvscope("overlap", "--target", target("pair"), "-k", 5, "--probes", 4, "--steps", 39, "--json")
+    found = json.loads(made.output)
+    assert (len(found["overlap"]), len(found["stderr"]), found["products"]) == (5, 5, 2 * 4 * 39)
+    curvscope("eigs", "--target", target("pair"), "-k", 12, "--out", "run")
+    shown = curvscope("overlap", "--target", target("pair"), "-k", 5, "--probes", 4, "--eigenvalues", "run")
+    assert "half the" in shown.output
+    assert "400 products" in shown.output
+    for wrong in (
+        ("-k", 5),
+        ("run", "--target", target("pair")),
+        ("--target", target("pair")),
+        ("--target", target("matrix"), "-k", 2),
+    ):
+        assert isinstance(curvscope("overlap", *wrong).error, InvalidArgument)
+
+
 def test_info_checks_the_initial_parameters_of_a_problem(curvscope, tmp_path):
     places = cs.masks.by_magnitude(cs.problems.get("mnist16").model()).order[:5].tolist()
     log = {"D": 7030, "steps": {"0": {"top5_abs_params_index_set": places}}}

@@ -17,11 +17,32 @@ class Ritz:
         values: (m,) float64, the Ritz values.
         weights: (m,) float64, :math:`\|w\|^2 S_{1j}^2`, so that w* f(A) w is about sum_j weights_j f(values_j).
         rows: (r, m) float64, the chosen rows of :math:`V S \operatorname{diag}(\|w\| S_{1j})`; (0, m) when none were asked for.
+        residuals: (m,) float64, :math:`|\beta_m S_{mj}|`: an eigenvalue lies that close to each Ritz value.
     """
 
     values: Tensor
     weights: Tensor
     rows: Tensor
+    residuals: Tensor
+
+    def share_above(self, thresholds: Tensor) -> Tensor:
+        """(m, K) float64 in [0, 1]: how much of each Ritz value's weight belongs to eigenvalues of at least each magnitude.
+
+        A Ritz value that has converged is an eigenvalue, and counts or does not. Another one stands for the part of the
+        spectrum about it: its weight is spread evenly over its cell, as far as its residual and at most half-way to its
+        neighbours. Without this the projector's edge would be off by half a cell, always to one side.
+        """
+        half = self.values.diff() / 2
+        if len(half):
+            below, above = torch.cat([half[:1], half]), torch.cat([half, half[-1:]])
+        else:
+            below = above = self.residuals
+        low = (self.values - torch.minimum(self.residuals, below))[:, None]
+        high = (self.values + torch.minimum(self.residuals, above))[:, None]
+        covered = (high - torch.maximum(low, thresholds)).clamp(min=0) + (torch.minimum(high, -thresholds) - low).clamp(min=0)
+        hard = (self.values.abs()[:, None] >= thresholds).double()
+        width = high - low
+        return torch.where(width > 0, (covered / width.clamp(min=torch.finfo(torch.float64).tiny)).clamp(max=1.0), hard)
 
 
 @dataclass(frozen=True)
@@ -30,7 +51,7 @@ class Recurrence:
 
     Attributes:
         diagonal: (m,) float64.
-        beside: (m - 1,) float64, the entries next to the diagonal.
+        beside: (m,) float64, the entries next to the diagonal, and the norm of what is left after the last step.
         norm: of the start.
         rows: (r, m) float64, chosen rows of the Lanczos vectors.
     """
@@ -46,7 +67,7 @@ class Recurrence:
         beside = self.beside[: m - 1]
         values, S = torch.linalg.eigh(torch.diag(self.diagonal[:m]) + torch.diag(beside, 1) + torch.diag(beside, -1))
         first = self.norm * S[0]
-        return Ritz(values, first.square(), (self.rows[:, :m] @ S) * first)
+        return Ritz(values, first.square(), (self.rows[:, :m] @ S) * first, (self.beside[m - 1] * S[-1]).abs())
 
 
 def lanczos(
@@ -110,7 +131,7 @@ def _recurrence(diagonal: Tensor, beside: Tensor, norm: float, rows: Tensor) -> 
     """Up to where the space was exhausted."""
     ended = (beside[:-1] == 0).nonzero().flatten()
     made = int(ended[0]) + 1 if len(ended) else len(diagonal)
-    return Recurrence(diagonal[:made], beside[: made - 1], norm, rows[:, :made])
+    return Recurrence(diagonal[:made], beside[:made], norm, rows[:, :made])
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:

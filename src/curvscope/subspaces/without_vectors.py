@@ -22,6 +22,7 @@ from curvscope.subspaces.ranking import Mask, Ranking
 VECTORS_A_PROBE = 3
 """Lanczos vectors that the recurrence holds at a time."""
 MOST_PROBES_AT_ONCE = 8
+BISECTIONS = 50
 
 Chosen = Ranking | Mask | Tensor
 
@@ -286,14 +287,11 @@ def _starts(
 
 def _captured(signs: Tensor, ritz: Ritz, thresholds: Tensor) -> Tensor:
     """(K,) float64: what one probe says of tr(Phi_k 1[|H| >= tau_k]); without rows, of the whole quadratic form."""
-    order = ritz.values.abs().argsort(descending=True)
-    magnitudes = ritz.values.abs()[order]
-    above = torch.searchsorted(-magnitudes, -thresholds, right=True)  # how many Ritz values are at least tau_k
+    share = ritz.share_above(thresholds)
     if len(ritz.rows):
-        growing = (signs[:, None] * ritz.rows[:, order]).cumsum(0).cumsum(1)
-        growing = torch.cat([torch.zeros(len(growing), 1, dtype=torch.float64), growing], dim=1)
-        return growing[torch.arange(len(thresholds)), above]
-    return torch.cat([torch.zeros(1, dtype=torch.float64), ritz.weights[order].cumsum(0)])[above]
+        growing = (signs[:, None] * ritz.rows).cumsum(0)
+        return (growing * share.T).sum(1)
+    return ritz.weights @ share
 
 
 def _between(eigenvalues: Solution | Tensor | Sequence[float], k: int, size: int) -> Tensor:
@@ -309,17 +307,15 @@ def _between(eigenvalues: Solution | Tensor | Sequence[float], k: int, size: int
 
 
 def _from_density(counts: list[Ritz], k: int) -> Tensor:
-    """Thresholds at which the estimated number of eigenvalues above comes closest to 1, ..., k."""
-    magnitudes = torch.cat([ritz.values.abs() for ritz in counts])
-    weights = torch.cat([ritz.weights for ritz in counts]) / len(counts)
-    order = magnitudes.argsort(descending=True)
-    magnitudes, above = magnitudes[order], weights[order].cumsum(0)
-    wanted = torch.arange(1, k + 1, dtype=torch.float64)
-    right = torch.searchsorted(above, wanted).clamp(max=len(above) - 1)
-    left = (right - 1).clamp(min=0)
-    nearest = torch.where((above[right] - wanted).abs() < (above[left] - wanted).abs(), right, left)
-    following = torch.cat([magnitudes[1:], torch.zeros(1, dtype=torch.float64)])[nearest]
-    return _middle(magnitudes[nearest], following)
+    """Thresholds between the magnitudes at which the estimated number of eigenvalues above passes 1/2, 3/2, ..., k + 1/2."""
+    wanted = torch.arange(1, k + 2, dtype=torch.float64) - 0.5
+    low = torch.zeros(k + 1, dtype=torch.float64)
+    high = torch.full_like(low, max(float((ritz.values.abs() + ritz.residuals).max()) for ritz in counts))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        above = torch.stack([ritz.weights @ ritz.share_above(middle) for ritz in counts]).mean(0) >= wanted
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return _middle(low[:-1], low[1:])
 
 
 def _middle(upper: Tensor, lower: Tensor) -> Tensor:
