@@ -24,6 +24,7 @@ import psutil
 import torch
 
 import curvscope as cs
+from curvscope.problems.digits import lowest_of_each_class
 from curvscope.subspaces import plan_without_vectors
 from curvscope.training import train
 
@@ -105,7 +106,10 @@ def cifar10(options: argparse.Namespace) -> dict[str, Any]:
         recorder = cs.Recorder(model, [options.step])
         train(problem, model, recorder)
         recorder.load(options.step, model)
-    H = cs.hessian(model, problem.criterion, problem.curvature_batches("train"))
+    x, y = (torch.cat(part) for part in zip(*problem.curvature_batches("train"), strict=True))
+    chosen = lowest_of_each_class(y, options.per_class)
+    data = list(zip(x[chosen].split(125), y[chosen].split(125), strict=True))
+    H = cs.hessian(model, problem.criterion, data)
     started = time.perf_counter()
     solution = cs.certify(H, cs.eigsh(H, 201, method="krylov", tol=1e-3))
     krylov = {"products": solution.cost.products + solution.cost.certificate_products, "seconds": time.perf_counter() - started}
@@ -157,6 +161,7 @@ if __name__ == "__main__":
     parser.add_argument("--data")
     parser.add_argument("--checkpoint")
     parser.add_argument("--step", type=int, default=300)
+    parser.add_argument("--per-class", type=int, default=50, help="curvature samples of 3c3d")
     parser.add_argument("--probes", type=int, default=10)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--strategy", default="auto")
@@ -164,7 +169,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     record = {
         "environment": environment(),
-        "options": {k: str(v) for k, v in vars(chosen).items() if k in ("part", "probes", "steps", "step")},
+        "options": {k: str(v) for k, v in vars(chosen).items() if k in ("part", "probes", "steps", "step", "per_class")},
     }
     record["found"] = PARTS[chosen.part](chosen)
     chosen.out.mkdir(parents=True, exist_ok=True)

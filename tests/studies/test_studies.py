@@ -10,7 +10,7 @@ import torch
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
-from curvscope.studies import grassmann_metrics, mnist16_crystallization, mnist16_overlap, mnist16_proxies
+from curvscope.studies import grassmann_metrics, mnist16_crystallization, mnist16_overlap, mnist16_proxies, overlap_at_scale
 from curvscope.studies.registry import STUDIES, get_study
 from curvscope.studies.study import Stages, open_or_create, published, run_study
 from curvscope.studies.tables import comparison, row, within
@@ -21,6 +21,9 @@ SHORT = {
     ),
     "mnist16-overlap": mnist16_overlap.OverlapConfig(steps=(5,), k=12, num_outer=15, num_inner=30, random_masks=3),
     "mnist16-crystallization": mnist16_crystallization.CrystallizationConfig(steps=(0, 4, 8), rhos=(0.002, 0.001)),
+    "overlap-at-scale": overlap_at_scale.ScaleConfig(
+        problem="mnist16", steps=(0, 3), k=10, spare=6, num_outer=15, num_inner=30, samples_per_class=4, random_masks=2, every=2
+    ),
     "mnist16-proxies": mnist16_proxies.ProxyConfig(steps=(0,), lambdas=(1.0,), k=12, num_probes=4, num_samples=20),
 }
 

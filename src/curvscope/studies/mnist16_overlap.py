@@ -14,7 +14,7 @@ from curvscope.report import Document, Section
 from curvscope.solvers import Solution, seigh
 from curvscope.studies import mnist16
 from curvscope.studies.overlap_figures import figure_gradients, figure_masks, figure_overlaps, figure_ratios, figure_spectra
-from curvscope.studies.readings import read_off
+from curvscope.studies.readings import facts, loss_and_accuracy, read_off
 from curvscope.studies.study import Stages, Study, published
 from curvscope.studies.tables import Row, comparison, row, within
 from curvscope.subspaces import masks, overlap
@@ -60,8 +60,8 @@ def _checkpoint(problem: Problem, model: nn.Module, split: str, config: OverlapC
     solution = mnist16.top_pairs(problem, model, split, config.k, progress=stages.progress)
     H = hessian(model, problem.criterion, problem.curvature_batches(split))
     return {
-        **mnist16.facts(solution, config.k),
-        **mnist16.loss_and_accuracy(problem, model),
+        **facts(solution, config.k),
+        **loss_and_accuracy(problem, model),
         **read_off(solution, H, model, config.k, random_masks=config.random_masks),
         "sketch": _sketch(H, masks.by_magnitude(model), config),
     }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.operators import CurvatureOperator
+from curvscope.problems import Problem
 from curvscope.solvers import Solution
 from curvscope.subspaces import (
     best_overlap,
@@ -18,6 +19,7 @@ from curvscope.subspaces import (
     participation_ratio,
     space_layer_shares,
 )
+from curvscope.training.sgd import evaluate
 
 
 def read_off(solution: Solution, H: CurvatureOperator, model: nn.Module, k: int, *, random_masks: int) -> dict[str, Any]:
@@ -58,3 +60,22 @@ def read_off(solution: Solution, H: CurvatureOperator, model: nn.Module, k: int,
 
 def _list(values: Tensor | None, k: int) -> list[float]:
     return values[:k].tolist()
+
+
+def facts(solution: Solution, k: int) -> dict[str, Any]:
+    """Values, residuals and what is proven, of the k first pairs."""
+    return {
+        "eigenvalues": solution.eigenvalues[:k].tolist(),
+        "worst_relative_residual": float(solution.relative_residuals[:k].max()),
+        "complete": solution.certificate.complete,
+        "failure": solution.certificate.tail.failure,
+        "products": solution.cost.products + solution.cost.certificate_products,
+        "seconds": solution.cost.seconds,
+        "status": solution.status.code,
+    }
+
+
+def loss_and_accuracy(problem: Problem, model: nn.Module) -> dict[str, float]:
+    """On all test samples."""
+    loss, accuracy = evaluate(problem, model)
+    return {"test_loss": loss, "test_accuracy": accuracy}
