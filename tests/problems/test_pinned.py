@@ -10,7 +10,13 @@ from curvscope.errors import InvalidArgument
 from curvscope.problems.base import top_digest
 from curvscope.problems.pinned import as_pinned, compare_with_reference, initial_magnitudes
 
-SIZES = {"mnist16": 7_030, "cifar10_3c3d": 895_210, "cifar100_allcnnc": 1_387_108, "imagenet_resnet18": 11_689_512}
+SIZES = {
+    "mnist16": 7_030,
+    "cifar10_3c3d": 895_210,
+    "cifar100_allcnnc": 1_387_108,
+    "imagenet_resnet18": 11_689_512,
+    "tinygpt": 116_480,
+}
 
 
 @pytest.mark.parametrize("name", SIZES)
