@@ -78,7 +78,7 @@ def test_errors_reach_the_person_without_a_traceback(tmp_path):
         check=False,
     )
     assert run.returncode == 2
-    assert run.stderr == f"error: there is no problem 'minst': choose one of {', '.join(cs.problems.names())}\n"
+    assert run.stderr == f"error: there is no problem 'minst': choose one of {', '.join(cs.problems.names())}, or hf:NAME\n"
     assert not (tmp_path / "run").exists()
 
 

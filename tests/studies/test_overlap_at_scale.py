@@ -12,6 +12,7 @@ from curvscope.execution.run import Run
 from curvscope.problems import mnist16, registry
 from curvscope.studies import overlap_at_scale
 from curvscope.studies.checkpoints import recorded
+from curvscope.studies.eigs import operator_at_step, operator_of_problem
 from curvscope.studies.overlap_at_scale import ScaleConfig, _samples, measure
 from curvscope.studies.overlap_at_scale_page import comparison_rows, document
 from curvscope.studies.study import Stages, published
@@ -87,6 +88,19 @@ def test_batchnorm_both_ways(stages, monkeypatch):
     assert table.rows[-1][1] == "4"
     assert table.rows[-1][2] != table.rows[-1][3]
     assert not list((stages.run.path / "eigs").iterdir())  # vectors went when they had been read
+
+
+def test_a_run_on_a_problem_keeps_running_statistics(tmp_path, monkeypatch):
+    """Certified or gone on with later, the operator is the trained network's, not one with the statistics of a new one."""
+    monkeypatch.setitem(registry.PROBLEMS, "normed", Normed)
+    H = operator_at_step(Normed(), 3, "train", "hessian")
+    options = {"problem": "normed", "split": "train", "matrix": "hessian"}
+    run = Run.create(tmp_path / "run", kind="eigs", options=options)
+    cs.eigsh(H, 2, method="krylov", tol=0.1, run=run)
+    again = operator_of_problem(Run.open(run.path))
+    assert torch.equal(again.objective.buffers["2.running_mean"], H.objective.buffers["2.running_mean"])
+    assert float(H.objective.buffers["2.running_mean"].abs().max()) > 0
+    assert again.fingerprint == H.fingerprint
 
 
 def test_samples_and_statistics_that_cannot_be():

@@ -30,7 +30,7 @@ SHORT = {
     "mnist16-overlap": mnist16_overlap.OverlapConfig(steps=(5,), k=12, num_outer=15, num_inner=30, random_masks=3),
     "mnist16-crystallization": mnist16_crystallization.CrystallizationConfig(steps=(0, 4, 8), rhos=(0.002, 0.001)),
     "overlap-at-scale": overlap_at_scale.ScaleConfig(
-        problem="mnist16", steps=(0, 3), k=10, spare=6, num_outer=15, num_inner=30, samples_per_class=4, random_masks=2, every=2
+        problem="mnist16", steps=(3,), k=6, spare=6, num_outer=15, num_inner=30, samples_per_class=4, random_masks=2, every=2
     ),
     "runtimes": runtimes.RuntimesConfig(cases=(("mnist16", "train", 10, 24), ("mnist16", "test", 10, 24)), timed_products=8),
     "beyond": beyond.BeyondConfig(

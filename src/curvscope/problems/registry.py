@@ -41,5 +41,5 @@ def get(name: str, *, data: str | os.PathLike[str] | None = None) -> Problem:
     if separator and kind in (TRAINED, CONFIGURED) and place:
         return HuggingFace(place, trained=kind == TRAINED, data=data)
     if name not in PROBLEMS:
-        raise InvalidArgument(f"there is no problem {name!r}: choose one of {', '.join(names())}")
+        raise InvalidArgument(f"there is no problem {name!r}: choose one of {', '.join(names())}, or hf:NAME")
     return PROBLEMS[name](data=data)

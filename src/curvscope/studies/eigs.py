@@ -34,7 +34,7 @@ def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> Cu
 
 
 def operator_of_problem(run: Run) -> CurvatureOperator:
-    """The operator of a run on a problem, at the parameters that the run keeps: no training."""
+    """The operator of a run on a problem, at the parameters and buffers that the run keeps: no training."""
     options = run.manifest["options"]
     problem = get(options["problem"], data=options.get("data"))
     model = problem.model()
