@@ -231,7 +231,7 @@ STUDY = Study(
     "Transformers by kind of layer; width and depth; pruning",
     "what the paper left open",
     PRESETS,
-    {"quick": "3 minutes", "paper": "an hour"},
+    {"quick": "3 minutes (an estimate)", "paper": "hours"},
     measure,
     document,
 )

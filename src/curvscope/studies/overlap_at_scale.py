@@ -195,7 +195,12 @@ STUDY = Study(
     "Overlap of the largest weights with the top Hessian eigenspace, on CIFAR-10, CIFAR-100 and ImageNet",
     "figures 1 (right), 3 and 4, table 1",
     PRESETS,
-    {"quick": "10 minutes", "paper": "a day", "paper-cifar100": "days (a GPU is advised)", "paper-imagenet": "a GPU is needed"},
+    {
+        "quick": "10 minutes (an estimate)",
+        "paper": "a day",
+        "paper-cifar100": "days (a GPU is advised)",
+        "paper-imagenet": "a GPU is needed",
+    },
     measure,
     document,
 )

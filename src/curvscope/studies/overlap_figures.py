@@ -49,7 +49,7 @@ def figure_overlaps(numbers: dict[str, Any], split: str) -> Any:
                 k, own["overlap"]["value"], own["overlap"]["lower"], own["overlap"]["upper"], colour=colour
             )
         lines["random masks"] = Line(k, own["random"]["mean"], own["random"]["low"], own["random"]["high"], None, GREY)
-        content.append(Panel(f"{each} Hessian", lines, (k, [i / own["size"] for i in k]), floor=1e-6))
+        content.append(Panel(f"{each} Hessian", lines, (k, [i / own["size"] for i in k]), floor=min(1e-6, 0.3 / own["size"])))
     return panels(content, x="k", y="overlap", height=2.8, width=7.0 if len(content) > 1 else 4.6, legend_columns=4)
 
 
@@ -68,7 +68,7 @@ def figure_masks(numbers: dict[str, Any]) -> Any:
                 k, mean, (mean - 2 * std).clamp(min=1e-9).tolist(), (mean + 2 * std).tolist(), None, GREY
             ),
         }
-        content.append(Panel(title, lines, (k, [i / own["size"] for i in k]), floor=1e-5))
+        content.append(Panel(title, lines, (k, [i / own["size"] for i in k]), floor=min(1e-5, 0.3 / own["size"])))
     return panels(content, x="k", y="overlap with the top-k eigenspace", height=2.6, legend_columns=6)
 
 

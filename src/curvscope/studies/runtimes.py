@@ -197,7 +197,7 @@ STUDY = Study(
     "Stages and seconds of a sketched eigendecomposition, beside the paper's",
     "figure 18",
     PRESETS,
-    {"quick": "2 minutes", "paper": "10 minutes and more a problem, by the machine"},
+    {"quick": "2 minutes (an estimate)", "paper": "10 minutes and more a problem, by the machine"},
     measure,
     document,
 )
