@@ -12,6 +12,8 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?\.?([^`]+)`")
 INLINE_MATH = re.compile(r":math:`([^`]+)`")
 MATH = re.compile(r"^( *)\.\. math::\n\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
+ADJOINT = re.compile(r"(?<=[\w)])\*(?=[\s),|'.;]|$)", re.MULTILINE)
+LABEL = re.compile(r"^(Cost|Limits|Source):", re.MULTILINE)
 DOCTEST = re.compile(r"^>>> [\s\S]*\Z", re.MULTILINE)
 
 
@@ -39,12 +41,13 @@ class Markdown(griffe.Extension):
 
 def as_markdown(text: str) -> str:
     """Roles become code, formulas MathML, the doctest at the end a block."""
-    text = MATH.sub(_displayed, text + "\n")
-    text = INLINE_MATH.sub(lambda found: convert(found[1]), text)
+    text = ADJOINT.sub(r"\\*", text).replace(r"\\*", r"\*")
+    text = MATH.sub(_displayed, LABEL.sub(r"\n**\1**:", text) + "\n")
+    text = INLINE_MATH.sub(lambda found: f"<span>{convert(found[1])}</span>", text)
     text = ROLE.sub(lambda found: f"`{found[1]}`", text)
     return DOCTEST.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text).rstrip()
 
 
 def _displayed(found: re.Match[str]) -> str:
-    rows = " ".join(line.strip() for line in found[2].splitlines()).replace("&", "")
-    return f"{found[1]}{convert(rows, display='block')}\n\n"
+    formulas = re.split(r"\n\s*\n", found[2].replace("&", "").strip())
+    return "".join(f"{found[1]}{convert(' '.join(formula.split()), display='block')}\n\n" for formula in formulas)
