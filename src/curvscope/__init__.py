@@ -14,10 +14,13 @@ from pathlib import Path
 from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
+from curvscope.execution.workers import Workers
 from curvscope.operators import (
     Operator,
     Preflight,
+    Recipe,
     as_operator,
+    data_parallel,
     empirical_fisher,
     ggn,
     gradient_second_moment,
@@ -73,15 +76,18 @@ __all__ = [
     "Plan",
     "Preflight",
     "Ranking",
+    "Recipe",
     "Recorder",
     "Scree",
     "SingularSolution",
     "Solution",
+    "Workers",
     "__version__",
     "adaptive_seigh",
     "as_operator",
     "best_overlap",
     "certify",
+    "data_parallel",
     "eigsh",
     "eigsh_by_layer",
     "empirical_fisher",

@@ -17,6 +17,6 @@ def test_a_page_runs_from_top_to_bottom(name, capsys):
     torch.manual_seed(0)
     namespace = {}
     for number, block in enumerate(BLOCK.findall((PAGES / name).read_text()), start=1):
-        exec(compile(block, f"{name}, block {number}", "exec"), namespace)  # noqa: S102
+        exec(compile(block, f"{name}, block {number}", "exec"), namespace)
     plt.close("all")
     assert "eigenpairs" in capsys.readouterr().out

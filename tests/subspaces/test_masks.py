@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument, NotFinite
+from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 
 
 @pytest.fixture
@@ -142,3 +142,11 @@ def test_the_largest_are_the_first_of_the_ranking():
         cs.masks.largest(tensors, 79)
     with pytest.raises(NotFinite):
         cs.masks.largest(torch.tensor([1.0, float("inf")]), 1)
+
+
+def test_random_takes_what_the_other_masks_take():
+    model = nn.Linear(3, 2)
+    assert torch.equal(cs.masks.random(model, seed=1).order, cs.masks.random(8, seed=1).order)
+    assert cs.masks.random(model, params="bias").size == 2
+    with pytest.raises(InvalidType, match="has no layers"):
+        cs.masks.random("model")

@@ -9,10 +9,9 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, RunFolder
-from curvscope.cli.target import load_target
 from curvscope.errors import RunConflict
 from curvscope.execution.run import Run
-from curvscope.operators import Operator
+from curvscope.operators import Operator, load_target
 from curvscope.solvers import Solution, certify
 from curvscope.studies.eigs import failed_claims, keep_certificate, operator_of_problem, solution_of
 

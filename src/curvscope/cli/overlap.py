@@ -13,10 +13,9 @@ from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
 from curvscope.cli.tables import as_rich
-from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
-from curvscope.operators import CurvatureOperator, Operator
+from curvscope.operators import CurvatureOperator, Operator, load_target
 from curvscope.problems import get
 from curvscope.report import Table
 from curvscope.studies.eigs import MASKS, MATRICES, measure_overlap, operator_at_step, solution_of

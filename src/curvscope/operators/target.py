@@ -1,17 +1,25 @@
-"""``--target module:function``: a function of the user's, imported and called."""
+"""``module:function``: a function of the user's, imported and called."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from curvscope.errors import CurvscopeError, InvalidArgument, TargetNotFound
-from curvscope.operators import Operator, as_operator, hessian
+from curvscope.operators.base import Operator
+from curvscope.operators.curvature import hessian
+from curvscope.operators.interop import as_operator
 
 
-def load_target(target: str) -> Operator:
-    """The operator from ``module:function``; the current directory is importable.
+def load_target(target: str, options: dict[str, Any] | None = None, *, folder: str | None = None) -> Operator:
+    """The operator that ``module:function`` makes: it returns one, or (model, loss, data) for the Hessian.
+
+    Args:
+        target: ``module:function``.
+        options: keyword arguments of the function.
+        folder: where modules are looked for first; default the current directory.
 
     Raises:
         TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
@@ -19,7 +27,7 @@ def load_target(target: str) -> Operator:
     module_name, separator, function_name = target.partition(":")
     if not (separator and module_name and function_name):
         raise TargetNotFound(f"--target {target!r}: write module:function, such as experiment:make_problem")
-    here = str(Path.cwd())
+    here = str(Path.cwd()) if folder is None else folder
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -36,7 +44,7 @@ def load_target(target: str) -> Operator:
     if not callable(function):
         raise TargetNotFound(f"--target {target!r}: module {module_name!r} has no function {function_name!r}")
     try:
-        made = function()
+        made = function(**(options or {}))
     except CurvscopeError:
         raise
     except Exception as error:
