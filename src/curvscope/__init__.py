@@ -59,6 +59,7 @@ from curvscope.subspaces import (
     masks,
     overlap,
     overlap_matrix,
+    overlap_without_vectors,
     participation_ratio,
     proxies,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "open",
     "overlap",
     "overlap_matrix",
+    "overlap_without_vectors",
     "participation_ratio",
     "plan",
     "posterior_error",

@@ -78,7 +78,7 @@ def test_errors_reach_the_person_without_a_traceback(tmp_path):
         check=False,
     )
     assert run.returncode == 2
-    assert run.stderr == "error: there is no problem 'minst': choose one of cifar10_3c3d, mnist16\n"
+    assert run.stderr == f"error: there is no problem 'minst': choose one of {', '.join(cs.problems.names())}, or hf:NAME\n"
     assert not (tmp_path / "run").exists()
 
 
@@ -203,9 +203,45 @@ def test_certify_refuses_another_operator(curvscope, target, tmp_path, monkeypat
 
 
 def test_info_of_the_installation_and_of_a_problem(curvscope):
-    assert json.loads(curvscope("info", "--json").output)["problems"] == "cifar10_3c3d, mnist16"
+    assert json.loads(curvscope("info", "--json").output)["problems"] == ", ".join(cs.problems.names())
     assert json.loads(curvscope("info", "--problem", "mnist16", "--json").output)["D"] == 7030
     assert "7030" in curvscope("info", "--problem", "mnist16").output
+
+
+def test_overlap_without_a_run(curvscope, target):
+    planned = curvscope("overlap", "--target", target("pair"), "-k", 5, "--probes", 4, "--steps", 10, "--plan")
+    assert "80 products, 4 at a time" in planned.output
+    made = curvscope("overlap", "--target", target("pair"), "-k", 5, "--probes", 4, "--steps", 39, "--json")
+    found = json.loads(made.output)
+    assert (len(found["overlap"]), len(found["stderr"]), found["products"]) == (5, 5, 2 * 4 * 39)
+    curvscope("eigs", "--target", target("pair"), "-k", 12, "--out", "run")
+    shown = curvscope("overlap", "--target", target("pair"), "-k", 5, "--probes", 4, "--eigenvalues", "run")
+    assert "half the" in shown.output
+    assert "400 products" in shown.output
+    for wrong in (
+        ("-k", 5),
+        ("run", "--target", target("pair")),
+        ("--target", target("pair")),
+        ("--target", target("matrix"), "-k", 2),
+    ):
+        assert isinstance(curvscope("overlap", *wrong).error, InvalidArgument)
+
+
+def test_info_checks_the_initial_parameters_of_a_problem(curvscope, tmp_path):
+    places = cs.masks.by_magnitude(cs.problems.get("mnist16").model()).order[:5].tolist()
+    log = {"D": 7030, "steps": {"0": {"top5_abs_params_index_set": places}}}
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    made = curvscope("info", "--problem", "mnist16", "--reference", "log.json", "--json")
+    facts = json.loads(made.output)
+    assert made.status == 0
+    assert facts["initial parameters"] == facts["published initial parameters"] == "the k largest are where they should be"
+    assert facts["published largest places"].startswith("5 of 5 in ")
+    log["steps"]["0"]["top5_abs_params_index_set"] = [0, 1, 2, 3, 4]
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    made = curvscope("info", "--problem", "mnist16", "--reference", "log.json")
+    assert made.status == 1
+    assert "DIFFERENT" in made.output
+    assert isinstance(curvscope("info", "--reference", "log.json").error, InvalidArgument)
 
 
 @pytest.mark.parametrize(

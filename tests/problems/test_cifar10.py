@@ -10,8 +10,8 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.problems.cifar10 import CLASSES, MEAN, load, normalized
-from curvscope.problems.cifar10_3c3d import PoolSame
+from curvscope.problems.cifar import CIFAR10, load
+from curvscope.problems.layers import PoolSame
 
 Image = pytest.importorskip("PIL.Image")
 PER_CLASS = {"train": 60, "test": 51}
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     random = np.random.default_rng(0)
     for split, count in PER_CLASS.items():
-        for label, name in enumerate(CLASSES):
+        for label, name in enumerate(CIFAR10.classes):
             place = root / "cifar10-jpeg" / split / name
             place.mkdir(parents=True)
             for number in range(count):
@@ -39,7 +39,7 @@ def problem(folder):
 
 
 def test_a_tree_is_read_in_the_order_of_class_and_file(folder):
-    images = load(folder)
+    images = load(folder, CIFAR10)
     assert images.origin == "images"
     for split, count in PER_CLASS.items():
         pixels, labels = images.raw(split)
@@ -51,7 +51,7 @@ def test_a_tree_is_read_in_the_order_of_class_and_file(folder):
 def test_a_tar_file_gives_the_same(folder, tmp_path):
     with tarfile.open(tmp_path / "cifar10-jpeg.tar.gz", "w:gz", compresslevel=1) as archive:
         archive.add(folder / "cifar10-jpeg", arcname="cifar10-jpeg")
-    packed, tree = load(tmp_path), load(folder)
+    packed, tree = load(tmp_path, CIFAR10), load(folder, CIFAR10)
     assert torch.equal(packed.train_images, tree.train_images)
     assert torch.equal(packed.test_labels, tree.test_labels)
 
@@ -67,15 +67,17 @@ def test_torchvision_files_are_read_by_torchvision(monkeypatch, tmp_path):
             self.targets = [3, int(train)]
 
     monkeypatch.setattr(datasets, "CIFAR10", Stored)
-    images = load(tmp_path)
+    images = load(tmp_path, CIFAR10)
     assert images.origin == "cifar-10-batches-py"
     assert images.train_labels.tolist() == [3, 1]
     assert images.train_images[0, :, 0, 1].tolist() == [3, 4, 5]
 
 
 def test_pixels_are_normalised_as_in_the_paper():
-    white = normalized(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
-    torch.testing.assert_close(white[0, :, 0, 0] * torch.tensor([0.24703223, 0.24348513, 0.26158784]), 1 - torch.tensor(MEAN))
+    white = CIFAR10.normalized(torch.full((1, 3, 2, 2), 255, dtype=torch.uint8))
+    torch.testing.assert_close(
+        white[0, :, 0, 0] * torch.tensor([0.24703223, 0.24348513, 0.26158784]), 1 - torch.tensor(CIFAR10.mean)
+    )
 
 
 def test_architecture_and_initialisation(problem):
@@ -114,20 +116,20 @@ def test_curvature_samples_are_the_fifty_lowest_of_each_class(problem, folder):
         assert [len(y) for _, y in batches] == [125] * 4
         x, y = (torch.cat(part) for part in zip(*batches, strict=True))
         assert y.bincount().tolist() == [50] * 10
-        pixels, labels = load(folder).raw(split)
+        pixels, labels = load(folder, CIFAR10).raw(split)
         for label in range(10):
-            assert torch.equal(x[y == label], normalized(pixels[labels == label][:50]))
+            assert torch.equal(x[y == label], CIFAR10.normalized(pixels[labels == label][:50]))
 
 
 def test_training_batches_repeat_and_leave_out_the_validation_images(problem, monkeypatch):
-    monkeypatch.setattr("curvscope.problems.cifar10_3c3d.HELD_OUT", 200)
+    monkeypatch.setattr("curvscope.problems.cifar_problem.HELD_OUT", 200)
     members = torch.randperm(600, generator=torch.Generator().manual_seed(12345))[200:]
     first = torch.randperm(400, generator=torch.Generator().manual_seed(12345 + 4933327))
     pixels, labels = problem.images.raw("train")
     batches = list(islice(problem.train_batches(), 4))
     assert [len(y) for _, y in batches] == [128] * 4  # three whole batches an epoch
     chosen = members[first[:128]]
-    assert torch.equal(batches[0][0], normalized(pixels[chosen]))
+    assert torch.equal(batches[0][0], CIFAR10.normalized(pixels[chosen]))
     assert torch.equal(batches[0][1], labels[chosen])
     assert not torch.equal(batches[3][1], batches[0][1])
 
@@ -138,10 +140,10 @@ def test_without_data_there_is_the_network_and_a_clear_error(tmp_path):
     with pytest.raises(InvalidArgument, match=r"needs CIFAR-10: pass data=DIR \(--data DIR\)"):
         problem.curvature_batches()
     with pytest.raises(InvalidArgument, match="is not a directory"):
-        load(tmp_path / "nowhere")
+        load(tmp_path / "nowhere", CIFAR10)
     with pytest.raises(InvalidArgument, match="expected cifar-10-batches-py"):
-        load(tmp_path)
+        load(tmp_path, CIFAR10)
     (tmp_path / "cifar10-jpeg" / "train" / "lion").mkdir(parents=True)
     (tmp_path / "cifar10-jpeg" / "train" / "lion" / "0.jpg").write_bytes(b"")
     with pytest.raises(InvalidArgument, match=r"train/lion/0\.jpg is not"):
-        load(tmp_path)
+        load(tmp_path, CIFAR10)

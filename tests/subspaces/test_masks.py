@@ -128,6 +128,22 @@ def test_bad_input_is_named(model, basis):
         cs.masks.best(basis(5, 2), 3)
 
 
+def test_the_largest_are_the_first_of_the_ranking():
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "a": torch.randn(7, 5, generator=generator),
+        "b": torch.randn(3, generator=generator),
+        "c": torch.randn(40, generator=generator),
+    }
+    order = cs.masks.by_magnitude(tensors).order
+    for k in (1, 4, 78):
+        assert cs.masks.largest(tensors, k).tolist() == order[:k].tolist()
+    with pytest.raises(InvalidArgument, match="k=79: choose 1 to D = 78"):
+        cs.masks.largest(tensors, 79)
+    with pytest.raises(NotFinite):
+        cs.masks.largest(torch.tensor([1.0, float("inf")]), 1)
+
+
 def test_random_takes_what_the_other_masks_take():
     model = nn.Linear(3, 2)
     assert torch.equal(cs.masks.random(model, seed=1).order, cs.masks.random(8, seed=1).order)

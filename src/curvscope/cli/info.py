@@ -18,27 +18,48 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
 from curvscope.problems import get, names
+from curvscope.problems.pinned import as_pinned, compare_with_reference
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.storage import TABLE
 from curvscope.studies.eigs import solution_of
+
+AS_PINNED = "the k largest are where they should be"
+DIFFERS = "DIFFERENT: the k largest are elsewhere"
 
 
 def command(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run.")] = None,
     problem: ProblemName = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference", help="JSON of published logs (or their folder) to check a problem's initial parameters with."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is: this installation (default), a problem, or a run."""
+    """What there is: this installation (default), a problem, or a run.
+
+    For a problem, its pinned definition, and whether its initial parameters are the pinned ones; exit status 1 if they are not.
+    """
     if run is not None and problem is not None:
         raise InvalidArgument("pass a RUN or --problem, not both")
-    facts = _run(run) if run is not None else _problem(problem) if problem is not None else _installation()
+    if reference is not None and problem is None:
+        raise InvalidArgument("--reference is for a problem: pass --problem NAME too")
+    facts = _run(run) if run is not None else _problem(problem, reference) if problem is not None else _installation()
     if as_json:
         typer.echo(json.dumps(facts))
-        return
+        _end(facts)
     table = RichTable(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         table.add_row(f"[bold]{name}[/]", str(value))
     Console().print(table, highlight=False)
+    _end(facts)
+
+
+def _end(facts: dict[str, Any]) -> None:
+    """Exit status 1 where initial parameters are not what they should be."""
+    raise typer.Exit(int(DIFFERS in (facts.get("initial parameters"), facts.get("published initial parameters"))))
 
 
 def _installation() -> dict[str, Any]:
@@ -54,10 +75,10 @@ def _installation() -> dict[str, Any]:
     }
 
 
-def _problem(name: str) -> dict[str, Any]:
+def _problem(name: str, reference: Path | None) -> dict[str, Any]:
     problem = get(name)
     size = sum(parameter.numel() for parameter in problem.model().parameters())
-    return {
+    facts = {
         "problem": problem.name,
         "what": problem.description,
         "D": size,
@@ -66,8 +87,16 @@ def _problem(name: str) -> dict[str, Any]:
         "batch size": problem.defaults.batch_size,
         "seed": problem.defaults.seed,
         "steps": list(problem.defaults.steps),
+        **problem.definition,
         "source": problem.source,
     }
+    if problem.initial_top:
+        facts["initial parameters"] = AS_PINNED if as_pinned(problem) else DIFFERS
+    if reference is not None:
+        found = compare_with_reference(problem, reference)
+        facts["published largest places"] = f"{found['agree']} of {found['k']} in {found['file']}"
+        facts["published initial parameters"] = AS_PINNED if found["same"] else DIFFERS
+    return facts
 
 
 def _run(path: Path) -> dict[str, Any]:

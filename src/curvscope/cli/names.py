@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-ProblemName = Annotated[str | None, typer.Option("--problem", help="A problem of ours, such as mnist16; see `curvscope info`.")]
+ProblemName = Annotated[
+    str | None, typer.Option("--problem", help="A problem of ours, such as mnist16 (see `curvscope info`), or hf:NAME.")
+]
 TargetName = Annotated[
     str | None,
     typer.Option("--target", metavar="MODULE:FUNCTION", help="Your function; returns an operator or (model, loss, data)."),
 ]
-DataFolder = Annotated[Path | None, typer.Option("--data", help="Folder with the full data set (needs torchvision).")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the full data set (images need torchvision), or a text.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")]
 Memory = Annotated[

@@ -1,30 +1,75 @@
-"""``curvscope overlap RUN``: the run's eigenvectors against a mask of its parameters."""
+"""``curvscope overlap RUN``: the run's eigenvectors against a mask of its parameters; or without eigenvectors, on a problem."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, RunFolder
+from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
+from curvscope.operators import CurvatureOperator, Operator, load_target
+from curvscope.problems import get
 from curvscope.report import Table
-from curvscope.studies.eigs import MASKS, measure_overlap
-from curvscope.subspaces import OverlapCurve
+from curvscope.studies.eigs import MASKS, MATRICES, measure_overlap, operator_at_step, solution_of
+from curvscope.subspaces import OverlapCurve, OverlapEstimate, masks, overlap_without_vectors, plan_without_vectors
+
+
+@dataclass(frozen=True)
+class Without:
+    """What an estimate without vectors is asked for."""
+
+    k: int
+    probes: int
+    steps: int
+    memory: str | None
+    known: Path | None
+    plan: bool
 
 
 def command(
-    run: RunFolder,
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote.")] = None,
     mask: Annotated[str, typer.Option("--mask", help=f"One of {', '.join(MASKS)}.")] = "magnitude",
+    problem: ProblemName = None,
+    target: TargetName = None,
+    data: DataFolder = None,
+    step: Annotated[int, typer.Option("--step", help="Train the problem's network to this step first.")] = 0,
+    split: Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")] = "train",
+    matrix: Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")] = "hessian",
+    k: Annotated[int | None, typer.Option("-k", help="Without a RUN: the largest k.")] = None,
+    probes: Annotated[int, typer.Option("--probes", help="Without a RUN: random sign vectors.")] = 10,
+    steps: Annotated[int, typer.Option("--steps", help="Without a RUN: Lanczos steps for each.")] = 100,
+    known: Annotated[
+        Path | None, typer.Option("--eigenvalues", help="Without a RUN: a run whose eigenvalues set the thresholds.")
+    ] = None,
+    memory: Memory = None,
+    planned: Annotated[bool, typer.Option("--plan", help="Without a RUN: say what it would take, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Overlap of the top-k eigenspace with the top-k mask, for every k, beside chance."""
+    """Overlap of the top-k eigenspace with the top-k mask, for every k, beside chance.
+
+    With a RUN, from its eigenvectors. With --problem or --target and -k, without any: masked Lanczos quadrature, memory O(D),
+    an estimate with its standard error for the mask by magnitude.
+    """
     if mask not in MASKS:
         raise InvalidArgument(f"--mask {mask!r}: choose one of {', '.join(MASKS)}")
+    if sum(given is not None for given in (run, problem, target)) != 1:
+        raise InvalidArgument("pass a RUN, or --problem NAME or --target MODULE:FUNCTION for an estimate without eigenvectors")
+    if run is None:
+        if k is None or mask != "magnitude":
+            raise InvalidArgument("without a RUN, say -k, and --mask is magnitude")
+        if matrix not in MATRICES:
+            raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+        own = load_target(str(target)) if problem is None else operator_at_step(get(problem, data=data), step, split, matrix)
+        _without_vectors(own, Without(k, probes, steps, memory, known, planned), as_json)
+        return
     opened = Run.open(run)
     curve = measure_overlap(opened, mask)
     if as_json:
@@ -35,6 +80,25 @@ def command(
     console.print(f"Every k is in {opened.path / f'overlap-{mask}.json'}", highlight=False, soft_wrap=True)
 
 
+def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
+    if not isinstance(operator, CurvatureOperator):
+        raise InvalidArgument("a mask by magnitude needs parameters: --target must return (model, loss, data)")
+    options = {"num_probes": asked.probes, "num_steps": asked.steps, "memory": asked.memory}
+    if asked.plan:
+        plan = plan_without_vectors(operator, known_eigenvalues=asked.known is not None, **options)
+        typer.echo(json.dumps(vars(plan)) if as_json else str(plan))
+        return
+    eigenvalues = None if asked.known is None else solution_of(Run.open(asked.known))
+    found = overlap_without_vectors(
+        operator, masks.largest(operator.values(), asked.k), asked.k, eigenvalues=eigenvalues, **options
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    Console().print(as_rich(_estimates(found)))
+    typer.echo(f"{found.products} products. Where 'half the steps' differs by more than the errors, take more --steps.")
+
+
 def _table(curve: OverlapCurve) -> Table:
     heads, rows = ["k", "overlap", "chance", "ratio"], []
     for k in _shown(len(curve.k)):
@@ -42,6 +106,16 @@ def _table(curve: OverlapCurve) -> Table:
         if curve.lower is not None and curve.upper is not None:
             rows[-1] += [f"{float(curve.lower[k - 1]):.3e}", f"{float(curve.upper[k - 1]):.3e}"]
     return Table(heads if curve.lower is None else [*heads, "certified\nlower", "certified\nupper"], rows)
+
+
+def _estimates(found: OverlapEstimate) -> Table:
+    columns = torch.stack([found.value, found.stderr, found.coarse, found.chance, found.thresholds])
+    rows = [
+        [str(k), *(f"{float(x):.3e}" for x in columns[:, k - 1]), f"{float(found.ratio[k - 1]):.2f}"]
+        for k in _shown(len(found))
+    ]
+    heads = ["k", "overlap", "standard\nerror", "half the\nsteps", "chance", "threshold", "ratio"]
+    return Table(heads, rows)
 
 
 def _shown(most: int) -> list[int]:

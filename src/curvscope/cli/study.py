@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +22,14 @@ TABLE_WIDTH = 110
 
 def command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study, or `list` for all of them.")],
-    preset: Annotated[str, typer.Option("--preset", help="quick: minutes, small; paper: the paper's sizes.")] = "quick",
+    preset: Annotated[str, typer.Option("--preset", help="quick: minutes, small; paper: its sizes; some have more.")] = "quick",
     data: DataFolder = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the results; an interrupted study goes on where it is.")
+    ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option("--checkpoints", help="Folder of recorded steps (step_000100.safetensors) to use instead of training."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -34,6 +39,10 @@ def command(
         return
     study = get_study(name)
     config = study.config(preset)
+    if checkpoints is not None:
+        if not hasattr(config, "checkpoints"):
+            raise InvalidArgument(f"--checkpoints: {name} trains for itself")
+        config = replace(config, checkpoints=str(checkpoints.resolve()))
     if out is None:
         raise InvalidArgument(f"--out DIR is missing: where should the results of {name} go?")
     console = Console(stderr=as_json)

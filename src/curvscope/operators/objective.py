@@ -166,6 +166,12 @@ class Objective:
         return self._loss is _models_own_loss
 
     @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The model's buffers as they were copied: running statistics of BatchNorm layers, for one."""
+        names = {name for name, _ in self.model.named_buffers()}
+        return {name: tensor for name, tensor in self._constants.items() if name in names}
+
+    @property
     def loss_name(self) -> str:
         """What the loss is called, with its options."""
         return _name_of(self._loss)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
@@ -42,6 +45,9 @@ class Problem(ABC):
         criterion: the loss, a mean over samples.
         defaults: seed, batch size, learning rate, steps worth recording, sketch sizes.
         source: where the definition comes from.
+        definition: all that is pinned, in words.
+        initial_top: digest of the places of the ``defaults.num_outer`` largest initial parameters, see :func:`top_digest`;
+            empty where nothing is pinned.
     """
 
     name: str
@@ -49,22 +55,51 @@ class Problem(ABC):
     criterion: nn.Module
     defaults: Defaults
     source: str
+    definition: ClassVar[Mapping[str, str]] = {}
+    initial_top: ClassVar[str] = ""
 
     @abstractmethod
     def model(self, seed: int | None = None) -> nn.Module:
         """The network as initialised; the global random state is not touched."""
 
     @abstractmethod
-    def train_batches(self, seed: int | None = None) -> Iterator[Pair]:
-        """Endless mini-batches (x, y) in the order in which training sees them."""
+    def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
+        """Endless mini-batches (x, y) in the order in which training sees them, from that of step ``start`` on."""
 
     @abstractmethod
-    def curvature_batches(self, split: str = "train") -> list[Pair]:
-        """The fixed samples on which curvature is measured, as a list of batches."""
+    def curvature_batches(self, split: str = "train") -> Sequence[Pair]:
+        """The fixed samples on which curvature is measured, in batches."""
 
     @abstractmethod
-    def evaluation_batches(self, split: str = "test") -> list[Pair]:
+    def evaluation_batches(self, split: str = "test") -> Sequence[Pair]:
         """All samples of a split, for loss and accuracy."""
+
+
+def shuffled_batches(members: Tensor, size: int, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """Endless whole batches of ``members``, reshuffled each epoch, from that of step ``start`` on (the paper's order).
+
+    >>> batches = shuffled_batches(torch.arange(5), 2, seed=0)
+    >>> [len(next(batches)) for _ in range(3)]
+    [2, 2, 2]
+    """
+    if len(members) < size:
+        raise InvalidArgument(f"{len(members)} training samples are no batch of {size}: pass the full data set")
+    per_epoch = len(members) // size
+    epoch, skipped = divmod(start, per_epoch)
+    while True:
+        shuffle = torch.Generator().manual_seed(seed + EPOCH_SEED_OFFSET + epoch)
+        order = members[torch.randperm(len(members), generator=shuffle)]
+        yield from order[: per_epoch * size].split(size)[skipped:]
+        epoch, skipped = epoch + 1, 0
+
+
+def top_digest(index: Tensor) -> str:
+    """Hexadecimal digest of a set of places, in any order: what pins initial parameters across versions and machines.
+
+    >>> top_digest(torch.tensor([3, 1])) == top_digest(torch.tensor([1, 3]))
+    True
+    """
+    return sha256(",".join(str(i) for i in index.sort().values.tolist()).encode()).hexdigest()
 
 
 def check_split(split: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from curvscope.problems.base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, check_split
+from curvscope.problems.base import Defaults, Pair, Problem, check_split, shuffled_batches
 from curvscope.problems.digits import full, lowest_of_each_class, packaged
 
 WIDTHS = (256, 20, 20, 20, 20, 20, 10)
@@ -33,6 +34,16 @@ class Mnist16(Problem):
         seed=12345, batch_size=500, learning_rate=0.3, steps=(0, 100, 1000), num_outer=355, num_inner=710, threads=1
     )
     source = "Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 6.1, and its published logs"
+    initial_top = "0f109ca15c05e602549d8693f8063198b7ad9755c07d5e765a409304c375a233"
+    definition: ClassVar[Mapping[str, str]] = {
+        "network": "256-20-20-20-20-20-10, tanh",
+        "initialisation": "seed 12345; PyTorch's own for linear layers, drawn twice, in module order",
+        "training": "SGD 0.3, batches of 500, no momentum, decay, schedule or augmentation; 10,000 validation images left out "
+        "(torch.randperm, seed 12345), epoch e reshuffled with seed 12345 + 4933327 + e",
+        "BatchNorm": "none",
+        "dropout": "none",
+        "curvature": "mean cross-entropy on 500 train or test images, the 50 lowest indices of each digit, no regulariser",
+    }
 
     def __init__(self, data: str | os.PathLike[str] | None = None) -> None:
         self.digits = packaged() if data is None else full(data)
@@ -52,20 +63,14 @@ class Mnist16(Problem):
                     nn.init.uniform_(module.bias, -bound, bound)
         return model
 
-    def train_batches(self, seed: int | None = None) -> Iterator[Pair]:
+    def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Epoch after epoch, reshuffled; the validation images are left out."""
         seed = self.defaults.seed if seed is None else seed
         x, y = self.digits.split("train")
         held_out = 10_000 if self.digits.complete else 1_500
         members = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[held_out:]
-        size, epoch = self.defaults.batch_size, 0
-        while True:
-            shuffle = torch.Generator().manual_seed(seed + EPOCH_SEED_OFFSET + epoch)
-            order = members[torch.randperm(len(members), generator=shuffle)]
-            for chosen in order.split(size):
-                if len(chosen) == size:
-                    yield x[chosen], y[chosen]
-            epoch += 1
+        for chosen in shuffled_batches(members, self.defaults.batch_size, seed, start):
+            yield x[chosen], y[chosen]
 
     def curvature_batches(self, split: str = "train") -> list[Pair]:
         """One batch of 500 samples: the 50 lowest indices of each digit, validation images among them (as published)."""

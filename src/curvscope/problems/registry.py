@@ -7,9 +7,15 @@ import os
 from curvscope.errors import InvalidArgument
 from curvscope.problems.base import Problem
 from curvscope.problems.cifar10_3c3d import Cifar10With3c3d
+from curvscope.problems.cifar100_allcnnc import Cifar100WithAllCnnC
+from curvscope.problems.huggingface import CONFIGURED, TRAINED, HuggingFace
+from curvscope.problems.imagenet_resnet18 import ImagenetWithResnet18
 from curvscope.problems.mnist16 import Mnist16
+from curvscope.problems.tinygpt import TinyGpt
 
-PROBLEMS: dict[str, type[Problem]] = {problem.name: problem for problem in (Mnist16, Cifar10With3c3d)}
+PROBLEMS: dict[str, type[Problem]] = {
+    problem.name: problem for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18, TinyGpt)
+}
 
 
 def names() -> list[str]:
@@ -21,8 +27,9 @@ def get(name: str, *, data: str | os.PathLike[str] | None = None) -> Problem:
     """A problem by name.
 
     Args:
-        name: one of :func:`names`.
-        data: directory with the full data set; None: the packaged part of it, where there is one (mnist16).
+        name: one of :func:`names`; or ``"hf:NAME"``, a trained Hugging Face model on the hub or in a folder; or
+            ``"hf-config:NAME"``, the same by its configuration alone, with weights drawn from the seed.
+        data: directory with the full data set; None: the packaged part of it, where there is one (mnist16, texts).
 
     Raises:
         InvalidArgument: no such problem.
@@ -30,6 +37,9 @@ def get(name: str, *, data: str | os.PathLike[str] | None = None) -> Problem:
     >>> get("mnist16").defaults.learning_rate
     0.3
     """
+    kind, separator, place = name.partition(":")
+    if separator and kind in (TRAINED, CONFIGURED) and place:
+        return HuggingFace(place, trained=kind == TRAINED, data=data)
     if name not in PROBLEMS:
-        raise InvalidArgument(f"there is no problem {name!r}: choose one of {', '.join(names())}")
+        raise InvalidArgument(f"there is no problem {name!r}: choose one of {', '.join(names())}, or hf:NAME")
     return PROBLEMS[name](data=data)

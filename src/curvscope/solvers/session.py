@@ -86,10 +86,11 @@ def nearest_folder(path: Path) -> Path:
 
 
 def _keep_parameters(run: Run, operator: Operator) -> None:
-    """The parameters at which a curvature operator is measured go into the run."""
+    """The parameters at which a curvature operator is measured go into the run, and the buffers beside them."""
     if isinstance(operator, CurvatureOperator) and not (run.path / PARAMETERS).exists():
+        buffers = {name: tensor.cpu().contiguous() for name, tensor in operator.objective.buffers.items()}
         with Draft(run.path / PARAMETERS) as draft:
-            save_file(operator.parameters.unflatten(operator.values().cpu()), draft)
+            save_file(operator.parameters.unflatten(operator.values().cpu()) | buffers, draft)
 
 
 @contextmanager

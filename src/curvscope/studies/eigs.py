@@ -35,7 +35,7 @@ def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> Cu
 
 
 def operator_of_problem(run: Run) -> CurvatureOperator:
-    """The operator of a run on a problem, at the parameters that the run keeps: no training."""
+    """The operator of a run on a problem, at the parameters and buffers that the run keeps: no training."""
     return recipe_of_problem(run.path, run.manifest["options"]).build()
 
 
@@ -48,7 +48,7 @@ def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
 
 
 def operator_at_checkpoint(problem: str, data: str | None, split: str, matrix: str, checkpoint: str) -> CurvatureOperator:
-    """The curvature of a problem's network with the parameters in a safetensors file."""
+    """The curvature of a problem's network with the parameters and buffers in a safetensors file."""
     known = get(problem, data=data)
     model = known.model()
     with torch.no_grad():

@@ -14,7 +14,6 @@ from curvscope.problems import Problem, get
 from curvscope.solvers import Solution, certify, eigsh
 from curvscope.studies.study import Stages
 from curvscope.training import Recorder, train
-from curvscope.training.sgd import evaluate
 
 PROBLEM = "mnist16"
 PARAMETERS = "parameters"
@@ -54,22 +53,3 @@ def top_pairs(problem: Problem, model: nn.Module, split: str, k: int, *, seed: i
     wanted = min(H.shape[0], k + SPARE)
     solution = eigsh(H, wanted, method="krylov", tol=TOL, block_size=None if k < 600 else 32, seed=seed, progress=progress)
     return certify(H, solution, progress=progress)
-
-
-def facts(solution: Solution, k: int) -> dict[str, Any]:
-    """Values, residuals and what is proven, of the k first pairs."""
-    return {
-        "eigenvalues": solution.eigenvalues[:k].tolist(),
-        "worst_relative_residual": float(solution.relative_residuals[:k].max()),
-        "complete": solution.certificate.complete,
-        "failure": solution.certificate.tail.failure,
-        "products": solution.cost.products + solution.cost.certificate_products,
-        "seconds": solution.cost.seconds,
-        "status": solution.status.code,
-    }
-
-
-def loss_and_accuracy(problem: Problem, model: nn.Module) -> dict[str, float]:
-    """On the test set."""
-    loss, accuracy = evaluate(problem, model)
-    return {"test_loss": loss, "test_accuracy": accuracy}

@@ -15,6 +15,7 @@ from curvscope.problems import Problem
 from curvscope.report import Document, Section
 from curvscope.report.plots import Line, Panel, heatmaps, panels
 from curvscope.studies import mnist16
+from curvscope.studies.readings import facts, loss_and_accuracy
 from curvscope.studies.study import Stages, Study, published
 from curvscope.studies.tables import Row, comparison, row, within
 from curvscope.subspaces import gini, kappa, mask_null, mask_size, masks, overlap, overlap_matrix, participation_ratio
@@ -78,8 +79,8 @@ def _checkpoint(
         sizes = [mask_size(ranking.size, rho) for rho in config.rhos]
         at = torch.tensor(sizes) - 1
         return {
-            **mnist16.facts(solution, most),
-            **mnist16.loss_and_accuracy(problem, model),
+            **facts(solution, most),
+            **loss_and_accuracy(problem, model),
             "kappa": [kappa(theta, k=k) for k in sizes],
             "kappa_unsquared": [kappa(theta, k=k, squared=False) for k in sizes],
             "kappa_by_layer": {

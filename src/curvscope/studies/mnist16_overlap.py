@@ -6,27 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from curvscope.operators import hessian
 from curvscope.problems import Problem
 from curvscope.report import Document, Section
-from curvscope.report.plots import Line, Panel, panels
-from curvscope.report.style import CYCLE, GREY
 from curvscope.solvers import Solution, seigh
 from curvscope.studies import mnist16
+from curvscope.studies.overlap_figures import figure_gradients, figure_masks, figure_overlaps, figure_ratios, figure_spectra
+from curvscope.studies.readings import facts, loss_and_accuracy, read_off
 from curvscope.studies.study import Stages, Study, published
 from curvscope.studies.tables import Row, comparison, row, within
-from curvscope.subspaces import (
-    best_overlap,
-    gradient_fraction,
-    mask_null,
-    masks,
-    overlap,
-    participation_ratio,
-    space_layer_shares,
-)
+from curvscope.subspaces import masks, overlap
 
 COMPARED = (1, 10, 50, 100, 350)
 
@@ -67,32 +58,12 @@ def measure(stages: Stages, config: OverlapConfig, data: Path | None) -> dict[st
 
 def _checkpoint(problem: Problem, model: nn.Module, split: str, config: OverlapConfig, stages: Stages) -> dict[str, Any]:
     solution = mnist16.top_pairs(problem, model, split, config.k, progress=stages.progress)
-    ranking, k = masks.by_magnitude(model), config.k
-    curve = overlap(solution, ranking)
     H = hessian(model, problem.criterion, problem.curvature_batches(split))
-    random = torch.stack(
-        [overlap(solution.eigenvectors, masks.random(ranking.size, seed=seed)).value[:k] for seed in range(config.random_masks)]
-    )
-    nulls = {"uniform": mask_null(solution, ranking), "layered": mask_null(solution, ranking, layers=model)}
     return {
-        **mnist16.facts(solution, k),
-        **mnist16.loss_and_accuracy(problem, model),
-        "curvature_loss": H.objective.mean_loss,
-        "overlap": {"value": _list(curve.value, k), "lower": _list(curve.lower, k), "upper": _list(curve.upper, k)},
-        "layerwise": _list(overlap(solution.eigenvectors, masks.layerwise_magnitude(model)).value, k),
-        "snip": _list(overlap(solution.eigenvectors, masks.snip(model, H.gradient())).value, k),
-        "best": _list(best_overlap(solution).value, k),
-        "random": {
-            "mean": random.mean(0).tolist(),
-            "low": random.min(0).values.tolist(),
-            "high": random.max(0).values.tolist(),
-        },
-        **{f"null_{name}": {"mean": _list(null.mean, k), "std": _list(null.std, k)} for name, null in nulls.items()},
-        "gradient_fraction": _list(gradient_fraction(H.gradient().double(), solution).value, k),
-        "participation_ratio": _list(participation_ratio(solution), k),
-        "layer_shares": {name: _list(share, k) for name, share in space_layer_shares(solution, model).items()},
-        "sketch": _sketch(H, ranking, config),
-        "size": ranking.size,
+        **facts(solution, config.k),
+        **loss_and_accuracy(problem, model),
+        **read_off(solution, H, model, config.k, random_masks=config.random_masks),
+        "sketch": _sketch(H, masks.by_magnitude(model), config),
     }
 
 
@@ -106,7 +77,7 @@ def _sketch(H: Any, ranking: masks.Ranking, config: OverlapConfig) -> dict[str, 
     k = min(config.k, solution.k)
     return {
         "eigenvalues": solution.eigenvalues[:k].tolist(),
-        "overlap": _list(overlap(solution, ranking).value, k),
+        "overlap": overlap(solution, ranking).value[:k].tolist(),
         "seconds": solution.cost.seconds,
     }
 
@@ -140,10 +111,6 @@ def _comparison(numbers: dict[str, Any]) -> list[Row]:
                 if int(k) <= len(own["best"])
             ]
     return rows
-
-
-def _list(values: Tensor | None, k: int) -> list[float]:
-    return values[:k].tolist()
 
 
 def document(numbers: dict[str, Any]) -> Document:
@@ -230,103 +197,6 @@ def document(numbers: dict[str, Any]) -> Document:
             "solver": "block Krylov in float64 to relative residuals of 1e-8, certified",
         },
     )
-
-
-def _few(steps: list[int], most: int) -> list[int]:
-    """At most ``most`` of the steps, evenly, first and last among them."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
-
-
-def _shown_steps(steps: list[int]) -> list[int]:
-    """At most six of the steps, with first, last and 100."""
-    return sorted({*_few(steps, 5), *({100} & set(steps))})
-
-
-def _panels_of(numbers: dict[str, Any], most: int = 3) -> list[tuple[str, dict[str, Any]]]:
-    """The checkpoints shown in panels: a few steps of the first split; the paper's 0, 100, 1000 where they are there."""
-    config = numbers["config"]
-    steps = [s for s in (0, 100, 1000) if s in config["steps"]]
-    steps = steps if len(steps) == 3 else _few(list(config["steps"]), most)
-    split = config["splits"][0]
-    return [(f"step {step}, {split}", numbers["checkpoints"][f"{step} {split}"]) for step in steps]
-
-
-def figure_overlaps(numbers: dict[str, Any], split: str) -> Any:
-    """Overlap against k: a panel a split, a line a step."""
-    content = []
-    splits = [split, *(s for s in numbers["config"]["splits"] if s != split)]
-    for each in splits:
-        lines = {}
-        steps = _shown_steps(list(numbers["config"]["steps"]))
-        for step, colour in zip(steps, CYCLE, strict=False):
-            own = numbers["checkpoints"][f"{step} {each}"]
-            k = list(range(1, len(own["overlap"]["value"]) + 1))
-            lines[f"step {step}"] = Line(
-                k, own["overlap"]["value"], own["overlap"]["lower"], own["overlap"]["upper"], colour=colour
-            )
-        lines["random masks"] = Line(k, own["random"]["mean"], own["random"]["low"], own["random"]["high"], None, GREY)
-        content.append(Panel(f"{each} Hessian", lines, (k, [i / own["size"] for i in k]), floor=1e-6))
-    return panels(content, x="k", y="overlap", height=2.8, width=7.0 if len(content) > 1 else 4.6, legend_columns=4)
-
-
-def figure_masks(numbers: dict[str, Any]) -> Any:
-    """Overlap of several masks against k, a panel a step."""
-    content = []
-    for title, own in _panels_of(numbers):
-        k = list(range(1, len(own["best"]) + 1))
-        mean, std = (torch.tensor(own["null_uniform"][name]) for name in ("mean", "std"))
-        lines = {
-            "best": Line(k, own["best"]),
-            "SNIP": Line(k, own["snip"]),
-            "magnitude": Line(k, own["overlap"]["value"]),
-            "layerwise magnitude": Line(k, own["layerwise"]),
-            "random masks (± 2 s.d.)": Line(
-                k, mean, (mean - 2 * std).clamp(min=1e-9).tolist(), (mean + 2 * std).tolist(), None, GREY
-            ),
-        }
-        content.append(Panel(title, lines, (k, [i / own["size"] for i in k]), floor=1e-5))
-    return panels(content, x="k", y="overlap with the top-k eigenspace", height=2.6, legend_columns=6)
-
-
-def figure_ratios(numbers: dict[str, Any]) -> Any:
-    """Overlap over the means of both null models."""
-    content = []
-    for title, own in _panels_of(numbers):
-        k, value = list(range(1, len(own["best"]) + 1)), torch.tensor(own["overlap"]["value"])
-        lines = {}
-        for name, label in (("uniform", "over uniformly random masks"), ("layered", "over random masks with the same layers")):
-            mean, std = (torch.tensor(own[f"null_{name}"][what]) for what in ("mean", "std"))
-            ratio, spread = value / mean, 2 * std / mean
-            lines[label] = Line(k, ratio.tolist(), (ratio - spread).clamp(min=1e-3).tolist(), (ratio + spread).tolist())
-        content.append(Panel(title, lines, ([1, k[-1]], [1, 1]), floor=0.02))
-    return panels(content, x="k", y="overlap / chance", height=2.4)
-
-
-def figure_spectra(numbers: dict[str, Any]) -> Any:
-    """Magnitudes of exact and sketched eigenvalues."""
-    content = []
-    for title, own in _panels_of(numbers):
-        lines = {"exact": Line(range(1, len(own["eigenvalues"]) + 1), [abs(v) for v in own["eigenvalues"]])}
-        if own["sketch"]:
-            lines["sketched"] = Line(
-                range(1, len(own["sketch"]["eigenvalues"]) + 1), [abs(v) for v in own["sketch"]["eigenvalues"]]
-            )
-        content.append(Panel(title, lines))
-    return panels(content, x="rank", y="|eigenvalue|", height=2.2)
-
-
-def figure_gradients(numbers: dict[str, Any]) -> Any:
-    """Share of the gradient in the top-k eigenspace, a line a step."""
-    lines = {}
-    split = numbers["config"]["splits"][0]
-    for step, colour in zip(_shown_steps(list(numbers["config"]["steps"])), CYCLE, strict=False):
-        own = numbers["checkpoints"][f"{step} {split}"]
-        k = list(range(1, len(own["gradient_fraction"]) + 1))
-        lines[f"step {step}"] = Line(k, own["gradient_fraction"], colour=colour)
-    content = [Panel(f"{split} Hessian and gradient", lines, (k, [i / own["size"] for i in k]))]
-    return panels(content, x="k", y="share of the gradient", width=4.6, height=2.6, legend_columns=4)
 
 
 STUDY = Study(

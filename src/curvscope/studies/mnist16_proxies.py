@@ -15,6 +15,7 @@ from curvscope.report import Document, Section, Table
 from curvscope.report.plots import Line, Panel, panels
 from curvscope.report.style import CYCLE
 from curvscope.studies import mnist16
+from curvscope.studies.readings import facts
 from curvscope.studies.study import Stages, Study
 from curvscope.subspaces import masks, overlap, proxies
 
@@ -77,7 +78,7 @@ def _checkpoint(problem: Problem, model: nn.Module, config: ProxyConfig, stages:
     solution = mnist16.top_pairs(problem, model, config.split, config.k, progress=stages.progress)
     exact = overlap(solution, ranking)
     return {
-        **mnist16.facts(solution, config.k),
+        **facts(solution, config.k),
         "overlap": {name: getattr(exact, name)[: config.k].tolist() for name in ("value", "lower", "upper")},
         "traces": {"hessian": float(own.sum()), "h2": float(squared.sum())},
         "gradient_norm": float(H.gradient().norm()),

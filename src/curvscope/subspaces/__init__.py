@@ -19,6 +19,12 @@ from curvscope.subspaces.matrices import OverlapMatrix, overlap_matrix, similari
 from curvscope.subspaces.overlap import best_overlap, gradient_fraction, overlap
 from curvscope.subspaces.ranking import Mask, Ranking
 from curvscope.subspaces.spaces import LARGEST_DEFECT
+from curvscope.subspaces.without_vectors import (
+    OverlapEstimate,
+    QuadraturePlan,
+    overlap_without_vectors,
+    plan_without_vectors,
+)
 
 __all__ = [
     "LARGEST_DEFECT",
@@ -26,7 +32,9 @@ __all__ = [
     "Mask",
     "NullModel",
     "OverlapCurve",
+    "OverlapEstimate",
     "OverlapMatrix",
+    "QuadraturePlan",
     "Ranking",
     "best_overlap",
     "concentration_curve",
@@ -43,7 +51,9 @@ __all__ = [
     "masks",
     "overlap",
     "overlap_matrix",
+    "overlap_without_vectors",
     "participation_ratio",
+    "plan_without_vectors",
     "proxies",
     "similarity_matrix",
     "space_layer_shares",

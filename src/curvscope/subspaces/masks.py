@@ -28,6 +28,7 @@ __all__ = [
     "fisher",
     "from_indices",
     "from_order",
+    "largest",
     "layerwise_magnitude",
     "obd",
     "random",
@@ -53,6 +54,39 @@ def by_magnitude(weights: Weights, *, params: ParameterFilter = None) -> Ranking
     [1, 2, 0]
     """
     return _ranked(_flat(weights, params).abs(), "magnitude", "parameters")
+
+
+def largest(weights: Weights, k: int, *, params: ParameterFilter = None) -> Tensor:
+    """(k,) int64: places of the k largest |parameters|, in descending order, without sorting all of them.
+
+    For :func:`.without_vectors.overlap_without_vectors` on networks where a permutation of all parameters takes too much
+    memory: tensor by tensor, the k largest of each are candidates. Ties keep no particular order.
+
+    Args:
+        weights: a model (its trainable parameters), tensors by name, or the flat (D,) vector.
+        k: how many.
+        params: for a model, the same filter as the operator's.
+
+    Cost: memory of the largest tensor, and k numbers a tensor.
+
+    >>> largest({"a": torch.tensor([0.1, -3.0]), "b": torch.tensor([2.0])}, 2).tolist()
+    [1, 2]
+    """
+    tensors = (
+        {"": weights} if isinstance(weights, Tensor) else select(weights, params) if isinstance(weights, nn.Module) else weights
+    )
+    sizes, places, start = [], [], 0
+    for tensor in tensors.values():
+        magnitudes = tensor.detach().reshape(-1).abs()
+        found = magnitudes.topk(min(k, len(magnitudes)))
+        if not bool(torch.isfinite(found.values).all()):
+            raise NotFinite("the parameters hold NaN or infinity: load a checkpoint from before training diverged")
+        sizes.append(found.values.cpu())
+        places.append(found.indices.cpu() + start)
+        start += len(magnitudes)
+    if not 1 <= k <= start:
+        raise InvalidArgument(f"k={k}: choose 1 to D = {start}")
+    return torch.cat(places)[torch.cat(sizes).topk(k).indices]
 
 
 def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: ParameterFilter = None) -> Ranking:
