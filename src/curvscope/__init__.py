@@ -14,6 +14,7 @@ from pathlib import Path
 from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
+from curvscope.estimators import Density, Estimate, count_outliers, density
 from curvscope.operators import (
     Operator,
     Preflight,
@@ -64,6 +65,8 @@ __version__ = version("curvscope")
 
 __all__ = [
     "CurvscopeError",
+    "Density",
+    "Estimate",
     "FrobeniusEstimate",
     "Mask",
     "Operator",
@@ -80,6 +83,8 @@ __all__ = [
     "as_operator",
     "best_overlap",
     "certify",
+    "count_outliers",
+    "density",
     "eigsh",
     "empirical_fisher",
     "errors",

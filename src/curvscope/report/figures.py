@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from curvscope.errors import InvalidArgument
+from curvscope.estimators import Density
 from curvscope.report.style import BLUE, CYCLE, GREY, ORANGE, VERMILION, figure
 from curvscope.solvers import Solution
 from curvscope.subspaces import OverlapCurve
@@ -96,4 +97,12 @@ def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None
             axes.set(yscale="log", xlabel="pair i, by magnitude", title=label)
         places[0].set_ylabel("relative residual\n‖H v − λ v‖ / |λ|")
         places[0].legend(loc="best")
+    return sheet
+
+
+def spectral_density(found: Density) -> Figure:
+    """A spectral density on a linear abscissa and by magnitude, with the exactly known pairs."""
+    with figure(2, width=9.0, height=3.7) as (sheet, (linear, logarithmic)):
+        found.plot(linear)
+        found.plot(logarithmic, scale="log")
     return sheet

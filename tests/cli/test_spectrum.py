@@ -1,0 +1,68 @@
+"""The commands on whole spectra, as a person runs them."""
+
+import json
+
+import pytest
+
+TARGET = """
+import torch
+from torch import nn
+
+def pair():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    return model, nn.CrossEntropyLoss(), [(torch.randn(20, 5), torch.arange(20) % 3)]
+
+def matrix():
+    return torch.diag(torch.cat([torch.tensor([9.0, 8.0, -5.0]), torch.linspace(-1, 1, 297)]))
+"""
+
+
+@pytest.fixture
+def target(tmp_path, monkeypatch):
+    name = f"spectral_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(TARGET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda function: f"{name}:{function}"
+
+
+def test_density_of_a_target(curvscope, target, tmp_path):
+    asked = ("density", "--target", target("matrix"), "--probes", 3, "--steps", 30, "--out", "found")
+    told = curvscope(*asked, "--between", 5, 20, "--json")
+    assert told.status == 0, told.output
+    facts = json.loads(told.output)
+    assert facts["outliers"]["ratio"] == 2
+    assert facts["between"]["count"] == pytest.approx(2, abs=4 * facts["between"]["stderr"])
+    assert facts["products"] == 90
+    assert json.loads((tmp_path / "found" / "density.json").read_text())["D"] == 300
+    assert (tmp_path / "found" / "density.png").stat().st_size > 1000
+    assert curvscope(*asked).status == 2  # nothing is overwritten
+
+
+def test_density_of_a_run_takes_its_pairs_for_exact(curvscope, target):
+    assert curvscope("eigs", "--target", target("matrix"), "-k", 3, "--method", "krylov", "--out", "run").status == 0
+    told = curvscope("density", "run", "--method", "lanczos", "--probes", 2, "--steps", 10, "--between", 5, 20)
+    assert told.status == 0, told.output
+    assert "3 exact, 2 probes x 10 steps for the others" in told.output
+    assert "in [5, 20]: 2 +- 0\n" in told.output
+    assert "2 by ratio" in told.output
+
+
+def test_all_eigenvalues_of_a_small_network(curvscope, target):
+    facts = json.loads(curvscope("density", "--target", target("pair"), "--json").output)
+    assert facts["D"] == facts["exact"] == facts["products"] == 39
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "pass one of RUN"),
+        (("--problem", "mnist16", "--target", "a:b"), "pass one of RUN"),
+        (("--problem", "mnist16", "--matrix", "fisher"), "--matrix"),
+        (("--problem", "mnist16", "--between", 2, 1), "must not exceed"),
+    ],
+)
+def test_bad_requests(curvscope, arguments, words):
+    told = curvscope("density", *arguments)
+    assert told.status == 2
+    assert words in str(told.error)
