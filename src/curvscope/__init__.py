@@ -14,7 +14,19 @@ from pathlib import Path
 from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
-from curvscope.estimators import Density, Estimate, count_outliers, density
+from curvscope.estimators import (
+    Density,
+    DiagonalEstimate,
+    Estimate,
+    NormBound,
+    block_triangular,
+    count_outliers,
+    density,
+    diagonal,
+    frobenius_norm,
+    spectral_norm,
+    trace,
+)
 from curvscope.operators import (
     Operator,
     Preflight,
@@ -66,9 +78,11 @@ __version__ = version("curvscope")
 __all__ = [
     "CurvscopeError",
     "Density",
+    "DiagonalEstimate",
     "Estimate",
     "FrobeniusEstimate",
     "Mask",
+    "NormBound",
     "Operator",
     "OverlapCurve",
     "Plan",
@@ -82,12 +96,15 @@ __all__ = [
     "adaptive_seigh",
     "as_operator",
     "best_overlap",
+    "block_triangular",
     "certify",
     "count_outliers",
     "density",
+    "diagonal",
     "eigsh",
     "empirical_fisher",
     "errors",
+    "frobenius_norm",
     "ggn",
     "gradient_fraction",
     "gradient_second_moment",
@@ -112,8 +129,10 @@ __all__ = [
     "sizes_for_memory",
     "sizes_for_products",
     "sizes_for_rank",
+    "spectral_norm",
     "ssvd",
     "svds",
+    "trace",
 ]
 
 

@@ -53,6 +53,18 @@ def test_all_eigenvalues_of_a_small_network(curvscope, target):
     assert facts["D"] == facts["exact"] == facts["products"] == 39
 
 
+def test_trace_by_layer(curvscope, target):
+    told = curvscope("trace", "--target", target("pair"), "--norms", "--json")
+    facts = json.loads(told.output)
+    assert facts["trace"]["stderr"] == 0  # 39 parameters: exact
+    assert sum(value for value, _ in facts["trace"]["layers"].values()) == pytest.approx(facts["trace"]["value"], rel=1e-5)
+    assert facts["spectral_norm"]["value"] <= facts["frobenius_norm"]["value"] + 3 * facts["frobenius_norm"]["stderr"]
+    shown = curvscope("trace", "--target", target("pair"), "--method", "hutchinson", "--rtol", 0.5)
+    assert "0.weight" in shown.output
+    assert "+-" in shown.output
+    assert curvscope("trace", "--target", target("pair"), "--method", "hutch").status == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

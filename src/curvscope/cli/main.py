@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import curvscope
-from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study
+from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace
 from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ COMMANDS = {
     "eigs": eigs,
     "certify": certify,
     "density": density,
+    "trace": trace,
     "overlap": overlap,
     "report": report,
     "probes": probes,

@@ -2,7 +2,23 @@
 
 from curvscope.estimators.density import Density
 from curvscope.estimators.estimate import DiagonalEstimate, Estimate, NormBound
+from curvscope.estimators.norms import frobenius_norm, spectral_norm
 from curvscope.estimators.outliers import RULES, count_outliers
 from curvscope.estimators.quadrature import density
+from curvscope.estimators.trace import diagonal, trace
+from curvscope.estimators.triangular import block_triangular
 
-__all__ = ["RULES", "Density", "DiagonalEstimate", "Estimate", "NormBound", "count_outliers", "density"]
+__all__ = [
+    "RULES",
+    "Density",
+    "DiagonalEstimate",
+    "Estimate",
+    "NormBound",
+    "block_triangular",
+    "count_outliers",
+    "density",
+    "diagonal",
+    "frobenius_norm",
+    "spectral_norm",
+    "trace",
+]

@@ -141,8 +141,8 @@ class Density:
 
         >>> from curvscope.estimators import density
         >>> found = density(torch.diag(torch.arange(1.0, 41.0, dtype=torch.float64)))
-        >>> round(found.sum(lambda x: x.log()).value, 6)    # ln 40!
-        110.320641
+        >>> round(found.sum(torch.log).value, 4)    # ln 40!
+        110.3206
         """
         known = float(function(self.exact).sum()) if len(self.exact) else 0.0
         if not self.unknown:
