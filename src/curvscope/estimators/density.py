@@ -25,9 +25,9 @@ NEGATIVE = 1e-3
 class Density:
     r"""The spectrum of a D x D operator: known eigenvalues exactly, the others as a distribution.
 
-    Of the D eigenvalues, ``exact`` are known; the other n = D - k are known by q quadratures, each of which has the mass 1 for
-    all n of them. A quadrature's mass is an atom where its node has converged and spread evenly over the node's cell where not
-    (see :func:`.distribution.cells`), so that there is no kernel width to choose.
+    Of the D eigenvalues, ``exact`` are known (deflated, or resolved on the way); the other n = D - k by q quadratures, each of
+    which has the mass 1 for all n of them. A quadrature's mass is an atom where its node has converged and spread
+    evenly over the node's cell where not (see :func:`.distribution.cells`): there is no kernel width to choose.
 
     Attributes:
         size: D.

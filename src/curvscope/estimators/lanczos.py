@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+WEIGHTLESS = 1e-24
+"""Weight that rounding alone gives; a random vector has about 1/D of its square along each eigenvector."""
+
 
 @dataclass(frozen=True)
 class Quadrature:
@@ -15,13 +18,26 @@ class Quadrature:
 
     Attributes:
         nodes: float64 (q, m), ascending in each row.
-        weights: float64 (q, m), each row sums to 1; 0 where a recurrence ended early.
+        weights: float64 (q, m), each row sums to 1; 0 where a recurrence ended early, and for further copies of a multiple
+            eigenvalue, which only rounding brings in.
         radii: float64 (q, m): an eigenvalue lies within this of the node (the residual norm of its Ritz pair).
+        basis: (q, m, D), the Lanczos vectors; None where they were not kept.
+        made: steps that each recurrence made before its space was exhausted, (q,).
+        rotations: float64 (q, m, m): its columns make the Ritz vectors of the nodes.
     """
 
     nodes: Tensor
     weights: Tensor
     radii: Tensor
+    basis: Tensor | None
+    made: Tensor
+    rotations: Tensor
+
+    def ritz_vectors(self, index: Tensor) -> Tensor:
+        """(q, D, j): for each recurrence the Ritz vectors of its nodes ``index``, (q, j). Cost: 2 D q m j operations."""
+        assert self.basis is not None
+        columns = self.rotations.gather(2, index[:, None, :].expand(-1, self.rotations.shape[1], -1))
+        return self.basis.transpose(1, 2) @ columns.to(self.basis.device)
 
 
 def lanczos(
@@ -44,7 +60,7 @@ def lanczos(
     diagonal = torch.zeros(count, steps, dtype=torch.float64)
     beside = torch.zeros(count, steps, dtype=torch.float64)
     made = torch.full((count,), steps)
-    basis = torch.empty(count, steps if reorthogonalize else 1, size, dtype=torch.float64, device=starts.device)
+    basis = torch.zeros(count, steps if reorthogonalize else 0, size, dtype=torch.float64, device=starts.device)
     vectors, before = starts.T.clone(), torch.zeros_like(starts.T)
     active = torch.arange(count)
     for step in range(steps):
@@ -69,7 +85,7 @@ def lanczos(
         if not len(active):
             break
         vectors[active] = rest / norms[:, None]
-    return _quadrature(diagonal, beside, made)
+    return _quadrature(diagonal, beside, made, basis if reorthogonalize else None)
 
 
 def _orthogonalize(rest: Tensor, basis: Tensor, active: Tensor) -> None:
@@ -79,8 +95,9 @@ def _orthogonalize(rest: Tensor, basis: Tensor, active: Tensor) -> None:
             rest[row] -= basis[own].T @ (basis[own] @ rest[row])
 
 
-def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor) -> Quadrature:
+def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor, basis: Tensor | None) -> Quadrature:
     count, steps = diagonal.shape
+    rotations = torch.zeros(count, steps, steps, dtype=torch.float64)
     nodes, weights, radii = (torch.zeros(count, steps, dtype=torch.float64) for _ in range(3))
     for row in range(count):
         m = int(made[row])
@@ -89,5 +106,6 @@ def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor) -> Quadrature:
         values, vectors = torch.linalg.eigh(matrix)
         nodes[row, :m], weights[row, :m] = values, vectors[0].square()
         radii[row, :m] = float(beside[row, m - 1]) * vectors[-1].abs()
-        nodes[row, m:] = values[-1]
-    return Quadrature(nodes, weights, radii)
+        nodes[row, m:], rotations[row, :m, :m] = values[-1], vectors
+    weights[weights < WEIGHTLESS] = 0
+    return Quadrature(nodes, weights, radii, basis, made, rotations)

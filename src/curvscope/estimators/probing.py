@@ -254,8 +254,8 @@ def jackknife(alone: Tensor, pairs: Tensor) -> float:
     """A factor, at least 1, for the standard error that the scatter of exchangeable samples gives.
 
     The scatter understates the error, for the samples share their sketch; the jackknife overstates it (Efron and Stein). Their
-    geometric mean is taken: over seven spectra and sizes it was 0.84 to 1.6 times the true error, where the scatter alone was
-    0.60 to 0.90 and the jackknife 0.88 to 2.9.
+    geometric mean is taken: in 14 cases (four spectra, two budgets, both methods, 60 seeds) it was 0.84 to 1.6 times the true
+    error, where the scatter alone was 0.60 to 0.90 and the jackknife 0.88 to 2.9.
 
     Args:
         alone: (m,), sample i: the sketch without sign i.

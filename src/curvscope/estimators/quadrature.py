@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -12,6 +13,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.density import Density
 from curvscope.estimators.lanczos import Quadrature, lanczos
+from curvscope.estimators.resolved import take_out
 from curvscope.execution import Progress
 from curvscope.execution.resources import SAFE_SHARE, as_bytes, as_text
 from curvscope.operators import Operator, as_operator
@@ -24,6 +26,8 @@ from curvscope.solvers.meter import Meter
 
 METHODS = ("auto", "lanczos", "exact")
 ROLE = "density"
+PARTS = ("nodes", "weights", "radii")
+NOTHING = torch.zeros(0, 0, dtype=torch.float64)
 
 
 def density(
@@ -43,7 +47,7 @@ def density(
     Stochastic Lanczos quadrature: for uniformly random unit vectors v in the complement of the known eigenvectors, m Lanczos
     steps give the m-point Gauss quadrature of v* f(A) v, whose mean is tr f / n. All probes take their steps together, one
     block of products a step; recurrences are in float64 with full re-orthogonalisation. Known pairs are taken out and added
-    back exactly.
+    back exactly; so are the eigenvalues at the ends that all recurrences have found (:func:`.resolved.take_out`).
 
     Args:
         operator: D x D; anything that :func:`curvscope.as_operator` takes.
@@ -66,8 +70,8 @@ def density(
     Raises:
         InvalidArgument: an operator that is not square, symmetric and real, a solution of another one, no probes or steps.
         NotFinite: a product has NaN in it. OutOfBudget: one probe (or the dense matrix) does not fit.
-    Limits: a recurrence sees a multiple eigenvalue once (its weight is right); pairs in ``deflate`` count as exact, so their
-        residuals add to the error.
+    Limits: found eigenvalues are told apart up to a multiplicity of num_probes; pairs in ``deflate`` count as exact, so their
+        residuals add to the error. Probes that run after one another, or without re-orthogonalisation, take nothing out.
     Source: Golub and Meurant (2010), chapter 7; Ubaru, Chen and Saad (SIMAX 2017); Ghorbani, Krishnan and Xiao (2019).
 
     >>> from curvscope.problems import spectrum
@@ -98,16 +102,19 @@ def density(
     steps, at_once = min(num_steps, max(unknown, 1)), num_probes if unknown else 0
     if unknown:
         at_once = _probes_at_once(size, steps, num_probes, free, reorthogonalize)
-    parts = []
+    parts: list[Quadrature] = []
+    unit = torch.finfo(operator.dtype).eps
     with meter.stage("Lanczos quadrature", num_probes * steps if unknown else 0):
         for start, stop in blocks(num_probes if unknown else 0, at_once or 1):
             starts = _starts(operator, deflation, seed, start, stop)
-            unit = torch.finfo(operator.dtype).eps
             parts.append(lanczos(deflation.multiply, starts, steps, unit=unit, reorthogonalize=reorthogonalize))
-    found = _together(parts)
+    if len(parts) == 1 and reorthogonalize and not _whole(parts[0], unknown):
+        resolved, weights = take_out(parts[0], unit)
+        known, parts = torch.cat([known, resolved]).sort().values, [replace(parts[0], weights=weights)]
+    found = [torch.cat([getattr(part, name) for part in parts]) if parts else NOTHING for name in PARTS]
     seconds = sum(spent for name, spent in meter.seconds.items() if name != "products")
     made = {"fingerprint": operator.fingerprint, "num_probes": num_probes, "num_steps": steps, "seed": seed}
-    return Density(size, known, found.nodes, found.weights, found.radii, meter.products, seconds, made)
+    return Density(size, known, *found, meter.products, seconds, made)
 
 
 def _starts(operator: Operator, deflation: Deflation, seed: int, start: int, stop: int) -> Tensor:
@@ -133,7 +140,6 @@ def _all_eigenvalues(meter: Meter) -> Tensor:
         return torch.linalg.eigvalsh(matrix)
 
 
-def _together(parts: list[Quadrature]) -> Quadrature:
-    if not parts:
-        return Quadrature(*(torch.zeros(0, 0, dtype=torch.float64) for _ in range(3)))
-    return Quadrature(*(torch.cat([getattr(part, name) for part in parts]) for name in ("nodes", "weights", "radii")))
+def _whole(found: Quadrature, unknown: int) -> bool:
+    """Whether a recurrence has come to the end of its space: then it knows all that it can, and nothing would be left."""
+    return int(found.made.min()) < found.nodes.shape[1] or found.nodes.shape[1] == unknown
