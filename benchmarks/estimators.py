@@ -1,10 +1,10 @@
-"""Densities and traces of the mnist16 Hessian beside PyHessian's and curvlinops', with as many products, against the exact spectrum.
+"""Densities and traces of the mnist16 Hessian beside PyHessian's and curvlinops', against the exact spectrum.
 
-``python benchmarks/estimators.py exact density trace masses --cache DIR --out benchmarks/results`` (needs pyhessian and curvlinops).
-exact: trains the packaged problem and makes the dense float64 spectra at steps 0, 100 and 1,000 (kept in DIR, which must lie outside
-the repository; minutes); density: Wasserstein-1 distance over the range, 10 x 100 products, and outlier counts; trace: relative errors
-at 60, 120 and 240 products; masses: how often 13 intervals lie within 3 standard errors, 200 seeds. Seconds are CPU seconds of a single
-run, which other load does not change much: run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
+``python benchmarks/estimators.py exact density trace masses --cache DIR --out benchmarks/results`` needs pyhessian and
+curvlinops; all with as many products. exact: trains the packaged problem, dense float64 spectra at steps 0, 100, 1,000 (kept
+in DIR, which must lie outside the repository; two minutes); density: Wasserstein-1 distance over the range, 10 x 100 products,
+and outlier counts; trace: relative errors at 60, 120 and 240 products; masses: how often 13 intervals lie within 3 standard
+errors, 200 seeds. Seconds are CPU seconds, which other load does not change much: run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from curvscope.operators import Operator
 from curvscope.training import train
 
 STEPS = (0, 100, 1000)
-PROBES, LANCZOS_STEPS, SEEDS = 10, 100, 10
+PROBES, LANCZOS_STEPS, SEEDS = 10, 100, 3
 INTERVALS = [
     *((3, 99), (1, 99), (0.3, 99), (0.1, 0.3), (0.03, 0.1), (0.01, 0.03), (0.003, 0.01), (-0.003, 0.003), (-0.001, 0.001)),
     *((-0.03, -0.01), (-0.1, -0.03), (-99, -0.01), (-99, -0.1)),
@@ -63,7 +63,7 @@ class Case:
         """Curvlinops' Hessian."""
         from curvlinops import HessianLinearOperator
 
-        parameters = {name: p for name, p in self.model.named_parameters()}
+        parameters = dict(self.model.named_parameters())
         try:
             return HessianLinearOperator(self.model, self.problem.criterion, parameters, [(self.x, self.y)])
         except (TypeError, ValueError, AttributeError):
@@ -171,8 +171,8 @@ def trace(cache: Path, repeats: int = 20) -> list[dict]:
         for count in (60, 120, 240):
             methods = {
                 "curvscope (xtrace)": lambda seed, case=case, count=count: cs.trace(case.H, max_products=count, seed=seed),
-                "curvscope (10 pairs deflated)": lambda seed, case=case, count=count, known=known: cs.trace(
-                    case.H, max_products=max(6, count - before), deflate=known, seed=seed
+                "curvscope (10 pairs deflated)": lambda seed, case=case, left=count - before, known=known: cs.trace(
+                    case.H, max_products=max(6, left), deflate=known, seed=seed
                 ),
                 "curvscope (density, 4 probes)": lambda seed, case=case, count=count: (
                     cs.density(case.H, num_probes=4, num_steps=count // 4, seed=seed, method="lanczos").trace
@@ -209,7 +209,7 @@ def _seeded(seed: int, action: Callable[[], object]) -> float:
 
 
 class Diagonal(Operator):
-    """The exact eigenvalues on a diagonal: uniformly random probes do not see the eigenvectors, so the statistics are the same."""
+    """The exact eigenvalues on a diagonal: uniformly random probes do not see the eigenvectors, the statistics are the same."""
 
     hermitian, dtype, device = True, torch.float64, torch.device("cpu")
 

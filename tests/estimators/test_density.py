@@ -7,7 +7,7 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
-from curvscope.estimators.distribution import cells, cumulative, distance
+from curvscope.estimators.distribution import cells, cumulative, distance, reach
 from curvscope.estimators.lanczos import lanczos
 
 
@@ -58,10 +58,13 @@ def test_a_recurrence_ends_where_its_space_does_and_others_go_on():
 
 def test_distribution_function_of_atoms_and_cells():
     nodes, radii = torch.tensor([[0.0, 1.0, 4.0]]).double(), torch.tensor([[9.0, 9.0, 0.0]]).double()
-    left, right = cells(nodes, radii)
+    left, right = reach(nodes, radii)
     assert left.tolist() == [[-9.0, 0.5, 4.0]]
     assert right.tolist() == [[0.5, 2.5, 4.0]]
-    weights = torch.tensor([[0.5, 0.3, 0.2]]).double()
+    weights = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
+    narrow = cells(nodes, radii, weights)  # towards a lighter neighbour in the ratio of the weights
+    assert narrow[0].tolist() == [[-9.0, 0.5, 4.0]]
+    assert narrow[1][0].tolist() == pytest.approx([0.3, 2.0, 4.0])
     points = torch.tensor([-9.0, 0.5, 1.5, 2.5, 3.0, 4.0, 5.0]).double()
     assert torch.allclose(cumulative(left, right, weights, points)[0], torch.tensor([0, 0.5, 0.65, 0.8, 0.8, 1, 1]).double())
     before = cumulative(left, right, weights, points, inclusive=False)[0]

@@ -62,7 +62,7 @@ class Density:
 
         The standard error is the larger of the scatter of the probes and of what it is in theory for this share p of n
         eigenvalues, sqrt(2 p (1 - p) / ((n + 2) q)) with Wilson's correction for small p (few probes tell little about their
-        own scatter), together with what the cells at the two ends leave open.
+        own scatter), together with what the nodes about the two ends leave open.
 
         >>> from curvscope.estimators import density
         >>> found = density(torch.diag(torch.arange(1.0, 101.0, dtype=torch.float64)), method="lanczos", num_steps=20)
@@ -291,7 +291,7 @@ class Density:
 
     @cached_property
     def _cells(self) -> tuple[Tensor, Tensor]:
-        return distribution.cells(self.nodes, self.radii)
+        return distribution.cells(self.nodes, self.radii, self.weights)
 
     @cached_property
     def _breaks(self) -> Tensor:
@@ -304,8 +304,8 @@ class Density:
         return distribution.cumulative(*self._cells, self.weights, points, inclusive=inclusive)
 
     def _open(self, point: float) -> float:
-        """Mean weight of the cells that a point cuts."""
-        left, right = self._cells
+        """Mean weight of the nodes that may lie on either side of a point."""
+        left, right = distribution.reach(self.nodes, self.radii)
         cut = (left < point) & (point < right)
         return float((self.weights * cut).sum(dim=1).mean()) if len(self.weights) else 0.0
 

@@ -85,7 +85,7 @@ def lanczos(
         if not len(active):
             break
         vectors[active] = rest / norms[:, None]
-    return _quadrature(diagonal, beside, made, basis if reorthogonalize else None)
+    return _quadrature(diagonal, beside, made, basis if reorthogonalize else None, unit)
 
 
 def _orthogonalize(rest: Tensor, basis: Tensor, active: Tensor) -> None:
@@ -95,7 +95,7 @@ def _orthogonalize(rest: Tensor, basis: Tensor, active: Tensor) -> None:
             rest[row] -= basis[own].T @ (basis[own] @ rest[row])
 
 
-def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor, basis: Tensor | None) -> Quadrature:
+def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor, basis: Tensor | None, unit: float) -> Quadrature:
     count, steps = diagonal.shape
     rotations = torch.zeros(count, steps, steps, dtype=torch.float64)
     nodes, weights, radii = (torch.zeros(count, steps, dtype=torch.float64) for _ in range(3))
@@ -104,8 +104,24 @@ def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor, basis: Tensor | 
         off = beside[row, : m - 1]
         matrix = torch.diag(diagonal[row, :m]) + torch.diag(off, 1) + torch.diag(off, -1)
         values, vectors = torch.linalg.eigh(matrix)
+        _gather_copies(values, vectors, 100 * unit * float(values.abs().max()))
         nodes[row, :m], weights[row, :m] = values, vectors[0].square()
         radii[row, :m] = float(beside[row, m - 1]) * vectors[-1].abs()
         nodes[row, m:], rotations[row, :m, :m] = values[-1], vectors
     weights[weights < WEIGHTLESS] = 0
     return Quadrature(nodes, weights, radii, basis, made, rotations)
+
+
+def _gather_copies(values: Tensor, vectors: Tensor, noise: float) -> None:
+    """In place: of nodes that rounding cannot tell apart, the last gets all the weight of the first Lanczos vector.
+
+    Further copies of a multiple eigenvalue come in by rounding, and eigenvectors of the small matrix mix them at will.
+    """
+    start = 0
+    for end in range(1, len(values) + 1):
+        if end < len(values) and float(values[end] - values[end - 1]) <= noise:
+            continue
+        if end - start > 1 and float(vectors[0, start:end].norm()) > 0:
+            turn = torch.linalg.qr(vectors[0, start:end, None], mode="complete").Q
+            vectors[:, start:end] = vectors[:, start:end] @ turn.flip(1)
+        start = end
