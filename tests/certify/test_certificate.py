@@ -1,12 +1,21 @@
 """Every statement of a certificate, against dense spectra, from solutions of all qualities."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 import curvscope as cs
-from curvscope.certify import Certificate, ProductNoise, TailNorm, overlap_bracket, product_noise, tail_norm
+from curvscope.certify import (
+    Certificate,
+    ProductNoise,
+    TailNorm,
+    captured_mass,
+    overlap_bracket,
+    product_noise,
+    tail_norm,
+)
 from curvscope.certify.tail import slack
 from curvscope.errors import InvalidArgument
 from curvscope.tall import InMemory
@@ -115,6 +124,33 @@ def test_brackets_become_sharp():
         widths.append(float((curve.upper - curve.lower)[:15].max()))
     assert widths[0] > widths[1] > widths[2]
     assert widths[2] < 1e-6
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("angle", [1e-2, 0.3, 1.5])
+def test_vectors_that_mix_across_a_near_tie_cost_what_they_overlap(seed, angle):
+    """Pairs 10 and 11, 1e-3 apart, turned into one another: only their own masses on the mask are at stake."""
+    _, values, U = problem("algebraic", seed)
+    values = values.clone()
+    values[10] = values[9].sign() * (values[9].abs() - 1e-3)
+    A, V = (U * values) @ U.T, U[:, :20].clone()
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    V[:, 9:11] = U[:, 9:11] @ turn
+    theta = ((A @ V) * V).sum(dim=0)
+    residuals = (A @ V - V * theta).norm(dim=0)
+    tail = TailNorm(float(values[20].abs()), float(values[20].abs()), 1e-6, 0)
+    certificate = Certificate(theta, residuals, tail, NOISELESS)
+    order = random_basis(D, 1, seed)[:, 0].argsort()
+    truth = captured_mass(U[order[:20], :20]).diagonal() / torch.arange(1, 21)
+    captured = captured_mass(V[order[:20], :20])
+    lower, upper = overlap_bracket(captured, certificate)
+    assert bool((lower <= truth + 1e-12).all())
+    assert bool((truth <= upper + 1e-12).all())
+    if angle == 1e-2:
+        root, sine = float(captured[9, 9].sqrt()), certificate.space_sine(10)
+        blind = ((root + sine) ** 2 - (root - sine) ** 2) / 10  # as if the leak met the mask with its whole length
+        assert sine > 0.5 * angle
+        assert float(upper[9] - lower[9]) < 0.8 * blind
 
 
 def test_a_missed_pair_is_not_certified():

@@ -2,6 +2,7 @@
 
 import errno
 import gc
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import zarr
 from curvscope import testing
 from curvscope.errors import DamagedData, InvalidArgument, OutOfDisk, RunNotFound
 from curvscope.store import remove_drafts
+from curvscope.store import tiles as store_tiles
 from curvscope.tall import InMemory, OnDisk
 from curvscope.tall.disk import remove_scratch
 
@@ -32,9 +34,10 @@ def on_disk(tmp_path):
 
 @pytest.mark.parametrize("check", testing.TALL_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64], ids=str)
-@pytest.mark.parametrize("place", ["in memory", "on disk"])
+@pytest.mark.parametrize("place", ["in memory", "on disk", "on disk, tiles of several slabs"])
 def test_conformance(place, dtype, check, on_disk):
-    check(on_disk if place == "on disk" else lambda tensor: InMemory(tensor.clone()), dtype)
+    makers = {"in memory": lambda tensor: InMemory(tensor.clone()), "on disk": on_disk}
+    check(makers.get(place, partial(on_disk, tile_columns=32)), dtype)
 
 
 @pytest.fixture
@@ -44,8 +47,32 @@ def stored(on_disk):
 
 def test_any_zarr_reader_opens_it(stored):
     array = zarr.open_array(stored.path, mode="r")
-    assert array.chunks == (256, 4)
+    assert array.shards == (256, 4)
     assert torch.equal(torch.from_numpy(array[:]), stored.to_tensor())
+
+
+def test_any_zarr_reader_opens_tiles_of_several_slabs(on_disk):
+    matrix = on_disk(torch.randn(1000, 40), tile_columns=32)
+    array = zarr.open_array(matrix.path, mode="r")
+    assert (array.chunks, array.shards) == ((64, 32), (256, 32))
+    assert torch.equal(torch.from_numpy(array[:]), matrix.to_tensor())
+
+
+def test_rows_read_and_verify_no_more_than_their_slabs(on_disk, monkeypatch):
+    tensor = torch.randn(1000, 40)
+    matrix = on_disk(tensor, tile_columns=32)
+    raw = bytearray(tiles(matrix)[0].read_bytes())
+    raw[10] ^= 1  # rows 0 to 64, columns 0 to 32
+    tiles(matrix)[0].write_bytes(raw)
+    index = torch.tensor([-1, 64, 70, 64, 999, 500])
+    sizes, read = [], store_tiles._read_into
+    monkeypatch.setattr(store_tiles, "_read_into", lambda stream, line: (sizes.append(len(line)), read(stream, line)))
+    assert torch.equal(matrix.rows(index), tensor[index])
+    assert torch.equal(matrix.between(30, 35).rows(index), tensor[index, 30:35])
+    assert set(sizes) == {64 * 32 * 4 + 4}
+    assert len(sizes) == 2 * 3 * 2, "three slabs of rows in two columns of tiles, twice"
+    with pytest.raises(DamagedData, match="does not match its checksum"):
+        matrix.rows(torch.tensor([63]))
 
 
 def test_open_gives_what_was_written(stored):
@@ -107,7 +134,7 @@ def test_every_way_of_reading_notices(stored):
     assert all("checksum" in message for message in damaged_reads(stored).values())
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 4 * 256 * 4 + 3, 4 * 256 * 4 + 5])
+@pytest.mark.parametrize("size", [0, 1, 100, 4 * 256 * 4 + 23, 4 * 256 * 4 + 25])
 def test_a_file_of_another_size_is_found(stored, size):
     file = tiles(stored)[3]
     raw = file.read_bytes()

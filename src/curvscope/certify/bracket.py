@@ -23,17 +23,18 @@ def captured_mass(rows: Tensor) -> Tensor:
 def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float = 0.0) -> tuple[Tensor, Tensor]:
     r"""Lower and upper bounds for the overlap of the true top-k eigenspace with the k-mask, k = 1, ..., K.
 
-    With :math:`c_{kl} = \|\Phi_k V_l\|_F^2`, for every j <= k and every l >= k with a positive
-    denominator,
+    With :math:`c_{kl} = \|\Phi_k V_l\|_F^2`, for every j <= k and every l >= k,
 
     .. math::
 
-        \big(\sqrt{c_{kj}} - s_j\big)_+^2 \;\le\; k\, o_k \;\le\;
-        \Big(\sqrt{c_{kl}} + \frac{\|R_l\|_F}{|\theta_k| - \|R_k\|_F - h_l}\Big)^2
+        \sqrt{c_{kj}} - \min\big(s_j,\; (m_{kl} + \sqrt{c_{kk}}\, s_k)\, s_j + t_{kl}\big) \;\le\; \sqrt{k\, o_k} \;\le\;
+        \min\big(\sqrt{c_{kl}} + t_{kl},\; \sqrt{c_{kk}} + s_k,\; \sqrt{c_{kk}} + m_{kl}\, s_k + t_{kl}\big)
 
-    where s_j bounds the sines of the first j columns towards the eigenvectors beyond k, and h_l the norm of A outside the
-    first l columns; for l = k, s_k may stand in place of the fraction. The best j and l are taken for each k. What
-    gaplessness costs is the overlap carried by directions j..l.
+    where s_j bounds the sines of the first j columns towards the eigenvectors beyond k,
+    :math:`t_{kl} = \|R_l\|_F / (|\theta_k| - \|R_k\|_F - h_l)` what the top k eigenvectors have outside the first l columns
+    (h_l bounds the norm of A there; infinite unless the denominator is positive), and :math:`m_{kl}^2 = c_{kl} - c_{kk}` the
+    mass of the columns k+1..l on the mask. The best j and l are taken for each k. No gap at k is needed: columns that cannot be
+    told from the k-th cost only as much as they overlap with the mask.
 
     Args:
         captured: (K, L) float64, entry (k - 1, l - 1) is c_{kl}; K <= L.
@@ -44,8 +45,9 @@ def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float
         lower and upper, (K,) each, in [0, 1]; (0, 1) where nothing can be proven.
 
     Cost: O(K L) numbers, no products.
-    Source: design of this library; the proofs use only Weyl's inequality and the Sylvester equation. It assumes
-        0 <= Phi <= I, so it holds for any projector in place of the mask.
+    Source: design of this library; the proofs use only Weyl's inequality and the Sylvester equation. What leaves V_k along
+        the columns k+1..l meets the mask there only; the rest of the leak is t. It assumes 0 <= Phi <= I, so it holds for any
+        projector in place of the mask.
     """
     k = torch.arange(1, len(captured) + 1, dtype=torch.float64)
     roots = captured.clamp(min=0).sqrt()
@@ -58,8 +60,10 @@ def _lower(roots: Tensor, certificate: Certificate) -> Tensor:
     """Sqrt of the lower bounds of k o_k."""
     bounds = []
     for k in range(1, len(roots) + 1):
-        sines = certificate.squared_sines(k).cumsum(0).sqrt()
-        bounds.append((roots[k - 1, :k] - sines).max().clamp(min=0))
+        own, sines = roots[k - 1, k - 1], certificate.squared_sines(k).cumsum(0).sqrt()
+        returning = own.clamp(max=1) * sines[-1]
+        met = ((_beside(roots, k) + returning) * sines[:, None] + _leaks(certificate, k)).min(dim=1).values
+        bounds.append((roots[k - 1, :k] - torch.minimum(sines, met)).max().clamp(min=0))
     return torch.stack(bounds)
 
 
@@ -67,10 +71,21 @@ def _upper(roots: Tensor, certificate: Certificate) -> Tensor:
     """Sqrt of the upper bounds of k o_k."""
     bounds = []
     for k in range(1, len(roots) + 1):
-        smallest = certificate.magnitudes[k - 1] - certificate.heads[k - 1]  # at most |lambda_k|, by compression
-        distance = smallest - certificate.outside[k - 1 :]
-        leak = torch.where(distance > 0, certificate.heads[k - 1 :] / distance, torch.inf)
-        # For l = k the two spaces have one dimension, and ||V_perp* U||_F = ||U_perp* V||_F has the column-wise bound too.
-        leak[0] = leak[0].clamp(max=certificate.space_sine(k))
-        bounds.append((roots[k - 1, k - 1 :] + leak).min().clamp(max=float(k) ** 0.5))
+        leaks, sine = _leaks(certificate, k), certificate.space_sine(k)
+        around = (roots[k - 1, k - 1 :] + leaks).min()
+        beside = roots[k - 1, k - 1] + (_beside(roots, k) * sine + leaks).min().clamp(max=sine)
+        bounds.append(torch.minimum(around, beside).clamp(max=float(k) ** 0.5))
     return torch.stack(bounds)
+
+
+def _leaks(certificate: Certificate, k: int) -> Tensor:
+    """t_kl for l = k..L: how much of the top k eigenvectors lies outside the first l columns."""
+    smallest = certificate.magnitudes[k - 1] - certificate.heads[k - 1]  # at most |lambda_k|, by compression
+    distance = smallest - certificate.outside[k - 1 :]
+    return torch.where(distance > 0, certificate.heads[k - 1 :] / distance, torch.inf)
+
+
+def _beside(roots: Tensor, k: int) -> Tensor:
+    """m_kl for l = k..L: the mass of the columns k+1..l on the mask of size k, its root."""
+    squares = roots[k - 1, k - 1 :].square()
+    return (squares - squares[0]).clamp(min=0).sqrt()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from curvscope.tall import InMemory, TallMatrix
 from curvscope.tall.algebra import small_dtype
+from curvscope.tall.triangles import rows_at_a_time
 
 
 def residual_norms(
@@ -36,7 +37,7 @@ def residuals_and_shifts(
         eigenvectors: (D, k), columns of norm one.
         block_size: columns multiplied at a time.
 
-    Cost: k products; memory: two D x block_size blocks, and panels in double precision.
+    Cost: k products; memory: two D x block_size blocks, and small panels in double precision.
     """
     norms, shifts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
     for start in range(0, eigenvectors.shape[1], block_size):
@@ -47,7 +48,7 @@ def residuals_and_shifts(
         squares = torch.zeros(stop - start, dtype=torch.float64, device=vectors.device)
         products = torch.zeros(stop - start, dtype=high, device=vectors.device)
         # Subtracted in double: in single the rounding of lambda v would hide residuals near the rounding unit.
-        for panel in vectors.panels():
+        for panel in vectors.panels(rows_at_a_time(stop - start)):
             rows = vectors.rows(panel).to(high)
             residual = product.rows(panel).to(high) - rows * values
             squares += residual.abs().square().sum(dim=0)
@@ -86,15 +87,22 @@ def dilation_residuals(
     >>> dilation_residuals(lambda x: 2 * x, lambda x: 2 * x, e, torch.tensor([1.0]), e).tolist()
     [1.0]
     """
-    norms = []
-    high = small_dtype(left.dtype)
+    norms = [torch.zeros(0, dtype=torch.float64)]
     for start in range(0, right.shape[1], block_size):
         stop = min(start + block_size, right.shape[1])
         u, v, s = left.columns(start, stop), right.columns(start, stop), singular_values[start:stop].to(left.device)
-        ahead = (multiply(v).to(high) - u.to(high) * s).norm(dim=0)
-        back = (multiply_adjoint(u).to(high) - v.to(high) * s).norm(dim=0)
-        norms.append(((ahead.square() + back.square()) / 2).sqrt().cpu())
-    return torch.cat(norms) if norms else torch.zeros(0, dtype=torch.float64)
+        squares = _squared_differences(multiply(v), u, s) + _squared_differences(multiply_adjoint(u), v, s)
+        norms.append((squares / 2).sqrt().cpu())
+    return torch.cat(norms)
+
+
+def _squared_differences(products: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
+    """||y_i - s_i u_i||^2 for every column, in double precision."""
+    high = small_dtype(vectors.dtype)
+    squares = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for panel in InMemory(vectors).panels(rows_at_a_time(vectors.shape[1])):
+        squares += (products[panel].to(high) - vectors[panel].to(high) * values).abs().square().sum(dim=0)
+    return squares
 
 
 def eigenvalue_intervals(eigenvalues: Tensor, residuals: Tensor) -> Tensor:

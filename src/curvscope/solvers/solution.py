@@ -12,6 +12,7 @@ from curvscope.certify import Certificate, ProductNoise, TailNorm, eigenvalue_in
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Parameters
 from curvscope.solvers import storage
+from curvscope.solvers.low_rank import LowRank
 from curvscope.solvers.ordering import ORDERS
 from curvscope.tall import TallMatrix
 
@@ -134,6 +135,27 @@ class Solution:
             raise InvalidArgument("this operator has no named parameters: use solution.eigenvectors.columns(i, i + 1)")
         i %= self.k
         return self.parameters.unflatten(self.eigenvectors.columns(i, i + 1)[:, 0])
+
+    def low_rank(self, damping: float = 0.0, *, positive: bool = False) -> LowRank:
+        r"""V diag(eigenvalues) V\* + damping I: what these pairs say about the operator, as an operator with inverse and roots.
+
+        For Laplace approximations (``damping`` is the prior precision, in the operator's scale: a mean loss over N terms means
+        precision / N), influence functions and natural gradients.
+
+        Args:
+            damping: added to every eigenvalue, the zeros in the place of those that were not computed included.
+            positive: leave out the pairs with negative eigenvalues: they count as zeros.
+
+        Cost: none; the vectors are shared, not copied. The error, ||A - V diag V*||_2, is the largest |eigenvalue| left out:
+        with a certificate it is bounded by ``certificate.tail``.
+
+        >>> import curvscope as cs
+        >>> solution = cs.eigsh(torch.diag(torch.tensor([3.0, 1.0])), k=2)
+        >>> (solution.low_rank(1.0).inverse() @ torch.ones(2)).tolist()
+        [0.25, 0.5]
+        """
+        values = self.eigenvalues.clamp(min=0) if positive else self.eigenvalues
+        return LowRank(self.eigenvectors, values + damping, damping)
 
     def save(self, path: storage.Place) -> None:
         """Write everything but ``basis`` to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.

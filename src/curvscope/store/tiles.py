@@ -1,13 +1,18 @@
-"""Files of one matrix: a Zarr v3 array of uncompressed tiles, each with its checksum, written whole or not at all.
+"""Files of one matrix: a Zarr v3 array of uncompressed tiles in slabs, each with its checksum, written whole or not at all.
 
-A tile is one Zarr chunk: some columns of a range of rows, column after column, little-endian, with four bytes of CRC-32C behind
-it. Any Zarr v3 reader opens the array; we read and write the tiles ourselves, straight between file and buffer, because
-nothing may pass unverified: Zarr takes a missing chunk for zeros.
+A tile is one Zarr shard, some columns of a range of rows; its slabs are the chunks, a few of these rows each, column after
+column, little-endian, with four bytes of CRC-32C behind it. Any Zarr v3 reader opens the array; we read and write the tiles
+ourselves, straight between file and buffer, because nothing may pass unverified: Zarr takes a missing chunk for zeros. A row is
+had, verified, for the price of its slab.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +23,10 @@ from curvscope.errors import DamagedData, InvalidArgument, RunNotFound
 from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum
 
 METADATA = "zarr.json"
+SLAB_BYTES = 1 << 13
+"""Bytes of a slab, about: what a disk reads in one go anyway, and enough that its checksum costs little."""
+FEWEST_ROWS = 64
+"""Rows of a slab, at least: its columns are copied one by one."""
 
 
 @dataclass(frozen=True)
@@ -28,28 +37,33 @@ class Tiles:
         path: the directory.
         shape: (D, n).
         tile: rows and columns of a tile; those at the far edges are filled up with zeros.
+        slab: rows of a slab; they divide those of a tile.
         dtype: of the entries.
     """
 
     path: Path
     shape: tuple[int, int]
     tile: tuple[int, int]
+    slab: int
     dtype: np.dtype
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, int], tile: tuple[int, int], dtype: np.dtype) -> Tiles:
-        """A new array without tiles."""
+        """A new array without tiles; the rows of a tile are rounded up to whole slabs."""
+        slab = min(tile[0], rows_of_slabs(tile[1], dtype.itemsize))
+        tile = (-(-tile[0] // slab) * slab, tile[1])
         with Draft(path) as draft:
             zarr.create_array(
                 draft,
                 shape=shape,
-                chunks=tile,
+                shards=tile,
+                chunks=(slab, tile[1]),
                 dtype=dtype,
                 filters=[TransposeCodec(order=(1, 0))],
                 serializer=BytesCodec(endian="little"),
                 compressors=[Crc32cCodec()],
             )
-        return cls(path, shape, tile, np.dtype(dtype))
+        return cls(path, shape, tile, slab, np.dtype(dtype))
 
     @classmethod
     def open(cls, path: Path) -> Tiles:
@@ -64,10 +78,11 @@ class Tiles:
             array = zarr.open_array(path, mode="r")
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedData(f"{path / METADATA} is damaged ({error})") from error
-        codecs = [type(codec) for codec in (*array.filters, array.serializer, *array.compressors)]
-        if codecs != [TransposeCodec, BytesCodec, Crc32cCodec] or array.ndim != 2:
-            raise DamagedData(f"{path} is not one of our arrays of checked tiles (its codecs are {codecs})")
-        return cls(path, array.shape, array.chunks, array.dtype)
+        codecs = [type(codec) for shard in array.metadata.codecs for codec in getattr(shard, "codecs", [shard])]
+        if array.shards is None or codecs != [TransposeCodec, BytesCodec, Crc32cCodec] or array.ndim != 2:
+            names = [codec.__name__ for codec in codecs]
+            raise DamagedData(f"{path} is not one of our arrays of checked tiles (its codecs are {names})")
+        return cls(path, array.shape, array.shards, array.chunks[0], array.dtype)
 
     def grow(self, columns: int) -> None:
         """Room for more columns; the tiles stay as they are."""
@@ -78,32 +93,45 @@ class Tiles:
     @property
     def file_bytes(self) -> int:
         """Size of the file of a tile."""
-        return self.tile[0] * self.tile[1] * self.dtype.itemsize + CHECKSUM_BYTES
+        return self._slabs * self._line + len(self._index)
 
     def file(self, row: int, column: int) -> Path:
         """Where tile (row, column) of the grid lies."""
         return self.path / "c" / str(row) / str(column)
 
-    def read(self, row: int, column: int) -> np.ndarray:
-        """Tile (row, column) as (tile columns, tile rows), verified.
+    def read(self, row: int, column: int, first: int, target: np.ndarray) -> None:
+        """Columns from ``first`` on of tile (row, column), verified, into a (columns, rows) target; rows up to those of a tile.
 
         Raises:
             DamagedData: missing, truncated, or altered since it was written.
         """
-        file = self.file(row, column)
         buffer = np.empty(self.file_bytes, dtype=np.uint8)
-        try:
-            with file.open("rb", buffering=0) as stream:
-                got, longer = _read_into(stream, buffer), stream.read(1)
-        except FileNotFoundError:
-            raise DamagedData(f"tile {file} is missing ({self._place(row, column)})") from None
-        if got != len(buffer) or longer:
-            size = file.stat().st_size
-            raise DamagedData(f"tile {file} has {size} bytes instead of {len(buffer)} ({self._place(row, column)})")
-        content = buffer[:-CHECKSUM_BYTES]
-        if checksum(content) != buffer[-CHECKSUM_BYTES:].tobytes():
-            raise DamagedData(f"tile {file} does not match its checksum: it was altered ({self._place(row, column)})")
-        return content.view(self.dtype).reshape(self.tile[1], self.tile[0])
+        with self._opened(row, column) as stream:
+            _read_into(stream, buffer)
+        split = self._slabs * self._line
+        if buffer[split:].tobytes() != self._index:
+            raise DamagedData(self._altered(row, column))
+        content = self._verified(buffer[:split].reshape(self._slabs, self._line), row, column)
+        content = content[:, first : first + target.shape[0]]
+        whole, rest = divmod(target.shape[1], self.slab)
+        if whole:
+            target[:, : whole * self.slab].reshape(-1, whole, self.slab)[...] = content[:whole].transpose(1, 0, 2)
+        if rest:
+            target[:, whole * self.slab :] = content[whole, :, :rest]
+
+    def read_rows(self, row: int, column: int, index: np.ndarray) -> np.ndarray:
+        """Some rows of tile (row, column), verified, as (rows, tile columns); only their slabs are read.
+
+        Raises:
+            DamagedData: the tile is missing or truncated, or one of these slabs was altered.
+        """
+        slabs, place = np.unique(index // self.slab, return_inverse=True)
+        lines = np.empty((len(slabs), self._line), dtype=np.uint8)
+        with self._opened(row, column) as stream:
+            for slab, line in zip(slabs.tolist(), lines, strict=True):
+                stream.seek(slab * self._line)
+                _read_into(stream, line)
+        return self._verified(lines, row, column)[place, :, index % self.slab]
 
     def write(self, row: int, column: int, content: np.ndarray) -> None:
         """Put (tile columns, tile rows), contiguous, in the place of tile (row, column): whole, or not at all.
@@ -113,11 +141,58 @@ class Tiles:
         Raises:
             OutOfDisk: there is no room for it; what was there stays.
         """
+        lines = np.empty((self._slabs, self._line), dtype=np.uint8)
+        self._content(lines)[...] = content.reshape(self.tile[1], self._slabs, self.slab).transpose(1, 0, 2)
+        for line in lines:
+            line[-CHECKSUM_BYTES:] = np.frombuffer(checksum(line[:-CHECKSUM_BYTES]), dtype=np.uint8)
+        with Draft(self.file(row, column)) as draft, draft.open("wb", buffering=0) as stream:
+            _write_all(stream, lines.reshape(-1))
+            _write_all(stream, self._index)
+
+    @property
+    def _slabs(self) -> int:
+        """Slabs of a tile."""
+        return self.tile[0] // self.slab
+
+    @property
+    def _line(self) -> int:
+        """Bytes of a slab with its checksum."""
+        return self.slab * self.tile[1] * self.dtype.itemsize + CHECKSUM_BYTES
+
+    @cached_property
+    def _index(self) -> bytes:
+        """What Zarr wants behind the slabs: where each begins and its size, and a checksum; the same for all tiles."""
+        begins = np.arange(self._slabs, dtype="<u8") * self._line
+        index = np.stack([begins, np.full_like(begins, self._line)], axis=1).tobytes()
+        return index + checksum(index)
+
+    @contextmanager
+    def _opened(self, row: int, column: int) -> Iterator[object]:
+        """The file of a tile, for reading; it is there and has its size."""
         file = self.file(row, column)
-        raw = content.reshape(-1).view(np.uint8)
-        with Draft(file) as draft, draft.open("wb", buffering=0) as stream:
-            _write_all(stream, raw)
-            _write_all(stream, checksum(raw))
+        try:
+            stream = file.open("rb", buffering=0)
+        except FileNotFoundError:
+            raise DamagedData(f"tile {file} is missing ({self._place(row, column)})") from None
+        with stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size != self.file_bytes:
+                raise DamagedData(f"tile {file} has {size} bytes instead of {self.file_bytes} ({self._place(row, column)})")
+            yield stream
+
+    def _verified(self, lines: np.ndarray, row: int, column: int) -> np.ndarray:
+        """The content of slabs with their checksums, as (slabs, tile columns, slab rows)."""
+        for line in lines:
+            if checksum(line[:-CHECKSUM_BYTES]) != line[-CHECKSUM_BYTES:].tobytes():
+                raise DamagedData(self._altered(row, column))
+        return self._content(lines)
+
+    def _content(self, lines: np.ndarray) -> np.ndarray:
+        """A view of the entries in slabs, as (slabs, tile columns, slab rows)."""
+        return lines[:, :-CHECKSUM_BYTES].view(self.dtype).reshape(len(lines), self.tile[1], self.slab)
+
+    def _altered(self, row: int, column: int) -> str:
+        return f"tile {self.file(row, column)} does not match its checksum: it was altered ({self._place(row, column)})"
 
     def _place(self, row: int, column: int) -> str:
         rows, columns = self.tile
@@ -125,12 +200,21 @@ class Tiles:
         return f"rows {row * rows} to {last_row}, columns {column * columns} to {last_column}"
 
 
-def _read_into(stream: object, buffer: np.ndarray) -> int:
-    """Fill the buffer; how many bytes there were."""
+def rows_of_slabs(columns: int, itemsize: int) -> int:
+    """Rows of a slab of so many columns, a power of two.
+
+    >>> rows_of_slabs(32, 4), rows_of_slabs(1, 4), rows_of_slabs(1000, 8)
+    (64, 2048, 64)
+    """
+    fitting = max(1, SLAB_BYTES // (columns * itemsize))
+    return max(FEWEST_ROWS, 1 << (fitting.bit_length() - 1))
+
+
+def _read_into(stream: object, buffer: np.ndarray) -> None:
+    """Fill the buffer; the file is long enough."""
     view, done = memoryview(buffer), 0
     while done < len(buffer) and (got := stream.readinto(view[done:])):
         done += got
-    return done
 
 
 def _write_all(stream: object, content: np.ndarray | bytes) -> None:

@@ -8,9 +8,6 @@ from torch import Tensor
 from curvscope.tall.matrix import InMemory, TallMatrix
 from curvscope.tall.triangles import add_gram, mirrored, rows_at_a_time
 
-MOST_ROWS_SUMMED = 1 << 14
-"""Rows whose products are summed in the matrices' own precision: long single-precision sums lose digits."""
-
 
 def small_dtype(dtype: torch.dtype) -> torch.dtype:
     """The double-precision kin of a dtype, in which small matrices are held."""
@@ -27,15 +24,17 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
     """
     high = small_dtype(left.dtype)
     total = torch.zeros(left.shape[1], right.shape[1], dtype=high, device=left.device)
-    most_rows = None if double else MOST_ROWS_SUMMED
     if left is right:
         for panel in left.panels(rows_at_a_time(left.shape[1])):
             block = left.rows(panel)
             add_gram(total, block.to(high) if double else block)
         return mirrored(total).cpu()
-    for panel in leader(left, right).panels(most_rows):
+    for panel in leader(left, right).panels(rows_at_a_time(max(total.shape))):
         a, b = left.rows(panel), right.rows(panel)
-        total += a.to(high).mH @ b.to(high) if double else (a.mH @ b).to(high)
+        if double:
+            a, b = a.to(high), b.to(high)
+        # The narrow factor first: libraries are up to three times slower the other way round.
+        total += a.mH @ b if total.shape[0] <= total.shape[1] else (b.mH @ a).mH
     return total.cpu()
 
 
@@ -56,7 +55,7 @@ def multiply(matrix: TallMatrix, small: Tensor, *, into: TallMatrix | None = Non
     result = matrix.empty_like(small.shape[1]) if into is None else into
     factor = small.to(matrix.device, matrix.dtype)
     for panel in (matrix if isinstance(result, InMemory) else result).panels():
-        result.write_rows(panel, matrix.rows(panel) @ factor)
+        result.write_rows(panel, (factor.mT @ matrix.rows(panel).mT).mT)
     return result
 
 
@@ -65,6 +64,6 @@ def subtract(block: Tensor, basis: TallMatrix, coefficients: Tensor) -> None:
 
     Cost: 2 D n b operations, one read of the basis; memory: one panel.
     """
-    factor = coefficients.to(basis.device, basis.dtype)
-    for panel in basis.panels():
-        block[panel] -= basis.rows(panel) @ factor
+    factor = coefficients.to(basis.device, basis.dtype).mT
+    for panel in basis.panels(rows_at_a_time(basis.shape[1])):
+        block[panel].mT.addmm_(factor, basis.rows(panel).mT, alpha=-1)  # transposed: up to four times faster for narrow blocks

@@ -23,6 +23,8 @@ TILE_ROWS = (1 << 8, 1 << 16)
 """Fewest and most rows of a tile; a power of two, so that the panels of all matrices nest."""
 TILE_COLUMNS = 32
 SCRATCH = "scratch"
+READERS = 8
+"""Threads that gather rows: they wait for the disk, not for the processor."""
 
 _reader = ThreadPoolExecutor(1, thread_name_prefix="curvscope-panels")
 _numbers = itertools.count()
@@ -127,17 +129,26 @@ class OnDisk(TallMatrix):
         return block.T.to(self.device)
 
     def rows(self, index: Tensor | slice) -> Tensor:
-        """See :meth:`TallMatrix.rows`; reads and verifies the tiles that hold them, each once."""
+        """See :meth:`TallMatrix.rows`; an index reads and verifies the slabs of tiles that hold its rows, each once."""
         if isinstance(index, slice):
             return self._range(*index.indices(self.shape[0])[:2])
         wanted = index.cpu()
         wanted = torch.where(wanted < 0, wanted + self.shape[0], wanted)
         found = torch.empty(len(wanted), self.shape[1], dtype=self.dtype)
         home = wanted // self.tiles.tile[0]
-        for row in home.unique().tolist():
-            here = home == row
-            found[here] = self._load(row)[wanted[here] - row * self.tiles.tile[0]]
+        with ThreadPoolExecutor(READERS) as readers:
+            for _ in readers.map(lambda row: self._gather(row, wanted, home == row, found), home.unique().tolist()):
+                pass
         return found.to(self.device)
+
+    def _gather(self, row: int, wanted: Tensor, here: Tensor, found: Tensor) -> None:
+        """Read the rows ``wanted[here]``, which lie in this row of tiles, into their place in ``found``."""
+        index = (wanted[here] - row * self.tiles.tile[0]).numpy()
+        block = np.empty((len(index), self.shape[1]), dtype=self.tiles.dtype)
+        for column in self._columns_of_tiles(0, self.shape[1]):
+            first, last, begin = self._share(column, 0, self.shape[1])
+            block[:, first:last] = self.tiles.read_rows(row, column, index)[:, begin : begin + last - first]
+        found[here] = torch.from_numpy(block)
 
     def panels(self, most_rows: int | None = None) -> Iterator[slice]:
         """Row ranges as in :meth:`TallMatrix.panels`: a row of tiles each, or an even part of one."""
@@ -189,12 +200,21 @@ class OnDisk(TallMatrix):
 
     def _read(self, row: int, start: int, stop: int, target: Tensor) -> None:
         """Columns start..stop of a row of tiles into the (stop - start, rows) target."""
-        width, into = self.tiles.tile[1], target.numpy()
-        start, stop = start + self._first, stop + self._first
-        for column in range(start // width, -(-stop // width)):
-            first, last = max(start, column * width), min(stop, (column + 1) * width)
-            tile = self.tiles.read(row, column)
-            into[first - start : last - start] = tile[first - column * width : last - column * width, : into.shape[1]]
+        into = target.numpy()
+        for column in self._columns_of_tiles(start, stop):
+            first, last, begin = self._share(column, start, stop)
+            self.tiles.read(row, column, begin, into[first:last])
+
+    def _columns_of_tiles(self, start: int, stop: int) -> range:
+        """The columns of tiles that hold columns start..stop."""
+        width = self.tiles.tile[1]
+        return range((self._first + start) // width, -(-(self._first + stop) // width))
+
+    def _share(self, column: int, start: int, stop: int) -> tuple[int, int, int]:
+        """Which of the columns start..stop a column of tiles has, counted from ``start``, and where they begin in the tile."""
+        begin = column * self.tiles.tile[1] - self._first
+        first, last = max(start, begin), min(stop, begin + self.tiles.tile[1])
+        return first - start, last - start, first - begin
 
     # --- writing ----------------------------------------------------------------------------------------------------------
 
@@ -236,20 +256,17 @@ class OnDisk(TallMatrix):
 
     def _write(self, row: int, start: int, block: Tensor) -> None:
         """Rows of one row of tiles, columns from ``start`` on."""
-        start += self._first
         self._written[row] = self._written.get(row, 0) + 1
         height, width = self.tiles.tile
-        rows, stop = self._rows_of(row), start + block.shape[1]
-        content = block.detach().to("cpu", self.dtype).numpy()
-        for column in range(start // width, -(-stop // width)):
-            first, last = max(start, column * width), min(stop, (column + 1) * width)
-            whole = first == column * width and last == min((column + 1) * width, self.tiles.shape[1])
+        stop = start + block.shape[1]
+        content = block.detach().to("cpu", self.dtype).numpy().T
+        for column in self._columns_of_tiles(start, stop):
+            first, last, begin = self._share(column, start, stop)
+            whole = begin == 0 and last - first == min(width, self.tiles.shape[1] - column * width)
             tile = np.zeros((width, height), dtype=self.tiles.dtype)
             if not whole and self.tiles.file(row, column).exists():
-                tile[:] = self.tiles.read(row, column)
-            tile[first - column * width : last - column * width, : rows.stop - rows.start] = content[
-                :, first - start : last - start
-            ].T
+                self.tiles.read(row, column, 0, tile)
+            tile[begin : begin + last - first, : content.shape[1]] = content[first:last]
             self.tiles.write(row, column, tile)
 
     # --- its place --------------------------------------------------------------------------------------------------------
@@ -282,10 +299,10 @@ class OnDisk(TallMatrix):
         Raises:
             DamagedData: the first that is missing, truncated or altered.
         """
-        width = self.tiles.tile[1]
-        for column in range((start + self._first) // width, -(-(stop + self._first) // width)):
+        nothing = np.empty((0, 0), dtype=self.tiles.dtype)
+        for column in self._columns_of_tiles(start, stop):
             for row in range(self._tile_rows_count()):
-                self.tiles.read(row, column)
+                self.tiles.read(row, column, 0, nothing)
 
     def _tile_rows_count(self) -> int:
         return -(-self.shape[0] // self.tiles.tile[0])
