@@ -15,11 +15,13 @@ from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
 from curvscope.estimators import (
+    ClassStructure,
     Density,
     DiagonalEstimate,
     Estimate,
     NormBound,
     block_triangular,
+    class_structure,
     count_outliers,
     density,
     diagonal,
@@ -28,6 +30,7 @@ from curvscope.estimators import (
     trace,
 )
 from curvscope.operators import (
+    Objective,
     Operator,
     Preflight,
     as_operator,
@@ -60,6 +63,7 @@ from curvscope.subspaces import (
     Mask,
     OverlapCurve,
     Ranking,
+    Splitting,
     best_overlap,
     gradient_fraction,
     grassmann,
@@ -70,12 +74,14 @@ from curvscope.subspaces import (
     overlap_matrix,
     participation_ratio,
     proxies,
+    splitting,
 )
-from curvscope.training import Recorder
+from curvscope.training import Recorder, Tracker
 
 __version__ = version("curvscope")
 
 __all__ = [
+    "ClassStructure",
     "CurvscopeError",
     "Density",
     "DiagonalEstimate",
@@ -83,6 +89,7 @@ __all__ = [
     "FrobeniusEstimate",
     "Mask",
     "NormBound",
+    "Objective",
     "Operator",
     "OverlapCurve",
     "Plan",
@@ -92,12 +99,15 @@ __all__ = [
     "Scree",
     "SingularSolution",
     "Solution",
+    "Splitting",
+    "Tracker",
     "__version__",
     "adaptive_seigh",
     "as_operator",
     "best_overlap",
     "block_triangular",
     "certify",
+    "class_structure",
     "count_outliers",
     "density",
     "diagonal",
@@ -130,6 +140,7 @@ __all__ = [
     "sizes_for_products",
     "sizes_for_rank",
     "spectral_norm",
+    "splitting",
     "ssvd",
     "svds",
     "trace",

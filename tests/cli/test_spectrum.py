@@ -13,6 +13,20 @@ def pair():
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
     return model, nn.CrossEntropyLoss(), [(torch.randn(20, 5), torch.arange(20) % 3)]
 
+def training(watch):
+    model, loss, data = pair()
+    watch(model, loss, data)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss(model(data[0][0]), data[0][1]).backward()
+        optimizer.step()
+        other.step()
+
+def forgetful(watch):
+    pass
+
 def matrix():
     return torch.diag(torch.cat([torch.tensor([9.0, 8.0, -5.0]), torch.linspace(-1, 1, 297)]))
 """
@@ -63,6 +77,25 @@ def test_trace_by_layer(curvscope, target):
     assert "0.weight" in shown.output
     assert "+-" in shown.output
     assert curvscope("trace", "--target", target("pair"), "--method", "hutch").status == 2
+
+
+def test_track_a_training_function(curvscope, target, tmp_path):
+    told = curvscope("track", "--target", target("training"), "-k", 3, "--every", 2, "--out", "found")
+    assert told.status == 0, told.output
+    lines = [json.loads(line) for line in (tmp_path / "found" / "track.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    assert lines[2]["curvature/loss"] < lines[0]["curvature/loss"]
+    assert (tmp_path / "found" / "track.png").exists()
+    assert curvscope("track", "--target", target("training"), "-k", 3, "--out", "found").status == 2
+    assert "did not call watch" in str(curvscope("track", "--target", target("forgetful")).error)
+    assert curvscope("track").status == 2
+
+
+def test_track_a_problem(curvscope):
+    asked = ("track", "--problem", "mnist16", "-k", 2, "--every", 2, "--steps", 2, "--json")
+    facts = json.loads(curvscope(*asked).output)
+    assert list(facts) == ["0", "2"]
+    assert facts["2"]["curvature/products"] < facts["0"]["curvature/products"]
 
 
 @pytest.mark.parametrize(

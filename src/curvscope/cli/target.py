@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from curvscope.errors import CurvscopeError, InvalidArgument, TargetNotFound
 from curvscope.operators import Operator, as_operator, hessian
 
 
-def load_target(target: str) -> Operator:
-    """The operator from ``module:function``; the current directory is importable.
+def load_function(target: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names; the current directory is importable.
 
     Raises:
-        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+        TargetNotFound: no such module or function.
     """
     module_name, separator, function_name = target.partition(":")
     if not (separator and module_name and function_name):
@@ -35,6 +37,16 @@ def load_target(target: str) -> Operator:
     function = getattr(module, function_name, None)
     if not callable(function):
         raise TargetNotFound(f"--target {target!r}: module {module_name!r} has no function {function_name!r}")
+    return function
+
+
+def load_target(target: str) -> Operator:
+    """The operator from ``module:function``; the current directory is importable.
+
+    Raises:
+        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+    """
+    function = load_function(target)
     try:
         made = function()
     except CurvscopeError:

@@ -1,5 +1,6 @@
 """What is known of a whole spectrum without its eigenvectors: density, trace, diagonal, norms."""
 
+from curvscope.estimators.classes import ClassStructure, class_structure
 from curvscope.estimators.density import Density
 from curvscope.estimators.estimate import DiagonalEstimate, Estimate, NormBound
 from curvscope.estimators.norms import frobenius_norm, spectral_norm
@@ -10,11 +11,13 @@ from curvscope.estimators.triangular import block_triangular
 
 __all__ = [
     "RULES",
+    "ClassStructure",
     "Density",
     "DiagonalEstimate",
     "Estimate",
     "NormBound",
     "block_triangular",
+    "class_structure",
     "count_outliers",
     "density",
     "diagonal",

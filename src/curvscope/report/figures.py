@@ -106,3 +106,23 @@ def spectral_density(found: Density) -> Figure:
         found.plot(linear)
         found.plot(logarithmic, scale="log")
     return sheet
+
+
+def tracked(history: Mapping[int, Mapping[str, float]], k: int) -> Figure:
+    """What a tracker found: eigenvalues, and the shares of gradient, mask and last space, against the step."""
+    steps = list(history)
+    with figure(2, width=9.0, height=3.7) as (sheet, (values, shares)):
+        for j in range(1, k + 1):
+            found = [history[step].get(f"curvature/eigenvalue/{j}", np.nan) for step in steps]
+            values.plot(steps, found, color=BLUE, linewidth=1.0, alpha=1 - 0.7 * (j - 1) / k, marker=".", markersize=3)
+        values.set(xlabel="step", ylabel=f"eigenvalues, top {k} by magnitude")
+        labels = {
+            "gradient_fraction": "gradient in it",
+            "overlap_mask": "on the largest weights",
+            "overlap_previous": "as before",
+        }
+        for (name, label), colour in zip(labels.items(), CYCLE, strict=False):
+            shares.plot(steps, [history[step].get(f"curvature/{name}", np.nan) for step in steps], color=colour, label=label)
+        shares.set(xlabel="step", ylabel="share in the top space", ylim=(0, 1))
+        shares.legend(loc="best")
+    return sheet

@@ -19,6 +19,7 @@ from curvscope.subspaces.matrices import OverlapMatrix, overlap_matrix, similari
 from curvscope.subspaces.overlap import best_overlap, gradient_fraction, overlap
 from curvscope.subspaces.ranking import Mask, Ranking
 from curvscope.subspaces.spaces import LARGEST_DEFECT
+from curvscope.subspaces.splitting import Splitting, splitting
 
 __all__ = [
     "LARGEST_DEFECT",
@@ -28,6 +29,7 @@ __all__ = [
     "OverlapCurve",
     "OverlapMatrix",
     "Ranking",
+    "Splitting",
     "best_overlap",
     "concentration_curve",
     "effective_number",
@@ -47,4 +49,5 @@ __all__ = [
     "proxies",
     "similarity_matrix",
     "space_layer_shares",
+    "splitting",
 ]
