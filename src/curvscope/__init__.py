@@ -76,7 +76,7 @@ from curvscope.subspaces import (
     proxies,
     splitting,
 )
-from curvscope.training import Recorder, Tracker
+from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
 
 __version__ = version("curvscope")
 
@@ -87,6 +87,7 @@ __all__ = [
     "DiagonalEstimate",
     "Estimate",
     "FrobeniusEstimate",
+    "LineProfile",
     "Mask",
     "NormBound",
     "Objective",
@@ -120,7 +121,9 @@ __all__ = [
     "gradient_second_moment",
     "grassmann",
     "hessian",
+    "interpolate",
     "kappa",
+    "loss_along",
     "mask_null",
     "masks",
     "monte_carlo_fisher",

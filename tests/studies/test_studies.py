@@ -10,7 +10,15 @@ import torch
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
-from curvscope.studies import grassmann_metrics, mnist16_crystallization, mnist16_overlap, mnist16_proxies
+from curvscope.studies import (
+    gradient_subspace,
+    grassmann_metrics,
+    mnist16_crystallization,
+    mnist16_overlap,
+    mnist16_proxies,
+    sagun_data,
+    sagun_split,
+)
 from curvscope.studies.registry import STUDIES, get_study
 from curvscope.studies.study import Stages, open_or_create, published, run_study
 from curvscope.studies.tables import comparison, row, within
@@ -22,6 +30,21 @@ SHORT = {
     "mnist16-overlap": mnist16_overlap.OverlapConfig(steps=(5,), k=12, num_outer=15, num_inner=30, random_masks=3),
     "mnist16-crystallization": mnist16_crystallization.CrystallizationConfig(steps=(0, 4, 8), rhos=(0.002, 0.001)),
     "mnist16-proxies": mnist16_proxies.ProxyConfig(steps=(0,), lambdas=(1.0,), k=12, num_probes=4, num_samples=20),
+    "sagun-data": sagun_data.DataConfig(
+        widths=(2, 6),
+        deviations=(0.2, 0.8),
+        deviation_width=2,
+        seeds=1,
+        small_steps=50,
+        classes=(2,),
+        samples=40,
+        steps=10,
+        variances=(1.0,),
+        num_probes=2,
+        num_steps=8,
+    ),
+    "sagun-split": sagun_split.SplitConfig(tiny_samples=6, seeds=1, steps=100, samples=60, alphas=(0.2, 1.0)),
+    "gradient-subspace": gradient_subspace.SubspaceConfig(hidden=2, k=2, steps=2, every=1, late=1, seeds=1),
 }
 
 
@@ -54,7 +77,7 @@ def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
     figures = sum(section.figure is not None for section in document.sections)
     files = sorted(file.suffix for file in (out / "figures").iterdir())
     assert files == [".png"] * figures + [".svg"] * figures
-    assert figures >= 4
+    assert figures >= 2
     for file in (out / "figures").glob("*.svg"):
         assert ElementTree.parse(file).getroot().tag.endswith("svg")
     page = (out / "report.html").read_text()

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from curvscope.errors import InvalidArgument
-from curvscope.studies import grassmann_metrics, mnist16_crystallization, mnist16_overlap, mnist16_proxies
+from curvscope.studies import (
+    gradient_subspace,
+    grassmann_metrics,
+    mnist16_crystallization,
+    mnist16_overlap,
+    mnist16_proxies,
+    sagun_data,
+    sagun_split,
+)
 from curvscope.studies.study import Study
 
 STUDIES: dict[str, Study] = {
-    module.STUDY.name: module.STUDY for module in (grassmann_metrics, mnist16_overlap, mnist16_crystallization, mnist16_proxies)
+    module.STUDY.name: module.STUDY
+    for module in (
+        grassmann_metrics,
+        mnist16_overlap,
+        mnist16_crystallization,
+        mnist16_proxies,
+        sagun_data,
+        sagun_split,
+        gradient_subspace,
+    )
 }
 
 
