@@ -16,7 +16,9 @@ from curvscope.studies import (
     mnist16_crystallization,
     mnist16_overlap,
     mnist16_proxies,
+    sagun_batch,
     sagun_data,
+    sagun_size,
     sagun_split,
 )
 from curvscope.studies.registry import STUDIES, get_study
@@ -44,6 +46,8 @@ SHORT = {
         num_steps=8,
     ),
     "sagun-split": sagun_split.SplitConfig(tiny_samples=6, seeds=1, steps=100, samples=60, alphas=(0.2, 1.0)),
+    "sagun-size": sagun_size.SizeConfig(widths=(2, 3), steps=3, num_probes=2, num_steps=15),
+    "sagun-batch": sagun_batch.BatchConfig(hidden=3, small=5, large=20, steps=5, num_probes=2, num_steps=15),
     "gradient-subspace": gradient_subspace.SubspaceConfig(hidden=2, k=2, steps=2, every=1, late=1, seeds=1),
 }
 

@@ -9,7 +9,9 @@ from curvscope.studies import (
     mnist16_crystallization,
     mnist16_overlap,
     mnist16_proxies,
+    sagun_batch,
     sagun_data,
+    sagun_size,
     sagun_split,
 )
 from curvscope.studies.study import Study
@@ -21,8 +23,10 @@ STUDIES: dict[str, Study] = {
         mnist16_overlap,
         mnist16_crystallization,
         mnist16_proxies,
+        sagun_size,
         sagun_data,
         sagun_split,
+        sagun_batch,
         gradient_subspace,
     )
 }

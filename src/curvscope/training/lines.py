@@ -45,7 +45,7 @@ class LineProfile:
         first, last = (self.loss[(self.alpha - end).abs().argmin()] for end in (0.0, 1.0))
         inside = (self.alpha >= -1e-9) & (self.alpha <= 1 + 1e-9)
         a = self.alpha[inside]
-        return float((self.loss[inside] - (1 - a) * first - a * last).max())
+        return max(0.0, float((self.loss[inside] - (1 - a) * first - a * last).max()))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw loss, and where known its quadratic model and the accuracy, into matplotlib axes; returns the axes."""
