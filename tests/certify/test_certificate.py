@@ -153,6 +153,26 @@ def test_vectors_that_mix_across_a_near_tie_cost_what_they_overlap(seed, angle):
         assert float(upper[9] - lower[9]) < 0.8 * blind
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("angle", [1e-3, 1e-2, 0.1])
+def test_the_bracket_holds_for_the_projector_that_a_turn_changes_most(sign, angle):
+    """On the line between columns 10 and 11 their masses interfere: to first order the overlap moves by the whole angle."""
+    _, values, U = problem("algebraic", 0)
+    values = values.clone()
+    values[10] = values[9].sign() * (values[9].abs() - 1e-4)
+    A, V = (U * values) @ U.T, U[:, :20].clone()
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
+    V[:, 9:11] = U[:, 9:11] @ turn
+    line = (V[:, 9] + sign * V[:, 10]) / 2**0.5
+    theta = ((A @ V) * V).sum(dim=0)
+    tail = TailNorm(float(values[20].abs()), float(values[20].abs()), 1e-6, 0)
+    certificate = Certificate(theta, (A @ V - V * theta).norm(dim=0), tail, NOISELESS)
+    lower, upper = overlap_bracket((line @ V).square().cumsum(0).expand(20, 20), certificate)
+    truth = (line @ U[:, :10]).square().sum() / 10
+    assert abs(float(truth) - 0.05) > 0.9 * angle / 10
+    assert lower[9] <= truth <= upper[9]
+
+
 def test_a_missed_pair_is_not_certified():
     """Twenty perfect pairs of which the largest was left out: residuals are all zero, and only the tail norm tells."""
     A, values, U = problem("algebraic", 1)

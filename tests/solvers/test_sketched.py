@@ -282,7 +282,7 @@ def test_sizes():
     assert cs.sizes_for_rank(10) == SketchSizes(41, 83)
     assert cs.sizes_for_rank(10, is_complex=True) == SketchSizes(40, 80)
     assert cs.sizes_for_rank(10, size=60) == SketchSizes(41, 60)
-    assert cs.sizes_for_products(710) == SketchSizes(355, 710)
+    assert cs.sizes_for_products(710) == SketchSizes(532, 710)
     for numbers, m, n in ((100_000, 300, 200), (5000, 40, 90), (10**9, 10**6, 10**6)):
         outer, inner = cs.sizes_for_memory(numbers, m, n)
         assert inner >= 2 * outer + 1 or inner == min(m, n)

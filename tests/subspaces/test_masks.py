@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument, NotFinite
+from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 
 
 @pytest.fixture
@@ -126,3 +126,11 @@ def test_bad_input_is_named(model, basis):
         cs.masks.layerwise_magnitude(torch.ones(3))
     with pytest.raises(InvalidArgument, match="k=3: the basis has 1 to 2 columns"):
         cs.masks.best(basis(5, 2), 3)
+
+
+def test_random_takes_what_the_other_masks_take():
+    model = nn.Linear(3, 2)
+    assert torch.equal(cs.masks.random(model, seed=1).order, cs.masks.random(8, seed=1).order)
+    assert cs.masks.random(model, params="bias").size == 2
+    with pytest.raises(InvalidType, match="has no layers"):
+        cs.masks.random("model")

@@ -5,6 +5,7 @@ from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import METHODS
 from curvscope.solvers.eigsh import eigsh
 from curvscope.solvers.hmt import hmt
+from curvscope.solvers.layerwise import eigsh_by_layer
 from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.plan import Plan, plan
 from curvscope.solvers.posterior import posterior_error, scree
@@ -28,6 +29,7 @@ __all__ = [
     "adaptive_seigh",
     "certify",
     "eigsh",
+    "eigsh_by_layer",
     "hmt",
     "nystrom",
     "plan",

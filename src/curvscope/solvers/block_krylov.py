@@ -10,7 +10,9 @@ from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
 from curvscope.solvers.meter import Meter
 from curvscope.tall import multiply
 
-GROWTH_BETWEEN_CHECKS = 1.02
+GROWTH_BETWEEN_CHECKS = (0.02, 0.1)
+"""Share of the products so far after which to look again: at least the first, and the second times the share of pairs that have
+not converged: they converge one after the other, at no less than a product each."""
 CONFIRMING_STEPS = 4
 
 
@@ -79,7 +81,8 @@ def _look(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, loop: Lo
     if good == options.k and loop.agreed:
         expansion.confirmed, loop.finished = (options.which, options.k), True
         return
-    loop.next_check = int(meter.products * GROWTH_BETWEEN_CHECKS)
+    least, each = GROWTH_BETWEEN_CHECKS
+    loop.next_check = int(meter.products * (1 + max(least, each * (1 - good / options.k))))
     if good == options.k:  # look once more, from elsewhere
         expansion.stir()
         steps = CONFIRMING_STEPS * (options.block_size + STIRRED) * expansion.PRICE

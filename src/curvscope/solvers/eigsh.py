@@ -28,6 +28,7 @@ from curvscope.solvers.nystrom import nystrom
 from curvscope.solvers.seigh import seigh
 from curvscope.solvers.session import begun_with, was_begun
 from curvscope.solvers.singlepass import singlepass
+from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
@@ -175,22 +176,17 @@ def _sketched(
     progress: Progress,
 ) -> Solution:
     """A sketch with the sizes that a budget of products suggests, for k pairs."""
-    size = operator.shape[0]
-    budget = min(4 * k if max_products is None else max_products, 2 * size if method == "hmt" else size)
-    needed = 2 * k if method == "hmt" else k
-    if budget < needed:
-        raise InvalidArgument(f'max_products={budget} is too few for k={k} with method="{method}": allow at least {needed}')
+    sizes = sizes_for_pairs(method, k, operator.shape[0], max_products)
     where = {"block_size": place.asked, "memory": place.memory, "run": place.run}
     options = {"k": k, "which": which, "seed": seed, "progress": progress, **where}
-    half = max(k, budget // 2)
     match method:
         case "hmt":
-            return hmt(operator, num_outer=half, **options)
+            return hmt(operator, num_outer=sizes.num_outer, **options)
         case "nystrom":
-            return nystrom(operator, num_outer=budget, **options)
+            return nystrom(operator, num_outer=sizes.num_outer, **options)
         case "singlepass":
-            return singlepass(operator, num_products=budget, **options)
-    return seigh(operator, num_outer=half, num_inner=budget, **options)
+            return singlepass(operator, num_products=sizes.num_outer, **options)
+    return seigh(operator, num_outer=sizes.num_outer, num_inner=sizes.num_inner, **options)
 
 
 def _krylov(

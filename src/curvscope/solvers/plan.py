@@ -19,6 +19,7 @@ from curvscope.solvers.exact import bytes_needed
 from curvscope.solvers.footprint import Footprint, fit, footprint
 from curvscope.solvers.rehearsal import rehearse
 from curvscope.solvers.session import nearest_folder
+from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
 from curvscope.solvers.width import expected_products, measured_width
@@ -228,7 +229,7 @@ def _method_plan(
             columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
             wanted, widest = sizes.block_size, sizes.ncv
         else:
-            outer, inner = _sketch_sizes(name, k, size, max_products)
+            outer, inner = sizes_for_pairs(name, k, size, max_products)
             total = inner if name != "hmt" else 2 * outer
             products = (total, total, total)
             columns = {"k": k, "num_outer": outer, "num_inner": inner}
@@ -330,12 +331,6 @@ def _krylov_products(k: int, budget: int, block_size: int, tol: float) -> tuple[
     expected = expected_products(k, block_size)
     low, high = KRYLOV_SPREAD
     return tuple(min(budget, max(k, round(factor * expected))) for factor in (low, 1.0, high))
-
-
-def _sketch_sizes(name: str, k: int, size: int, max_products: int | None) -> tuple[int, int]:
-    budget = min(4 * k if max_products is None else max_products, 2 * size if name == "hmt" else size)
-    half = max(k, budget // 2)
-    return (budget, budget) if name in ("nystrom", "singlepass") else (half, half if name == "hmt" else budget)
 
 
 def _choice(plans: list[MethodPlan], operator: Operator) -> str:

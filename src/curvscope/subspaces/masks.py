@@ -81,12 +81,19 @@ def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: Pa
     return Ranking(shares.argsort(stable=True), "layerwise magnitude")
 
 
-def random(size: int, *, seed: int = 0) -> Ranking:
-    """A uniformly random permutation of ``size`` parameters; the same seed gives the same one.
+def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None) -> Ranking:
+    """A uniformly random permutation of the parameters; the same seed gives the same one.
+
+    Args:
+        size: D, or whose parameters they are: a model, tensors by name, or an operator's ``parameters``.
+        seed: of the permutation.
+        params: for a model, the same filter as the operator's.
 
     >>> sorted(random(4, seed=1).order.tolist())
     [0, 1, 2, 3]
     """
+    if not isinstance(size, int):
+        size = layout(size, params=params).size
     if size < 1:
         raise InvalidArgument(f"size={size}: choose at least 1 parameter")
     return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed)), "random")

@@ -1,0 +1,28 @@
+"""Every example runs as it stands; those that take more than the core dependencies skip themselves without them."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+OPTIONAL = {"transformers", "distributed"}
+
+
+def test_they_were_found():
+    assert len(EXAMPLES) >= 10
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path, tmp_path, monkeypatch, capsys):
+    text = path.read_text()
+    for package in OPTIONAL & set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE)):
+        pytest.importorskip(package)
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path)])
+    runpy.run_path(str(path), run_name="__main__")
+    plt.close("all")
+    assert capsys.readouterr().out.strip()
+    assert ("savefig" in text) == bool(list(tmp_path.glob("*.png")))
