@@ -171,7 +171,7 @@ STUDY = Study(
     "A wider network adds zeros: edges and bulk against the width",
     "Sagun et al. 2017: figures 1, 3, 5",
     PRESETS,
-    {"quick": "2 minutes", "paper": "not measured"},
+    {"quick": "1 minute", "paper": "not measured"},
     measure,
     document,
 )
