@@ -65,5 +65,9 @@ class OutOfDisk(CurvscopeError, OSError):
     """The disk is full, or has not the room that a run needs; what was written before is kept."""
 
 
+class WorkerError(CurvscopeError, RuntimeError):
+    """A worker computes another operator, failed at a product, or died on the same block again and again; it is named."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A run was stopped by Ctrl-C after the block in hand was saved; the message says how to go on. Not an error."""

@@ -1,5 +1,7 @@
 """Sketched eigenpairs and singular triplets against dense algebra, closed forms and each other."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -326,3 +328,45 @@ def test_adaptive_says_when_it_falls_short():
     assert solution.status.code == "partly"
     assert "not reached: raise max_products" in solution.status.text
     assert solution.provenance["options"]["num_inner"] == 40
+
+
+class Watchful(Operator):
+    """Diagonal; asks at every product whether earlier directions and products are gone."""
+
+    def __init__(self):
+        self.shape, self.dtype, self.device, self.hermitian = (D, D), torch.float64, torch.device("cpu"), True
+        self.seen, self.alive = [], 0
+
+    def _apply(self, block):
+        self.alive = max(self.alive, sum(earlier() is not None for earlier in self.seen))
+        product = block * torch.linspace(1, 0.01, D, dtype=torch.float64)[:, None]
+        self.seen += [weakref.ref(block), weakref.ref(product)]
+        return product
+
+    def _apply_adjoint(self, block):
+        return self._apply(block)
+
+    def _fingerprint(self):
+        return "watchful"
+
+
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda A: cs.seigh(A, num_outer=6, num_inner=20, block_size=3),
+        lambda A: cs.ssvd(A, num_outer=6, num_inner=20, block_size=3),
+        lambda A: cs.ssvd(A, num_outer=6, num_inner=12, method="nystrom", block_size=3),
+        lambda A: cs.ssvd(A, num_outer=6, method="hmt", block_size=3),
+        lambda A: hmt(A, num_outer=8, block_size=3),
+        lambda A: nystrom(A, num_outer=8, block_size=3),
+        lambda A: singlepass(A, num_products=12, block_size=3),
+        lambda A: cs.eigsh(A, 4, method="krylov", block_size=3),
+    ],
+    ids=["seigh", "ssvd", "ssvd nystrom", "ssvd hmt", "hmt", "nystrom", "singlepass", "krylov"],
+)
+def test_no_block_is_held_while_the_next_is_multiplied(solve):
+    """A block of D rows too many is what breaks a memory bound."""
+    A = Watchful()
+    found = solve(A)
+    allowed = int(isinstance(found, cs.SingularSolution))  # of a triplet both vectors are needed for its residual
+    assert A.alive <= allowed

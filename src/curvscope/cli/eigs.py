@@ -10,16 +10,16 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, ProblemName, Split, Step, TargetName
-from curvscope.cli.target import load_target
+from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
 from curvscope.execution.run import Run
-from curvscope.operators import Operator
+from curvscope.operators import Operator, Recipe, data_parallel
 from curvscope.problems import get
 from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.checks import check_request
 from curvscope.solvers.session import PARAMETERS
-from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem
+from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, recipe_of_problem
 
 FREE = ("k", "tol", "max_products")
 """Options under which a run may be gone on with, other than it was begun."""
@@ -41,12 +41,21 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
     memory: Memory = None,
     planned: Annotated[bool, typer.Option("--plan", help="Plan first; the report then compares plan and fact.")] = False,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: BatchSystem = None,
+    jobs: JobCount = None,
+    cluster_config: ClusterConfig = None,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Top eigenpairs, each with its residual; exit status 1 if not all of them converged.
 
     Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
-    --tol or --max-products it goes on from what it has.
+    --tol or --max-products it goes on from what it has, also with other workers or with none.
     """
     if (problem is None) == (target is None):
         raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
@@ -64,14 +73,21 @@ def command(
     options = {**wanted, "max_products": max_products, "seed": seed}
     if memory is not None:
         as_bytes(memory)
+    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    if shards is not None and (target is None or hiring.nobody):
+        raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
     run = Run.resume(out, kind="eigs", options=source | options, free=FREE)
-    operator = _operator(out, source, wanted)
-    if planned and "plan" not in run.manifest:
-        made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out)
-        run.manifest["plan"] = made.to_dict()
-        if not as_json:
-            Console().print(str(made), highlight=False, soft_wrap=True)
-    solution = eigsh(operator, **options, memory=memory, run=run)
+    operator = _operator(out, source, wanted) if shards is None else None
+    with hiring.executor() as executor:
+        if operator is None:
+            operator, executor = data_parallel(Recipe(target), shards, executor), None
+        if planned and "plan" not in run.manifest:
+            count = 1 if executor is None else executor.expected
+            made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
+            run.manifest["plan"] = made.to_dict()
+            if not as_json:
+                Console().print(str(made), highlight=False, soft_wrap=True)
+        solution = eigsh(operator, **options, memory=memory, run=run, executor=executor)
     if as_json:
         typer.echo(json.dumps(_plain(out, solution)))
     else:
@@ -85,12 +101,14 @@ def command(
 def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Operator:
     """The operator that was asked for: at the parameters that the run has, else at newly trained ones."""
     if source["problem"] is None:
-        return load_target(source["target"])
+        return Recipe(source["target"]).build()
     if (out / PARAMETERS).exists():
         return operator_of_problem(Run.open(out))
     known = get(source["problem"], data=source["data"])
     check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
-    return operator_at_step(known, source["step"], source["split"], source["matrix"])
+    operator = operator_at_step(known, source["step"], source["split"], source["matrix"])
+    operator.recipe = recipe_of_problem(out, source)
+    return operator
 
 
 def _plain(out: Path, solution: Solution) -> dict[str, object]:

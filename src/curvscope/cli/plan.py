@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
-from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument
+from curvscope.operators import load_target
 from curvscope.problems import get
 from curvscope.solvers import METHODS
 from curvscope.solvers.plan import plan
@@ -30,6 +30,7 @@ def command(
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     memory: Memory = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the run would be: its disk may hold the matrices.")] = None,
+    workers: Annotated[int, typer.Option("--workers", help="How many would compute the products.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Products, time, memory and disk that `curvscope eigs` would take, for each method; exit status 1 if none fits.
@@ -45,7 +46,7 @@ def command(
     else:
         known = get(problem, data=data)
         operator = MATRICES[matrix](known.model(), known.criterion, known.curvature_batches(split))
-    made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out)
+    made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=workers)
     if as_json:
         typer.echo(json.dumps(made.to_dict()))
     else:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curvscope.cli.target import load_target
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
+from curvscope.operators.target import load_target
 from curvscope.problems import get
 from curvscope.solvers import Solution
 from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, solution_of

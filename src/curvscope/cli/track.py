@@ -14,9 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from curvscope.cli.names import AsJson, DataFolder, ProblemName
 from curvscope.cli.tables import as_rich
-from curvscope.cli.target import load_function
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.operators import Objective
+from curvscope.operators.target import load_function
 from curvscope.problems import get
 from curvscope.report import Table
 from curvscope.report.figures import tracked

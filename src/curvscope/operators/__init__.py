@@ -15,6 +15,9 @@ from curvscope.operators.interop import Dense, as_operator
 from curvscope.operators.objective import Objective
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.preflight import Check, Preflight, preflight
+from curvscope.operators.recipe import Recipe
+from curvscope.operators.sharded import data_parallel
+from curvscope.operators.target import load_target
 
 __all__ = [
     "Check",
@@ -30,11 +33,14 @@ __all__ = [
     "Operator",
     "Parameters",
     "Preflight",
+    "Recipe",
     "as_operator",
+    "data_parallel",
     "empirical_fisher",
     "ggn",
     "gradient_second_moment",
     "hessian",
+    "load_target",
     "monte_carlo_fisher",
     "preflight",
 ]

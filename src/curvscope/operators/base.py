@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+
+if TYPE_CHECKING:
+    from curvscope.operators.recipe import Recipe
 
 
 class Operator(ABC):
@@ -22,12 +26,14 @@ class Operator(ABC):
         dtype: of the columns, and of the products.
         device: where the columns must lie.
         hermitian: whether A equals its conjugate transpose.
+        recipe: how other processes can make it; None unless :meth:`.Recipe.build` made it.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
     device: torch.device
     hermitian: bool
+    recipe: Recipe | None = None
 
     @abstractmethod
     def _apply(self, block: Tensor) -> Tensor:

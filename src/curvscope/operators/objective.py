@@ -242,10 +242,16 @@ class Objective:
         if self.dropout is not None:
             torch.manual_seed(self.dropout + number)
 
-    def fingerprint(self) -> str:
-        """Digest of parameters, constants, data, loss, dtype and modes."""
+    @property
+    def total_terms(self) -> float:
+        """Loss terms of all batches, what the weights are divided by; 1 for a loss that sums."""
+        return self._total
+
+    def fingerprint(self, *, data: bool = True) -> str:
+        """Digest of parameters, constants, data (unless told otherwise), loss, dtype and modes."""
         modes = (self.dtype, self.batchnorm, self.dropout, self.sums)
-        return fingerprint(self.parameters.names, self.values, self._constants, self._data_digest, self.loss_name, *modes)
+        digest = self._data_digest if data else ""
+        return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes)
 
     # --- inside -----------------------------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class Document:
 
 
 def render(document: Document) -> str:
-    """The document as one HTML text: figures inside as SVG, no script, no network."""
+    """The document as one HTML text: figures inside as SVG, enlarged by a click, tables that sort; nothing from elsewhere."""
     environment = Environment(
         loader=PackageLoader("curvscope.report"),
         autoescape=select_autoescape(["html"]),

@@ -11,12 +11,14 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
+from curvscope.execution.workers import as_workers
 from curvscope.operators import Operator, as_operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.solvers.block_krylov import Loop, block_krylov
 from curvscope.solvers.bracketed import check_ranking, until_bracketed
 from curvscope.solvers.certified import certify
 from curvscope.solvers.checks import check_fit, check_operator, check_request
+from curvscope.solvers.distributed import check_recipe
 from curvscope.solvers.exact import exact
 from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs
@@ -32,7 +34,7 @@ from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
-from curvscope.solvers.width import measured_width
+from curvscope.solvers.width import default_width, measured_width, multiple_of
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -57,6 +59,7 @@ def eigsh(
     preflight: bool = True,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     """The k wanted eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
@@ -91,6 +94,9 @@ def eigsh(
         run: a directory that keeps everything as it comes: manifest, products or basis, results. Killed at any moment, the
             same call goes on and loses at most one block; the result has the same bits as without the interruption. Asked for
             more pairs (or a larger sketch, a smaller tol), it goes on from what it has. Ctrl-C ends it after the block in hand.
+        executor: who computes the products: an executor of ``concurrent.futures``, a ``dask.distributed.Client``, or
+            :class:`curvscope.Workers`; each builds the operator once, from its :class:`curvscope.Recipe`. Results are equal to
+            rounding, and a run may go on with other workers or with none. None: this process.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
 
     Returns:
@@ -126,16 +132,20 @@ def eigsh(
         if which != "LM":
             raise InvalidArgument(f'certify_overlap is about the largest magnitudes: use which="LM", not {which!r}')
         order = check_ranking(certify_overlap, size, rtol)
+    check_recipe(operator, executor)
     if preflight and not was_begun(run, operator):
         check_fit(operator)
     if method == "exact":
         _refuse(method, max_products=max_products)
-        return exact(operator, k, which=which, memory=memory, run=run, progress=progress)
+        return exact(operator, k, which=which, memory=memory, run=run, executor=executor, progress=progress)
     fixed = block_size or begun_with(run, "block_size")
     unbounded = max_products is None and memory is None  # measuring takes products and 20 vectors
     if fixed is None and block_size is None and method == "krylov" and unbounded and tol:
         fixed = measured_width(operator, k)
-    place = Placing(block_size if block_size is not None else fixed, block_size, memory, run)
+    width = block_size if block_size is not None else fixed
+    if executor is not None and block_size is None and begun_with(run, "block_size") is None:
+        width = multiple_of(width or default_width(k), as_workers(executor).expected, size)
+    place = Placing(width, block_size, memory, run, executor)
     if certify_overlap is not None:
 
         def solve_for(pairs: int, tol: float, earlier: Solution | None) -> Solution:
@@ -157,12 +167,13 @@ def eigsh(
 
 
 class Placing(NamedTuple):
-    """How wide the blocks of a solve shall be, and where its matrices may lie."""
+    """How wide the blocks of a solve shall be, where its matrices may lie, and who multiplies."""
 
     width: int | None
     asked: int | None
     memory: int | str | None
     run: Place | Run | None
+    executor: Any = None
 
 
 def _sketched(
@@ -177,7 +188,7 @@ def _sketched(
 ) -> Solution:
     """A sketch with the sizes that a budget of products suggests, for k pairs."""
     sizes = sizes_for_pairs(method, k, operator.shape[0], max_products)
-    where = {"block_size": place.asked, "memory": place.memory, "run": place.run}
+    where = {"block_size": place.asked, "memory": place.memory, "run": place.run, "executor": place.executor}
     options = {"k": k, "which": which, "seed": seed, "progress": progress, **where}
     match method:
         case "hmt":
@@ -222,7 +233,8 @@ def _krylov(
         return block_krylov(meter, options, expansion, loop)
 
     free = ("k", "tol", "ncv", "max_products")
-    solution = solve(operator, find, which=which, options=plain, free=free, run=place.run, fitted=fitted, progress=progress)
+    where = {"run": place.run, "fitted": fitted, "executor": place.executor}
+    solution = solve(operator, find, which=which, options=plain, free=free, progress=progress, **where)
     return replace(
         solution,
         basis=kept[0] if keep_basis else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psutil
 import torch
 from torch import Tensor
@@ -34,6 +36,7 @@ def exact(
     which: str,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     """The k wanted eigenpairs from the dense float64 matrix.
@@ -62,6 +65,7 @@ def exact(
         free=("k",),
         run=run,
         progress=progress,
+        executor=executor,
     )
 
 

@@ -150,7 +150,7 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "dtype": str(operator.dtype).removeprefix("torch."),
         "device": str(operator.device),
         "options": options,
-        "products": getattr(operator, "strategy_report", {}),
+        "products": meter.report,
         "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": sys.version.split()[0]},
         "threads": torch.get_num_threads(),
     }

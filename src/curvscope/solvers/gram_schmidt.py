@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from curvscope.solvers.panels import Panels
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize, small_dtype, subtract
 
 MOST_PASSES = 4
 
 
 def split_off(
-    block: Tensor, basis: TallMatrix, *, coupled_from: int = 0, noise: float | None = None
+    block: Tensor,
+    basis: TallMatrix,
+    *,
+    coupled_from: int = 0,
+    noise: float | None = None,
+    panels: Panels | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(rest, on_basis, on_rest) with block = Q on_basis + rest on_rest, rest orthonormal and orthogonal to Q.
 
@@ -25,6 +31,7 @@ def split_off(
         basis: Q, (D, m) with orthonormal columns.
         coupled_from: first column of Q that the block is not nearly orthogonal to.
         noise: directions of the remainder up to this size are dropped; default as in :func:`curvscope.tall.orthonormalize`.
+        panels: who reads a basis on disk; None: this process.
 
     Returns:
         rest (D, r), on_basis float64 (m, b), on_rest float64 (r, b).
@@ -37,8 +44,8 @@ def split_off(
     for turn in range(MOST_PASSES):
         start = coupled_from if turn == 0 else 0
         seen = basis.between(start, basis.shape[1])
-        overlaps = gram(seen, InMemory(rest))
-        subtract(rest, seen, overlaps)
+        overlaps = gram(seen, InMemory(rest)) if panels is None else panels.gram(seen, rest)
+        (subtract if panels is None else panels.subtract)(rest, seen, overlaps)
         on_basis[start:] += overlaps @ on_rest
         if turn and float(overlaps.norm()) ** 2 <= unit:  # what was subtracted left the rest orthonormal to rounding
             break

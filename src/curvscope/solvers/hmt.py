@@ -33,6 +33,7 @@ def hmt(
     block_size: int | None = None,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Randomised Rayleigh-Ritz: :math:`Q = \mathrm{orth}(A\Omega)`, then :math:`A \approx Q (Q^* A Q) Q^*`.
@@ -49,6 +50,7 @@ def hmt(
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Cost: 2 num_outer products in two rounds, k more for the residuals; memory: D x num_outer entries and D x k.
@@ -89,7 +91,8 @@ def hmt(
             return pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
 
     free = ("num_outer", "k")
-    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
 
 
 def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tensor:

@@ -201,6 +201,15 @@ class InRun(Workspace):
             self.run.save()
             operator.replay(decisions["products"])
 
+    def way(self) -> dict[str, Any] | None:
+        """See :meth:`Workspace.way`."""
+        return self.run.manifest[DECISIONS].get("products")
+
+    def note_session(self, **facts: Any) -> None:
+        """See :meth:`Workspace.note_session`."""
+        self.run.manifest["sessions"][-1] |= facts
+        self.run.save()
+
     def check(self) -> None:
         """See :meth:`Workspace.check`."""
         self.work.check()

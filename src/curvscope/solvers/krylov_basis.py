@@ -13,6 +13,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.gram_schmidt import split_off
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.width import default_width
 from curvscope.solvers.workspace import Workspace
 from curvscope.tall import InMemory, TallMatrix, small_dtype
 
@@ -50,7 +51,7 @@ def krylov_options(
     Raises:
         InvalidArgument: sizes that cannot work.
     """
-    width = max(2, min(16, k // 64)) if block_size is None else block_size
+    width = default_width(k) if block_size is None else block_size
     if width < 1:
         raise InvalidArgument(f"block_size={block_size}: choose at least 1")
     width = min(size, width)
@@ -186,7 +187,8 @@ class KrylovBasis(ABC):
 
     def _new(self, block: Tensor, *, coupled_from: int = 0, noise: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """What a block adds to the filled basis; see :func:`.split_off`."""
-        return split_off(block, self.basis.leading(self.filled), coupled_from=coupled_from, noise=noise)
+        seen = self.basis.leading(self.filled)
+        return split_off(block, seen, coupled_from=coupled_from, noise=noise, panels=self.workspace.panels)
 
     def _append(self, block: Tensor) -> None:
         block = block[:, : self.capacity - self.filled]

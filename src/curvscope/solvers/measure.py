@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import NotHermitian
 from curvscope.sketches import TestMatrix
+from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import asymmetry
 from curvscope.solvers.workspace import Known
-from curvscope.tall import InMemory, TallMatrix, gram
+from curvscope.tall import InMemory, OnDisk, TallMatrix, gram
 
 
 class Measured:
@@ -54,23 +58,38 @@ class Measured:
         self.matrix = meter.workspace.measurements(self.name, rows, count, self.kept, block_size, meter.operator)
 
     def __iter__(self) -> Iterator[tuple[int, Tensor, Callable[[], Tensor]]]:
-        done = 0
-        for start, stop, seconds in [*self.meter.workspace.known(self.name, self.count), Known(self.count, self.count, 0.0)]:
-            for begin, end in self._grid(done, start):
-                directions = self.right.columns(begin, end)
-                product = self._multiply(begin, directions)
-                yield begin, product, lambda made=directions: made
-                del directions, product
-            if stop > start:
-                self.meter.recall(stop - start, seconds)
-                yield start, self.matrix.columns(start, stop), partial(self.right.columns, start, stop)
-            done = max(done, stop)
+        return self._blocks(looked_at=True)
 
     def all(self) -> TallMatrix:
         """Make all of them; the products, (D, kept)."""
-        for _ in self:
-            pass
+        deque(self._blocks(looked_at=False), maxlen=0)  # a loop variable would hold a block while the next one is made
         return self.matrix if self.matrix.shape[1] == self.kept else self.matrix.leading(self.kept)
+
+    def _blocks(self, *, looked_at: bool) -> Iterator[tuple[int, Any, Callable[[], Tensor]]]:
+        """See the class; blocks that lie on disk are read only if somebody looks at them."""
+        known = self.meter.workspace.known(self.name, self.count)
+        plan = list(self._plan(known))
+        missing = [(start, stop) for start, stop, seconds in plan if seconds is None]
+        others = self.meter.distributed
+        dealt = others is not None and others.suits(len(missing))
+        with closing(self._by_workers(missing, others, looked_at) if dealt else self._here(missing)) as fresh:
+            for start, stop, seconds in plan:
+                if seconds is None:
+                    yield next(fresh)
+                else:
+                    self.meter.recall(stop - start, seconds)
+                    block = self.matrix.columns(start, stop) if looked_at else None
+                    yield start, block, partial(self.right.columns, start, stop)
+                    del block
+
+    def _plan(self, known: list[Known]) -> Iterator[tuple[int, int, float | None]]:
+        """All blocks in order: (first column, last, seconds that a known one took or None)."""
+        done = 0
+        for start, stop, seconds in [*known, Known(self.count, self.count, 0.0)]:
+            yield from ((*block, None) for block in self._grid(done, start))
+            if stop > start:
+                yield start, stop, seconds
+            done = max(done, stop)
 
     def _grid(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Blocks from start to stop that end where blocks from 0 would end."""
@@ -79,16 +98,42 @@ class Measured:
             yield start, end
             start = end
 
-    def _multiply(self, start: int, directions: Tensor) -> Tensor:
-        stop = start + directions.shape[1]
-        product = self.meter.multiply_adjoint(directions) if self.adjoint else self.meter.multiply(directions)
+    def _here(self, missing: list[tuple[int, int]]) -> Iterator[tuple[int, Tensor, Callable[[], Tensor]]]:
+        """Make these blocks one after the other."""
+        for start, stop in missing:
+            directions = self.right.columns(start, stop)
+            product = self.meter.multiply_adjoint(directions) if self.adjoint else self.meter.multiply(directions)
+            self._keep(start, stop, product, lambda made=directions: made)
+            yield start, product, lambda made=directions: made
+            del directions, product
+
+    def _by_workers(
+        self, missing: list[tuple[int, int]], others: Distributed, looked_at: bool
+    ) -> Iterator[tuple[int, Any, Callable[[], Tensor]]]:
+        """Have these blocks made by several at a time, who write them where they reach the run's store."""
+        store = self.matrix if isinstance(self.matrix, OnDisk) else None
+        begun = time.perf_counter()
+        for (start, stop), made in zip(missing, others.measure(self.right, missing, store, adjoint=self.adjoint), strict=True):
+            self.meter.count(stop - start, time.perf_counter() - begun)
+            product = made
+            if made is None and (looked_at or start == 0):
+                product = self.matrix.columns(start, stop)
+            directions = partial(self.right.columns, start, stop)
+            self._keep(start, stop, product, directions, written=made is None)
+            yield start, product, directions
+            del made, product
+            begun = time.perf_counter()
+
+    def _keep(
+        self, start: int, stop: int, product: Tensor | None, directions: Callable[[], Tensor], *, written: bool = False
+    ) -> None:
+        """Look at the first block, put a block in its place unless it is there, and commit it."""
         if start == 0 and not self.adjoint and self.meter.operator.hermitian and isinstance(self.right, TestMatrix):
-            check_hermitian(InMemory(directions), InMemory(product))
+            check_hermitian(InMemory(directions()), InMemory(product))
         seconds, room = self.meter.last_seconds, self.matrix.shape[1]
-        if start < room:
+        if not written and start < room:
             self.matrix.write(start, product[:, : room - start])
         self.meter.workspace.commit(self.name, start, stop, seconds)
-        return product
 
 
 class Columns(Protocol):

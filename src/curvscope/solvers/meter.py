@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from curvscope.errors import NotFinite
 from curvscope.execution import Progress, stage
 from curvscope.execution.progress import Advance
 from curvscope.operators import Operator
+from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.workspace import Workspace
 
 
@@ -28,10 +30,17 @@ class Meter:
         seconds: wall time of each stage, and of the products in all of them under ``"products"``; earlier sessions of a run
             are counted.
         workspace: where the matrices of the solve lie, and what of it is kept.
+        distributed: who computes the products; None: this process.
     """
 
-    def __init__(self, operator: Operator, progress: Progress = None, workspace: Workspace | None = None) -> None:
-        self.operator, self.workspace = operator, workspace or Workspace()
+    def __init__(
+        self,
+        operator: Operator,
+        progress: Progress = None,
+        workspace: Workspace | None = None,
+        distributed: Distributed | None = None,
+    ) -> None:
+        self.operator, self.workspace, self.distributed = operator, workspace or Workspace(), distributed
         self.products = self.passes = 0
         self.last_seconds = 0.0
         self.seconds: dict[str, float] = {"products": 0.0}
@@ -44,24 +53,30 @@ class Meter:
         Raises:
             NotFinite: a product has NaN or infinity in it; the message says which.
         """
-        return self._count(self.operator.__matmul__, block, note)
+        return self._count(self.distributed.multiply if self.distributed else self.operator.__matmul__, block, note)
 
     def multiply_adjoint(self, block: Tensor, note: str = "") -> Tensor:
         """Operator* @ block for a (m, b) block; see :meth:`multiply`."""
-        return self._count(self.operator.adjoint_matmul, block, note)
+        others = self.distributed and partial(self.distributed.multiply, adjoint=True)
+        return self._count(others or self.operator.adjoint_matmul, block, note)
 
     def _count(self, apply: Callable[[Tensor], Tensor], block: Tensor, note: str) -> Tensor:
         start = time.perf_counter()
         result = apply(block)
         if not bool(torch.isfinite(result.sum())):
             self._blame(result)
-        self.products += block.shape[1]
-        self.passes += 1
-        self.last_seconds = time.perf_counter() - start
-        self.seconds["products"] += self.last_seconds
-        self.workspace.freeze(self.operator)
-        self._advance(block.shape[1], note=note)
+        self.count(block.shape[1], time.perf_counter() - start, note)
         return result
+
+    def count(self, columns: int, seconds: float, note: str = "") -> None:
+        """Count a block of products that was just computed."""
+        self.products += columns
+        self.passes += 1
+        self.last_seconds = seconds
+        self.seconds["products"] += seconds
+        if self.distributed is None:
+            self.workspace.freeze(self.operator)
+        self._advance(columns, note=note)
 
     def recall(self, columns: int, seconds: float, *, passes: int = 1) -> None:
         """Count a block of products that an earlier session measured."""
@@ -78,6 +93,12 @@ class Meter:
         """Go on counting from what an earlier session had spent."""
         self.products, self.passes = spent["products"], spent["passes"]
         self.seconds |= spent["seconds"]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """How products are computed, for provenance."""
+        own = getattr(self.operator, "strategy_report", {})
+        return own if self.distributed is None else {**own, **self.distributed.workers.description}
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:

@@ -44,6 +44,7 @@ def nystrom(
     block_size: int | None = None,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     r"""The Nystrom approximation :math:`A \approx (A\Omega) (\Omega^* A \Omega)^+ (A\Omega)^*` and its eigenpairs.
@@ -65,6 +66,7 @@ def nystrom(
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries and D x k.
@@ -109,7 +111,8 @@ def nystrom(
             return _indefinite(outer, gram, rank, k, which)
 
     free = ("num_outer", "k", "rank", "definite")
-    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
 
 
 def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:

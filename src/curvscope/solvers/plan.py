@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import as_text, extra_memory, resident_bytes
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.solvers.checks import check_operator, check_request
+from curvscope.solvers.distributed import BLOCKS_EACH
 from curvscope.solvers.eigsh import eigsh, krylov_request
 from curvscope.solvers.exact import bytes_needed
 from curvscope.solvers.footprint import Footprint, fit, footprint
@@ -22,7 +24,7 @@ from curvscope.solvers.session import nearest_folder
 from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
-from curvscope.solvers.width import expected_products, measured_width
+from curvscope.solvers.width import default_width, expected_products, measured_width, multiple_of
 from curvscope.solvers.workspace import WIDEST_BLOCK
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
@@ -72,6 +74,8 @@ class Plan:
         methods: a plan each, the possible ones first.
         chosen: name of the method to take; empty if none fits.
         product_seconds: of one vector, in the widest block that was timed.
+        workers: who compute the products.
+        worker_memory: peak resident bytes of each of several workers.
     """
 
     k: int
@@ -79,6 +83,8 @@ class Plan:
     methods: tuple[MethodPlan, ...]
     chosen: str
     product_seconds: float
+    workers: int = 1
+    worker_memory: int = 0
 
     def __getitem__(self, method: str) -> MethodPlan:
         for plan in self.methods:
@@ -107,6 +113,8 @@ class Plan:
     def __str__(self) -> str:
         """A table that a person reads."""
         rows = [f"{self.k} eigenpairs of a {self.size:,} x {self.size:,} operator; {self.product_seconds:.2g} s a product", ""]
+        if self.workers > 1:
+            rows[1:] = [f"products by {self.workers} workers, each with {as_text(self.worker_memory)} of memory", ""]
         rows.append(f"{'method':<11} {'products':>16} {'time':>22} {'memory':>10} {'disk':>10} {'block':>6}  accuracy")
         for plan in self.methods:
             if plan.obstacle:
@@ -135,6 +143,7 @@ def plan(
     max_products: int | None = None,
     memory: int | str | None = None,
     run: Place | None = None,
+    workers: int = 1,
 ) -> Plan:
     """Products, time by stage, peak memory and disk that :func:`curvscope.eigsh` would take, without doing it.
 
@@ -152,6 +161,8 @@ def plan(
         max_products: as for ``eigsh``; with tol=0 krylov takes exactly these.
         memory: as for ``eigsh``.
         run: where the run would be; None: in memory only.
+        workers: how many would compute the products, each as fast as this process does now; see :class:`.Workers`. All else
+            stays with this process, which also sends and receives every column.
 
     Returns:
         A :class:`Plan`; ``print`` shows it. Times are right within a factor of 1.5, memory within a quarter; how many products
@@ -169,12 +180,15 @@ def plan(
     operator = as_operator(operator)
     check_operator(operator)
     check_request(k, operator.shape[0], which="LM", method=method, tol=tol)
+    if workers < 1:
+        raise InvalidArgument(f"workers={workers}: choose at least 1")
     names = PLANNED if method == "auto" else ("seigh" if method == "oversampled" else method,)
     timing = _Timing(operator)
     settings = {"tol": tol, "block_size": block_size, "ncv": ncv, "max_products": max_products, "memory": memory}
-    plans = [_method_plan(name, operator, k, timing, run, **settings) for name in names]
+    plans = [_method_plan(name, operator, k, timing, run, workers, **settings) for name in names]
     plans.sort(key=lambda made: bool(made.obstacle))
-    return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator), timing.last)
+    each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
+    return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator), timing.last, workers, each)
 
 
 class _Timing:
@@ -198,6 +212,13 @@ class _Timing:
         self.last = self.known[width][0]
         return self.known[width]
 
+    def wire_seconds(self) -> float:
+        """Of one column on its way to a worker and back, on this side: packed and unpacked, both ways."""
+        column = torch.zeros(self.operator.shape[0], dtype=self.operator.dtype).numpy()
+        start = time.perf_counter()
+        pickle.loads(pickle.dumps(column, protocol=pickle.HIGHEST_PROTOCOL))
+        return 2 * (time.perf_counter() - start)
+
     def _multiply(self, width: int) -> None:
         generator = torch.Generator().manual_seed(width)
         rows = self.operator.shape[0]
@@ -211,6 +232,7 @@ def _method_plan(
     k: int,
     timing: _Timing,
     run: Place | None,
+    workers: int,
     *,
     tol: float,
     block_size: int | None,
@@ -220,10 +242,12 @@ def _method_plan(
 ) -> MethodPlan:
     size = operator.shape[0]
     if name == "exact":
-        return _exact_plan(operator, k, timing, memory)
+        return _exact_plan(operator, k, timing, memory, workers)
     try:
         if name == "krylov":
             width = block_size or (measured_width(operator, k) if max_products is None and tol else None)
+            if workers > 1 and block_size is None:
+                width = multiple_of(width or default_width(k), workers, size)
             sizes = krylov_request(size, k, which="LM", tol=tol, block_size=width, ncv=ncv, max_products=max_products, seed=0)
             products = _krylov_products(k, sizes.max_products, sizes.block_size, tol)
             columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
@@ -245,7 +269,11 @@ def _method_plan(
     outside = rehearsed.at(size)
     seconds, extra = timing.at(fitted.block_size)
     residuals, _ = timing.at(min(fitted.widest, k))
-    stages = {**outside, "products": products[1] * seconds + k * residuals}
+    whole = name not in ("krylov", "hmt") and products[1] >= BLOCKS_EACH * workers * fitted.block_size
+    alone = products[1] * seconds / (workers if whole else gain(fitted.block_size, workers))
+    stages = {**outside, "products": alone + k * residuals / gain(min(fitted.widest, k), workers)}
+    if workers > 1:
+        stages["wire"] = ((0 if whole else products[1]) + k) * timing.wire_seconds()
     few, many = products[0] / products[1], products[2] / products[1]
     expected = sum(stages.values())
     return MethodPlan(
@@ -281,7 +309,16 @@ def _memory(operator: Operator, needs: Footprint, block_size: int, resident: boo
     return max(timing.before + timing.traced, resident_bytes()) + own.memory(block_size, resident=resident)
 
 
-def _exact_plan(operator: Operator, k: int, timing: _Timing, memory: int | str | None) -> MethodPlan:
+def gain(columns: int, workers: int) -> float:
+    """How many times faster a block is that is dealt out to workers, the wire aside: idle ones at the end count.
+
+    >>> gain(8, 4), gain(5, 4), gain(2, 4)
+    (4.0, 2.5, 2.0)
+    """
+    return columns / -(-columns // workers)
+
+
+def _exact_plan(operator: Operator, k: int, timing: _Timing, memory: int | str | None, workers: int) -> MethodPlan:
     size = operator.shape[0]
     if size > LONGEST_EXACT:
         return MethodPlan("exact", obstacle=f"needs {as_text(bytes_needed(size))} and hours: for D up to {LONGEST_EXACT:,}")
@@ -297,7 +334,9 @@ def _exact_plan(operator: Operator, k: int, timing: _Timing, memory: int | str |
     start = time.perf_counter()
     torch.linalg.eigh(matrix + matrix.T)
     dense = (time.perf_counter() - start) * (size / trial) ** 3
-    stages = {"products": (size + k) * seconds, "dense eigenproblem": dense}
+    stages = {"products": (size + k) * seconds / workers, "dense eigenproblem": dense}
+    if workers > 1:
+        stages["wire"] = (size + k) * timing.wire_seconds()
     expected = sum(stages.values())
     return MethodPlan(
         "exact",

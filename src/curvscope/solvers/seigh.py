@@ -45,6 +45,7 @@ def seigh(
     block_size: int | None = None,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Sketched eigendecomposition in a single pass: the paper's Alg. 2.
@@ -71,6 +72,7 @@ def seigh(
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -110,7 +112,8 @@ def seigh(
         with meter.stage("recovery", 0):
             return _recover(measured, left, core, k=k, which=which)
 
-    return solve(operator, find, which=which, options=options, free=(*sizes, "k"), run=run, fitted=fitted, progress=progress)
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=(*sizes, "k"), progress=progress, **where)
 
 
 def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, size: int) -> int:
@@ -147,10 +150,9 @@ def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int
     for start, block, directions in measured:
         stop = start + block.shape[1]
         if stop > num_outer:
-            later = block[:, max(0, num_outer - start) :]
-            further[:, max(start, num_outer) - num_outer : stop - num_outer] = left.adjoint_multiply(
-                InMemory(later), 0, num_left
-            )
+            first = max(start, num_outer)
+            compressed = left.adjoint_multiply(InMemory(block[:, first - start :]), 0, num_left)
+            further[:, first - num_outer : stop - num_outer] = compressed
         if isinstance(measured.matrix, InMemory):
             known = min(stop, num_outer)
             across[:known, start:stop] = gram(measured.matrix.leading(known), InMemory(directions()))

@@ -37,6 +37,7 @@ def singlepass(
     block_size: int | None = None,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     r"""Single-pass Rayleigh-Ritz: the Hermitian C that best explains :math:`C\,(Q^*\Omega) = Q^* A \Omega`.
@@ -58,6 +59,7 @@ def singlepass(
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries and D x k.
@@ -102,7 +104,8 @@ def singlepass(
         return replace(pairs, chosen={"num_outer": int(pairs.diagnostics["rank"])})
 
     free = ("num_outer", "num_products", "k")
-    return solve(operator, find, which=which, options=options, free=free, run=run, fitted=fitted, progress=progress)
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
 
 
 def _recover(outer: TallMatrix, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:

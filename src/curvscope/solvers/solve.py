@@ -8,6 +8,7 @@ from typing import Any
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
+from curvscope.solvers.distributed import check_recipe, hired
 from curvscope.solvers.finish import Pairs, finish, recalled
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.session import workspace
@@ -26,6 +27,7 @@ def solve(
     progress: Progress = None,
     run: Place | Run | None = None,
     fitted: Fit | None = None,
+    executor: Any = None,
 ) -> Solution:
     """Find pairs, unless the run has them, and measure their residuals: what every eigensolver does.
 
@@ -38,7 +40,9 @@ def solve(
         progress: see :data:`.progress.Progress`.
         run: where everything is kept; see :func:`.workspace.workspace`.
         fitted: how it fits into memory; None: it does.
+        executor: who computes the products; see :class:`.Workers`. None: this process.
     """
-    with workspace(run, operator, options, free=free, fitted=fitted) as place:
-        meter = Meter(operator, progress, place)
+    check_recipe(operator, executor)
+    with workspace(run, operator, options, free=free, fitted=fitted) as place, hired(operator, executor, place) as others:
+        meter = Meter(operator, progress, place, others)
         return finish(meter, recalled(meter) or find(meter), which=which, options=options)

@@ -12,6 +12,7 @@ from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
+from curvscope.solvers.distributed import check_recipe, hired
 from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
@@ -43,6 +44,7 @@ def ssvd(
     block_size: int | None = None,
     memory: int | str | None = None,
     run: Place | Run | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> SingularSolution:
     r"""Sketched singular value decomposition: the paper's Alg. 1, and two relatives.
@@ -68,6 +70,7 @@ def ssvd(
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
         run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_outer + num_inner products ("hmt": 2 num_outer), and 2 k for the residuals; memory: (m + n) (num_outer + k)
@@ -120,8 +123,13 @@ def ssvd(
                 return _generalized_nystrom(meter, right, left, (num_outer, num_inner), fitted.block_size, k or 1)
         return _hmt(meter, right, num_outer, fitted.block_size)
 
-    with workspace(run, operator, options, free=("num_outer", "num_inner", "k"), fitted=fitted) as place:
-        meter = Meter(operator, progress, place)
+    check_recipe(operator, executor)
+    free = ("num_outer", "num_inner", "k")
+    with (
+        workspace(run, operator, options, free=free, fitted=fitted) as place,
+        hired(operator, executor, place) as others,
+    ):
+        meter = Meter(operator, progress, place, others)
         triplets = recalled_triplets(meter)
         if triplets is None:
             *factors, rank = find(meter)
@@ -142,8 +150,9 @@ def _oversampled(
     inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype))
     with meter.stage("sketch", num_inner + num_outer):
         measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
-        for start, block, _ in measured:
+        for start, block, directions in measured:
             inner[:, start : start + block.shape[1]] = inner_left.adjoint_multiply(InMemory(block), 0, num_inner)
+            del block, directions  # before the next ones are made
         co_outer = Measured(meter, outer_left, num_outer, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
         outer = meter.workspace.working(measured.matrix.leading(num_outer))

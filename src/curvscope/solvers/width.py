@@ -56,13 +56,27 @@ def measured_width(operator: Operator, k: int) -> int:
     Cost: 20 products on one mini-batch, and three passes each over 4 and over 20 columns; memory: 20 vectors.
     """
     if not isinstance(operator, CurvatureOperator) or k < WORTH_MEASURING:
-        return max(2, min(16, k // 64))
+        return default_width(k)
     low, high = (operator.cost_curve(TIMED)[width] for width in TIMED)
     saving = max(0.0, (low - high) / (1 / TIMED[0] - 1 / TIMED[1]))
     constant = low - saving / TIMED[0]
     widths = [width for width in WIDTHS[1:] if width <= max(2, k // 8)]
     product = {width: constant + saving / width for width in widths}
     return best_width(k, product, _sweep(operator, widths))
+
+
+def default_width(k: int) -> int:
+    """The block size for k eigenpairs where nothing was measured."""
+    return max(2, min(16, k // 64))
+
+
+def multiple_of(width: int, workers: int, size: int) -> int:
+    """The next multiple of the number of workers, so that none of them is idle; at most D.
+
+    >>> multiple_of(2, 3, 100), multiple_of(8, 2, 100)
+    (3, 8)
+    """
+    return min(size, -(-width // workers) * workers)
 
 
 def _sweep(operator: Operator, widths: list[int]) -> dict[int, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.store import Record
 from curvscope.tall import InMemory, TallMatrix
+
+if TYPE_CHECKING:
+    from curvscope.solvers.panels import Panels
 
 WIDEST_BLOCK = 32
 """Most vectors a product call unless one asks for more."""
@@ -53,10 +56,12 @@ class Workspace:
         run: the run, or None.
         scope: name of this very solve in it.
         widest: most columns a product call, when residuals are measured.
+        panels: who re-orthogonalises against a basis on disk; None: this process.
     """
 
     run: Run | None = None
     scope = ""
+    panels: Panels | None = None
 
     def __init__(self, widest: int = WIDEST_BLOCK) -> None:
         self.widest = widest
@@ -126,6 +131,13 @@ class Workspace:
 
     def freeze(self, operator: Operator) -> None:
         """Called after each product: from the first one on, a run computes them all in the same way."""
+
+    def way(self) -> dict[str, Any] | None:
+        """How products were computed so far, once :meth:`freeze` has fixed that; None: anyhow."""
+        return None
+
+    def note_session(self, **facts: Any) -> None:
+        """Something about this session, for those who look at the run."""
 
     def check(self) -> None:
         """Called where everything is saved: raises Interrupted if Ctrl-C was pressed."""

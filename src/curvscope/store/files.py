@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import shutil
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,7 +46,9 @@ class Draft:
 
     def __init__(self, target: Path, *, durable: bool = False) -> None:
         self.target, self.durable = target, durable
-        self.path = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        # Processes of several hosts, and threads of one process, may write the same file: the last one stands.
+        writer = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
+        self.path = target.with_name(f".{target.name}.{writer}.partial")
 
     def __enter__(self) -> Path:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.execution.run import Run
-from curvscope.operators import CurvatureOperator, ggn, hessian
+from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
@@ -35,12 +36,24 @@ def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> Cu
 
 def operator_of_problem(run: Run) -> CurvatureOperator:
     """The operator of a run on a problem, at the parameters that the run keeps: no training."""
-    options = run.manifest["options"]
-    problem = get(options["problem"], data=options.get("data"))
-    model = problem.model()
+    return recipe_of_problem(run.path, run.manifest["options"]).build()
+
+
+def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
+    """How others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
+    source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
+    if source["data"] is not None:
+        source["data"] = str(Path(source["data"]).absolute())
+    return Recipe(operator_at_checkpoint, checkpoint=str(path.absolute() / PARAMETERS), **source)
+
+
+def operator_at_checkpoint(problem: str, data: str | None, split: str, matrix: str, checkpoint: str) -> CurvatureOperator:
+    """The curvature of a problem's network with the parameters in a safetensors file."""
+    known = get(problem, data=data)
+    model = known.model()
     with torch.no_grad():
-        model.load_state_dict(load_file(run.path / PARAMETERS), strict=False)
-    return MATRICES[options["matrix"]](model, problem.criterion, problem.curvature_batches(options["split"]))
+        model.load_state_dict(load_file(checkpoint), strict=False)
+    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split))
 
 
 def solution_of(run: Run) -> Solution:

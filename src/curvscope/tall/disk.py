@@ -118,6 +118,11 @@ class OnDisk(TallMatrix):
         """The directory."""
         return self.tiles.path
 
+    @property
+    def first_column(self) -> int:
+        """The column of the stored array that is the first of this view."""
+        return self._first
+
     # --- reading ----------------------------------------------------------------------------------------------------------
 
     def columns(self, start: int, stop: int) -> Tensor:

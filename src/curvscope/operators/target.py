@@ -1,4 +1,4 @@
-"""``--target module:function``: a function of the user's, imported and called."""
+"""``module:function``: a function of the user's, imported and called."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from curvscope.errors import CurvscopeError, InvalidArgument, TargetNotFound
-from curvscope.operators import Operator, as_operator, hessian
+from curvscope.operators.base import Operator
+from curvscope.operators.curvature import hessian
+from curvscope.operators.interop import as_operator
 
 
-def load_function(target: str) -> Callable[..., Any]:
-    """The function that ``module:function`` names; the current directory is importable.
+def load_function(target: str, *, folder: str | None = None) -> Callable[..., Any]:
+    """The function that ``module:function`` names; for ``folder`` see :func:`load_target`.
 
     Raises:
         TargetNotFound: no such module or function.
@@ -21,7 +23,7 @@ def load_function(target: str) -> Callable[..., Any]:
     module_name, separator, function_name = target.partition(":")
     if not (separator and module_name and function_name):
         raise TargetNotFound(f"--target {target!r}: write module:function, such as experiment:make_problem")
-    here = str(Path.cwd())
+    here = str(Path.cwd()) if folder is None else folder
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -40,15 +42,20 @@ def load_function(target: str) -> Callable[..., Any]:
     return function
 
 
-def load_target(target: str) -> Operator:
-    """The operator from ``module:function``; the current directory is importable.
+def load_target(target: str, options: dict[str, Any] | None = None, *, folder: str | None = None) -> Operator:
+    """The operator that ``module:function`` makes: it returns one, or (model, loss, data) for the Hessian.
+
+    Args:
+        target: ``module:function``.
+        options: keyword arguments of the function.
+        folder: where modules are looked for first; default the current directory.
 
     Raises:
         TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
     """
-    function = load_function(target)
+    function = load_function(target, folder=folder)
     try:
-        made = function()
+        made = function(**(options or {}))
     except CurvscopeError:
         raise
     except Exception as error:

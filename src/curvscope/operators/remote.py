@@ -1,0 +1,144 @@
+"""What a worker does: build the operator of a recipe once, make sure that it is the one that was meant, multiply."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import traceback
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from curvscope.errors import CurvscopeError, InvalidArgument, NotFinite, WorkerError
+from curvscope.execution.threads import threads
+from curvscope.operators.base import Operator
+from curvscope.operators.curvature import CurvatureOperator
+from curvscope.operators.recipe import Recipe
+
+SHARE_OF_FREE = 0.5
+"""Of a machine's free memory, what the products of all its workers may take together."""
+
+_built: dict[Recipe, Operator] = {}
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which operator a worker must have, and how it shall compute products.
+
+    Attributes:
+        recipe: what it builds.
+        expected: facts about the operator and the libraries that must be the same as where the order was written.
+        report: how products are computed, see :meth:`.CurvatureOperator.replay`; None: each worker chooses.
+        threads: PyTorch's, while it multiplies; None: what it has.
+        share: of the free memory of its machine.
+    """
+
+    recipe: Recipe
+    expected: tuple[tuple[str, Any], ...]
+    report: dict[str, Any] | None = None
+    threads: int | None = None
+    share: float = 1.0
+
+
+def order_for(operator: Operator, **how: Any) -> Order:
+    """The order that makes workers multiply with this operator.
+
+    Raises:
+        InvalidArgument: it does not know its recipe.
+    """
+    if operator.recipe is None:
+        raise InvalidArgument(
+            "workers build the operator themselves, so they must be told how: put the code into a function of a module, make "
+            "the operator by cs.Recipe('module:function', option=...).build(), and pass that"
+        )
+    return Order(operator.recipe, (*libraries(), *_facts(operator)), **how)
+
+
+def multiply(order: Order, block: np.ndarray, adjoint: bool = False) -> np.ndarray:
+    """The product with a (D, b) block that came over the wire; called in a worker.
+
+    Raises:
+        WorkerError: this worker has another operator or other libraries, or failed; it is named.
+        NotFinite: a product has NaN in it.
+    """
+    return product(order, lambda operator: received(block).to(operator.device), adjoint).cpu().numpy()
+
+
+def product(order: Order, directions: Any, adjoint: bool = False) -> Tensor:
+    """The product with ``directions(operator)``, one at a time in every process; see :func:`multiply`."""
+    with _one_at_a_time, threads(order.threads):
+        try:
+            operator = _ready(order)
+            block = directions(operator)
+            result = operator.adjoint_matmul(block) if adjoint else operator @ block
+        except CurvscopeError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- errors of other libraries need not survive the way back
+            raise WorkerError(f"{_name()} failed: {type(error).__name__}: {error}\n{traceback.format_exc()}") from None
+    if not bool(torch.isfinite(result.sum())) and not bool(torch.isfinite(result).all()):
+        raise NotFinite(f"{_name()}: a product has NaN or infinite entries: try dtype=torch.float64")
+    return result
+
+
+def built(order: Order) -> tuple[Operator, Order]:
+    """The operator of an order, and an order for this very operator; called in a worker."""
+    with _one_at_a_time, threads(order.threads):
+        operator = _ready(order)
+    return operator, replace(order, expected=(*libraries(), *_facts(operator)))
+
+
+def received(array: np.ndarray) -> Tensor:
+    """An array that came over the wire, where its memory may be read-only, as a tensor."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy(order="K"))
+
+
+def _ready(order: Order) -> Operator:
+    """The operator of an order: the one that was built before, or a new one."""
+    _refuse_if(order, dict(libraries()))
+    operator = _built.get(order.recipe)
+    if operator is not None and _differences(order, dict(_facts(operator))):
+        operator = None  # a checkpoint or data that the recipe names have changed since
+    if operator is None:
+        operator = order.recipe.build()
+        _refuse_if(order, dict(_facts(operator)))
+        if isinstance(operator, CurvatureOperator) and operator.memory is None and order.share < 1:
+            operator.memory = int(SHARE_OF_FREE * order.share * psutil.virtual_memory().available)
+        for other in [kept for kept in _built if kept.family != order.recipe.family]:
+            del _built[other]  # of an earlier solve: what its products keep is wanted for this one
+        _built[order.recipe] = operator
+    if isinstance(operator, CurvatureOperator):
+        operator.replay(order.report)
+    return operator
+
+
+def libraries() -> tuple[tuple[str, Any], ...]:
+    """The versions that products depend on."""
+    return (("curvscope", version("curvscope")), ("torch", torch.__version__))
+
+
+def _facts(operator: Operator) -> tuple[tuple[str, Any], ...]:
+    return (("shape", tuple(operator.shape)), ("dtype", str(operator.dtype)), ("fingerprint", operator.fingerprint))
+
+
+def _differences(order: Order, facts: dict[str, Any]) -> list[str]:
+    expected = ((name, value) for name, value in order.expected if name in facts)
+    return [f"{name} is {facts[name]} there, {value} here" for name, value in expected if facts[name] != value]
+
+
+def _refuse_if(order: Order, facts: dict[str, Any]) -> None:
+    if differing := _differences(order, facts):
+        raise WorkerError(
+            f"{_name()} is refused, it would compute something else: {'; '.join(differing)}. Give it the same libraries, code, "
+            "data and checkpoint, or take it out, and run again"
+        )
+
+
+def _name() -> str:
+    return f"worker {platform.node()}, process {os.getpid()},"

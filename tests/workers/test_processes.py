@@ -1,0 +1,97 @@
+"""Real processes: pools and Dask, and what happens when they are killed."""
+
+import os
+import sys
+
+import pytest
+import worker_targets as targets
+
+import curvscope as cs
+from curvscope.errors import InvalidArgument, WorkerError
+
+from .test_products import same
+
+QUIET = {"progress": False}
+
+
+def check_survival(tmp_path, workers, deaths, *, k=6, **options):
+    method = {"block_size": 4, **options.pop("how", {"method": "krylov"}), **QUIET}
+    H = cs.Recipe(targets.mortal, folder=str(tmp_path), home=os.getpid(), deaths=deaths, **options).build()
+    found = cs.eigsh(H, k, executor=workers, run=tmp_path / "run", **method)
+    assert len(list(tmp_path.glob("death-*"))) == deaths
+    same(found, cs.eigsh(H, k, **method), 1e-12)
+
+
+def test_three_workers_are_killed_in_a_run(dask_workers, tmp_path):
+    check_survival(tmp_path, dask_workers, 3)
+
+
+def test_a_worker_is_killed_that_writes_into_the_runs_store(dask_workers, tmp_path):
+    check_survival(tmp_path, dask_workers, 1, how={"method": "seigh", "block_size": 1})
+
+
+def test_a_process_of_a_pool_is_killed(tmp_path):
+    with cs.Workers.processes(1, threads=1) as workers:
+        check_survival(tmp_path, workers, 1)
+
+
+def test_a_dask_worker_with_another_matrix_is_refused(dask_workers):
+    H = cs.Recipe(targets.by_process, home=os.getpid()).build()
+    with pytest.raises(WorkerError, match=r"process \d+, is refused.*fingerprint"):
+        cs.eigsh(H, 3, method="krylov", executor=dask_workers, **QUIET)
+
+
+def test_what_fails_in_a_dask_worker_comes_back(dask_workers):
+    H = cs.Recipe(targets.failing, home=os.getpid()).build()
+    with pytest.raises(WorkerError, match="ZeroDivisionError"):
+        cs.eigsh(H, 3, method="krylov", executor=dask_workers, **QUIET)
+
+
+def test_large_columns_go_past_the_scheduler(dask_workers):
+    H = cs.Recipe(targets.spectrum, size=300_000, dtype="float32").build()
+    client = dask_workers._engine.client
+    found = cs.eigsh(H, 2, method="krylov", tol=0, max_products=8, block_size=2, executor=client, **QUIET)
+    same(found, cs.eigsh(H, 2, method="krylov", tol=0, max_products=8, block_size=2, **QUIET), 1e-5)
+
+
+def test_nobody_answers(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("curvscope.execution.clusters.PATIENCE", 0.5)
+    with pytest.raises(InvalidArgument, match="no Dask scheduler answers"):
+        cs.Workers.scheduler("tcp://127.0.0.1:9")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_many_workers_die_in_a_larger_run(dask_workers, tmp_path, seed):
+    check_survival(tmp_path, dask_workers, 3, k=30, size=200_000, seed=seed)
+
+
+SBATCH = """#!/bin/sh
+# What Slurm would do with a job: start it, some time, and say its number.
+cp "$1" "{folder}/job.sh"
+setsid sh "{folder}/job.sh" >"{folder}/job.log" 2>&1 &
+echo $! > "{folder}/pid"
+echo "Submitted batch job 7"
+"""
+SCANCEL = """#!/bin/sh
+kill -- -$(cat "{folder}/pid")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+def test_a_job_of_slurm(tmp_path, monkeypatch):
+    """Through dask-jobqueue, with a Slurm that runs its jobs here."""
+    pytest.importorskip("dask_jobqueue")
+    for name, content in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (tmp_path / name).write_text(content.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    H = cs.Recipe(targets.spectrum).build()
+    settings = {"cores": 1, "memory": "2GB", "interface": "lo", "log_directory": str(tmp_path)}
+    settings["job_script_prologue"] = [f"export PYTHONPATH={':'.join(filter(None, sys.path))}"]
+    with cs.Workers.cluster("slurm", jobs=1, settings=settings) as workers:
+        assert workers.threads == 1
+        found = cs.eigsh(H, 3, method="krylov", block_size=2, executor=workers, **QUIET)
+    same(found, cs.eigsh(H, 3, method="krylov", block_size=2, **QUIET), 1e-12)
