@@ -14,8 +14,24 @@ from pathlib import Path
 from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
+from curvscope.estimators import (
+    ClassStructure,
+    Density,
+    DiagonalEstimate,
+    Estimate,
+    NormBound,
+    block_triangular,
+    class_structure,
+    count_outliers,
+    density,
+    diagonal,
+    frobenius_norm,
+    spectral_norm,
+    trace,
+)
 from curvscope.execution.workers import Workers
 from curvscope.operators import (
+    Objective,
     Operator,
     Preflight,
     Recipe,
@@ -51,6 +67,7 @@ from curvscope.subspaces import (
     Mask,
     OverlapCurve,
     Ranking,
+    Splitting,
     best_overlap,
     gradient_fraction,
     grassmann,
@@ -62,15 +79,23 @@ from curvscope.subspaces import (
     overlap_without_vectors,
     participation_ratio,
     proxies,
+    splitting,
 )
-from curvscope.training import Recorder
+from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
 
 __version__ = version("curvscope")
 
 __all__ = [
+    "ClassStructure",
     "CurvscopeError",
+    "Density",
+    "DiagonalEstimate",
+    "Estimate",
     "FrobeniusEstimate",
+    "LineProfile",
     "Mask",
+    "NormBound",
+    "Objective",
     "Operator",
     "OverlapCurve",
     "Plan",
@@ -81,23 +106,33 @@ __all__ = [
     "Scree",
     "SingularSolution",
     "Solution",
+    "Splitting",
+    "Tracker",
     "Workers",
     "__version__",
     "adaptive_seigh",
     "as_operator",
     "best_overlap",
+    "block_triangular",
     "certify",
+    "class_structure",
+    "count_outliers",
     "data_parallel",
+    "density",
+    "diagonal",
     "eigsh",
     "eigsh_by_layer",
     "empirical_fisher",
     "errors",
+    "frobenius_norm",
     "ggn",
     "gradient_fraction",
     "gradient_second_moment",
     "grassmann",
     "hessian",
+    "interpolate",
     "kappa",
+    "loss_along",
     "mask_null",
     "masks",
     "monte_carlo_fisher",
@@ -117,8 +152,11 @@ __all__ = [
     "sizes_for_memory",
     "sizes_for_products",
     "sizes_for_rank",
+    "spectral_norm",
+    "splitting",
     "ssvd",
     "svds",
+    "trace",
 ]
 
 

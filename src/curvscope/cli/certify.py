@@ -9,11 +9,10 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, RunFolder
-from curvscope.errors import RunConflict
+from curvscope.cli.source import operator_of_run
 from curvscope.execution.run import Run
-from curvscope.operators import Operator, load_target
 from curvscope.solvers import Solution, certify
-from curvscope.studies.eigs import failed_claims, keep_certificate, operator_of_problem, solution_of
+from curvscope.studies.eigs import failed_claims, keep_certificate, solution_of
 
 
 def command(
@@ -25,7 +24,7 @@ def command(
     """Measure a run's residuals afresh and bound what it missed; exit status 1 if a claim of the run fails."""
     opened = Run.open(run)
     claimed = solution_of(opened)
-    certified = certify(_operator(opened, claimed), claimed, steps=steps, failure=failure)
+    certified = certify(operator_of_run(opened, claimed), claimed, steps=steps, failure=failure)
     failed = failed_claims(claimed, certified)
     keep_certificate(opened, certified)
     if as_json:
@@ -36,18 +35,6 @@ def command(
         console.print("\n".join(failed) or "every claim of the run holds", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _operator(run: Run, solution: Solution) -> Operator:
-    """The run's operator, built again."""
-    target = run.manifest["options"].get("target")
-    operator = operator_of_problem(run) if target is None else load_target(target)
-    if operator.fingerprint != solution.provenance["fingerprint"]:
-        raise RunConflict(
-            f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "
-            "library changed): run `curvscope eigs` again"
-        )
-    return operator
 
 
 def _plain(certified: Solution, failed: list[str]) -> dict[str, object]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
+from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, ProblemName, Split, Step, TargetName
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
@@ -31,9 +31,9 @@ def command(
     problem: ProblemName = None,
     target: TargetName = None,
     data: DataFolder = None,
-    step: Annotated[int, typer.Option("--step", help="Train the problem's network to this step first.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")] = "train",
-    matrix: Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")] = "hessian",
+    step: Step = 0,
+    split: Split = "train",
+    matrix: Matrix = "hessian",
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
     which: Annotated[str, typer.Option("--which", help="LM, LA, SA or BE.")] = "LM",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,

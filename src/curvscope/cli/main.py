@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 import curvscope
-from curvscope.cli import certify, demo, eigs, export, info, overlap, plan, probes, report, study
+from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace, track
 from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ COMMANDS = {
     "demo": demo,
     "eigs": eigs,
     "certify": certify,
+    "density": density,
+    "trace": trace,
+    "track": track,
     "overlap": overlap,
     "report": report,
     "probes": probes,

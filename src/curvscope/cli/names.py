@@ -23,3 +23,9 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", help="Bound for the memory of the whole process, such as 8GiB; default: 0.8 of what is free."),
 ]
+OptionalRun = Annotated[
+    Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote: its pairs are deflated.")
+]
+Step = Annotated[int, typer.Option("--step", help="Train the problem's network to this step first.")]
+Split = Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")]
+Matrix = Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -55,13 +56,35 @@ class CurvatureOperator(Composable):
         self.dtype, self.device = options.get("accumulate") or narrow, objective.device
         if not self.dtype.is_floating_point:
             raise InvalidArgument(f"accumulate={self.dtype}: choose torch.float32 or torch.float64")
-        self._engine = Engine(
+        self._new_engine = partial(
+            Engine,
             batch_map,
             strategy=options.get("strategy", "auto"),
             width=options.get("width"),
             memory=options.get("memory"),
             accumulate=self.dtype,
         )
+        self._engine = self._new_engine()
+
+    def move(self) -> None:
+        """Go on to the parameters that the model has now: from here on this is another matrix, with another fingerprint.
+
+        For following a training run: what was traced is used again, unless buffers or frozen parameters have changed.
+
+        Cost: one evaluation of the loss on all data.
+
+        >>> model, data = nn.Linear(3, 1), [(torch.eye(3), torch.zeros(3, 1))]
+        >>> H, before = hessian(model, nn.L1Loss(), data), model.weight.clone()
+        >>> with torch.no_grad():
+        ...     _ = model.weight.add_(1)
+        >>> torch.equal(H.values()[:3], before[0]), H.move(), torch.equal(H.values()[:3], model.weight[0])
+        (True, None, True)
+        """
+        if self.objective.move():
+            self._engine._kept.forget()
+        else:
+            self._engine = self._new_engine()
+        self.__dict__.pop("fingerprint", None)
 
     @property
     def parameters(self) -> Parameters:

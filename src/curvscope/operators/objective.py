@@ -222,6 +222,23 @@ class Objective:
         other.microbatch = microbatch
         return other
 
+    def move(self) -> bool:
+        """Take the parameters, buffers and frozen parameters that the model has now; whether only the former have changed.
+
+        Cost: one evaluation of the loss on all data.
+
+        Raises:
+            NotFinite: NaN or infinity in a parameter or in the loss.
+        """
+        present = dict(self.model.named_parameters())
+        with torch.no_grad():
+            self.values = tuple(self._place(present[name]).clone() for name in self.parameters.names)
+            everything = {**present, **dict(self.model.named_buffers())}
+            before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}
+        self._check_parameters()
+        self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
+        return all(torch.equal(tensor, before[name]) for name, tensor in self._constants.items())
+
     def isolated(self) -> AbstractContextManager[None]:
         """Inside, the model can be evaluated; on leaving, it and all global state are as they were."""
         return isolated(self.model, self.device, batch_statistics=self.batchnorm == "batch", dropout=self.dropout is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,11 @@ from curvscope.operators.curvature import hessian
 from curvscope.operators.interop import as_operator
 
 
-def load_target(target: str, options: dict[str, Any] | None = None, *, folder: str | None = None) -> Operator:
-    """The operator that ``module:function`` makes: it returns one, or (model, loss, data) for the Hessian.
-
-    Args:
-        target: ``module:function``.
-        options: keyword arguments of the function.
-        folder: where modules are looked for first; default the current directory.
+def load_function(target: str, *, folder: str | None = None) -> Callable[..., Any]:
+    """The function that ``module:function`` names; for ``folder`` see :func:`load_target`.
 
     Raises:
-        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+        TargetNotFound: no such module or function.
     """
     module_name, separator, function_name = target.partition(":")
     if not (separator and module_name and function_name):
@@ -43,6 +39,21 @@ def load_target(target: str, options: dict[str, Any] | None = None, *, folder: s
     function = getattr(module, function_name, None)
     if not callable(function):
         raise TargetNotFound(f"--target {target!r}: module {module_name!r} has no function {function_name!r}")
+    return function
+
+
+def load_target(target: str, options: dict[str, Any] | None = None, *, folder: str | None = None) -> Operator:
+    """The operator that ``module:function`` makes: it returns one, or (model, loss, data) for the Hessian.
+
+    Args:
+        target: ``module:function``.
+        options: keyword arguments of the function.
+        folder: where modules are looked for first; default the current directory.
+
+    Raises:
+        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+    """
+    function = load_function(target, folder=folder)
     try:
         made = function(**(options or {}))
     except CurvscopeError:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from curvscope.errors import InvalidArgument
+from curvscope.estimators import Density
 from curvscope.report.style import BLUE, CYCLE, GREY, ORANGE, VERMILION, figure
 from curvscope.solvers import Solution
 from curvscope.subspaces import OverlapCurve
@@ -96,4 +97,32 @@ def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None
             axes.set(yscale="log", xlabel="pair i, by magnitude", title=label)
         places[0].set_ylabel("relative residual\n‖H v − λ v‖ / |λ|")
         places[0].legend(loc="best")
+    return sheet
+
+
+def spectral_density(found: Density) -> Figure:
+    """A spectral density on a linear abscissa and by magnitude, with the exactly known pairs."""
+    with figure(2, width=9.0, height=3.7) as (sheet, (linear, logarithmic)):
+        found.plot(linear)
+        found.plot(logarithmic, scale="log")
+    return sheet
+
+
+def tracked(history: Mapping[int, Mapping[str, float]], k: int) -> Figure:
+    """What a tracker found: eigenvalues, and the shares of gradient, mask and last space, against the step."""
+    steps = list(history)
+    with figure(2, width=9.0, height=3.7) as (sheet, (values, shares)):
+        for j in range(1, k + 1):
+            found = [history[step].get(f"curvature/eigenvalue/{j}", np.nan) for step in steps]
+            values.plot(steps, found, color=BLUE, linewidth=1.0, alpha=1 - 0.7 * (j - 1) / k, marker=".", markersize=3)
+        values.set(xlabel="step", ylabel=f"eigenvalues, top {k} by magnitude")
+        labels = {
+            "gradient_fraction": "gradient in it",
+            "overlap_mask": "on the largest weights",
+            "overlap_previous": "as before",
+        }
+        for (name, label), colour in zip(labels.items(), CYCLE, strict=False):
+            shares.plot(steps, [history[step].get(f"curvature/{name}", np.nan) for step in steps], color=colour, label=label)
+        shares.set(xlabel="step", ylabel="share in the top space", ylim=(0, 1))
+        shares.legend(loc="best")
     return sheet

@@ -5,12 +5,17 @@ from __future__ import annotations
 from curvscope.errors import InvalidArgument
 from curvscope.studies import (
     beyond,
+    gradient_subspace,
     grassmann_metrics,
     mnist16_crystallization,
     mnist16_overlap,
     mnist16_proxies,
     overlap_at_scale,
     runtimes,
+    sagun_batch,
+    sagun_data,
+    sagun_size,
+    sagun_split,
 )
 from curvscope.studies.study import Study
 
@@ -24,6 +29,11 @@ STUDIES: dict[str, Study] = {
         overlap_at_scale,
         runtimes,
         beyond,
+        sagun_size,
+        sagun_data,
+        sagun_split,
+        sagun_batch,
+        gradient_subspace,
     )
 }
 

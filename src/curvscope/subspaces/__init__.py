@@ -19,6 +19,7 @@ from curvscope.subspaces.matrices import OverlapMatrix, overlap_matrix, similari
 from curvscope.subspaces.overlap import best_overlap, gradient_fraction, overlap
 from curvscope.subspaces.ranking import Mask, Ranking
 from curvscope.subspaces.spaces import LARGEST_DEFECT
+from curvscope.subspaces.splitting import Splitting, splitting
 from curvscope.subspaces.without_vectors import (
     OverlapEstimate,
     QuadraturePlan,
@@ -36,6 +37,7 @@ __all__ = [
     "OverlapMatrix",
     "QuadraturePlan",
     "Ranking",
+    "Splitting",
     "best_overlap",
     "concentration_curve",
     "effective_number",
@@ -57,4 +59,5 @@ __all__ = [
     "proxies",
     "similarity_matrix",
     "space_layer_shares",
+    "splitting",
 ]

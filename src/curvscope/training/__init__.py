@@ -1,7 +1,18 @@
-"""Along training: plain SGD on a problem, and parameters kept at chosen steps, also from Lightning and Hugging Face."""
+"""Along training: plain SGD on a problem, parameters kept and curvature tracked, also from Lightning and Hugging Face."""
 
 from curvscope.training.callbacks import lightning_callback, trainer_callback
+from curvscope.training.lines import LineProfile, interpolate, loss_along
 from curvscope.training.recorder import Recorder
 from curvscope.training.sgd import train
+from curvscope.training.tracker import Tracker
 
-__all__ = ["Recorder", "lightning_callback", "train", "trainer_callback"]
+__all__ = [
+    "LineProfile",
+    "Recorder",
+    "Tracker",
+    "interpolate",
+    "lightning_callback",
+    "loss_along",
+    "train",
+    "trainer_callback",
+]

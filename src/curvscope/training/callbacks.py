@@ -1,4 +1,4 @@
-"""A recorder called from other people's training loops: Lightning and the Hugging Face Trainer; neither is imported before."""
+"""A recorder or tracker called from other loops: Lightning and the Hugging Face Trainer; neither is imported before."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Any
 
 from curvscope.errors import MissingExtra
 from curvscope.training.recorder import Recorder
+from curvscope.training.tracker import Tracker
 
 LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
 
 
-def lightning_callback(recorder: Recorder) -> Any:
-    """A Lightning callback that records the chosen steps: ``Trainer(callbacks=[lightning_callback(recorder)])``.
+def lightning_callback(recorder: Recorder | Tracker) -> Any:
+    """A Lightning callback that records (or tracks) the chosen steps: ``Trainer(callbacks=[lightning_callback(recorder)])``.
 
     A step is an update of the optimizer (``trainer.global_step``), whatever the number of batches accumulated for it; the
-    last one is recorded when training ends. Only the process of rank zero writes.
+    last one is recorded when training ends. Only the process of rank zero writes. What a tracker finds goes to the trainer's
+    logger.
 
     Args:
-        recorder: of the module that is trained (or of a part of it).
+        recorder: of the module that is trained (or of a part of it); or a tracker of it.
 
     Raises:
         MissingExtra: neither ``lightning`` nor ``pytorch_lightning`` is installed.
@@ -37,20 +39,22 @@ def lightning_callback(recorder: Recorder) -> Any:
             self._record(trainer)
 
         def _record(self, trainer: Any) -> None:
-            if trainer.is_global_zero:
-                recorder.step(trainer.global_step)
+            if trainer.is_global_zero and (found := recorder.step(trainer.global_step)):
+                logger = getattr(trainer, "logger", None)
+                if logger is not None:
+                    logger.log_metrics(found, step=trainer.global_step)
 
     return RecorderCallback()
 
 
-def trainer_callback(recorder: Recorder) -> Any:
+def trainer_callback(recorder: Recorder | Tracker) -> Any:
     """A callback for the Hugging Face Trainer: ``Trainer(..., callbacks=[trainer_callback(recorder)])``.
 
     A step is an update of the optimizer (``state.global_step``); the last one is recorded when training ends. Only the main
-    process writes.
+    process writes. What a tracker finds is added to ``state.log_history``, beside the Trainer's own entries.
 
     Args:
-        recorder: of the model that is trained (or of a part of it).
+        recorder: of the model that is trained (or of a part of it); or a tracker of it.
 
     Raises:
         MissingExtra: ``transformers`` is not installed.
@@ -72,8 +76,8 @@ def trainer_callback(recorder: Recorder) -> Any:
             self._record(state)
 
         def _record(self, state: Any) -> None:
-            if state.is_world_process_zero:
-                recorder.step(state.global_step)
+            if state.is_world_process_zero and (found := recorder.step(state.global_step)):
+                state.log_history.append({**found, "step": state.global_step})
 
     return RecorderCallback()
 

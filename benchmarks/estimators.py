@@ -1,0 +1,292 @@
+"""Densities and traces of the mnist16 Hessian beside PyHessian's and curvlinops', against the exact spectrum.
+
+``python benchmarks/estimators.py exact density trace masses --cache DIR --out benchmarks/results`` needs pyhessian and
+curvlinops; all with as many products. exact: trains the packaged problem, dense float64 spectra at steps 0, 100, 1,000 (kept
+in DIR, which must lie outside the repository; two minutes); density: Wasserstein-1 distance over the range, 10 x 100 products,
+and outlier counts; trace: relative errors at 60, 120 and 240 products; masses: how often 13 intervals lie within 3 standard
+errors, 200 seeds. Seconds are CPU seconds, which other load does not change much: run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import curvscope as cs
+from curvscope.estimators import Density
+from curvscope.operators import Operator
+from curvscope.training import train
+
+STEPS = (0, 100, 1000)
+PROBES, LANCZOS_STEPS, SEEDS = 10, 100, 3
+INTERVALS = [
+    *((3, 99), (1, 99), (0.3, 99), (0.1, 0.3), (0.03, 0.1), (0.01, 0.03), (0.003, 0.01), (-0.003, 0.003), (-0.001, 0.001)),
+    *((-0.03, -0.01), (-0.1, -0.03), (-99, -0.01), (-99, -0.1)),
+]
+
+
+class Case:
+    """The network at one step, its data, and the exact spectrum."""
+
+    def __init__(self, step: int, cache: Path) -> None:
+        self.step, self.problem = step, cs.problems.get("mnist16")
+        model = self.problem.model()
+        self.model = cs.Recorder(model, STEPS, path=cache / "parameters", resume=True).load(step, model).double()
+        (batch,) = self.problem.curvature_batches("train")
+        self.x, self.y = batch[0].double(), batch[1]
+        self.H = cs.hessian(self.model, self.problem.criterion, [(self.x, self.y)])
+        self.values = None
+        if (cache / f"exact-{step}.pt").exists():
+            self.values = torch.load(cache / f"exact-{step}.pt", weights_only=True)["eigenvalues"]
+
+    @property
+    def range(self) -> float:
+        """Largest less smallest eigenvalue."""
+        return float(self.values.max() - self.values.min())
+
+    def pyhessian(self) -> object:
+        """PyHessian's object; its use of ``torch.eig``, which PyTorch has dropped, is served by ``torch.linalg.eigh``."""
+        from pyhessian import hessian
+
+        torch.eig = lambda matrix, eigenvectors: _eig(matrix.double())
+        return hessian(self.model, self.problem.criterion, data=(self.x, self.y), cuda=False)
+
+    def curvlinops(self) -> object:
+        """Curvlinops' Hessian."""
+        from curvlinops import HessianLinearOperator
+
+        parameters = dict(self.model.named_parameters())
+        try:
+            return HessianLinearOperator(self.model, self.problem.criterion, parameters, [(self.x, self.y)])
+        except (TypeError, ValueError, AttributeError):
+            return HessianLinearOperator(self.model, self.problem.criterion, list(parameters.values()), [(self.x, self.y)])
+
+
+def _eig(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return values[:, None], vectors
+
+
+def exact(cache: Path) -> None:
+    """Train, and keep the dense spectra."""
+    problem = cs.problems.get("mnist16")
+    recorder = cs.Recorder(problem.model(), STEPS, path=cache / "parameters", resume=True)
+    if recorder.recorded != list(STEPS):
+        train(problem, recorder.model, recorder)
+    for step in STEPS:
+        if not (cache / f"exact-{step}.pt").exists():
+            values = cs.density(Case(step, cache).H, method="exact").exact
+            torch.save({"eigenvalues": values}, cache / f"exact-{step}.pt")
+
+
+def timed(action: Callable[[], object]) -> tuple[object, float]:
+    """What it gives, and its CPU seconds."""
+    start = time.process_time()
+    return action(), time.process_time() - start
+
+
+def atoms(nodes: Tensor, weights: Tensor, values: Tensor) -> float:
+    """W1 distance of atoms to a spectrum."""
+    from scipy.stats import wasserstein_distance
+
+    keep = weights.abs() > 0
+    return float(wasserstein_distance(nodes[keep], values, weights[keep].clamp(min=0), torch.ones_like(values)))
+
+
+def density(cache: Path) -> list[dict]:
+    """One row a step and library."""
+    rows = []
+    for case in (Case(step, cache) for step in STEPS):
+        methods = {
+            "curvscope": lambda seed, case=case: cs.density(
+                case.H, num_probes=PROBES, num_steps=LANCZOS_STEPS, seed=seed, method="lanczos"
+            ),
+            "PyHessian (its nodes and weights)": lambda seed, case=case: _pyhessian_density(case, seed),
+            "curvlinops (its nodes and weights)": lambda seed, case=case: _curvlinops_nodes(case, seed),
+            "curvlinops (its curve)": lambda seed, case=case: _curvlinops_curve(case, seed),
+        }
+        case.H @ torch.randn(case.H.shape[0], PROBES, dtype=torch.float64)  # traced once, before the clock
+        for name, method in methods.items():
+            errors, seconds = [], []
+            for seed in range(SEEDS):
+                found, spent = timed(lambda method=method, seed=seed: method(seed))
+                if isinstance(found, Density):
+                    errors.append(found.distance(case.values) / case.range)
+                    last = found
+                else:
+                    errors.append(atoms(*found, case.values) / case.range)
+                seconds.append(spent)
+            row = {"step": case.step, "library": name, "W1 / range": statistics.median(errors), "worst": max(errors)}
+            row["CPU s"] = statistics.median(seconds)
+            if name == "curvscope":
+                row["outliers"] = {r: [last.outliers(r), cs.count_outliers(case.values, r)] for r in ("gap", "ratio", "elbow")}
+                row["counted exactly"] = len(last.exact)
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def _pyhessian_density(case: Case, seed: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(seed)
+    nodes, weights = case.pyhessian().density(iter=LANCZOS_STEPS, n_v=PROBES)
+    return torch.tensor(nodes).double().flatten(), torch.tensor(weights).double().flatten() / PROBES
+
+
+def _curvlinops_nodes(case: Case, seed: int) -> tuple[Tensor, Tensor]:
+    from curvlinops.papyan2020traces.spectrum import fast_lanczos
+
+    torch.manual_seed(seed)
+    runs = [fast_lanczos(case.curvlinops(), LANCZOS_STEPS) for _ in range(PROBES)]
+    weights = torch.cat([vectors[0].square() for _, vectors in runs]) / PROBES
+    return torch.cat([nodes for nodes, _ in runs]), weights
+
+
+def _curvlinops_curve(case: Case, seed: int) -> tuple[Tensor, Tensor]:
+    from curvlinops import lanczos_approximate_spectrum
+
+    torch.manual_seed(seed)
+    ends = (float(case.values.min()), float(case.values.max()))  # given, so that no product goes into finding them
+    grid, curve = lanczos_approximate_spectrum(case.curvlinops(), LANCZOS_STEPS, num_repeats=PROBES, boundaries=ends)
+    return grid, curve
+
+
+def trace(cache: Path, repeats: int = 20) -> list[dict]:
+    """Relative errors of the trace, root mean square over seeds."""
+    from curvlinops import hutchinson_trace, hutchpp_trace, xtrace
+
+    rows = []
+    for case in (Case(step, cache) for step in STEPS):
+        truth = float(case.values.sum())
+        known, spent_known = timed(lambda case=case: cs.eigsh(case.H, 10, method="krylov", tol=1e-3))
+        before = known.cost.products + known.cost.certificate_products
+        peer, hers = case.curvlinops(), case.pyhessian()
+        for count in (60, 120, 240):
+            methods = {
+                "curvscope (xtrace)": lambda seed, case=case, count=count: cs.trace(case.H, max_products=count, seed=seed),
+                "curvscope (10 pairs deflated)": lambda seed, case=case, left=count - before, known=known: cs.trace(
+                    case.H, max_products=max(6, left), deflate=known, seed=seed
+                ),
+                "curvscope (density, 4 probes)": lambda seed, case=case, count=count: (
+                    cs.density(case.H, num_probes=4, num_steps=count // 4, seed=seed, method="lanczos").trace
+                ),
+                "curvlinops xtrace": lambda seed, peer=peer, count=count: _seeded(seed, lambda: xtrace(peer, count)),
+                "curvlinops hutch++": lambda seed, peer=peer, count=count: _seeded(seed, lambda: hutchpp_trace(peer, count)),
+                "curvlinops hutchinson": lambda seed, peer=peer, count=count: _seeded(
+                    seed, lambda: hutchinson_trace(peer, count)
+                ),
+                "PyHessian": lambda seed, hers=hers, count=count: _seeded(
+                    seed, lambda: statistics.fmean(hers.trace(maxIter=count, tol=0))
+                ),
+            }
+            if before > count - 20:
+                del methods["curvscope (10 pairs deflated)"]
+            for name, method in methods.items():
+                values, told, seconds = [], [], []
+                for seed in range(repeats):
+                    found, spent = timed(lambda method=method, seed=seed: method(seed))
+                    values.append((float(found) - truth) / abs(truth))
+                    told.append(getattr(found, "stderr", float("nan")) / abs(truth))
+                    seconds.append(spent + (spent_known if "deflated" in name else 0))
+                error = statistics.fmean(v * v for v in values) ** 0.5
+                row = {"step": case.step, "products": count, "method": name, "relative error": error}
+                row |= {"told": statistics.median(told), "CPU s": statistics.median(seconds)}
+                rows.append(row)
+                print(row, flush=True)
+    return rows
+
+
+def _seeded(seed: int, action: Callable[[], object]) -> float:
+    torch.manual_seed(seed)
+    return float(action())
+
+
+class Diagonal(Operator):
+    """The exact eigenvalues on a diagonal: uniformly random probes do not see the eigenvectors, the statistics are the same."""
+
+    hermitian, dtype, device = True, torch.float64, torch.device("cpu")
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.shape = values, (len(values), len(values))
+
+    def _apply(self, block: Tensor) -> Tensor:
+        return self.values[:, None] * block
+
+    def _fingerprint(self) -> str:
+        return "diagonal"
+
+
+def masses(cache: Path, seeds: int) -> list[dict]:
+    """For each interval the share of seeds whose mass lies within 3 standard errors."""
+    rows = []
+    for step in (100, 1000):
+        values = Case(step, cache).values
+        operator = Diagonal(values)
+        inside, errors = [0] * len(INTERVALS), [0.0] * len(INTERVALS)
+        for seed in range(seeds):
+            found = cs.density(operator, num_probes=PROBES, num_steps=LANCZOS_STEPS, seed=seed, method="lanczos")
+            for i, (low, high) in enumerate(INTERVALS):
+                mass, truth = found.mass(low, high), float(((values >= low) & (values <= high)).double().mean())
+                inside[i] += abs(mass.value - truth) <= 3 * mass.stderr + 1e-12
+                errors[i] += abs(mass.value - truth) / seeds
+        for (low, high), good, error in zip(INTERVALS, inside, errors, strict=True):
+            count = int(((values >= low) & (values <= high)).sum())
+            row = {"step": step, "interval": f"[{low}, {high}]", "eigenvalues": count, "seeds": seeds}
+            rows.append(row | {"within 3 s.e.": good / seeds, "mean error (eigenvalues)": error * len(values)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def environment() -> dict:
+    """What it ran on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    )
+    versions = {}
+    for package in ("torch", "curvscope", "pyhessian", "curvlinops-for-pytorch"):
+        versions[package] = version(package)
+    return {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions}
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown."""
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
+    for row in rows:
+        cells = [f"{row.get(h, ''):.3g}" if isinstance(row.get(h), float) else str(row.get(h, "")) for h in heads]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the parts and write them."""
+    warnings.filterwarnings("ignore")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="+", choices=("exact", "density", "trace", "masses"))
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--seeds", type=int, default=200)
+    arguments = parser.parse_args()
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    for part in arguments.parts:
+        if part == "exact":
+            exact(arguments.cache)
+            continue
+        rows = masses(arguments.cache, arguments.seeds) if part == "masses" else globals()[part](arguments.cache)
+        record = {"environment": environment(), "rows": rows}
+        (arguments.out / f"estimators-{part}.json").write_text(json.dumps(record, indent=1) + "\n")
+        made = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
+        head = f"# Estimators: {part}\n\nWritten by `python benchmarks/estimators.py {part}`; mnist16, D = 7,030, float64, "
+        head += f"{record['environment']['cpu']}, {record['environment']['threads']} thread(s); {made}.\n\n"
+        (arguments.out / f"estimators-{part}.md").write_text(head + table(rows) + "\n")
+
+
+if __name__ == "__main__":
+    main()

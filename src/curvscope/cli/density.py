@@ -1,0 +1,79 @@
+"""``curvscope density``: where the eigenvalues of a problem's, one's own or a run's operator are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, OptionalRun, ProblemName, Split, Step, TargetName
+from curvscope.cli.source import chosen
+from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.estimators import RULES, Density, density
+from curvscope.report.figures import spectral_density
+
+FILES = ("density.json", "density.png")
+
+
+def command(
+    run: OptionalRun = None,
+    problem: ProblemName = None,
+    target: TargetName = None,
+    data: DataFolder = None,
+    step: Step = 0,
+    split: Split = "train",
+    matrix: Matrix = "hessian",
+    probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8,
+    steps: Annotated[int, typer.Option("--steps", help="Lanczos steps from each.")] = 100,
+    method: Annotated[str, typer.Option("--method", help="auto, lanczos, or exact for all eigenvalues.")] = "auto",
+    between: Annotated[
+        tuple[float, float] | None, typer.Option("--between", help="Count the eigenvalues in this interval.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
+    memory: Memory = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for density.json and density.png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The spectral density: bulk, outliers, edges, trace; with a RUN, its eigenpairs count exactly."""
+    if between is not None and not between[0] <= between[1]:
+        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second")
+    taken = [out / name for name in FILES if out is not None and (out / name).exists()]
+    if taken:
+        raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
+    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix)
+    found = density(operator, num_probes=probes, num_steps=steps, deflate=solution, method=method, seed=seed, memory=memory)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / FILES[0]).write_text(json.dumps(found.to_dict()))
+        spectral_density(found).savefig(out / FILES[1], dpi=160)
+    if as_json:
+        typer.echo(json.dumps(_plain(found, between)))
+        return
+    console = Console()
+    console.print(str(found), highlight=False, soft_wrap=True)
+    if between is not None:
+        inside = found.count(*between)
+        console.print(f"in [{between[0]:g}, {between[1]:g}]: {inside.value:.4g} +- {inside.stderr:.2g}", highlight=False)
+    if out is not None:
+        console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
+
+
+def _plain(found: Density, between: tuple[float, float] | None) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "D": found.size,
+        "range": found.range,
+        "exact": len(found.exact),
+        "outliers": {rule: found.outliers(rule) for rule in RULES},
+        "bulk_edges": {rule: found.bulk_edges(rule) for rule in RULES},
+        "trace": [found.trace.value, found.trace.stderr],
+        "frobenius_norm": [found.frobenius_norm.value, found.frobenius_norm.stderr],
+        "products": found.products,
+        "seconds": found.seconds,
+    }
+    if between is not None:
+        inside = found.count(*between)
+        plain["between"] = {"interval": between, "count": inside.value, "stderr": inside.stderr}
+    return plain

@@ -1,0 +1,57 @@
+"""The operator that a command is about: a problem's, the user's own, or that of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.execution.run import Run
+from curvscope.operators import Operator
+from curvscope.operators.target import load_target
+from curvscope.problems import get
+from curvscope.solvers import Solution
+from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, solution_of
+
+
+def operator_of_run(run: Run, solution: Solution) -> Operator:
+    """The operator of a run, built again.
+
+    Raises:
+        RunConflict: parameters, data, loss or library have changed since.
+    """
+    target = run.manifest["options"].get("target")
+    operator = operator_of_problem(run) if target is None else load_target(target)
+    if operator.fingerprint != solution.provenance["fingerprint"]:
+        raise RunConflict(
+            f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "
+            "library changed): run `curvscope eigs` again"
+        )
+    return operator
+
+
+def chosen(
+    run: Path | None,
+    problem: str | None,
+    target: str | None,
+    *,
+    data: Path | None = None,
+    step: int = 0,
+    split: str = "train",
+    matrix: str = "hessian",
+) -> tuple[Operator, Solution | None]:
+    """The operator that was named in one of three ways; a run's comes with its eigenpairs.
+
+    Raises:
+        InvalidArgument: named in none, or in several ways.
+    """
+    if [run, problem, target].count(None) != 2:
+        raise InvalidArgument("pass one of RUN, --problem NAME and --target MODULE:FUNCTION")
+    if run is not None:
+        opened = Run.open(run)
+        solution = solution_of(opened)
+        return operator_of_run(opened, solution), solution
+    if target is not None:
+        return load_target(target), None
+    if matrix not in MATRICES:
+        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    return operator_at_step(get(problem, data=data), step, split, matrix), None

@@ -1,0 +1,65 @@
+"""``curvscope trace``: trace, diagonal blocks and norms of a problem's, one's own or a run's operator."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, ProblemName, Split, Step, TargetName
+from curvscope.cli.source import chosen
+from curvscope.cli.tables import as_rich
+from curvscope.estimators import Estimate, frobenius_norm, spectral_norm, trace
+from curvscope.estimators.trace import METHODS
+from curvscope.report import Table
+
+
+def command(
+    run: OptionalRun = None,
+    problem: ProblemName = None,
+    target: TargetName = None,
+    data: DataFolder = None,
+    step: Step = 0,
+    split: Split = "train",
+    matrix: Matrix = "hessian",
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
+    max_products: Annotated[int, typer.Option("--max-products", help="Budget for the trace, and for each norm.")] = 100,
+    rtol: Annotated[
+        float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval, over the estimate.")
+    ] = None,
+    norms: Annotated[bool, typer.Option("--norms", help="Frobenius and spectral norm as well.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The trace, in all and for each parameter tensor, with standard errors; with a RUN, its eigenpairs are known."""
+    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix)
+    limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed}
+    found = {"trace": trace(operator, method=method, **limits)}
+    bound = None
+    if norms:
+        found["frobenius_norm"] = frobenius_norm(operator, **limits)
+        bound = spectral_norm(operator, seed=seed)
+    if as_json:
+        plain = {name: _plain(estimate) for name, estimate in found.items()}
+        if bound is not None:
+            plain["spectral_norm"] = {"value": bound.value, "upper": bound.upper, "products": bound.products}
+        typer.echo(json.dumps(plain))
+        return
+    console = Console()
+    for name, estimate in found.items():
+        rows = [["all", _text(estimate)], *([layer, _text(part)] for layer, part in estimate.layers.items())]
+        console.print(f"[bold]{name.replace('_', ' ')}[/], {estimate.products} products")
+        console.print(as_rich(Table(["parameters", "estimate"], rows)))
+    if bound is not None:
+        console.print(f"[bold]spectral norm[/] {bound}", highlight=False)
+
+
+def _text(estimate: Estimate) -> str:
+    return f"{estimate.value:.5g} +- {estimate.stderr:.1g}" if estimate.stderr else f"{estimate.value:.8g}"
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    layers = {name: [part.value, part.stderr] for name, part in estimate.layers.items()}
+    return {"value": estimate.value, "stderr": estimate.stderr, "products": estimate.products, "layers": layers}

@@ -1,0 +1,147 @@
+"""``curvscope track``: the top eigenpairs along the training of a problem, or of one's own training function."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from curvscope.cli.names import AsJson, DataFolder, ProblemName
+from curvscope.cli.tables import as_rich
+from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.operators import Objective
+from curvscope.operators.target import load_function
+from curvscope.problems import get
+from curvscope.report import Table
+from curvscope.report.figures import tracked
+from curvscope.training import Tracker
+
+FILES = ("track.jsonl", "track.png")
+SHOWN = ("loss", "largest", "smallest", "gradient_fraction", "overlap_mask", "overlap_previous", "products", "training_steps")
+
+
+def command(
+    problem: ProblemName = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="MODULE:FUNCTION", help="Your training function; it is called with one argument, `watch`."
+        ),
+    ] = None,
+    data: DataFolder = None,
+    k: Annotated[int, typer.Option("-k", help="Number of eigenpairs.")] = 10,
+    every: Annotated[int, typer.Option("--every", help="Optimizer steps from one check to the next.")] = 100,
+    steps: Annotated[int, typer.Option("--steps", help="Where the training of a problem ends.")] = 1000,
+    tol: Annotated[float, typer.Option("--tol", help="Of the eigenvalues, relative.")] = 1e-3,
+    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of a check; default 6 k.")] = None,
+    density_probes: Annotated[int, typer.Option("--density-probes", help="Probes of a spectral density; 0: none.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for track.jsonl and track.png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow the curvature while a network is trained.
+
+    Your training function calls `watch(model, loss, data)` once, with the data that the curvature shall be of, and trains as
+    ever: the steps of the first optimizer that holds the model's parameters are counted.
+    """
+    if (problem is None) == (target is None):
+        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    taken = [out / name for name in FILES if out is not None and (out / name).exists()]
+    if taken:
+        raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
+    options = {"k": k, "every": every, "tol": tol, "max_products": max_products, "density_probes": density_probes}
+    watcher = Watcher(options)
+    try:
+        if target is not None:
+            load_function(target)(watcher)
+        else:
+            _train(watcher, problem or "", data, steps)
+        tracker = watcher.finish()
+    finally:
+        watcher.detach()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"step": step, **found}) for step, found in tracker.history.items()]
+        (out / FILES[0]).write_text("\n".join(lines) + "\n")
+        tracked(tracker.history, k).savefig(out / FILES[1], dpi=160)
+    if as_json:
+        typer.echo(json.dumps({str(step): found for step, found in tracker.history.items()}))
+        return
+    rows = [[str(step), *(_text(found.get(f"curvature/{name}")) for name in SHOWN)] for step, found in tracker.history.items()]
+    console = Console()
+    console.width = max(console.width, 120)
+    console.print(as_rich(Table(["step", *(name.replace("_", "\n") for name in SHOWN)], rows)))
+    if out is not None:
+        console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
+
+
+class Watcher:
+    """What a training function is given: call it with (model, loss, data), then train.
+
+    Args:
+        options: of the :class:`.Tracker`.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options, self.tracker, self.steps = options, None, 0
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._hook: Any = None
+
+    def __call__(self, model: nn.Module, loss: Any, data: Any, **objective: Any) -> Tracker:
+        """Track this model from here on; further options are those of :class:`.Objective`."""
+        if self.tracker is not None:
+            raise InvalidArgument("watch was called twice: track one model at a time")
+        self.tracker = Tracker(Objective(model, loss, data, **objective), **self.options)
+        ours = {id(parameter) for parameter in model.parameters()}
+
+        def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+            if self._optimizer is None and held & ours:
+                self._optimizer = optimizer
+            if optimizer is self._optimizer and self.tracker is not None:
+                self.tracker.step(self.steps)
+                self.steps += 1
+
+        self._hook = register_optimizer_step_pre_hook(before_step)
+        return self.tracker
+
+    def finish(self) -> Tracker:
+        """The tracker, after the last update was counted in.
+
+        Raises:
+            InvalidArgument: nothing was watched, or no optimizer made a step.
+        """
+        if self.tracker is None:
+            raise InvalidArgument("the training function did not call watch(model, loss, data)")
+        if not self.steps:
+            raise InvalidArgument("no torch.optim optimizer with the watched model's parameters made a step")
+        self.tracker.step(self.steps)
+        return self.tracker
+
+    def detach(self) -> None:
+        """Count no more steps."""
+        if self._hook is not None:
+            self._hook.remove()
+
+
+def _train(watch: Watcher, name: str, data: Path | None, steps: int) -> None:
+    """Plain SGD on a problem."""
+    problem = get(name, data=data)
+    model = problem.model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=problem.defaults.learning_rate)
+    watch(model, problem.criterion, problem.curvature_batches("train"))
+    for step, (x, y) in enumerate(problem.train_batches()):
+        if step == steps:
+            return
+        optimizer.zero_grad()
+        problem.criterion(model(x), y).backward()
+        optimizer.step()
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

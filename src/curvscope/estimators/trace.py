@@ -1,0 +1,324 @@
+"""Trace and diagonal of a Hermitian operator, with standard errors, by parameter tensor, as exactly as asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import psutil
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument, OutOfBudget
+from curvscope.estimators.deflation import Deflation
+from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr
+from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace
+from curvscope.execution import Progress
+from curvscope.execution.resources import SAFE_SHARE, as_text
+from curvscope.operators import (
+    Composable,
+    EmpiricalFisher,
+    GeneralizedGaussNewton,
+    GradientSecondMoment,
+    MonteCarloFisher,
+    Operator,
+    as_operator,
+)
+from curvscope.solvers import Solution
+from curvscope.solvers.checks import check_operator
+from curvscope.solvers.exact import Units
+from curvscope.solvers.measure import blocks
+from curvscope.solvers.meter import Meter
+
+METHODS = ("auto", "hutchinson", "hutch++", "xtrace", "xnystrace", "exact")
+SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, GradientSecondMoment)
+BLOCK, FIRST_LOOK, VECTORS = 32, 8, 8
+
+
+def trace(
+    operator: Any,
+    *,
+    method: str = "auto",
+    max_products: int = 100,
+    rtol: float | None = None,
+    deflate: Solution | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Estimate:
+    """The trace of a Hermitian operator, in all and for each parameter tensor, from the same products.
+
+    Args:
+        operator: D x D; anything that :func:`curvscope.as_operator` takes.
+        method: "xtrace" (two products a sample; best where eigenvalues decay), "xnystrace" (one product a sample, for positive
+            semidefinite operators), "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D
+            products), or "auto": exact where D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton
+            and Fisher matrices, else xtrace.
+        max_products: budget.
+        rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget. An
+            estimate that did not get there has the standard error that it has.
+        deflate: a solution of this operator: the sum of its eigenvalues is known, only the rest is estimated.
+        seed: of the random signs.
+        progress: see :data:`.progress.Progress`.
+
+    Returns:
+        ``.value, .stderr, .products, .interval`` and ``.layers``: the diagonal block of each parameter tensor; they add up.
+
+    Cost: at most max_products products; memory: 8 vectors a sample in float64 for xtrace and hutch++, 4 for xnystrace, 3
+        blocks of 32 for hutchinson.
+
+    Raises:
+        InvalidArgument: an operator that is not square, symmetric and real (for xnystrace: semidefinite), a solution of another
+            one, fewer than 6 products. NotFinite: a product has NaN in it. OutOfBudget: the samples do not fit into memory.
+    Limits: eigenvalues in ``deflate`` are off by up to their residuals, whose sum is part of the standard error (not of those
+        of the layers). Samples of xtrace and xnystrace share their sketch: their scatter is corrected (see
+        :func:`.probing.jackknife`) by one factor for the trace and its layers.
+    Source: Epperly, Tropp and Webber, SIMAX 2024 (arXiv 2301.07825); Meyer et al. (2021); Hutchinson (1990).
+
+    >>> estimate = trace(torch.diag(0.5 ** torch.arange(300.0).double()), max_products=60)
+    >>> round(estimate.value, 6), estimate.products
+    (2.0, 60)
+    """
+    drive = _Drive(operator, method, max_products, rtol, deflate, seed, progress)
+    sums = LayerSums(drive.operator)
+    products = drive.run(sums, lambda: _relative(*sums.mean_and_stderr()))
+    value, stderr = sums.mean_and_stderr() if drive.random else (float(sums.total[0]), 0.0)
+    layers = {name: sums.layer(name, products, exact=not drive.random) for name in sums.slices}
+    unsure = 0.0 if deflate is None or not drive.random else float(deflate.residual_norms.sum())
+    return Estimate(value, math.hypot(stderr, unsure), products, layers)
+
+
+def diagonal(
+    operator: Any,
+    *,
+    method: str = "auto",
+    max_products: int = 100,
+    rtol: float | None = None,
+    deflate: Solution | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> DiagonalEstimate:
+    """The diagonal of a Hermitian operator, each entry with its standard error.
+
+    Args:
+        operator: see :func:`trace`, also for the methods, which are the same.
+        method: see :func:`trace`; "xtrace" is a symmetric XDiag.
+        max_products: budget.
+        rtol: stop when 1.96 ||stderr|| is at most this times ||value||.
+        deflate: a solution of this operator: its part of the diagonal is known.
+        seed: of the random signs.
+        progress: see :data:`.progress.Progress`.
+
+    Cost and errors: as :func:`trace`.
+
+    Limits: with ``deflate``, entries are off by up to the residuals of its pairs; standard errors of xtrace and xnystrace are
+        corrected as those of the layers in :func:`trace`.
+    Source: Epperly, Tropp and Webber (SIMAX 2024), section 5; Bekas, Kokiopoulou and Saad (2007).
+
+    >>> diagonal(torch.diag(torch.arange(1.0, 151.0)), method="hutchinson", max_products=6).value[:3].tolist()
+    [1.0, 2.0, 3.0]
+    """
+    drive = _Drive(operator, method, max_products, rtol, deflate, seed, progress)
+    moments = RowMoments(drive.operator.shape[0])
+    products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), float(moments.stderr.norm())))
+    stderr = moments.stderr if drive.random else torch.zeros_like(moments.mean)
+    return DiagonalEstimate(moments.mean, stderr, products)
+
+
+class Consumer(Protocol):
+    """What is kept of samples.
+
+    Attributes:
+        correction: factor for the standard errors of samples that are not independent.
+    """
+
+    correction: float
+
+    def clear(self) -> None:
+        """Forget all samples."""
+
+    def add(self, samples: Iterable[Panel]) -> None:
+        """Take in samples, whole columns, panel by panel."""
+
+
+class LayerSums:
+    """Sums of each sample over all rows and over those of each parameter tensor.
+
+    Attributes:
+        slices: rows of each tensor; empty without names.
+        total: float64 (m,).
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.slices = operator.parameters.slices if isinstance(operator, Composable) else {}
+        self.clear()
+
+    def clear(self) -> None:
+        """See :class:`Consumer`."""
+        self.correction = 1.0
+        self.total = torch.zeros(0, dtype=torch.float64)
+        self._layers = torch.zeros(len(self.slices), 0, dtype=torch.float64)
+
+    def add(self, samples: Iterable[Panel]) -> None:
+        """See :class:`Consumer`."""
+        total, layers = None, None
+        for rows, block in samples:
+            if total is None or layers is None:
+                total = torch.zeros(block.shape[1], dtype=torch.float64)
+                layers = torch.zeros(len(self.slices), block.shape[1], dtype=torch.float64)
+            total += block.sum(dim=0).cpu()
+            for row, place in enumerate(self.slices.values()):
+                first, last = max(place.start, rows.start) - rows.start, min(place.stop, rows.stop) - rows.start
+                if first < last:
+                    layers[row] += block[first:last].sum(dim=0).cpu()
+        if total is not None and layers is not None:
+            self.total, self._layers = torch.cat([self.total, total]), torch.cat([self._layers, layers], dim=1)
+
+    def mean_and_stderr(self) -> tuple[float, float]:
+        """Of the sum over all rows."""
+        mean, stderr = mean_and_stderr(self.total)
+        return float(mean), float(stderr) * self.correction
+
+    def layer(self, name: str, products: int, *, exact: bool) -> Estimate:
+        """The estimate for one tensor."""
+        value, stderr = mean_and_stderr(self._layers[list(self.slices).index(name)])
+        return Estimate(float(value), 0.0 if exact else float(stderr) * self.correction, products)
+
+
+class RowMoments:
+    """Mean and standard error of each row over the samples."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.clear()
+
+    def clear(self) -> None:
+        """See :class:`Consumer`."""
+        self.correction = 1.0
+        self.count, self.mean, self._squares = 0, torch.zeros(self.size).double(), torch.zeros(self.size).double()
+
+    def add(self, samples: Iterable[Panel]) -> None:
+        """See :class:`Consumer`; sums of squares about the mean are updated, so that nothing cancels (Chan et al. 1983)."""
+        count = 0
+        for rows, block in samples:
+            block, count = block.cpu(), block.shape[1]
+            mean, shift = block.mean(dim=1), block.mean(dim=1) - self.mean[rows]
+            weight = self.count * count / (self.count + count)
+            self._squares[rows] += (block - mean[:, None]).square().sum(dim=1) + weight * shift.square()
+            self.mean[rows] += shift * count / (self.count + count)
+        self.count += count
+
+    @property
+    def stderr(self) -> Tensor:
+        """Of the mean; infinite for a single sample."""
+        if self.count < 2:
+            return torch.full_like(self.mean, torch.inf)
+        return (self._squares / (self.count - 1) / self.count).sqrt() * self.correction
+
+
+class _Drive:
+    """One estimation: which method, how many products, when to stop."""
+
+    def __init__(
+        self,
+        operator: Any,
+        method: str,
+        max_products: int,
+        rtol: float | None,
+        deflate: Solution | None,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.operator = as_operator(operator)
+        check_operator(self.operator)
+        size = self.operator.shape[0]
+        if method not in METHODS:
+            raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
+        if rtol is not None and not rtol > 0:
+            raise InvalidArgument(f"rtol={rtol}: choose a positive number, such as 0.01")
+        self.method, self.seed, self.rtol = method, seed, rtol
+        if method == "auto":
+            self.method = self._automatic(size, max_products, deflate)
+        if self.method == "exact":
+            if max_products < size:
+                raise InvalidArgument(f"method='exact' takes D = {size} products: allow them with max_products")
+        elif max_products < 6:
+            raise InvalidArgument(f"max_products={max_products}: allow at least 6, better 50")
+        self.budget = min(max_products, 2 * size)
+        self.meter = Meter(self.operator, progress)
+        self.deflation = Deflation(self.operator, self.meter.multiply, deflate)
+        self._check_memory()
+
+    @property
+    def random(self) -> bool:
+        """Whether the result is an estimate."""
+        return self.method != "exact"
+
+    def run(self, consumer: Consumer, relative: Callable[[], float]) -> int:
+        """Take samples until they are enough; the number of products."""
+        with self.meter.stage(self.method, self.budget):
+            match self.method:
+                case "exact":
+                    self._columns(consumer)
+                case "xtrace":
+                    self._exchangeable(XTrace(self.deflation, self.seed), consumer, relative)
+                case "xnystrace":
+                    self._exchangeable(XNysTrace(self.deflation, self.seed), consumer, relative)
+                case "hutch++":
+                    rank = min(self.budget // 3, self.deflation.size)
+                    self._independent(HutchPlusPlus(self.deflation, self.seed, rank), consumer, relative)
+                case _:
+                    self._independent(Hutchinson(self.deflation, self.seed), consumer, relative)
+        return self.meter.products
+
+    def _columns(self, consumer: Consumer) -> None:
+        size = self.operator.shape[0]
+        units, exact = Units(size, self.operator.dtype, self.operator.device), torch.empty(size, 1, dtype=torch.float64)
+        for start, stop in blocks(size, BLOCK):
+            exact[start:stop, 0] = self.meter.multiply(units.columns(start, stop))[start:stop].diagonal().cpu().double()
+        consumer.add([(slice(0, size), exact)])
+
+    def _independent(self, source: Hutchinson | HutchPlusPlus, consumer: Consumer, relative: Callable[[], float]) -> None:
+        count = self.budget - self.meter.products
+        for start, stop in blocks(count, BLOCK if self.rtol is None else FIRST_LOOK):
+            consumer.add(source.block(start, stop))
+            if self._enough(relative):
+                return
+
+    def _exchangeable(self, source: XTrace | XNysTrace, consumer: Consumer, relative: Callable[[], float]) -> None:
+        most = min(self.budget // source.COST, self.deflation.size)
+        target = most if self.rtol is None else min(most, FIRST_LOOK)
+        while True:
+            while source.count < target:
+                source.extend(min(target, source.count + BLOCK))
+            consumer.clear()
+            consumer.add(source.samples())
+            consumer.correction = source.correction()
+            if target == most or self._enough(relative):
+                return
+            target = min(most, target + max(2, target // 2))
+
+    def _enough(self, relative: Callable[[], float]) -> bool:
+        return self.rtol is not None and relative() <= self.rtol
+
+    def _automatic(self, size: int, max_products: int, deflate: Solution | None) -> str:
+        if max_products >= size:
+            return "exact"
+        if deflate is not None:
+            return "hutchinson"
+        return "xnystrace" if isinstance(self.operator, SEMIDEFINITE) else "xtrace"
+
+    def _check_memory(self) -> None:
+        samples = {"xtrace": self.budget // 2, "xnystrace": self.budget, "hutch++": self.budget // 3}.get(self.method, 0)
+        needed = 8 * self.operator.shape[0] * samples * (VECTORS // 2 if self.method == "xnystrace" else VECTORS)
+        free = int(SAFE_SHARE * psutil.virtual_memory().available)
+        if self.operator.device.type == "cpu" and needed > free:
+            raise OutOfBudget(
+                f"{self.method} with {self.budget} products keeps {as_text(needed)}, {as_text(free)} are free: lower "
+                "max_products, or use method='hutchinson'"
+            )
+
+
+def _relative(value: float, stderr: float) -> float:
+    """Half-width of the 95 % interval over the value."""
+    return Z95 * stderr / abs(value) if value else (0.0 if stderr == 0 else torch.inf)

@@ -1,0 +1,207 @@
+"""Outliers depend on the data, the bulk on the size (Sagun et al.: S3, S10, S12)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from curvscope.estimators import RULES, count_outliers, density
+from curvscope.report import Document, Section
+from curvscope.report.style import CYCLE, GREY, figure
+from curvscope.studies.claims import claim, claims_table, share_holding
+from curvscope.studies.small import blobs, descend, hessian_of, mlp
+from curvscope.studies.study import Stages, Study
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Widths and deviations of the small network, cells of the larger one."""
+
+    widths: tuple[int, ...] = (2, 6, 10, 14, 18)
+    deviations: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    deviation_width: int = 14
+    seeds: int = 3
+    gradient_norm: float = 1e-3
+    small_steps: int = 8000
+    classes: tuple[int, ...] = (2, 5, 10)
+    variances: tuple[float, ...] = (1.0, 10.0)
+    samples: int = 1000
+    steps: int = 600
+    num_probes: int = 3
+    num_steps: int = 60
+    seed: int = 0
+
+
+PRESETS = {
+    "quick": DataConfig(),
+    "paper": DataConfig(
+        gradient_norm=1e-4, small_steps=200_000, classes=(2, 5, 10, 20, 50), samples=5000, steps=3000, num_steps=150
+    ),
+}
+
+
+def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, Any]:
+    """A stage for each part."""
+
+    def networks(name: str, cells: dict[str, tuple[int, float, int]]) -> dict[str, Any]:
+        return stages.numbers(name, lambda: {key: _two_blobs(*cell, config) for key, cell in cells.items()})
+
+    wide, seeds = config.deviation_width, range(config.seeds)
+    sizes = networks("sizes", {f"{h} {s}": (h, 0.2, s) for h, s in product(config.widths, seeds)})
+    spreads = networks("spreads", {f"{d} {s}": (wide, d, s) for d, s in product(config.deviations, seeds)})
+    clusters = stages.numbers("clusters", lambda: _clusters(config))
+    numbers = {"config": asdict(config), "sizes": sizes, "spreads": spreads, "clusters": clusters}
+    return numbers | {"claims": _claims(numbers)}
+
+
+def _two_blobs(width: int, deviation: float, seed: int, config: DataConfig) -> dict[str, Any]:
+    """All eigenvalues of the 2-h-h-2 network at the end of gradient descent."""
+    centers = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+    pair = blobs(centers, deviation, 100, config.seed + seed)
+    model = mlp((2, width, width, 2), nn.ReLU, config.seed + seed)
+    made = descend(model, pair, rate=0.5, steps=config.small_steps, until=config.gradient_norm)
+    values = density(hessian_of(model, pair), method="exact", progress=False).exact.flip(0)
+    return {"updates": made, "eigenvalues": values.tolist(), "outliers": {r: count_outliers(values, r) for r in RULES}}
+
+
+def _clusters(config: DataConfig) -> dict[str, Any]:
+    """Outlier counts of the 100-30-30-k network for every number of clusters, variance, optimiser and activation."""
+    found = {}
+    for k, variance, batch, name in product(config.classes, config.variances, (None, 50), ACTIVATIONS):
+        if name == "tanh" and k != config.classes[-1]:
+            continue
+        random = torch.Generator().manual_seed(config.seed + k)
+        centers = torch.randn(k, 100, generator=random, dtype=torch.float64)
+        x, y = blobs(centers, variance**0.5, config.samples // k, seed=config.seed + k)
+        pair = ((x - x.mean()) / x.std(), y)
+        model = mlp((100, 30, 30, k), ACTIVATIONS[name], config.seed)
+        descend(model, pair, rate=0.1, steps=config.steps, batch=batch)
+        whole = density(
+            hessian_of(model, pair), num_probes=config.num_probes, num_steps=config.num_steps, method="lanczos", progress=False
+        )
+        most = 2 * k + 5
+        found[f"{k} {variance:g} {'GD' if batch is None else 'SGD'} {name}"] = {
+            "k": k,
+            "activation": name,
+            "top": whole.extremes()[:most].tolist(),
+            "outliers": {rule: whole.outliers(rule, most=most) for rule in RULES},
+        }
+    return found
+
+
+def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    wide = [cell["outliers"]["ratio"] == 2 for name, cell in numbers["sizes"].items() if int(name.split()[0]) >= 6]
+    text, share = share_holding(wide)
+    rows = [claim("T1 (S10)", "2 outliers (by ratio) at every width h >= 6, in >= 80 % of runs", text, share >= 0.8)]
+    tops = _mean_tops(numbers)
+    grows = all(a < b for a, b in pairwise(tops)) and tops[-1] >= 20 * tops[0]
+    measured = ", ".join(f"{top:.3g}" for top in tops) + f"; last / first {tops[-1] / tops[0]:.0f}"
+    rows.append(
+        claim("T2 (S12)", "top eigenvalue grows with the spread, by >= 20", measured, grows and tops[-1] >= 20 * tops[0])
+    )
+    for name, judged in (("relu", True), ("tanh", False)):
+        cells = [cell for cell in numbers["clusters"].values() if cell["activation"] == name]
+        near = [any(abs(cell["outliers"][rule] - cell["k"]) <= 1 for rule in ("elbow", "ratio")) for cell in cells]
+        text, share = share_holding(near)
+        what = f"{name}: elbow or ratio count within 1 of k clusters, in >= 80 % of cells"
+        rows.append(claim("T4 (S3)", what, text, share >= 0.8 if judged else None))
+    return rows
+
+
+def _mean_tops(numbers: dict[str, Any]) -> list[float]:
+    config = numbers["config"]
+    seeds = range(config["seeds"])
+    return [sum(numbers["spreads"][f"{d} {s}"]["eigenvalues"][0] for s in seeds) / len(seeds) for d in config["deviations"]]
+
+
+def document(numbers: dict[str, Any]) -> Document:
+    """The page."""
+    return Document(
+        title="Outliers depend on the data",
+        summary="Hessians of small networks on Gaussian blobs, after Sagun, Bottou and LeCun (2016) and Sagun et al. (2017). "
+        "Step sizes, numbers of samples and centers are not given there: ours are 0.5 (two blobs) and 0.1 (clusters), 200 and "
+        "1,000 (paper preset: 5,000), and standard normal centers.",
+        sections=[
+            Section("Claims", "Pass marks are ours.", table=claims_table(numbers["claims"])),
+            Section(
+                "Growing the network adds zeros",
+                "All eigenvalues of 2-h-h-2 networks on two blobs, by rank; a line a width, seed 0.",
+                _spectra(numbers),
+                alternative="Eigenvalue against rank over D for each width",
+            ),
+            Section(
+                "Wider blobs, larger outliers",
+                "The largest eigenvalue against the standard deviation of the blobs, a dot a seed.",
+                _spreads(numbers),
+                alternative="Top eigenvalue against spread",
+            ),
+            Section(
+                "As many outliers as classes?",
+                "Largest eigenvalues of 100-30-30-k networks; the dashed line is the number of clusters.",
+                _tops(numbers),
+                alternative="Largest eigenvalues for each number of clusters",
+            ),
+        ],
+    )
+
+
+def _spectra(numbers: dict[str, Any]) -> Figure:
+    with figure() as (sheet, (axes,)):
+        for width, colour in zip(numbers["config"]["widths"], CYCLE, strict=False):
+            values = numbers["sizes"][f"{width} 0"]["eigenvalues"]
+            ranks = [i / len(values) for i in range(len(values))]
+            axes.plot(
+                ranks, values, color=colour, marker=".", markersize=3, linewidth=0.8, label=f"h = {width}, D = {len(values)}"
+            )
+        axes.set(xlabel="rank / D", ylabel="eigenvalue", yscale="symlog")
+        axes.set_yscale("symlog", linthresh=1e-5)
+        axes.legend(loc="best")
+    return sheet
+
+
+def _spreads(numbers: dict[str, Any]) -> Figure:
+    config = numbers["config"]
+    with figure(width=5.0) as (sheet, (axes,)):
+        for seed in range(config["seeds"]):
+            tops = [numbers["spreads"][f"{d} {seed}"]["eigenvalues"][0] for d in config["deviations"]]
+            axes.plot(config["deviations"], tops, "o", color=GREY, markersize=4)
+        axes.plot(config["deviations"], _mean_tops(numbers), color=CYCLE[0], label="mean")
+        axes.set(xlabel="standard deviation of the blobs", ylabel="largest eigenvalue", yscale="log")
+        axes.legend(loc="best")
+    return sheet
+
+
+def _tops(numbers: dict[str, Any]) -> Figure:
+    classes = numbers["config"]["classes"]
+    with figure(len(classes), width=3.0 * len(classes), height=3.2) as (sheet, places):
+        for axes, k in zip(places, classes, strict=True):
+            cells = {name: cell for name, cell in numbers["clusters"].items() if cell["k"] == k}
+            for (name, cell), colour in zip(cells.items(), CYCLE * 2, strict=False):
+                ranks = range(1, len(cell["top"]) + 1)
+                axes.plot(
+                    ranks, cell["top"], color=colour, marker=".", markersize=3, linewidth=0.8, label=name.split(" ", 1)[1]
+                )
+            axes.axvline(k + 0.5, color=GREY, linestyle="--", linewidth=0.8)
+            axes.set(title=f"k = {k}", xlabel="rank", yscale="log")
+            axes.legend(loc="best", fontsize=6)
+        places[0].set_ylabel("eigenvalue")
+    return sheet
+
+
+STUDY = Study(
+    "sagun-data",
+    "Outliers depend on the data, the bulk on the size",
+    "Sagun et al. 2017: figure 2, table 1; Sagun, Bottou, LeCun 2016: figures 3-5, 7",
+    PRESETS,
+    {"quick": "under 3 minutes", "paper": "not measured"},
+    measure,
+    document,
+)

@@ -1,0 +1,113 @@
+"""The commands on whole spectra, as a person runs them."""
+
+import json
+
+import pytest
+
+TARGET = """
+import torch
+from torch import nn
+
+def pair():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    return model, nn.CrossEntropyLoss(), [(torch.randn(20, 5), torch.arange(20) % 3)]
+
+def training(watch):
+    model, loss, data = pair()
+    watch(model, loss, data)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        loss(model(data[0][0]), data[0][1]).backward()
+        optimizer.step()
+        other.step()
+
+def forgetful(watch):
+    pass
+
+def matrix():
+    return torch.diag(torch.cat([torch.tensor([9.0, 8.0, -5.0]), torch.linspace(-1, 1, 297)]))
+"""
+
+
+@pytest.fixture
+def target(tmp_path, monkeypatch):
+    name = f"spectral_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(TARGET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return lambda function: f"{name}:{function}"
+
+
+def test_density_of_a_target(curvscope, target, tmp_path):
+    asked = ("density", "--target", target("matrix"), "--probes", 3, "--steps", 30, "--out", "found")
+    told = curvscope(*asked, "--between", 5, 20, "--json")
+    assert told.status == 0, told.output
+    facts = json.loads(told.output)
+    assert facts["outliers"]["ratio"] == 2
+    assert facts["between"]["count"] == pytest.approx(2, abs=4 * facts["between"]["stderr"])
+    assert facts["products"] == 90
+    assert json.loads((tmp_path / "found" / "density.json").read_text())["D"] == 300
+    assert (tmp_path / "found" / "density.png").stat().st_size > 1000
+    assert curvscope(*asked).status == 2  # nothing is overwritten
+
+
+def test_density_of_a_run_takes_its_pairs_for_exact(curvscope, target):
+    assert curvscope("eigs", "--target", target("matrix"), "-k", 3, "--method", "krylov", "--out", "run").status == 0
+    told = curvscope("density", "run", "--method", "lanczos", "--probes", 2, "--steps", 10, "--between", 5, 20)
+    assert told.status == 0, told.output
+    assert "3 exact, 2 probes x 10 steps for the others" in told.output
+    assert "in [5, 20]: 2 +- 0\n" in told.output
+    assert "2 by ratio" in told.output
+
+
+def test_all_eigenvalues_of_a_small_network(curvscope, target):
+    facts = json.loads(curvscope("density", "--target", target("pair"), "--json").output)
+    assert facts["D"] == facts["exact"] == facts["products"] == 39
+
+
+def test_trace_by_layer(curvscope, target):
+    told = curvscope("trace", "--target", target("pair"), "--norms", "--json")
+    facts = json.loads(told.output)
+    assert facts["trace"]["stderr"] == 0  # 39 parameters: exact
+    assert sum(value for value, _ in facts["trace"]["layers"].values()) == pytest.approx(facts["trace"]["value"], rel=1e-5)
+    assert facts["spectral_norm"]["value"] <= facts["frobenius_norm"]["value"] + 3 * facts["frobenius_norm"]["stderr"]
+    shown = curvscope("trace", "--target", target("pair"), "--method", "hutchinson", "--rtol", 0.5)
+    assert "0.weight" in shown.output
+    assert "+-" in shown.output
+    assert curvscope("trace", "--target", target("pair"), "--method", "hutch").status == 2
+
+
+def test_track_a_training_function(curvscope, target, tmp_path):
+    told = curvscope("track", "--target", target("training"), "-k", 3, "--every", 2, "--out", "found")
+    assert told.status == 0, told.output
+    lines = [json.loads(line) for line in (tmp_path / "found" / "track.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    assert lines[2]["curvature/loss"] < lines[0]["curvature/loss"]
+    assert (tmp_path / "found" / "track.png").exists()
+    assert curvscope("track", "--target", target("training"), "-k", 3, "--out", "found").status == 2
+    assert "did not call watch" in str(curvscope("track", "--target", target("forgetful")).error)
+    assert curvscope("track").status == 2
+
+
+def test_track_a_problem(curvscope):
+    asked = ("track", "--problem", "mnist16", "-k", 2, "--every", 2, "--steps", 2, "--json")
+    facts = json.loads(curvscope(*asked).output)
+    assert list(facts) == ["0", "2"]
+    assert facts["2"]["curvature/products"] < facts["0"]["curvature/products"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "pass one of RUN"),
+        (("--problem", "mnist16", "--target", "a:b"), "pass one of RUN"),
+        (("--problem", "mnist16", "--matrix", "fisher"), "--matrix"),
+        (("--problem", "mnist16", "--between", 2, 1), "must not exceed"),
+    ],
+)
+def test_bad_requests(curvscope, arguments, words):
+    told = curvscope("density", *arguments)
+    assert told.status == 2
+    assert words in str(told.error)
