@@ -103,6 +103,10 @@ def test_the_way_of_a_run(curvscope, target, tmp_path):
     assert values["best"] == pytest.approx(cs.best_overlap(solution).value.tolist())
     assert values["layerwise"] == pytest.approx(cs.overlap(solution, cs.masks.layerwise_magnitude(model)).value.tolist())
     assert all(b >= v for b, v in zip(values["best"], curve.value.tolist(), strict=True))
+    for asked in (("-k", 3), ("--probes", 4), ("--plan",), ("--problem", "mnist16")):
+        dropped = curvscope("overlap", "run", *asked)
+        assert dropped.status == 2
+        assert "a RUN has its eigenvectors" in str(dropped.error)
     refused = curvscope("overlap", "run", "--mask", "smallest")
     assert refused.status == 2
     assert "choose one of magnitude, layerwise, random, best" in str(refused.error)

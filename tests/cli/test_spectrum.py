@@ -105,6 +105,8 @@ def test_track_a_problem(curvscope):
         (("--problem", "mnist16", "--target", "a:b"), "pass one of RUN"),
         (("--problem", "mnist16", "--matrix", "fisher"), "--matrix"),
         (("--problem", "mnist16", "--between", 2, 1), "must not exceed"),
+        (("--target", "a:b", "--step", 5), "--step"),
+        (("run", "--split", "test"), "a RUN has its own"),
     ],
 )
 def test_bad_requests(curvscope, arguments, words):

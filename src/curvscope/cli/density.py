@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, OptionalRun, ProblemName, Split, Step, TargetName
+from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, OptionalRun, ProblemName, Split, Step, TargetName
 from curvscope.cli.source import chosen
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.estimators import RULES, Density, density
@@ -33,7 +33,7 @@ def command(
         tuple[float, float] | None, typer.Option("--between", help="Count the eigenvalues in this interval.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
-    memory: Memory = None,
+    memory: LanczosMemory = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for density.json and density.png.")] = None,
     as_json: AsJson = False,
 ) -> None:

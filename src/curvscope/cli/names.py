@@ -23,6 +23,10 @@ Memory = Annotated[
     str | None,
     typer.Option("--memory", help="Bound for the memory of the whole process, such as 8GiB; default: 0.8 of what is free."),
 ]
+LanczosMemory = Annotated[
+    str | None,
+    typer.Option("--memory", help="Bound for the Lanczos vectors, beside what the process has, such as 8GiB."),
+]
 OptionalRun = Annotated[
     Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote: its pairs are deflated.")
 ]

@@ -11,14 +11,14 @@ import torch
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
+from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, ProblemName, Split, Step, TargetName
+from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
-from curvscope.operators import CurvatureOperator, Operator, load_target
-from curvscope.problems import get
+from curvscope.operators import CurvatureOperator, Operator
 from curvscope.report import Table
-from curvscope.studies.eigs import MASKS, MATRICES, measure_overlap, operator_at_step, solution_of
+from curvscope.studies.eigs import MASKS, measure_overlap, solution_of
 from curvscope.subspaces import OverlapCurve, OverlapEstimate, masks, overlap_without_vectors, plan_without_vectors
 
 
@@ -40,16 +40,16 @@ def command(
     problem: ProblemName = None,
     target: TargetName = None,
     data: DataFolder = None,
-    step: Annotated[int, typer.Option("--step", help="Train the problem's network to this step first.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")] = "train",
-    matrix: Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")] = "hessian",
+    step: Step = 0,
+    split: Split = "train",
+    matrix: Matrix = "hessian",
     k: Annotated[int | None, typer.Option("-k", help="Without a RUN: the largest k.")] = None,
-    probes: Annotated[int, typer.Option("--probes", help="Without a RUN: random sign vectors.")] = 10,
-    steps: Annotated[int, typer.Option("--steps", help="Without a RUN: Lanczos steps for each.")] = 100,
+    probes: Annotated[int | None, typer.Option("--probes", help="Without a RUN: random sign vectors; default 10.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Without a RUN: Lanczos steps for each; default 100.")] = None,
     known: Annotated[
         Path | None, typer.Option("--eigenvalues", help="Without a RUN: a run whose eigenvalues set the thresholds.")
     ] = None,
-    memory: Memory = None,
+    memory: LanczosMemory = None,
     planned: Annotated[bool, typer.Option("--plan", help="Without a RUN: say what it would take, and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -60,16 +60,19 @@ def command(
     """
     if mask not in MASKS:
         raise InvalidArgument(f"--mask {mask!r}: choose one of {', '.join(MASKS)}")
-    if sum(given is not None for given in (run, problem, target)) != 1:
-        raise InvalidArgument("pass a RUN, or --problem NAME or --target MODULE:FUNCTION for an estimate without eigenvectors")
     if run is None:
         if k is None or mask != "magnitude":
             raise InvalidArgument("without a RUN, say -k, and --mask is magnitude")
-        if matrix not in MATRICES:
-            raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
-        own = load_target(str(target)) if problem is None else operator_at_step(get(problem, data=data), step, split, matrix)
-        _without_vectors(own, Without(k, probes, steps, memory, known, planned), as_json)
+        own, _ = chosen(None, problem, target, data=data, step=step, split=split, matrix=matrix)
+        _without_vectors(
+            own, Without(k, 10 if probes is None else probes, 100 if steps is None else steps, memory, known, planned), as_json
+        )
         return
+    if planned or any(given is not None for given in (problem, target, k, probes, steps, known, memory)):
+        raise InvalidArgument(
+            "a RUN has its eigenvectors, for every k: leave --problem, --target, -k, --probes, --steps, --eigenvalues, "
+            "--memory and --plan out, or the RUN for an estimate without eigenvectors"
+        )
     opened = Run.open(run)
     curve = measure_overlap(opened, mask)
     if as_json:

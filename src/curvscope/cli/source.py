@@ -42,10 +42,15 @@ def chosen(
     """The operator that was named in one of three ways; a run's comes with its eigenpairs.
 
     Raises:
-        InvalidArgument: named in none, or in several ways.
+        InvalidArgument: named in none, or in several ways; or choices that only a problem has.
     """
     if [run, problem, target].count(None) != 2:
         raise InvalidArgument("pass one of RUN, --problem NAME and --target MODULE:FUNCTION")
+    if problem is None and (data, step, split, matrix) != (None, 0, "train", "hessian"):
+        raise InvalidArgument(
+            "--data, --step, --split and --matrix choose among the operators of a --problem: a RUN has its own, and your "
+            "--target function decides by itself"
+        )
     if run is not None:
         opened = Run.open(run)
         solution = solution_of(opened)
