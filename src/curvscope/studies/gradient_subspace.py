@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from curvscope.operators import Objective
-from curvscope.problems import get
 from curvscope.report import Document, Section
 from curvscope.report.figures import tracked
 from curvscope.report.style import CYCLE, figure
 from curvscope.studies.claims import claim, claims_table
-from curvscope.studies.small import descend, mlp
+from curvscope.studies.small import descend, digits, mlp
 from curvscope.studies.study import Stages, Study
 from curvscope.training import Tracker
 
@@ -43,8 +42,7 @@ PRESETS = {"quick": SubspaceConfig(), "paper": SubspaceConfig(steps=6000, every=
 
 def measure(stages: Stages, config: SubspaceConfig, data: Path | None) -> dict[str, Any]:
     """A stage for each optimiser and seed."""
-    (images, labels), runs = get("mnist16", data=data).curvature_batches("train")[0], {}
-    pair = (images.double().flatten(1), labels)
+    pair, runs = digits(data), {}
     for name in OPTIMISERS:
         for seed in range(config.seeds):
             runs[f"{name} {seed}"] = stages.numbers(

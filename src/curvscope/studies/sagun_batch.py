@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from curvscope.estimators import RULES, density
 from curvscope.operators import Objective
-from curvscope.problems import get
 from curvscope.report import Document, Section
 from curvscope.report.style import CYCLE, figure
 from curvscope.studies.claims import claim, claims_table
-from curvscope.studies.small import descend, hessian_of, mlp
+from curvscope.studies.small import descend, digits, hessian_of, mlp
 from curvscope.studies.study import Stages, Study
 from curvscope.training import interpolate
 
@@ -41,8 +40,7 @@ PRESETS = {"quick": BatchConfig(), "paper": BatchConfig(steps=25_000, num_steps=
 
 def measure(stages: Stages, config: BatchConfig, data: Path | None) -> dict[str, Any]:
     """Curvature after each batch size; then lines."""
-    images, labels = get("mnist16", data=data).curvature_batches("train")[0]
-    pair = (images.double().flatten(1), labels)
+    pair = digits(data)
     ends = {
         name: stages.numbers(name, lambda batch=batch: _end(pair, batch, config))
         for name, batch in (("small", config.small), ("large", config.large))

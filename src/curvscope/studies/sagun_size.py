@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from curvscope.estimators import RULES, Density, density
-from curvscope.problems import get
 from curvscope.report import Document, Section
 from curvscope.report.style import CYCLE, figure
 from curvscope.studies.claims import claim, claims_table
-from curvscope.studies.small import descend, hessian_of, mlp
+from curvscope.studies.small import descend, digits, hessian_of, mlp
 from curvscope.studies.study import Stages, Study
 
 CLASSES = 10
@@ -38,8 +37,7 @@ PRESETS = {"quick": SizeConfig(), "paper": SizeConfig(steps=10_000, num_probes=1
 
 def measure(stages: Stages, config: SizeConfig, data: Path | None) -> dict[str, Any]:
     """A stage for each width."""
-    images, labels = get("mnist16", data=data).curvature_batches("train")[0]
-    pair = (images.double().flatten(1), labels)
+    pair = digits(data)
     cells = {str(h): stages.numbers(f"width-{h:03d}", lambda h=h: _width(h, pair, config)) for h in config.widths}
     numbers = {"config": asdict(config), "widths": cells}
     return numbers | {"claims": _claims(numbers)}

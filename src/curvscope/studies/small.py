@@ -1,14 +1,16 @@
-"""What the studies after Sagun et al. share: Gaussian blobs, small fully connected networks, plain gradient descent."""
+"""What the studies after Sagun et al. share: digits, Gaussian blobs, small fully connected networks, gradient descent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from curvscope.operators import CurvatureOperator, hessian
+from curvscope.problems import get
 
 Pair = tuple[Tensor, Tensor]
 
@@ -21,6 +23,12 @@ def mlp(widths: Sequence[int], activation: type[nn.Module], seed: int) -> nn.Mod
         for wide, narrow in pairwise(widths):
             layers += [nn.Linear(wide, narrow), activation()]
         return nn.Sequential(*layers[:-1]).double()
+
+
+def digits(data: Path | None) -> Pair:
+    """The curvature samples of 16 x 16 MNIST as float64 vectors, and their labels."""
+    images, labels = get("mnist16", data=data).curvature_batches("train")[0]
+    return images.double().flatten(1), labels
 
 
 def blobs(centers: Tensor, deviation: float, each: int, seed: int) -> Pair:
