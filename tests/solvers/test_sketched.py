@@ -11,7 +11,7 @@ from curvscope.operators import Operator
 from curvscope.problems import spectrum
 from curvscope.sketches import KINDS, TestMatrix
 from curvscope.solvers import adaptive_seigh, hmt, nystrom, singlepass
-from curvscope.solvers.sizes import SketchSizes
+from curvscope.solvers.sizes import SketchSizes, sizes_for_pairs
 
 D = 200
 F64, C128 = torch.float64, torch.complex128
@@ -290,6 +290,11 @@ def test_sizes():
         assert inner >= 2 * outer + 1 or inner == min(m, n)
         assert outer * (m + n) + inner**2 <= numbers
         assert (outer + 1) * (m + n) + (2 * (outer + 1) + 1) ** 2 > numbers  # one more would not fit
+    for method, price in (("seigh", 1), ("singlepass", 1), ("nystrom", 1), ("hmt", 2)):
+        for k, budget in ((1, price), (1, 2), (3, 3 * price), (5, 100)):
+            outer, inner = sizes_for_pairs(method, k, 1000, budget)
+            assert k <= outer <= inner
+            assert (outer + inner if method == "hmt" else inner) <= budget
     for call in (lambda: cs.sizes_for_rank(0), lambda: cs.sizes_for_products(1), lambda: cs.sizes_for_memory(10, 40, 40)):
         with pytest.raises(InvalidArgument):
             call()

@@ -55,7 +55,7 @@ def sizes_for_products(products: int, *, rectangular: bool = False, size: int | 
     least = 3 if rectangular else 2
     if products < least:
         raise InvalidArgument(f"products={products}: a sketch needs at least {least}")
-    outer = products // 3 if rectangular else max(1, 3 * products // 4)
+    outer = products // 3 if rectangular else _outer_of(products)
     return _cut(outer, products - outer if rectangular else products, size)
 
 
@@ -83,8 +83,12 @@ def sizes_for_pairs(method: str, k: int, size: int, max_products: int | None = N
             return SketchSizes(budget // 2, budget // 2)
         case "nystrom" | "singlepass":
             return SketchSizes(budget, budget)
-    outer, inner = sizes_for_products(max(2, budget), size=size)
-    return SketchSizes(max(k, outer), inner)
+    return SketchSizes(max(k, _outer_of(budget)), budget)
+
+
+def _outer_of(products: int) -> int:
+    """Outer measurements among so many products of :func:`curvscope.seigh`."""
+    return max(1, 3 * products // 4)
 
 
 def sizes_for_memory(numbers: int, rows: int, columns: int, *, is_complex: bool = False) -> SketchSizes:
