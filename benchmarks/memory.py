@@ -29,9 +29,7 @@ BLOCK = 30
 
 def operator(size, columns):
     """Known spectrum, cheap products."""
-    return cs.problems.spectrum(
-        "low_rank_diagonal", size, rank=max(4, columns // 3), negative=0.3, noise=1e-7, dtype=torch.float32
-    )
+    return cs.problems.spectrum("low_rank_diagonal", size, rank=max(4, columns // 3), negative=0.3, dtype=torch.float32)
 
 
 def solve(arguments):

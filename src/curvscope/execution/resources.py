@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import re
 from collections.abc import Callable
@@ -23,6 +24,7 @@ UNITS = {"": 1, "B": 1} | {
 SAFE_SHARE = 0.8
 """Of the free memory, what a solve may take unless it is told."""
 
+_c_library = ctypes.CDLL(None) if platform.system() == "Linux" else None
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 
 
@@ -60,6 +62,16 @@ def as_text(count: float) -> str:
 def resident_bytes() -> int:
     """Resident memory of this process now."""
     return int(psutil.Process().memory_info().rss)
+
+
+def give_back() -> None:
+    """Return what was freed to the system: the C library of Linux keeps blocks of megabytes, in pieces, for the next ones.
+
+    Cost: about a millisecond; elsewhere nothing happens.
+    """
+    trim = getattr(_c_library, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def default_memory() -> int:

@@ -12,8 +12,8 @@ from curvscope.solvers.session import begun_with
 from curvscope.solvers.workspace import WIDEST_BLOCK, Fit
 from curvscope.tall.disk import PANEL
 
-PANELS = 8
-"""Panels at a time: the one in use, the one that is read ahead, their copies in double precision, and a test matrix's."""
+PANELS = 6
+"""Panels at a time: the one in use, the one that is read ahead, and their copies in double precision."""
 PRODUCT_COLUMNS = 3
 """Columns that a product of one vector needs beside it and its result, for operators that do not say."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import NotHermitian
+from curvscope.execution.resources import give_back
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.meter import Meter
@@ -90,6 +91,7 @@ class Measured:
             if stop > start:
                 yield start, stop, seconds
             done = max(done, stop)
+        give_back()  # the blocks are done with, what comes next has other sizes
 
     def _grid(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Blocks from start to stop that end where blocks from 0 would end."""

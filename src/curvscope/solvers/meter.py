@@ -14,6 +14,7 @@ from torch import Tensor
 from curvscope.errors import NotFinite
 from curvscope.execution import Progress, stage
 from curvscope.execution.progress import Advance
+from curvscope.execution.resources import give_back
 from curvscope.operators import Operator
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.workspace import Workspace
@@ -122,6 +123,7 @@ class Meter:
                 self._advance = lambda steps=1, note="": None
                 self.seconds[name] = spent()
                 self.workspace.note(name, total=total, done=self.products - first, seconds=spent(), now=True)
+                give_back()
 
     def _blame(self, result: Tensor) -> None:
         bad = (~torch.isfinite(result)).any(dim=0).nonzero().flatten().tolist()
