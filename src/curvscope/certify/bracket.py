@@ -36,9 +36,8 @@ def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float
     where s_j bounds the sines of the first j columns towards the eigenvectors beyond k,
     :math:`t_{kl} = \|R_l\|_F / (|\theta_k| - \|R_k\|_F - h_l)` what the top k eigenvectors have outside the first l columns
     (h_l bounds the norm of A there; infinite unless the denominator is positive), and :math:`m_{kl}^2 = c_{kl} - c_{kk}` the
-    mass of the columns k+1..l on the mask. The best j and l are taken
-    for each k. No gap at k is needed: columns that cannot be
-    told from the k-th cost only as much as they overlap with the mask.
+    mass of the columns k+1..l on the mask. For each k the best j is taken, and an l that is best or nearly so. No gap at k is
+    needed: columns that cannot be told from the k-th cost only as much as they overlap with the mask.
 
     Args:
         captured: (K, L) float64, entry (k - 1, l - 1) is c_{kl}; K <= L.

@@ -11,7 +11,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.tall import InMemory, TallMatrix, gram, small_dtype, subtract
+from curvscope.tall import InMemory, TallMatrix, gram, subtract
 
 
 class LowRank(Operator):
@@ -124,8 +124,7 @@ class LowRank(Operator):
             )
 
     def _apply(self, block: Tensor) -> Tensor:
-        high = small_dtype(self.dtype)
-        coefficients = gram(self.vectors, InMemory(block)).to(high)
+        coefficients = gram(self.vectors, InMemory(block))
         result = block * self.outside
         subtract(result, self.vectors, (self.outside - self.values)[:, None] * coefficients)
         return result

@@ -33,7 +33,7 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
         a, b = left.rows(panel), right.rows(panel)
         if double:
             a, b = a.to(high), b.to(high)
-        # The narrow factor first: libraries are up to three times slower the other way round.
+        # The narrow factor first: matrix products are much slower the other way round.
         total += a.mH @ b if total.shape[0] <= total.shape[1] else (b.mH @ a).mH
     return total.cpu()
 
@@ -66,4 +66,4 @@ def subtract(block: Tensor, basis: TallMatrix, coefficients: Tensor) -> None:
     """
     factor = coefficients.to(basis.device, basis.dtype).mT
     for panel in basis.panels(rows_at_a_time(basis.shape[1])):
-        block[panel].mT.addmm_(factor, basis.rows(panel).mT, alpha=-1)  # transposed: up to four times faster for narrow blocks
+        block[panel].mT.addmm_(factor, basis.rows(panel).mT, alpha=-1)  # transposed: faster for narrow blocks
