@@ -13,9 +13,11 @@ from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, Optio
 from curvscope.cli.source import chosen
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.estimators import RULES, Density, density
+from curvscope.execution.run import Run
 from curvscope.report.figures import spectral_density
+from curvscope.studies.eigs import DENSITY
 
-FILES = ("density.json", "density.png")
+FILES = (DENSITY, "density.png")
 
 
 def command(
@@ -37,14 +39,19 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for density.json and density.png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The spectral density: bulk, outliers, edges, trace; with a RUN, its eigenpairs count exactly."""
+    """The spectral density: bulk, outliers, edges, trace.
+
+    With a RUN its eigenpairs count exactly, and the density is kept in it (the last one counts): `curvscope report` shows it.
+    """
     if between is not None and not between[0] <= between[1]:
-        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second")
+        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second, exchange them")
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
     operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix)
     found = density(operator, num_probes=probes, num_steps=steps, deflate=solution, method=method, seed=seed, memory=memory)
+    if run is not None:
+        Run.open(run).write_json(DENSITY, found.to_dict())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / FILES[0]).write_text(json.dumps(found.to_dict()))
@@ -59,6 +66,8 @@ def command(
         console.print(f"in [{between[0]:g}, {between[1]:g}]: {inside.value:.4g} +- {inside.stderr:.2g}", highlight=False)
     if out is not None:
         console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
+    if run is not None:
+        console.print(f"Kept in {run / DENSITY}. Next: curvscope report {run}", highlight=False, soft_wrap=True)
 
 
 def _plain(found: Density, between: tuple[float, float] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, ProblemName, Split, Step, TargetName
+from curvscope.cli.source import check_source
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
@@ -57,8 +58,7 @@ def command(
     Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
     --tol or --max-products it goes on from what it has, also with other workers or with none.
     """
-    if (problem is None) == (target is None):
-        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    check_source(problem, target)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     wanted = {"k": k, "which": which, "method": method, "tol": tol}

@@ -62,7 +62,7 @@ def command(
         raise InvalidArgument(f"--mask {mask!r}: choose one of {', '.join(MASKS)}")
     if run is None:
         if k is None or mask != "magnitude":
-            raise InvalidArgument("without a RUN, say -k, and --mask is magnitude")
+            raise InvalidArgument("without a RUN pass -k, the largest k, and leave --mask out: magnitude is the one there is")
         own, _ = chosen(None, problem, target, data=data, step=step, split=split, matrix=matrix)
         _without_vectors(
             own, Without(k, 10 if probes is None else probes, 100 if steps is None else steps, memory, known, planned), as_json

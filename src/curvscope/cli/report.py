@@ -15,7 +15,9 @@ def command(run: RunFolder) -> None:
     """Write report.html and its figures into a run: overlap, spectrum, residuals, all pairs, provenance."""
     opened = Run.open(run)
     if opened.manifest["kind"] != "eigs":
-        raise RunConflict(f"{run} is a {opened.manifest['kind']} run, whose report was written with it")
+        raise RunConflict(
+            f"{run} is a {opened.manifest['kind']} run, whose page was written with it: open {run / 'report.html'}"
+        )
     made = document(opened)
     save_figures(made, opened.path / "figures")
     typer.echo(f"Report: {opened.write_text('report.html', render(made))}")

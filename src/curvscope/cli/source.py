@@ -29,6 +29,15 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
     return operator
 
 
+def check_source(problem: str | None, target: str | None) -> None:
+    """Raise InvalidArgument unless exactly one of the two is given."""
+    if (problem is None) == (target is None):
+        raise InvalidArgument(
+            "pass either --problem NAME (`curvscope info` lists them) or --target MODULE:FUNCTION, a function of yours that "
+            "returns (model, loss, data)"
+        )
+
+
 def chosen(
     run: Path | None,
     problem: str | None,

@@ -88,6 +88,11 @@ class Objective:
     Raises:
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar.
         NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> objective = Objective(model, nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1)), (torch.ones(1, 2), torch.ones(1, 1))])
+    >>> objective.gradient().shape, objective.parameters.names
+    (torch.Size([2]), ('weight',))
     """
 
     def __init__(

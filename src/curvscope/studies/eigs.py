@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
+from curvscope.estimators import RULES, Density
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
@@ -23,6 +24,8 @@ from curvscope.training import Recorder, train
 
 MATRICES = {"hessian": hessian, "ggn": ggn}
 MASKS = ("magnitude", "layerwise", "random", "best")
+DENSITY = "density.json"
+"""Where a run keeps the density that `curvscope density RUN` found last."""
 
 
 def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> CurvatureOperator:
@@ -149,6 +152,8 @@ def document(run: Run) -> Document:
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
             ),
         )
+    if (found := density_of(run)) is not None:
+        sections.append(_density_section(found))
     if run.manifest.get("plan"):
         sections.append(
             Section(
@@ -164,6 +169,25 @@ def document(run: Run) -> Document:
         sections=sections,
         highlights=_highlights(solution),
         provenance=_provenance(run, solution),
+    )
+
+
+def density_of(run: Run) -> Density | None:
+    """The spectral density that the run keeps, if any."""
+    plain = run.read_json(DENSITY)
+    return None if plain is None else Density.from_dict(plain)
+
+
+def _density_section(found: Density) -> Section:
+    counts = ", ".join(f"{found.outliers(rule)} by {rule}" for rule in RULES)
+    low, high = found.bulk_edges()
+    return Section(
+        "The whole spectrum",
+        f"All {found.size:,} eigenvalues: {len(found.exact)} known exactly (ticks), the others estimated with "
+        f"{found.products:,} products. Outliers: {counts}; the bulk, by ratio, lies in [{low:.3g}, {high:.3g}]; the trace is "
+        f"{found.trace.value:.4g} ± {found.trace.stderr:.1g}.",
+        figures.spectral_density(found),
+        alternative="Spectral density on a linear axis, and by magnitude",
     )
 
 
@@ -201,11 +225,13 @@ def _label(run: Run) -> str:
 
 
 def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
-    relative = solution.relative_residuals
+    relative, certificate = solution.relative_residuals, solution.certificate
+    proven = () if certificate is None else (("certainly the largest", f"{certificate.complete} of {solution.k}"),)
     return (
         ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
         ("median residual", f"{float(relative.median()):.0e}"),
         ("worst residual", f"{float(relative.max()):.0e}"),
+        *proven,
         ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
         ("seconds", f"{solution.cost.seconds:.1f}"),
     )

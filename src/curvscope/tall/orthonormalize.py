@@ -113,7 +113,12 @@ def polish(matrix: TallMatrix) -> None:
 
 
 def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:
-    """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations."""
+    """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations.
+
+    >>> from curvscope.tall import InMemory
+    >>> orthogonality(InMemory(2 * torch.eye(3)[:, :2]))
+    3.0
+    """
     overlaps = gram(matrix, matrix, double=True)
     if spectral:
         return _spectral_defect(overlaps)
