@@ -11,7 +11,7 @@ from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, ProblemName, Split, Step, TargetName
 from curvscope.cli.source import check_source
-from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
 from curvscope.execution.run import Run
@@ -36,7 +36,9 @@ def command(
     split: Split = "train",
     matrix: Matrix = "hessian",
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
-    which: Annotated[str, typer.Option("--which", help="LM, LA, SA or BE.")] = "LM",
+    which: Annotated[
+        str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
+    ] = "LM",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
@@ -49,7 +51,11 @@ def command(
     cluster_config: ClusterConfig = None,
     shards: Annotated[
         int | None,
-        typer.Option("--shards", help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=."),
+        typer.Option(
+            "--shards",
+            rich_help_panel=PANEL,
+            help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

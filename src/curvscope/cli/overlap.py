@@ -35,7 +35,7 @@ class Without:
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")] = None,
     mask: Annotated[str, typer.Option("--mask", help=f"One of {', '.join(MASKS)}.")] = "magnitude",
     problem: ProblemName = None,
     target: TargetName = None,

@@ -12,7 +12,7 @@ from curvscope.studies.eigs import document
 
 
 def command(run: RunFolder) -> None:
-    """Write report.html and its figures into a run: overlap, spectrum, residuals, all pairs, provenance."""
+    """Write report.html and its figures into a run: overlap, spectrum, density, residuals, all pairs, how it was made."""
     opened = Run.open(run)
     if opened.manifest["kind"] != "eigs":
         raise RunConflict(

@@ -33,8 +33,8 @@ def check_source(problem: str | None, target: str | None) -> None:
     """Raise InvalidArgument unless exactly one of the two is given."""
     if (problem is None) == (target is None):
         raise InvalidArgument(
-            "pass either --problem NAME (`curvscope info` lists them) or --target MODULE:FUNCTION, a function of yours that "
-            "returns (model, loss, data)"
+            "pass either --problem NAME or --target MODULE:FUNCTION: `curvscope info` lists the problems, and a function of "
+            "yours returns (model, loss, data)"
         )
 
 

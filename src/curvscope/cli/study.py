@@ -33,7 +33,7 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat an experiment of the paper: numbers, figures and a page. `curvscope study list` names them."""
+    """Repeat an experiment of a paper: numbers, figures and a page. `curvscope study list` names them."""
     if name == "list":
         _list(as_json)
         return

@@ -74,7 +74,8 @@ class Objective:
             models and batches: ``model(**batch).loss``.
         data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
         params: which parameters vary; see :func:`.parameters.select`.
-        dtype, device: where to compute; default: those of the parameters.
+        dtype: of the computation; default: that of the parameters.
+        device: where to compute; default: that of the parameters.
         weight: ``weight(batch)``, the number of loss terms; default: the terms that the criterion averages over (class
             weights and ``ignore_index`` counted in), the labels that count where a batch is a mapping with ``"labels"``,
             else the length of the batch's first tensor. Batches of weight 0 are passed over.

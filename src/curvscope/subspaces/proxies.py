@@ -157,7 +157,11 @@ def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = 
 
 
 def diagonal(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> Tensor:
-    """The diagonal of A exactly, (D,) float64; see :func:`diagonals`."""
+    """The diagonal of A exactly, (D,) float64; see :func:`diagonals`.
+
+    >>> diagonal(torch.tensor([[1.0, 2.0], [2.0, 0.0]])).tolist()
+    [1.0, 0.0]
+    """
     return diagonals(operator, block_size=block_size, progress=progress)[0]
 
 

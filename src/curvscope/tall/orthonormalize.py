@@ -28,6 +28,12 @@ class Orthonormalized:
         coefficients: R, (r, n) in double precision.
         orthogonality: max |Q* Q - I| as measured; after a last small correction, what the correction (as rounded) makes of
             the Gram matrix measured before it.
+
+    >>> import torch
+    >>> from curvscope.tall import InMemory
+    >>> made = orthonormalize(InMemory(torch.ones(4, 2)))    # two columns, one direction
+    >>> made.basis.shape, made.coefficients.shape, made.orthogonality < 1e-6
+    ((4, 1), torch.Size([1, 2]), True)
     """
 
     basis: TallMatrix
