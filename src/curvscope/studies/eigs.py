@@ -127,33 +127,34 @@ def document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
     solution = solution_of(run)
     label = _label(run)
-    sections = [
+    sections = []
+    if (run.path / PARAMETERS).exists():
+        sections.append(
+            Section(
+                "Overlap with the largest weights",
+                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
+                figures.overlaps({label: measure_overlap(run)}),
+                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
+            )
+        )
+    sections.append(
         Section(
             "The spectrum",
             "A bar counts computed eigenvalues, with a tick below each; grey: the others, all of smaller magnitude.",
             figures.spectra({label: solution}),
             alternative="Histogram of the eigenvalues",
-        ),
+        )
+    )
+    if (found := density_of(run)) is not None:
+        sections.append(_density_section(found))
+    sections.append(
         Section(
             "How right are the pairs?",
             "The relative residual of every pair, measured with fresh products.",
             figures.residuals({label: {solution.provenance["options"]["method"]: solution}}),
             alternative="Relative residual of each pair on a logarithmic axis",
-        ),
-    ]
-    if (run.path / PARAMETERS).exists():
-        curve = measure_overlap(run)
-        sections.insert(
-            0,
-            Section(
-                "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
-                figures.overlaps({label: curve}),
-                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
-            ),
         )
-    if (found := density_of(run)) is not None:
-        sections.append(_density_section(found))
+    )
     if run.manifest.get("plan"):
         sections.append(
             Section(
