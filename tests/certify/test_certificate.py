@@ -238,6 +238,19 @@ def test_every_entry_of_a_ritz_span_is_a_bound(seed, size):
     assert float(span.radii[: size // 2].max()) < 1e-4
 
 
+def test_the_mixing_of_a_ritz_span_is_as_large_as_its_bound():
+    """Two pairs 0.01 apart that meet in one direction outside: the bound is off by no more than sqrt 2 and second order."""
+    theta, across, outside = torch.tensor([1.0, 0.99], dtype=torch.float64), 2e-3, 0.1
+    A = torch.diag(torch.tensor([1.0, 0.99, outside], dtype=torch.float64))
+    A[:2, 2] = A[2, :2] = across
+    span = RitzSpan(theta, torch.full((2,), across, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), outside)
+    _, vectors = torch.linalg.eigh(A)
+    mixed, left = float(vectors[0, 1] ** 2), float(vectors[0, 0] ** 2)
+    assert mixed <= span.squares[0, 1] <= 2.5 * mixed
+    assert left <= span.squares_outside[0] <= 1.1 * left
+    assert float(span.squared_angles.max()) < 1e-5
+
+
 def test_a_missed_pair_is_not_certified():
     """Twenty perfect pairs of which the largest was left out: residuals are all zero, and only the tail norm tells."""
     A, values, U = problem("algebraic", 1)
