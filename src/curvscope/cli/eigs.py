@@ -99,7 +99,11 @@ def command(
     else:
         console = Console()
         console.print(str(solution), highlight=False, soft_wrap=True)
-        console.print(f"Run: {out}. Next: curvscope overlap {out}; curvscope report {out}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Run: {out}. Next: curvscope certify {out}; then overlap, density or report with it",
+            highlight=False,
+            soft_wrap=True,
+        )
     if solution.status.code == "partly":
         raise typer.Exit(1)
 
