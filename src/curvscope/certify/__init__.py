@@ -9,7 +9,7 @@ from curvscope.certify.frobenius import (
     probes_needed,
     sample,
 )
-from curvscope.certify.noise import ProductNoise, product_noise
+from curvscope.certify.noise import ProductNoise, product_error, product_noise
 from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms, residuals_and_shifts
 from curvscope.certify.scree import Scree, scree_bounds
 from curvscope.certify.tail import TailNorm, tail_norm
@@ -27,6 +27,7 @@ __all__ = [
     "failure_probabilities",
     "overlap_bracket",
     "probes_needed",
+    "product_error",
     "product_noise",
     "residual_norms",
     "residuals_and_shifts",

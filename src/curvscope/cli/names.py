@@ -33,3 +33,7 @@ OptionalRun = Annotated[
 Step = Annotated[int, typer.Option("--step", help="Train the problem's network to this step first.")]
 Split = Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")]
 Matrix = Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")]
+Precision = Annotated[
+    str | None,
+    typer.Option("--precision", help="For a problem: compute in float64, float32, bfloat16, float16, or tf32 on a GPU."),
+]
