@@ -61,7 +61,7 @@ def target(tmp_path, monkeypatch):
 
 def test_version_as_installed():
     run = subprocess.run(
-        [sys.executable, "-c", "from curvscope.cli.main import run; run()", "--version"],
+        [sys.executable, "-m", "curvscope", "--version"],
         capture_output=True,
         text=True,
         check=True,
@@ -70,9 +70,8 @@ def test_version_as_installed():
 
 
 def test_errors_reach_the_person_without_a_traceback(tmp_path):
-    command = [sys.executable, "-c", "from curvscope.cli.main import run; run()"]
     run = subprocess.run(
-        [*command, "eigs", "-k", "3", "--problem", "minst", "--out", tmp_path / "run"],
+        [sys.executable, "-m", "curvscope", "eigs", "-k", "3", "--problem", "minst", "--out", tmp_path / "run"],
         capture_output=True,
         text=True,
         check=False,

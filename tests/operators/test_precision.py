@@ -129,3 +129,17 @@ def test_the_certificate_is_for_the_exact_matrix(method):
     assert float(distances.max()) > 1e-5 * float(exact.abs().max()), "else this shows nothing"
     fine = cs.certify(made(), cs.eigsh(made(), 4, method=method, progress=False), progress=False).certificate.noise
     assert noise.relative > 100 * fine.relative
+
+
+def test_a_coarse_solution_is_certified_by_a_fine_operator():
+    """Solved in bfloat16, made Ritz pairs of the float32 matrix: nearer to its eigenvalues, in intervals that hold them."""
+    coarse, fine = made(dtype=torch.bfloat16), made()
+    exact = torch.linalg.eigvalsh((made(dtype=torch.float64) @ torch.eye(fine.shape[0], dtype=torch.float64)).double())
+    solution = cs.eigsh(coarse, 4, method="krylov", tol=5e-2, progress=False)
+    better = cs.certify(fine, solution, progress=False)
+    assert better.provenance["refined from"]["fingerprint"] == coarse.fingerprint
+    before, after = ((found.eigenvalues[:, None] - exact).abs().min(dim=1).values for found in (solution, better))
+    assert float(after.max()) < 0.2 * float(before.max())
+    assert bool((after <= better.certificate.radii).all())
+    with pytest.raises(InvalidArgument, match="not the operator of the solution"):
+        cs.certify(coarse, better, progress=False)

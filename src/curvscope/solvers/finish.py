@@ -156,6 +156,7 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "shape": list(operator.shape),
         "fingerprint": operator.fingerprint,
         "dtype": str(operator.dtype).removeprefix("torch."),
+        "rounding": operator.rounding,
         "device": str(operator.device),
         "options": options,
         "products": meter.report,
