@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
+from curvscope.certify import ProductNoise
 from curvscope.errors import InvalidArgument
 from curvscope.execution import precision as switches
 from curvscope.execution.precision import TF32_EPS, float32_products, in_tf32
@@ -55,7 +56,16 @@ PLACES = {
 @pytest.mark.parametrize("value", ["tf32", "ieee", "none"])
 @pytest.mark.parametrize("place", PLACES)
 def test_settings_under_their_newer_name_are_put_back(with_tf32, place, value):
-    settings = lambda: [each.fp32_precision for each in PLACES.values()]  # noqa: E731
+    def settings():
+        """What holds, and what would if another precision were wanted everywhere from now on."""
+        everything = torch.backends.fp32_precision
+        found = [[each.fp32_precision for each in PLACES.values()]]
+        for wanted in ("tf32", "ieee"):
+            torch.backends.fp32_precision = wanted
+            found.append([each.fp32_precision for each in PLACES.values()])
+        torch.backends.fp32_precision = everything
+        return found
+
     before = PLACES[place].fp32_precision
     try:
         PLACES[place].fp32_precision = value
@@ -114,6 +124,17 @@ def test_the_reference_is_at_the_parameters_that_were_not_rounded():
     with torch.no_grad():
         H.objective.model[0].weight.add_(1.0)  # trained on: the parameters of the operator are known rounded only
     assert torch.allclose(H.exactly() @ x, made() @ x, rtol=0.1, atol=0.1 * float((exact @ x).abs().max()))
+
+
+def test_an_error_that_is_linear_reaches_the_certificate_too(monkeypatch):
+    """Rounded parameters give another matrix, as linear as the right one: only exact products tell."""
+    monkeypatch.setattr("curvscope.solvers.certified.product_noise", lambda *arguments: ProductNoise(0.0, 0.0))
+    H = made(dtype=torch.bfloat16)
+    solution = cs.certify(H, cs.eigsh(H, 3, method="krylov", tol=5e-2, progress=False), progress=False)
+    v = solution.eigenvectors.columns(0, 1)[:, 0]
+    error = float((H @ v - made() @ v).norm())
+    assert error > 1e-3 * float(solution.eigenvalues[0].abs())
+    assert float(solution.certificate.noise.at(solution.eigenvalues[0].abs())) >= 0.99 * error
 
 
 @pytest.mark.parametrize("method", ["krylov", "seigh"])
