@@ -16,7 +16,7 @@ TF32_EPS = 2.0**-10
 
 @contextmanager
 def float32_products(*, tf32: bool = False) -> Iterator[None]:
-    """Matrix products and convolutions of float32 numbers are exact to float32 while the block runs, or in TF32 on GPUs.
+    """Matrix products and convolutions of float32 numbers are exact to float32 while the block runs, or in TF32.
 
     Whatever was set before, under PyTorch's older names or its newer ``fp32_precision``, holds again afterwards.
 
@@ -27,18 +27,21 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
     >>> in_tf32(), torch.get_float32_matmul_precision() == before
     (False, True)
     """
-    cuda, onednn = torch.backends.cuda, torch.backends.mkldnn
-    places = (cuda.matmul, torch.backends.cudnn.conv, onednn.matmul, onednn.conv, onednn.rnn)
-    before = [place.fp32_precision for place in places]
+    backends, wanted = torch.backends, TF32 if tf32 else EXACT
+    everything, others = backends.fp32_precision, []
+    onednn = backends.mkldnn
     try:
-        for number, place in enumerate(places):
-            place.fp32_precision = TF32 if tf32 and number < 2 else EXACT
+        backends.fp32_precision = wanted
+        # Those that have a precision of their own do not follow.
+        for place in (backends.cudnn, backends.cuda.matmul, backends.cudnn.conv, onednn.matmul, onednn.conv, onednn.rnn):
+            if (own := place.fp32_precision) != wanted:
+                others.append((place, own))
+                place.fp32_precision = wanted
         yield
     finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = "none"  # what it inherits then, it need not be told
-            if place.fp32_precision != precision:
-                place.fp32_precision = precision
+        for place, own in reversed(others):
+            place.fp32_precision = own
+        backends.fp32_precision = everything
 
 
 def in_tf32() -> bool:
