@@ -29,13 +29,16 @@ MASKS = ("magnitude", "layerwise", "random", "best")
 
 
 def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
-    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``; on a GPU if there is one."""
+    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
+
+    Trained on the CPU, as pinned; measured on a GPU if there is one.
+    """
     arithmetic = arithmetic_of(precision)
     batches = problem.curvature_batches(split)
-    model = problem.model().to(preferred())
+    model = problem.model()
     recorder = Recorder(model, [step])
     train(problem, model, recorder)
-    return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches, **arithmetic)
+    return MATRICES[matrix](recorder.load(step, model).to(preferred()), problem.criterion, batches, **arithmetic)
 
 
 def arithmetic_of(precision: str | None) -> dict[str, Any]:
