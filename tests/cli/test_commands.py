@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import curvscope as cs
+from curvscope.cli.main import app
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
 
 TARGET = """
@@ -384,3 +386,12 @@ def test_runs_that_are_not_there(curvscope):
         made = curvscope(command, "nowhere")
         assert isinstance(made.error, RunNotFound)
         assert "nowhere is no run" in str(made.error)
+
+
+def test_shells_can_complete_commands_and_options():
+    def completed(words):
+        asked = {"_CURVSCOPE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        return CliRunner().invoke(app, [], env=asked, prog_name="curvscope").output.split()
+
+    assert completed("curvscope e") == ["eigs", "export"]
+    assert completed("curvscope eigs --ma") == ["--matrix", "--max-products"]

@@ -34,6 +34,12 @@ class Certificate:
             measured. With them, what pairs take from one another is of second order (:class:`.RitzSpan`).
 
     Source: Parlett (1998), chapters 10 and 11; Davis and Kahan (1970).
+
+    >>> import curvscope as cs
+    >>> A = torch.diag(torch.tensor([5.0, -4.0, 3.0, 0.5, 0.1], dtype=torch.float64))
+    >>> certificate = cs.certify(A, cs.eigsh(A, k=3)).certificate
+    >>> certificate.complete, bool(certificate.angles.max() < 1e-12), certificate.clusters()
+    (3, True, [[0], [1], [2]])
     """
 
     eigenvalues: Tensor

@@ -13,7 +13,11 @@ from curvscope.tall import TallMatrix
 
 @dataclass(frozen=True)
 class ProductNoise:
-    """Norm of the error of a product with a unit vector v: ``floor + relative * ||A v||``."""
+    """Norm of the error of a product with a unit vector v: ``floor + relative * ||A v||``.
+
+    >>> float(ProductNoise(floor=1e-7, relative=1e-6).at(torch.tensor(10.0, dtype=torch.float64)))
+    1.01e-05
+    """
 
     floor: float
     relative: float

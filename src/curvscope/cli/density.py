@@ -25,9 +25,11 @@ from curvscope.cli.source import chosen
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.estimators import RULES, Density, density
+from curvscope.execution.run import Run
 from curvscope.report.figures import spectral_density
+from curvscope.studies.eigs import DENSITY
 
-FILES = ("density.json", "density.png")
+FILES = (DENSITY, "density.png")
 
 
 def command(
@@ -55,9 +57,12 @@ def command(
     cluster_config: ClusterConfig = None,
     as_json: AsJson = False,
 ) -> None:
-    """The spectral density: bulk, outliers, edges, trace; with a RUN, its eigenpairs count exactly."""
+    """The spectral density: bulk, outliers, edges, trace.
+
+    With a RUN its eigenpairs count exactly, and the density is kept in it (the last one counts): `curvscope report` shows it.
+    """
     if between is not None and not between[0] <= between[1]:
-        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second")
+        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second, exchange them")
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
@@ -68,6 +73,8 @@ def command(
     options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
     with hiring.executor() as executor:
         found = density(operator, **options, executor=executor)
+    if run is not None:
+        Run.open(run).write_json(DENSITY, found.to_dict())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / FILES[0]).write_text(json.dumps(found.to_dict()))
@@ -82,6 +89,8 @@ def command(
         console.print(f"in [{between[0]:g}, {between[1]:g}]: {inside.value:.4g} +- {inside.stderr:.2g}", highlight=False)
     if out is not None:
         console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
+    if run is not None:
+        console.print(f"Kept in {run / DENSITY}. Next: curvscope report {run}", highlight=False, soft_wrap=True)
 
 
 def _plain(found: Density, between: tuple[float, float] | None) -> dict[str, Any]:

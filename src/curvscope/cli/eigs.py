@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
-from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.cli.source import check_source
+from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
 from curvscope.execution.run import Run
@@ -36,7 +37,9 @@ def command(
     matrix: Matrix = "hessian",
     precision: Precision = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
-    which: Annotated[str, typer.Option("--which", help="LM, LA, SA or BE.")] = "LM",
+    which: Annotated[
+        str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
+    ] = "LM",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
@@ -49,7 +52,11 @@ def command(
     cluster_config: ClusterConfig = None,
     shards: Annotated[
         int | None,
-        typer.Option("--shards", help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=."),
+        typer.Option(
+            "--shards",
+            rich_help_panel=PANEL,
+            help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,8 +65,7 @@ def command(
     Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
     --tol or --max-products it goes on from what it has, also with other workers or with none.
     """
-    if (problem is None) == (target is None):
-        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    check_source(problem, target)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     wanted = {"k": k, "which": which, "method": method, "tol": tol}
@@ -99,7 +105,11 @@ def command(
     else:
         console = Console()
         console.print(str(solution), highlight=False, soft_wrap=True)
-        console.print(f"Run: {out}. Next: curvscope overlap {out}; curvscope report {out}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Run: {out}. Next: curvscope certify {out}; then overlap, density or report with it",
+            highlight=False,
+            soft_wrap=True,
+        )
     if solution.status.code == "partly":
         raise typer.Exit(1)
 

@@ -35,7 +35,7 @@ class Without:
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")] = None,
     mask: Annotated[str, typer.Option("--mask", help=f"One of {', '.join(MASKS)}.")] = "magnitude",
     problem: ProblemName = None,
     target: TargetName = None,
@@ -63,7 +63,7 @@ def command(
         raise InvalidArgument(f"--mask {mask!r}: choose one of {', '.join(MASKS)}")
     if run is None:
         if k is None or mask != "magnitude":
-            raise InvalidArgument("without a RUN, say -k, and --mask is magnitude")
+            raise InvalidArgument("without a RUN pass -k, the largest k, and leave --mask out: magnitude is the one there is")
         own, _ = chosen(None, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
         _without_vectors(
             own, Without(k, 10 if probes is None else probes, 100 if steps is None else steps, memory, known, planned), as_json

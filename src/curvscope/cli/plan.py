@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Memory, Precision, ProblemName, TargetName
+from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
+from curvscope.cli.source import check_source
 from curvscope.errors import InvalidArgument
 from curvscope.execution.devices import preferred
 from curvscope.operators import load_target
@@ -24,8 +25,8 @@ def command(
     problem: ProblemName = None,
     target: TargetName = None,
     data: DataFolder = None,
-    split: Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")] = "train",
-    matrix: Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")] = "hessian",
+    split: Split = "train",
+    matrix: Matrix = "hessian",
     precision: Precision = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
@@ -39,8 +40,7 @@ def command(
 
     A problem's network is planned for at its first step: what a product costs does not depend on the training.
     """
-    if (problem is None) == (target is None):
-        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    check_source(problem, target)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     if problem is None:

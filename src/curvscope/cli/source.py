@@ -28,6 +28,15 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
     return operator
 
 
+def check_source(problem: str | None, target: str | None) -> None:
+    """Raise InvalidArgument unless exactly one of the two is given."""
+    if (problem is None) == (target is None):
+        raise InvalidArgument(
+            "pass either --problem NAME or --target MODULE:FUNCTION: `curvscope info` lists the problems, and a function of "
+            "yours returns (model, loss, data)"
+        )
+
+
 def chosen(
     run: Path | None,
     problem: str | None,

@@ -77,8 +77,9 @@ class Objective:
             models and batches: ``model(**batch).loss``.
         data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
         params: which parameters vary; see :func:`.parameters.select`.
-        dtype, device: where to compute; default: those of the parameters. bfloat16 and float16 round parameters, data and
-            everything between; products are summed in float32.
+        dtype: of the computation; default: that of the parameters. bfloat16 and float16 round parameters, data and everything
+            between; products are summed in float32.
+        device: where to compute; default: that of the parameters.
         precision: ``"tf32"``: float32 numbers are multiplied in TF32 (10 bits of mantissa, sums in float32), on GPUs that have
             it; None: fully, whatever PyTorch's own settings are.
         weight: ``weight(batch)``, the number of loss terms; default: the terms that the criterion averages over (class
@@ -94,6 +95,11 @@ class Objective:
     Raises:
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar.
         NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> objective = Objective(model, nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1)), (torch.ones(1, 2), torch.ones(1, 1))])
+    >>> objective.gradient().shape, objective.parameters.names
+    (torch.Size([2]), ('weight',))
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
+from curvscope.estimators import RULES, Density
 from curvscope.execution.devices import preferred
 from curvscope.execution.precision import TF32
 from curvscope.execution.run import Run
@@ -26,6 +27,8 @@ from curvscope.training import Recorder, train
 MATRICES = {"hessian": hessian, "ggn": ggn}
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 MASKS = ("magnitude", "layerwise", "random", "best")
+DENSITY = "density.json"
+"""Where a run keeps the density that `curvscope density RUN` found last."""
 
 
 def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
@@ -148,31 +151,34 @@ def document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
     solution = solution_of(run)
     label = _label(run)
-    sections = [
+    sections = []
+    if (run.path / PARAMETERS).exists():
+        sections.append(
+            Section(
+                "Overlap with the largest weights",
+                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
+                figures.overlaps({label: measure_overlap(run)}),
+                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
+            )
+        )
+    sections.append(
         Section(
             "The spectrum",
             "A bar counts computed eigenvalues, with a tick below each; grey: the others, all of smaller magnitude.",
             figures.spectra({label: solution}),
             alternative="Histogram of the eigenvalues",
-        ),
+        )
+    )
+    if (found := density_of(run)) is not None:
+        sections.append(_density_section(found))
+    sections.append(
         Section(
             "How right are the pairs?",
             "The relative residual of every pair, measured with fresh products.",
             figures.residuals({label: {solution.provenance["options"]["method"]: solution}}),
             alternative="Relative residual of each pair on a logarithmic axis",
-        ),
-    ]
-    if (run.path / PARAMETERS).exists():
-        curve = measure_overlap(run)
-        sections.insert(
-            0,
-            Section(
-                "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
-                figures.overlaps({label: curve}),
-                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
-            ),
         )
+    )
     if run.manifest.get("plan"):
         sections.append(
             Section(
@@ -188,6 +194,25 @@ def document(run: Run) -> Document:
         sections=sections,
         highlights=_highlights(solution),
         provenance=_provenance(run, solution),
+    )
+
+
+def density_of(run: Run) -> Density | None:
+    """The spectral density that the run keeps, if any."""
+    plain = run.read_json(DENSITY)
+    return None if plain is None else Density.from_dict(plain)
+
+
+def _density_section(found: Density) -> Section:
+    counts = ", ".join(f"{found.outliers(rule)} by {rule}" for rule in RULES)
+    low, high = found.bulk_edges()
+    return Section(
+        "The whole spectrum",
+        f"All {found.size:,} eigenvalues: {len(found.exact)} known exactly (ticks), the others estimated with "
+        f"{found.products:,} products. Outliers: {counts}; the bulk, by ratio, lies in [{low:.3g}, {high:.3g}]; the trace is "
+        f"{found.trace.value:.4g} ± {found.trace.stderr:.1g}.",
+        figures.spectral_density(found),
+        alternative="Spectral density on a linear axis, and by magnitude",
     )
 
 
@@ -225,11 +250,13 @@ def _label(run: Run) -> str:
 
 
 def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
-    relative = solution.relative_residuals
+    relative, certificate = solution.relative_residuals, solution.certificate
+    proven = () if certificate is None else (("certainly the largest", f"{certificate.complete} of {solution.k}"),)
     return (
         ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
         ("median residual", f"{float(relative.median()):.0e}"),
         ("worst residual", f"{float(relative.max()):.0e}"),
+        *proven,
         ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
         ("seconds", f"{solution.cost.seconds:.1f}"),
     )

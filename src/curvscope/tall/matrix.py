@@ -21,6 +21,10 @@ class TallMatrix(ABC):
         shape: (D, n).
         dtype: of the entries.
         device: where tensors read from it lie.
+
+    >>> V = InMemory(torch.eye(4)[:, :3])
+    >>> V, V.leading(2).shape, V.columns(1, 2).T.tolist()
+    (InMemory(4 x 3, torch.float32, cpu), (4, 2), [[0.0, 1.0, 0.0, 0.0]])
     """
 
     shape: tuple[int, int]
