@@ -9,7 +9,7 @@ from curvscope.certify.frobenius import (
     probes_needed,
     sample,
 )
-from curvscope.certify.noise import ProductNoise, product_noise
+from curvscope.certify.noise import ProductNoise, product_error, product_noise
 from curvscope.certify.refine import refined
 from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms, residuals_and_shifts
 from curvscope.certify.scree import Scree, scree_bounds
@@ -30,6 +30,7 @@ __all__ = [
     "failure_probabilities",
     "overlap_bracket",
     "probes_needed",
+    "product_error",
     "product_noise",
     "refined",
     "residual_norms",

@@ -9,8 +9,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, OptionalRun, ProblemName, Split, Step, TargetName
+from curvscope.cli.names import (
+    AsJson,
+    DataFolder,
+    LanczosMemory,
+    Matrix,
+    OptionalRun,
+    Precision,
+    ProblemName,
+    Split,
+    Step,
+    TargetName,
+)
 from curvscope.cli.source import chosen
+from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.estimators import RULES, Density, density
 from curvscope.execution.run import Run
@@ -28,6 +40,7 @@ def command(
     step: Step = 0,
     split: Split = "train",
     matrix: Matrix = "hessian",
+    precision: Precision = None,
     probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Lanczos steps from each.")] = 100,
     method: Annotated[str, typer.Option("--method", help="auto, lanczos, or exact for all eigenvalues.")] = "auto",
@@ -37,6 +50,11 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
     memory: LanczosMemory = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for density.json and density.png.")] = None,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: BatchSystem = None,
+    jobs: JobCount = None,
+    cluster_config: ClusterConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """The spectral density: bulk, outliers, edges, trace.
@@ -48,8 +66,13 @@ def command(
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
-    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix)
-    found = density(operator, num_probes=probes, num_steps=steps, deflate=solution, method=method, seed=seed, memory=memory)
+    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    if not hiring.nobody and problem is not None:
+        raise InvalidArgument("workers build a --target or the operator of a RUN: make one with `curvscope eigs --problem`")
+    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
+    options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
+    with hiring.executor() as executor:
+        found = density(operator, **options, executor=executor)
     if run is not None:
         Run.open(run).write_json(DENSITY, found.to_dict())
     if out is not None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, ProblemName, Split, Step, TargetName
+from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli.source import check_source
 from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
@@ -20,7 +20,7 @@ from curvscope.problems import get
 from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.checks import check_request
 from curvscope.solvers.session import PARAMETERS
-from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, recipe_of_problem
+from curvscope.studies.eigs import MATRICES, arithmetic_of, operator_at_step, operator_of_problem, recipe_of_problem
 
 FREE = ("k", "tol", "max_products")
 """Options under which a run may be gone on with, other than it was begun."""
@@ -35,6 +35,7 @@ def command(
     step: Step = 0,
     split: Split = "train",
     matrix: Matrix = "hessian",
+    precision: Precision = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
     which: Annotated[
         str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
@@ -76,6 +77,11 @@ def command(
         "split": split,
         "matrix": matrix,
     }
+    if precision is not None:
+        if problem is None:
+            raise InvalidArgument("--precision is for a --problem: your --target function decides by itself")
+        arithmetic_of(precision)
+        source["precision"] = precision
     options = {**wanted, "max_products": max_products, "seed": seed}
     if memory is not None:
         as_bytes(memory)
@@ -116,7 +122,7 @@ def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Oper
         return operator_of_problem(Run.open(out))
     known = get(source["problem"], data=source["data"])
     check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
-    operator = operator_at_step(known, source["step"], source["split"], source["matrix"])
+    operator = operator_at_step(known, source["step"], source["split"], source["matrix"], source.get("precision"))
     operator.recipe = recipe_of_problem(out, source)
     return operator
 

@@ -45,3 +45,11 @@ Step = Annotated[
 ]
 Split = Annotated[str, typer.Option("--split", rich_help_panel=SOURCE, help="Of a problem: its train or test samples.")]
 Matrix = Annotated[str, typer.Option("--matrix", rich_help_panel=SOURCE, help="Of a problem: hessian or ggn.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        rich_help_panel=SOURCE,
+        help="Of a problem: compute in float64, float32, bfloat16, float16, or tf32 on a GPU.",
+    ),
+]

@@ -44,6 +44,11 @@ class Operator(ABC):
     hermitian: bool
     recipe: Recipe | None = None
 
+    @property
+    def rounding(self) -> float:
+        """Machine epsilon of the arithmetic that products are computed in: that of ``dtype``, unless it is a coarser one."""
+        return torch.finfo(self.dtype).eps
+
     @abstractmethod
     def _apply(self, block: Tensor) -> Tensor:
         """A @ block for a (n, b) block that was checked already; the block must not be changed."""

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.estimators import RULES, Density
+from curvscope.execution.devices import preferred
+from curvscope.execution.precision import TF32
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
@@ -23,18 +25,36 @@ from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
 MATRICES = {"hessian": hessian, "ggn": ggn}
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 MASKS = ("magnitude", "layerwise", "random", "best")
 DENSITY = "density.json"
 """Where a run keeps the density that `curvscope density RUN` found last."""
 
 
-def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> CurvatureOperator:
-    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``."""
+def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
+    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
+
+    Trained on the CPU, as pinned; measured on a GPU if there is one.
+    """
+    arithmetic = arithmetic_of(precision)
     batches = problem.curvature_batches(split)
     model = problem.model()
     recorder = Recorder(model, [step])
     train(problem, model, recorder)
-    return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches)
+    return MATRICES[matrix](recorder.load(step, model).to(preferred()), problem.criterion, batches, **arithmetic)
+
+
+def arithmetic_of(precision: str | None) -> dict[str, Any]:
+    """The options of an operator whose products are computed in a precision, one of :data:`PRECISIONS`; None: its own.
+
+    >>> arithmetic_of("tf32"), arithmetic_of("bfloat16")
+    ({'precision': 'tf32'}, {'dtype': torch.bfloat16})
+    """
+    if precision not in (None, *PRECISIONS):
+        raise InvalidArgument(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision is None:
+        return {}
+    return {"precision": precision} if precision == TF32 else {"dtype": getattr(torch, precision)}
 
 
 def operator_of_problem(run: Run) -> CurvatureOperator:
@@ -45,18 +65,22 @@ def operator_of_problem(run: Run) -> CurvatureOperator:
 def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
     """How others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
     source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
+    if options.get("precision") is not None:
+        source["precision"] = options["precision"]
     if source["data"] is not None:
         source["data"] = str(Path(source["data"]).absolute())
     return Recipe(operator_at_checkpoint, checkpoint=str(path.absolute() / PARAMETERS), **source)
 
 
-def operator_at_checkpoint(problem: str, data: str | None, split: str, matrix: str, checkpoint: str) -> CurvatureOperator:
-    """The curvature of a problem's network with the parameters and buffers in a safetensors file."""
+def operator_at_checkpoint(
+    problem: str, data: str | None, split: str, matrix: str, checkpoint: str, precision: str | None = None
+) -> CurvatureOperator:
+    """The curvature of a problem's network with the parameters and buffers in a safetensors file; on a GPU if there is one."""
     known = get(problem, data=data)
-    model = known.model()
+    model = known.model().to(preferred())
     with torch.no_grad():
         model.load_state_dict(load_file(checkpoint), strict=False)
-    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split))
+    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
 
 
 def solution_of(run: Run) -> Solution:
@@ -244,6 +268,7 @@ def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
         "command": " ".join(run.manifest["command"]),
         "created": run.manifest["created"],
         "operator": f"{made['operator']} {made['shape'][0]:,} x {made['shape'][1]:,}, {made['dtype']}, on {made['device']}",
+        "products in": made["products"].get("arithmetic", made["dtype"]),
         "fingerprint": made["fingerprint"],
         "options": ", ".join(f"{name}={value}" for name, value in made["options"].items()),
         "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),

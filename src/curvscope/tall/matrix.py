@@ -62,6 +62,15 @@ class TallMatrix(ABC):
     def empty_like(self, columns: int) -> TallMatrix:
         """Room for a matrix of as many rows, where this one lies, of its dtype and device."""
 
+    def rotate(self, matrix: Tensor, start: int = 0) -> None:
+        """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.
+
+        Cost: 2 D m p operations, one read and one write; memory: one panel.
+        """
+        part, small = self.between(start, start + matrix.shape[0]), matrix.to(self.device, self.dtype)
+        for panel in self.panels():
+            part.write_rows(panel, part.rows(panel) @ small)
+
     def to_tensor(self) -> Tensor:
         """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
         return self.columns(0, self.shape[1])
@@ -133,12 +142,8 @@ class InMemory(TallMatrix):
         """See :meth:`TallMatrix.empty_like`; columns contiguous."""
         return InMemory.empty(self.shape[0], columns, self.dtype, self.device)
 
-    def rotate(self, matrix: Tensor, start: int = 0) -> None:
-        """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.
 
-        Cost: 2 D m p operations, one read and one write; memory: one panel.
-        """
-        m, p = matrix.shape
-        small = matrix.to(self.device, self.dtype)
-        for panel in self.panels():
-            self.tensor[panel, start : start + p] = self.tensor[panel, start : start + m] @ small
+def copy(source: TallMatrix, target: TallMatrix) -> None:
+    """Write the source into the leading columns of the target, panel by panel. Cost: one read and one write."""
+    for panel in (source if isinstance(target, InMemory) else target).panels():
+        target.write_rows(panel, source.rows(panel))
