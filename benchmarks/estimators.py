@@ -170,7 +170,10 @@ def trace(cache: Path, repeats: int = 20) -> list[dict]:
         peer, hers = case.curvlinops(), case.pyhessian()
         for count in (60, 120, 240):
             methods = {
-                "curvscope (xtrace)": lambda seed, case=case, count=count: cs.trace(case.H, max_products=count, seed=seed),
+                "curvscope": lambda seed, case=case, count=count: cs.trace(case.H, max_products=count, seed=seed),
+                "curvscope, method='xtrace'": lambda seed, case=case, count=count: cs.trace(
+                    case.H, method="xtrace", max_products=count, seed=seed
+                ),
                 "curvscope (10 pairs deflated)": lambda seed, case=case, left=count - before, known=known: cs.trace(
                     case.H, max_products=max(6, left), deflate=known, seed=seed
                 ),
