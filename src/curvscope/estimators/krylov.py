@@ -12,8 +12,8 @@ from curvscope.estimators.probing import SKETCH_ROLE, Panel, Probing, panels
 from curvscope.solvers.gram_schmidt import split_off
 from curvscope.tall import InMemory
 
-WIDEST, EACH = 8, 30
-"""Columns of the start block: one for every 30 products, at most 8. Narrow blocks reach further for as many products, wide
+WIDEST, EACH = 8, 20
+"""Columns of the start block: one for every 20 products, at most 8. Narrow blocks reach further for as many products, wide
 ones are cheaper each."""
 DEPTH = 4
 """Steps before the space is judged by what it brings: the first ones bring little."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -13,7 +14,7 @@ from curvscope.estimators import RULES, Density, density
 from curvscope.report import Document, Section
 from curvscope.report.style import CYCLE, figure
 from curvscope.studies.claims import claim, claims_table
-from curvscope.studies.small import descend, digits, hessian_of, mlp
+from curvscope.studies.small import blobs, descend, digits, hessian_of, mlp
 from curvscope.studies.study import Stages, Study
 
 CLASSES = 10
@@ -29,17 +30,20 @@ class SizeConfig:
     steps: int = 1500
     num_probes: int = 4
     num_steps: int = 80
+    clusters: int = 50
+    cluster_steps: int = 600
     seed: int = 0
 
 
-PRESETS = {"quick": SizeConfig(), "paper": SizeConfig(steps=10_000, num_probes=10, num_steps=200)}
+PRESETS = {"quick": SizeConfig(), "paper": SizeConfig(steps=10_000, num_probes=10, num_steps=200, cluster_steps=5000)}
 
 
 def measure(stages: Stages, config: SizeConfig, data: Path | None) -> dict[str, Any]:
     """A stage for each width."""
     pair = digits(data)
     cells = {str(h): stages.numbers(f"width-{h:03d}", lambda h=h: _width(h, pair, config)) for h in config.widths}
-    numbers = {"config": asdict(config), "widths": cells}
+    deep = stages.numbers("two-layers", lambda: _two_layers(config))
+    numbers = {"config": asdict(config), "widths": cells, "two_layers": deep}
     return numbers | {"claims": _claims(numbers)}
 
 
@@ -47,6 +51,18 @@ def _width(hidden: int, pair: Any, config: SizeConfig) -> dict[str, Any]:
     model = mlp((pair[0].shape[1], hidden, CLASSES), nn.ReLU, config.seed)
     start = _spectrum(model, pair, config)
     descend(model, pair, rate=config.rate, steps=config.steps)
+    return {"start": start, "end": _spectrum(model, pair, config)}
+
+
+def _two_layers(config: SizeConfig) -> dict[str, Any]:
+    """The 100-30-30-50 network (D = 5,510) on as many Gaussian clusters, before and after gradient descent."""
+    k = config.clusters
+    centers = torch.randn(k, 100, generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64)
+    x, y = blobs(centers, 1.0, max(1, 1000 // k), seed=config.seed)
+    pair = ((x - x.mean()) / x.std(), y)
+    model = mlp((100, 30, 30, k), nn.ReLU, config.seed)
+    start = _spectrum(model, pair, config)
+    descend(model, pair, rate=0.1, steps=config.cluster_steps)
     return {"start": start, "end": _spectrum(model, pair, config)}
 
 
@@ -88,6 +104,7 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     differ = abs(last - other) / max(last, other) if max(last, other) else 0.0
     grown = ends[-1]["D"] / ends[0]["D"]
     return [
+        _spread_claim(numbers["two_layers"]),
         claim(
             "T3 (S4)",
             f"each of the top {CLASSES - 1} changes by < 60 % while D grows x{grown:.1f}",
@@ -108,6 +125,18 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
             differ < 0.25,
         ),
     ]
+
+
+def _spread_claim(deep: dict[str, Any]) -> dict[str, Any]:
+    start, end = (deep[when]["range"] for when in ("start", "end"))
+    near = [deep[when]["near_zero"][0] for when in ("start", "end")]
+    ends = f"{start[0]:.2g} to {start[1]:.2g}, then {end[0]:.2g} to {end[1]:.2g}"
+    return claim(
+        "S1",
+        f"two layers, D = {deep['end']['D']:,}: both signs at the start; at the end >= 90 % near zero, outliers positive only",
+        f"{ends}; share near zero {near[0]:.2f}, then {near[1]:.2f}",
+        start[0] < -0.1 * start[1] and near[1] > near[0] and near[1] >= 0.9 and abs(end[0]) <= 0.1 * end[1],
+    )
 
 
 def document(numbers: dict[str, Any]) -> Document:
