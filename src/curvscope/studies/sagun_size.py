@@ -154,7 +154,8 @@ def document(numbers: dict[str, Any]) -> Document:
     return Document(
         title="A wider network adds zeros",
         summary="One hidden layer (ReLU) on 500 images of 16 x 16 MNIST (the paper: 1,000 of 28 x 28), full-batch gradient "
-        "descent with the same step and number of updates at every width; S1: two hidden layers on 50 Gaussian clusters. Shares are estimates with standard errors.",
+        "descent with the same step and number of updates at every width; S1: two hidden layers on 50 "
+        "Gaussian clusters. Shares are estimates with standard errors.",
         sections=[
             Section("Claims", "Pass marks are ours.", table=claims_table(numbers["claims"])),
             Section(
