@@ -81,31 +81,6 @@ def descend(
     return steps
 
 
-def descend_together(models: Sequence[nn.Module], data: Pair, *, rate: float, steps: int, until: float) -> list[int]:
-    """:func:`descend` on all samples for many networks of one shape at once, in place; the number of updates of each."""
-    x, y = data
-    stacked, _ = torch.func.stack_module_state(list(models))
-
-    def loss(parameters: dict[str, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(torch.func.functional_call(models[0], parameters, (x,)), y)
-
-    gradient = torch.func.vmap(torch.func.grad(loss))
-    stacked = {name: p.detach() for name, p in stacked.items()}
-    going, made = torch.ones(len(models), dtype=torch.bool), torch.zeros(len(models), dtype=torch.long)
-    for step in range(steps):
-        slopes = gradient(stacked)
-        if step % 10 == 0:
-            going &= torch.stack([g.flatten(1).square().sum(dim=1) for g in slopes.values()]).sum(dim=0).sqrt() > until
-            if not going.any():
-                break
-        made += going
-        for name, p in stacked.items():
-            p -= rate * slopes[name] * going.view(-1, *[1] * (p.ndim - 1))
-    for i, model in enumerate(models):
-        model.load_state_dict({name: p[i] for name, p in stacked.items()})
-    return made.tolist()
-
-
 def hessian_of(model: nn.Module, data: Pair) -> CurvatureOperator:
     """The Hessian of the mean cross-entropy; small, so the strategy is given rather than tried."""
     return hessian(model, nn.CrossEntropyLoss(), [data], strategy="split_vmap:16")
