@@ -25,9 +25,12 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """In the repository the tables lie elsewhere; pages beside them link to both places in one way."""
-    return markdown.replace("](../benchmarks/results/", "](benchmarks/").replace("](../CHANGELOG.md", "](changelog.md")
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """In the repository tables and changes lie elsewhere: pages link to them there. What only tests read goes."""
+    up = "../" * page.file.src_uri.count("/")
+    markdown = re.sub(r"^<!-- for the test.*?^-->\n", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    markdown = markdown.replace(f"]({up}../benchmarks/results/", f"]({up}benchmarks/")
+    return markdown.replace(f"]({up}../CHANGELOG.md", f"]({up}changelog.md")
 
 
 class Markdown(griffe.Extension):

@@ -24,6 +24,6 @@ for step in steps:
 
 figure, axes = plt.subplots(figsize=(5, 3), layout="constrained")
 axes.plot(steps, shares, "o-")
-axes.set(xlabel="step", ylabel="share of the gradient, 10 of D = 7,030", ylim=(0, 1))
+axes.set(xlabel="step", ylabel="share of the gradient\nin 10 of 7,030 directions", ylim=(0, 1))
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
 figure.savefig(folder / "gradient_along_training.png", dpi=150)

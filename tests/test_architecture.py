@@ -1,6 +1,7 @@
 """Imports run downwards only, as the architecture says."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,17 @@ def test_the_test_sees_an_upward_import(tmp_path):
 def test_public_names_exist_and_are_documented():
     for name in curvscope.__all__:
         assert getattr(curvscope, name).__doc__, name
+
+
+def test_the_page_of_the_site_names_the_same_floors():
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    rooms = page[page.index("## The rooms") : page.index("## One call")]
+    assert [set(found.split(", ")) for found in re.findall(r"^\*\*([a-z, ]+)\.\*\* ", rooms, re.MULTILINE)] == FLOORS
+    assert {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()} | {"errors"} == set().union(*FLOORS)
+
+
+def test_the_page_of_the_site_names_modules_that_exist():
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    for place in re.findall(r"`((?:operators|solvers|execution|certify)(?:\.\w+)+)`", page):
+        path = ROOT.joinpath(*place.split("."))
+        assert path.with_suffix(".py").exists() or path.is_dir() or callable(getattr(curvscope, path.name, None)), place

@@ -165,6 +165,12 @@ def open(path: str | os.PathLike[str]) -> Solution | SingularSolution:
 
     Raises:
         RunNotFound: none is there, or a part is missing.
+
+    >>> import tempfile, torch, curvscope as cs
+    >>> folder = Path(tempfile.mkdtemp()) / "pairs"
+    >>> cs.eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0])), k=2).save(folder)
+    >>> cs.open(folder).eigenvalues.tolist()
+    [-5.0, 3.0]
     """
     inside = Path(path) / "solution"
     place = inside if inside.is_dir() else path

@@ -6,7 +6,15 @@ know curvscope would expect.
 
 
 class CurvscopeError(Exception):
-    """Base of every error that curvscope raises on purpose."""
+    """Base of every error that curvscope raises on purpose.
+
+    >>> import torch, curvscope as cs
+    >>> try:
+    ...     cs.eigsh(torch.eye(3), k=4)
+    ... except cs.CurvscopeError as error:    # also a ValueError
+    ...     print(error)
+    k=4: choose an integer from 1 to D = 3
+    """
 
 
 class InvalidArgument(CurvscopeError, ValueError):

@@ -10,6 +10,7 @@ import curvscope as cs
 from curvscope.certify import (
     Certificate,
     ProductNoise,
+    RitzSpan,
     TailNorm,
     captured_mass,
     overlap_bracket,
@@ -31,6 +32,9 @@ def spectrum(kind, generator):
         case "pairs and clusters":
             values = torch.linspace(0.3, 0.001, D, dtype=torch.float64)
             values[:8] = torch.tensor([2, 2, 1.5, 1.5, 1.5, 1, 0.9, 0.9])
+        case "near ties":
+            values = torch.arange(1, D + 1, dtype=torch.float64) ** -1.0
+            values[1:16:2] = values[0:16:2] * (1 - 1e-7)
         case "slow":
             values = torch.linspace(1, 0.2, D, dtype=torch.float64)
     signs = torch.where(torch.rand(D, generator=generator) < 0.4, -1.0, 1.0)
@@ -68,8 +72,22 @@ CASES = [
 def test_statements_hold(kind, seed, products):
     A, values, U = problem(kind, seed)
     solution = cs.eigsh(A, k=20, method="krylov", tol=0, max_products=products, block_size=3, seed=seed)
+    statements_hold(A, values, U, cs.certify(A, solution))
+
+
+@pytest.mark.parametrize(("kind", "seed", "products"), [*CASES, *(("near ties", seed, 60) for seed in range(8))])
+def test_statements_hold_for_pairs_that_double_precision_refined(kind, seed, products):
+    A, values, U = problem(kind, seed)
+    solution = cs.eigsh(A.float(), k=20, method="krylov", tol=0, max_products=products, block_size=3, seed=seed)
     certified = cs.certify(A, solution)
-    certificate, theta, V = certified.certificate, solution.eigenvalues, solution.eigenvectors.to_tensor()
+    assert certified.eigenvectors.dtype == torch.float64
+    assert float(certified.certificate.couplings.max()) < 1e-13
+    statements_hold(A, values, U, certified)
+
+
+def statements_hold(A, values, U, certified):
+    """All that a certificate says, against the exact pairs."""
+    certificate, theta, V = certified.certificate, certified.eigenvalues, certified.eigenvectors.to_tensor()
     tiny = 1e-10
 
     # the tail, and what lies beyond each k
@@ -173,6 +191,66 @@ def test_the_bracket_holds_for_the_projector_that_a_turn_changes_most(sign, angl
     assert lower[9] <= truth <= upper[9]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_near_tie_that_single_precision_mixes_comes_apart_in_double(seed, tmp_path):
+    A, values, U = problem("near ties", seed)
+    ranking = cs.masks.by_magnitude(random_basis(D, 1, seed)[:, 0])
+    solution = cs.eigsh(A.float(), k=24, method="krylov", tol=0, max_products=100, block_size=3, seed=seed)
+    cs.certify(A, solution).save(tmp_path / "solution")
+    certified = cs.open(tmp_path / "solution")
+    # magnitudes 1 and 2, 3 and 4, ... differ by 1e-7 of their size; whether float32 can tell is chance, double precision can
+    inside = certified.certificate.magnitudes[:16:2] - certified.certificate.magnitudes[1:16:2]
+    torch.testing.assert_close(inside, 1e-7 * values[:16:2].abs(), rtol=1e-3, atol=0)
+    curve = cs.overlap(certified, ranking)
+    widest = float((curve.upper - curve.lower)[:15].max())
+    assert widest < 1e-4
+    truth = cs.overlap(U[:, :15], ranking).value
+    assert bool(((curve.lower[:15] <= truth) & (truth <= curve.upper[:15])).all())
+    assert float(certified.certificate.angles[:15].max()) < 1e-3
+    rough = cs.overlap(cs.certify(A.float(), solution), ranking)
+    assert float((rough.upper - rough.lower)[:15:2].min()) > 20 * widest
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("size", [8, 14, 20])
+def test_every_entry_of_a_ritz_span_is_a_bound(seed, size):
+    """Ritz pairs of a span that is 1e-3 off: |<v_i, u_j>|, eigenvalues and angles, against the exact ones."""
+    A, values, U = problem("near ties" if seed % 2 else "algebraic", seed)
+    V = torch.linalg.qr(U[:, :size] + 1e-3 * random_basis(D, size, seed + 100)).Q
+    theta, turn = torch.linalg.eigh(V.T @ A @ V)
+    order = theta.abs().argsort(descending=True)
+    theta, V = theta[order], V @ turn[:, order]
+    residual, outside = A @ V - V * theta, torch.eye(D, dtype=torch.float64) - V @ V.T
+    span = RitzSpan(
+        theta, residual.norm(dim=0), (V.T @ residual).norm(dim=0), float(torch.linalg.matrix_norm(outside @ A @ outside, 2))
+    )
+    # the comparison matrix: Theta and the block outside; eigenvalues are matched in algebraic order
+    others = torch.linalg.eigvalsh(outside @ A @ outside)
+    others = others[others.abs().argsort(descending=True)][: D - size]
+    places = torch.cat([theta, others]).argsort().argsort()[:size]
+    rising = values.argsort()
+    matched, vectors = values[rising][places], U[:, rising][:, places]
+    assert bool(((matched - theta).abs() <= span.radii + 1e-13).all())
+    assert bool(((V.T @ vectors).square() <= span.squares + 1e-13)[~torch.eye(size, dtype=torch.bool)].all())
+    left = 1 - (V.T @ vectors).square().sum(dim=1)
+    assert bool((left <= span.squares_outside + 1e-12).all())
+    assert bool((1 - (V * vectors).sum(dim=0).square() <= span.squared_angles + 1e-12).all())
+    assert float(span.radii[: size // 2].max()) < 1e-4
+
+
+def test_the_mixing_of_a_ritz_span_is_as_large_as_its_bound():
+    """Two pairs 0.01 apart that meet in one direction outside: the bound is off by no more than sqrt 2 and second order."""
+    theta, across, outside = torch.tensor([1.0, 0.99], dtype=torch.float64), 2e-3, 0.1
+    A = torch.diag(torch.tensor([1.0, 0.99, outside], dtype=torch.float64))
+    A[:2, 2] = A[2, :2] = across
+    span = RitzSpan(theta, torch.full((2,), across, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), outside)
+    _, vectors = torch.linalg.eigh(A)
+    mixed, left = float(vectors[0, 1] ** 2), float(vectors[0, 0] ** 2)
+    assert mixed <= span.squares[0, 1] <= 2.5 * mixed
+    assert left <= span.squares_outside[0] <= 1.1 * left
+    assert float(span.squared_angles.max()) < 1e-5
+
+
 def test_a_missed_pair_is_not_certified():
     """Twenty perfect pairs of which the largest was left out: residuals are all zero, and only the tail norm tells."""
     A, values, U = problem("algebraic", 1)
@@ -249,6 +327,8 @@ def test_certify_refuses_what_it_cannot_judge():
         cs.certify(A, solution)
     with pytest.raises(InvalidArgument, match="not the operator of the solution"):
         cs.certify(2 * A, cs.eigsh(A, k=3))
+    with pytest.raises(InvalidArgument, match=r"up to 1\.\de\+00 away from the solution's"):
+        cs.certify(2 * A, cs.eigsh(A.float(), k=3))
 
 
 def test_a_bracket_with_nothing_known_is_the_unit_interval():

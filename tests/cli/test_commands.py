@@ -6,8 +6,10 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import curvscope as cs
+from curvscope.cli.main import app
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
 
 TARGET = """
@@ -61,7 +63,7 @@ def target(tmp_path, monkeypatch):
 
 def test_version_as_installed():
     run = subprocess.run(
-        [sys.executable, "-c", "from curvscope.cli.main import run; run()", "--version"],
+        [sys.executable, "-m", "curvscope", "--version"],
         capture_output=True,
         text=True,
         check=True,
@@ -70,9 +72,8 @@ def test_version_as_installed():
 
 
 def test_errors_reach_the_person_without_a_traceback(tmp_path):
-    command = [sys.executable, "-c", "from curvscope.cli.main import run; run()"]
     run = subprocess.run(
-        [*command, "eigs", "-k", "3", "--problem", "minst", "--out", tmp_path / "run"],
+        [sys.executable, "-m", "curvscope", "eigs", "-k", "3", "--problem", "minst", "--out", tmp_path / "run"],
         capture_output=True,
         text=True,
         check=False,
@@ -183,6 +184,24 @@ def test_certify_confirms_a_run_and_sharpens_its_overlap(curvscope, tmp_path):
     assert "certified" in curvscope("overlap", "run").output
 
 
+def test_products_in_another_precision(curvscope, tmp_path):
+    coarse = ("-k", 2, "--method", "krylov", "--tol", 0.1, "--problem", "mnist16", "--precision", "bfloat16", "--out", "run")
+    assert curvscope("eigs", *coarse).status == 0
+    made = cs.open(tmp_path / "run" / "solution")
+    assert made.provenance["products"]["arithmetic"] == "bfloat16"
+    certified = json.loads(curvscope("certify", "run", "--json").output)  # builds the same operator
+    exact = cs.problems.get("mnist16")
+    H = cs.hessian(exact.model(), exact.criterion, exact.curvature_batches())
+    first = cs.eigsh(H, 1, method="krylov", progress=False).eigenvalues[0]
+    low, high = certified["intervals"][0]
+    assert low <= float(first) <= high
+    changed = curvscope("eigs", *(each for each in coarse if each not in ("--precision", "bfloat16")))
+    assert "precision" in str(changed.error)
+    page = curvscope("report", "run")
+    assert page.status == 0
+    assert "bfloat16" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_certify_finds_a_false_claim(curvscope, target, tmp_path):
     curvscope("eigs", "-k", 3, "--target", target("matrix"), "--out", "run")
     assert curvscope("certify", "run").status == 0
@@ -276,6 +295,8 @@ def test_targets_that_cannot_be_measured(curvscope, target, tmp_path, function, 
         (("--target", "nonsense"), TargetNotFound, "write module:function"),
         ((), InvalidArgument, "either --problem NAME or --target"),
         (("--problem", "mnist16", "--matrix", "fisher"), InvalidArgument, "--matrix 'fisher'"),
+        (("--problem", "mnist16", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),
+        (("--target", "a:b", "--precision", "tf32"), InvalidArgument, "--precision is for a --problem"),
         (("--problem", "mnist16", "--split", "val"), InvalidArgument, "split='val'"),
         (("--problem", "mnist16", "--which", "XX"), InvalidArgument, "which='XX'"),
         (("--problem", "mnist16", "--step", "-1"), InvalidArgument, "at least one step, 0 or later"),
@@ -365,3 +386,12 @@ def test_runs_that_are_not_there(curvscope):
         made = curvscope(command, "nowhere")
         assert isinstance(made.error, RunNotFound)
         assert "nowhere is no run" in str(made.error)
+
+
+def test_shells_can_complete_commands_and_options():
+    def completed(words):
+        asked = {"_CURVSCOPE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        return CliRunner().invoke(app, [], env=asked, prog_name="curvscope").output.split()
+
+    assert completed("curvscope e") == ["eigs", "export"]
+    assert completed("curvscope eigs --ma") == ["--matrix", "--max-products"]

@@ -62,6 +62,21 @@ def test_density_of_a_run_takes_its_pairs_for_exact(curvscope, target):
     assert "2 by ratio" in told.output
 
 
+def test_the_report_of_a_run_shows_its_density_and_certificate(curvscope, target, tmp_path):
+    asked = ("eigs", "--target", target("matrix"), "-k", 3, "--method", "krylov", "--out", "run")
+    assert curvscope(*asked).status == 0
+    assert curvscope("report", "run").status == 0
+    assert "whole spectrum" not in (tmp_path / "run" / "report.html").read_text()
+    assert curvscope("density", "run", "--method", "lanczos", "--probes", 2, "--steps", 10).status == 0
+    assert curvscope("certify", "run").status == 0
+    assert curvscope("report", "run").status == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "All 300 eigenvalues: 3 known exactly" in page
+    assert "3 of 3" in page
+    assert (tmp_path / "run" / "figures" / "the-whole-spectrum.png").exists()
+    assert curvscope(*asked).status == 0  # the run is still one that can be gone on with
+
+
 def test_all_eigenvalues_of_a_small_network(curvscope, target):
     facts = json.loads(curvscope("density", "--target", target("pair"), "--json").output)
     assert facts["D"] == facts["exact"] == facts["products"] == 39

@@ -22,6 +22,7 @@ def test_example(path, tmp_path, monkeypatch, capsys):
     for package in OPTIONAL & set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE)):
         pytest.importorskip(package)
     monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path)])
+    monkeypatch.syspath_prepend(path.parent)  # as for any script
     runpy.run_path(str(path), run_name="__main__")
     plt.close("all")
     assert capsys.readouterr().out.strip()

@@ -155,11 +155,10 @@ def test_float32_model_in_double():
 
 
 def test_curvlinops_agrees():
-    from curvlinops import GGNLinearOperator, HessianLinearOperator
-
+    curvlinops = pytest.importorskip("curvlinops")
     model, x, y = mlp(), torch.randn(9, 4, dtype=DOUBLE), torch.randint(0, 3, (9,))
     parameters = list(model.parameters())
-    for ours, theirs in ((cs.hessian, HessianLinearOperator), (cs.ggn, GGNLinearOperator)):
+    for ours, theirs in ((cs.hessian, curvlinops.HessianLinearOperator), (cs.ggn, curvlinops.GGNLinearOperator)):
         other = theirs(model, nn.CrossEntropyLoss(), parameters, [(x, y)])
         A = ours(model, nn.CrossEntropyLoss(), [(x, y)])
         X = torch.randn(A.shape[0], 3, dtype=DOUBLE)

@@ -49,12 +49,15 @@ def test_traced_strategies_are_used_where_they_can_be():
 
 
 def test_models_that_cannot_be_traced_fall_back():
-    expected = {"control flow": "split", "baked values": "linearize", "reverse mode only": "double_backward"}
-    for name, strategy in expected.items():
+    # PyTorch 2.9 cannot linearize what reads values in Python, 2.13 can: the last resort is as exact, and slower.
+    recent = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+    baked = {"linearize"} if recent else {"linearize", "double_backward"}
+    expected = {"control flow": {"split"}, "baked values": baked, "reverse mode only": {"double_backward"}}
+    for name, strategies in expected.items():
         model, criterion, batches = build(name)
         H = hessian(model, criterion, batches, strategy="split")
         H @ torch.ones(H.shape[0], dtype=torch.float64)
-        assert H.strategy_report["strategy"] == strategy, name
+        assert H.strategy_report["strategy"] in strategies, name
 
 
 @pytest.mark.parametrize("name", ["mlp", "class weights", "frozen layer"])

@@ -79,9 +79,12 @@ def test_the_gpu_benchmark_runs_on_the_cpu(monkeypatch):
     gpu = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gpu)
     options = ["--synthetic", "--device", "cpu", "--tiny", "--samples", "4", "--batch", "2", "--block", "2"]
-    found = gpu.main(gpu.parsed([*options, "--precision", "float64", "bfloat16"]))
+    found = gpu.main(gpu.parsed([*options, "--precision", "float64", "tf32", "bfloat16"]))
     assert found["N"] == 4
     assert not found["quotable"]
     assert found["precisions"]["float64"]["relative error"] < 1e-5
     assert 1e-5 < found["precisions"]["bfloat16"]["relative error"] < 0.3
+    assert "needs an NVIDIA GPU" in found["precisions"]["tf32"]["not here"]
+    assert set(found["Gram-Schmidt pass, seconds"]) == {"on the device", "on the host"}
+    assert found["basis"] == "device"
     assert set(found["minutes"]) >= {"products", "QR", "core", "total"}

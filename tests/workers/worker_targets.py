@@ -24,10 +24,11 @@ def network(dtype="float32"):
     return cs.hessian(model, nn.CrossEntropyLoss(), [(x[:25], y[:25]), (x[25:], y[25:])], dtype=getattr(torch, dtype))
 
 
-def rectangle(dtype="float64"):
+def rectangle(dtype="float64", turned=False):
     generator = torch.Generator().manual_seed(1)
     left, right = (torch.linalg.qr(torch.randn(n, 8, dtype=torch.float64, generator=generator)).Q for n in (120, 90))
-    return (left * 2.0 ** -torch.arange(8)) @ right.T
+    tall = (left * 2.0 ** -torch.arange(8)) @ right.T
+    return tall.T.contiguous() if turned else tall
 
 
 def by_process(home):

@@ -9,15 +9,18 @@ from curvscope.certify.frobenius import (
     probes_needed,
     sample,
 )
-from curvscope.certify.noise import ProductNoise, product_noise
+from curvscope.certify.noise import ProductNoise, product_error, product_noise
+from curvscope.certify.refine import refined
 from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms, residuals_and_shifts
 from curvscope.certify.scree import Scree, scree_bounds
+from curvscope.certify.second_order import RitzSpan
 from curvscope.certify.tail import TailNorm, tail_norm
 
 __all__ = [
     "Certificate",
     "FrobeniusEstimate",
     "ProductNoise",
+    "RitzSpan",
     "Samples",
     "Scree",
     "TailNorm",
@@ -27,7 +30,9 @@ __all__ = [
     "failure_probabilities",
     "overlap_bracket",
     "probes_needed",
+    "product_error",
     "product_noise",
+    "refined",
     "residual_norms",
     "residuals_and_shifts",
     "sample",

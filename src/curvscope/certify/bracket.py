@@ -51,6 +51,14 @@ def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float
     Source: design of this library; the proofs use only Weyl's inequality and the Sylvester equation. What leaves V_k along
         the columns k+1..l meets the mask there only; the rest of the leak is t. It assumes 0 <= Phi <= I, so it holds for any
         projector in place of the mask.
+
+    >>> import curvscope as cs
+    >>> A = torch.diag(torch.tensor([5.0, -4.0, 3.0, 0.5, 0.1], dtype=torch.float64))
+    >>> solution = cs.certify(A, cs.eigsh(A, k=2))
+    >>> rows = solution.eigenvectors.rows(torch.tensor([0, 4]))    # the mask's parameters, in its order
+    >>> lower, upper = overlap_bracket(captured_mass(rows), solution.certificate)
+    >>> [round(float(end), 6) for end in (lower[1], upper[1])]
+    [0.5, 0.5]
     """
     k = torch.arange(1, len(captured) + 1, dtype=torch.float64)
     roots = captured.clamp(min=0).sqrt()

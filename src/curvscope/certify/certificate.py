@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.certify.noise import ProductNoise
+from curvscope.certify.second_order import RitzSpan
 from curvscope.certify.tail import TailNorm
 
 
@@ -28,8 +30,16 @@ class Certificate:
         tail: bound for the norm of A on the complement of all k vectors.
         noise: of the products; it is added to every residual and to the tail.
         shifts: |v_i* A v_i - theta_i|, float64 (k,), from fresh products; None: not measured, at most the residuals.
+        couplings: ||V* (A v_i - theta_i v_i)||, float64 (k,), from fresh products: rounding, for Ritz pairs. None: not
+            measured. With them, what pairs take from one another is of second order (:class:`.RitzSpan`).
 
     Source: Parlett (1998), chapters 10 and 11; Davis and Kahan (1970).
+
+    >>> import curvscope as cs
+    >>> A = torch.diag(torch.tensor([5.0, -4.0, 3.0, 0.5, 0.1], dtype=torch.float64))
+    >>> certificate = cs.certify(A, cs.eigsh(A, k=3)).certificate
+    >>> certificate.complete, bool(certificate.angles.max() < 1e-12), certificate.clusters()
+    (3, True, [[0], [1], [2]])
     """
 
     eigenvalues: Tensor
@@ -37,6 +47,7 @@ class Certificate:
     tail: TailNorm
     noise: ProductNoise
     shifts: Tensor | None = None
+    couplings: Tensor | None = None
 
     @cached_property
     def magnitudes(self) -> Tensor:
@@ -89,12 +100,12 @@ class Certificate:
         shifts = self.residuals if self.shifts is None else self.shifts + self.noise.at(self.magnitudes)
         gaps = self.gaps - shifts
         quadratic = torch.where(self.residuals < gaps, self.residuals**2 / gaps, torch.inf)
-        return torch.minimum(self.residuals, quadratic + shifts)
+        return self._sharper(torch.minimum(self.residuals, quadratic + shifts), lambda span: span.radii)
 
     @property
     def angles(self) -> Tensor:
         """(k,) bounds for the sine of the angle between v_i and its eigenvector: min(1, residual / gap)."""
-        return _at_most_one(self.residuals / self.gaps)
+        return self._sharper(_at_most_one(self.residuals / self.gaps), lambda span: span.squared_angles.sqrt())
 
     def beyond(self, k: int) -> float:
         """A bound for |lambda_{k+1}|, the largest magnitude outside the top k; 1 <= k.
@@ -112,7 +123,9 @@ class Certificate:
     def squared_sines(self, k: int) -> Tensor:
         """(k,) bounds for ||U_2* v_i||^2, U_2 the eigenvectors beyond k: min(1, (r_i / (|theta_i| - beyond))^2)."""
         distance = (self.magnitudes[:k] - self.beyond(k)).clamp(min=0)
-        return _at_most_one((self.residuals[:k] / distance).square())
+        linear = _at_most_one((self.residuals[:k] / distance).square())
+        span = self._span(k)
+        return linear if span is None else torch.minimum(linear, span.squared_sines(k))
 
     def space_sine(self, k: int) -> float:
         r"""Bound for ||sin Theta||_F between the first k columns of V and the top-k eigenspace.
@@ -120,6 +133,30 @@ class Certificate:
         Column by column: sharper than one gap for all. Vacuous, sqrt k, when there is no gap at k.
         """
         return float(self.squared_sines(k).sum().sqrt())
+
+    def _span(self, k: int) -> RitzSpan | None:
+        """The span of the k or more first pairs that lets the least of the top k leak out."""
+        if self.couplings is None:
+            return None
+        distance = self.magnitudes[k - 1] - self.heads[k - 1] - self.outside[k - 1 :]
+        size = k + int(torch.where(distance > 0, self.heads[k - 1 :] / distance, torch.inf).argmin())
+        if size not in self._spans:
+            couplings = self.couplings[:size] + self.noise.at(self.magnitudes[:size])
+            self._spans[size] = RitzSpan(
+                self.eigenvalues[:size], self.residuals[:size], couplings, float(self.outside[size - 1])
+            )
+        return self._spans[size]
+
+    def _sharper(self, bounds: Tensor, of: Callable[[RitzSpan], Tensor]) -> Tensor:
+        """The smaller of these bounds for every pair, (k,), and of those of its span, where couplings are known."""
+        if self.couplings is None:
+            return bounds
+        spans = [self._span(i + 1) for i in range(len(bounds))]
+        return torch.minimum(bounds, torch.stack([of(span)[i] for i, span in enumerate(spans) if span is not None]))
+
+    @cached_property
+    def _spans(self) -> dict[int, RitzSpan]:
+        return {}
 
     def clusters(self) -> list[list[int]]:
         """Groups of pairs whose eigenvalues the residuals cannot separate; inside a group only the span means something.

@@ -73,6 +73,12 @@ class FrobeniusEstimate:
         values: of the approximation; its norm is known exactly from them.
         is_complex: whether operator and probes are complex, which halves the variance.
         products: that it cost.
+
+    >>> import curvscope as cs
+    >>> A = torch.diag(torch.tensor([4.0, 3.0, 0.0, 0.0]))
+    >>> estimate = cs.posterior_error(A, cs.eigsh(A, k=2))
+    >>> estimate.approximation, round(estimate.relative, 6)
+    (5.0, 0.0)
     """
 
     samples: Samples

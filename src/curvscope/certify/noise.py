@@ -13,7 +13,11 @@ from curvscope.tall import TallMatrix
 
 @dataclass(frozen=True)
 class ProductNoise:
-    """Norm of the error of a product with a unit vector v: ``floor + relative * ||A v||``."""
+    """Norm of the error of a product with a unit vector v: ``floor + relative * ||A v||``.
+
+    >>> float(ProductNoise(floor=1e-7, relative=1e-6).at(torch.tensor(10.0, dtype=torch.float64)))
+    1.01e-05
+    """
 
     floor: float
     relative: float
@@ -21,6 +25,10 @@ class ProductNoise:
     def at(self, magnitude: Tensor) -> Tensor:
         """For eigenvectors with eigenvalues of this magnitude."""
         return self.floor + self.relative * magnitude
+
+    def or_more(self, other: ProductNoise) -> ProductNoise:
+        """The larger of both, part by part."""
+        return ProductNoise(max(self.floor, other.floor), max(self.relative, other.relative))
 
 
 def product_noise(multiply: Callable[[Tensor], Tensor], vectors: TallMatrix, random: Tensor) -> ProductNoise:
@@ -40,13 +48,47 @@ def product_noise(multiply: Callable[[Tensor], Tensor], vectors: TallMatrix, ran
     >>> product_noise(lambda x: 2 * x, InMemory(torch.eye(8)), torch.eye(8)[:, :2])
     ProductNoise(floor=0.0, relative=0.0)
     """
+    left, right = _pairs(vectors, random)
+    products = multiply(torch.cat([left, right, left + right], dim=1)).double()
+    a, b, both = products.split(left.shape[1], dim=1)
+    return _noise((both - a - b).norm(dim=0), a.norm(dim=0))
+
+
+def product_error(
+    multiply: Callable[[Tensor], Tensor], exactly: Callable[[Tensor], Tensor], vectors: TallMatrix, random: Tensor
+) -> ProductNoise:
+    """The error of products against exact ones, measured where :func:`product_noise` measures.
+
+    What that cannot see, as it is linear: parameters and activations that were rounded.
+
+    Args:
+        multiply: (D, b) to (D, b).
+        exactly: the same, exact.
+        vectors: V, (D, k), by descending magnitude of eigenvalues.
+        random: (D, 2) Gaussian.
+
+    Cost: 6 products of both kinds in one block, 2 for a single column.
+
+    >>> from curvscope.tall import InMemory
+    >>> product_error(lambda x: 1.5 * x, lambda x: 2 * x, InMemory(torch.eye(8)), torch.eye(8)[:, :2])
+    ProductNoise(floor=0.5, relative=0.25)
+    """
+    block = torch.cat(_pairs(vectors, random), dim=1)
+    exact = exactly(block).double()
+    errors, sizes = (block.norm(dim=0).view(2, -1).amax(0) for block in (multiply(block).double() - exact, exact))
+    return _noise(errors, sizes)
+
+
+def _pairs(vectors: TallMatrix, random: Tensor) -> tuple[Tensor, Tensor]:
+    """A random pair of unit vectors, the last two columns and the first two, one of each pair on either side."""
     pairs = [random / random.double().norm(dim=0).to(random.dtype)]
     columns = vectors.shape[1]
     if columns > 1:
         pairs += [vectors.columns(columns - 2, columns), vectors.columns(0, 2)]
-    left, right = torch.stack([pair[:, 0] for pair in pairs], 1), torch.stack([pair[:, 1] for pair in pairs], 1)
-    products = multiply(torch.cat([left, right, left + right], dim=1)).double()
-    a, b, both = products.split(len(pairs), dim=1)
-    errors = (both - a - b).norm(dim=0).tolist()
-    size = float(a.norm(dim=0).max())
-    return ProductNoise(max(errors[:2]), errors[-1] / size if columns > 1 and size else 0.0)
+    return torch.stack([pair[:, 0] for pair in pairs], 1), torch.stack([pair[:, 1] for pair in pairs], 1)
+
+
+def _noise(errors: Tensor, sizes: Tensor) -> ProductNoise:
+    """From the errors of the pairs, and the norms of their products."""
+    size = float(sizes.max())
+    return ProductNoise(float(errors[:2].max()), float(errors[-1]) / size if len(errors) > 1 and size else 0.0)

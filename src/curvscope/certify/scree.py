@@ -23,6 +23,11 @@ class Scree:
         lower: float64 (k + 1,), in [0, 1].
         upper: float64 (k + 1,); may exceed 1 where the approximation is worse than none.
         confidence: with which both hold for all r at once; None: they take the estimated norms for the true ones.
+
+    >>> import curvscope as cs
+    >>> A = torch.diag(torch.tensor([4.0, 3.0, 0.0, 0.0]))
+    >>> cs.scree(A, cs.eigsh(A, k=2)).smallest_rank(0.01)
+    2
     """
 
     rank: Tensor

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from curvscope.cli.names import AsJson, RunFolder
 from curvscope.cli.source import operator_of_run
+from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.execution.run import Run
 from curvscope.solvers import Solution, certify
 from curvscope.studies.eigs import failed_claims, keep_certificate, solution_of
@@ -19,12 +20,20 @@ def command(
     run: RunFolder,
     steps: Annotated[int, typer.Option("--steps", help="Products that bound what was not found.")] = 60,
     failure: Annotated[float, typer.Option("--failure", help="Probability with which that bound may be wrong.")] = 1e-6,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: BatchSystem = None,
+    jobs: JobCount = None,
+    cluster_config: ClusterConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's residuals afresh and bound what it missed; exit status 1 if a claim of the run fails."""
+    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
     opened = Run.open(run)
     claimed = solution_of(opened)
-    certified = certify(operator_of_run(opened, claimed), claimed, steps=steps, failure=failure)
+    operator = operator_of_run(opened, claimed)
+    with hiring.executor() as executor:
+        certified = certify(operator, claimed, steps=steps, failure=failure, executor=executor)
     failed = failed_claims(claimed, certified)
     keep_certificate(opened, certified)
     if as_json:

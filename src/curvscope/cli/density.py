@@ -9,13 +9,27 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, OptionalRun, ProblemName, Split, Step, TargetName
+from curvscope.cli.names import (
+    AsJson,
+    DataFolder,
+    LanczosMemory,
+    Matrix,
+    OptionalRun,
+    Precision,
+    ProblemName,
+    Split,
+    Step,
+    TargetName,
+)
 from curvscope.cli.source import chosen
+from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.estimators import RULES, Density, density
+from curvscope.execution.run import Run
 from curvscope.report.figures import spectral_density
+from curvscope.studies.eigs import DENSITY
 
-FILES = ("density.json", "density.png")
+FILES = (DENSITY, "density.png")
 
 
 def command(
@@ -26,6 +40,7 @@ def command(
     step: Step = 0,
     split: Split = "train",
     matrix: Matrix = "hessian",
+    precision: Precision = None,
     probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Lanczos steps from each.")] = 100,
     method: Annotated[str, typer.Option("--method", help="auto, lanczos, or exact for all eigenvalues.")] = "auto",
@@ -35,16 +50,31 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
     memory: LanczosMemory = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for density.json and density.png.")] = None,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: BatchSystem = None,
+    jobs: JobCount = None,
+    cluster_config: ClusterConfig = None,
     as_json: AsJson = False,
 ) -> None:
-    """The spectral density: bulk, outliers, edges, trace; with a RUN, its eigenpairs count exactly."""
+    """The spectral density: bulk, outliers, edges, trace.
+
+    With a RUN its eigenpairs count exactly, and the density is kept in it (the last one counts): `curvscope report` shows it.
+    """
     if between is not None and not between[0] <= between[1]:
-        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second")
+        raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second, exchange them")
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
-    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix)
-    found = density(operator, num_probes=probes, num_steps=steps, deflate=solution, method=method, seed=seed, memory=memory)
+    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    if not hiring.nobody and problem is not None:
+        raise InvalidArgument("workers build a --target or the operator of a RUN: make one with `curvscope eigs --problem`")
+    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
+    options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
+    with hiring.executor() as executor:
+        found = density(operator, **options, executor=executor)
+    if run is not None:
+        Run.open(run).write_json(DENSITY, found.to_dict())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / FILES[0]).write_text(json.dumps(found.to_dict()))
@@ -59,6 +89,8 @@ def command(
         console.print(f"in [{between[0]:g}, {between[1]:g}]: {inside.value:.4g} +- {inside.stderr:.2g}", highlight=False)
     if out is not None:
         console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
+    if run is not None:
+        console.print(f"Kept in {run / DENSITY}. Next: curvscope report {run}", highlight=False, soft_wrap=True)
 
 
 def _plain(found: Density, between: tuple[float, float] | None) -> dict[str, Any]:

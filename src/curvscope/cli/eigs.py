@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, ProblemName, Split, Step, TargetName
-from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
+from curvscope.cli.source import check_source
+from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
 from curvscope.execution.run import Run
@@ -19,7 +20,7 @@ from curvscope.problems import get
 from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.checks import check_request
 from curvscope.solvers.session import PARAMETERS
-from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, recipe_of_problem
+from curvscope.studies.eigs import MATRICES, arithmetic_of, operator_at_step, operator_of_problem, recipe_of_problem
 
 FREE = ("k", "tol", "max_products")
 """Options under which a run may be gone on with, other than it was begun."""
@@ -34,8 +35,11 @@ def command(
     step: Step = 0,
     split: Split = "train",
     matrix: Matrix = "hessian",
+    precision: Precision = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
-    which: Annotated[str, typer.Option("--which", help="LM, LA, SA or BE.")] = "LM",
+    which: Annotated[
+        str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
+    ] = "LM",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
@@ -48,7 +52,11 @@ def command(
     cluster_config: ClusterConfig = None,
     shards: Annotated[
         int | None,
-        typer.Option("--shards", help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=."),
+        typer.Option(
+            "--shards",
+            rich_help_panel=PANEL,
+            help="Spread the data over the workers: FUNCTION takes shard=0, 1, ... and num_shards=.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,8 +65,7 @@ def command(
     Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
     --tol or --max-products it goes on from what it has, also with other workers or with none.
     """
-    if (problem is None) == (target is None):
-        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    check_source(problem, target)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     wanted = {"k": k, "which": which, "method": method, "tol": tol}
@@ -70,6 +77,11 @@ def command(
         "split": split,
         "matrix": matrix,
     }
+    if precision is not None:
+        if problem is None:
+            raise InvalidArgument("--precision is for a --problem: your --target function decides by itself")
+        arithmetic_of(precision)
+        source["precision"] = precision
     options = {**wanted, "max_products": max_products, "seed": seed}
     if memory is not None:
         as_bytes(memory)
@@ -93,7 +105,11 @@ def command(
     else:
         console = Console()
         console.print(str(solution), highlight=False, soft_wrap=True)
-        console.print(f"Run: {out}. Next: curvscope overlap {out}; curvscope report {out}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Run: {out}. Next: curvscope certify {out}; then overlap, density or report with it",
+            highlight=False,
+            soft_wrap=True,
+        )
     if solution.status.code == "partly":
         raise typer.Exit(1)
 
@@ -106,7 +122,7 @@ def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Oper
         return operator_of_problem(Run.open(out))
     known = get(source["problem"], data=source["data"])
     check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
-    operator = operator_at_step(known, source["step"], source["split"], source["matrix"])
+    operator = operator_at_step(known, source["step"], source["split"], source["matrix"], source.get("precision"))
     operator.recipe = recipe_of_problem(out, source)
     return operator
 

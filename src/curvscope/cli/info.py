@@ -28,7 +28,7 @@ DIFFERS = "DIFFERENT: the k largest are elsewhere"
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run.")] = None,
     problem: ProblemName = None,
     reference: Annotated[
         Path | None,

@@ -14,7 +14,10 @@ from curvscope.errors import CurvscopeError
 
 app = typer.Typer(
     help="Loss curvature of neural networks at scale, with error bars.",
+    epilog="Begin with `curvscope demo`. For a network of yours: `curvscope eigs -k 10 --target MODULE:FUNCTION --out RUN`, "
+    "then certify, overlap, density or report with that RUN.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -7,15 +7,25 @@ from typing import Annotated
 
 import typer
 
+SOURCE = "What is measured"
 ProblemName = Annotated[
-    str | None, typer.Option("--problem", help="A problem of ours, such as mnist16 (see `curvscope info`), or hf:NAME.")
+    str | None,
+    typer.Option(
+        "--problem", rich_help_panel=SOURCE, help="A problem of ours, such as mnist16 (see `curvscope info`), or hf:NAME."
+    ),
 ]
 TargetName = Annotated[
     str | None,
-    typer.Option("--target", metavar="MODULE:FUNCTION", help="Your function; returns an operator or (model, loss, data)."),
+    typer.Option(
+        "--target",
+        metavar="MODULE:FUNCTION",
+        rich_help_panel=SOURCE,
+        help="Your function; returns an operator or (model, loss, data).",
+    ),
 ]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", help="Folder with the full data set (images need torchvision), or a text.")
+    Path | None,
+    typer.Option("--data", rich_help_panel=SOURCE, help="Folder with the full data set (images need torchvision), or a text."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")]
@@ -28,8 +38,18 @@ LanczosMemory = Annotated[
     typer.Option("--memory", help="Bound for the Lanczos vectors, beside what the process has, such as 8GiB."),
 ]
 OptionalRun = Annotated[
-    Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote: its pairs are deflated.")
+    Path | None, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote: its pairs are deflated.")
 ]
-Step = Annotated[int, typer.Option("--step", help="Train the problem's network to this step first.")]
-Split = Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")]
-Matrix = Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")]
+Step = Annotated[
+    int, typer.Option("--step", rich_help_panel=SOURCE, help="Of a problem: train its network to this step first.")
+]
+Split = Annotated[str, typer.Option("--split", rich_help_panel=SOURCE, help="Of a problem: its train or test samples.")]
+Matrix = Annotated[str, typer.Option("--matrix", rich_help_panel=SOURCE, help="Of a problem: hessian or ggn.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        rich_help_panel=SOURCE,
+        help="Of a problem: compute in float64, float32, bfloat16, float16, or tf32 on a GPU.",
+    ),
+]

@@ -11,7 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, ProblemName, Split, Step, TargetName
+from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
@@ -35,7 +35,7 @@ class Without:
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder that `curvscope eigs --out` wrote.")] = None,
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")] = None,
     mask: Annotated[str, typer.Option("--mask", help=f"One of {', '.join(MASKS)}.")] = "magnitude",
     problem: ProblemName = None,
     target: TargetName = None,
@@ -43,6 +43,7 @@ def command(
     step: Step = 0,
     split: Split = "train",
     matrix: Matrix = "hessian",
+    precision: Precision = None,
     k: Annotated[int | None, typer.Option("-k", help="Without a RUN: the largest k.")] = None,
     probes: Annotated[int | None, typer.Option("--probes", help="Without a RUN: random sign vectors; default 10.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Without a RUN: Lanczos steps for each; default 100.")] = None,
@@ -62,16 +63,16 @@ def command(
         raise InvalidArgument(f"--mask {mask!r}: choose one of {', '.join(MASKS)}")
     if run is None:
         if k is None or mask != "magnitude":
-            raise InvalidArgument("without a RUN, say -k, and --mask is magnitude")
-        own, _ = chosen(None, problem, target, data=data, step=step, split=split, matrix=matrix)
+            raise InvalidArgument("without a RUN pass -k, the largest k, and leave --mask out: magnitude is the one there is")
+        own, _ = chosen(None, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
         _without_vectors(
             own, Without(k, 10 if probes is None else probes, 100 if steps is None else steps, memory, known, planned), as_json
         )
         return
-    if planned or any(given is not None for given in (problem, target, k, probes, steps, known, memory)):
+    if planned or any(given is not None for given in (problem, target, k, probes, steps, known, memory, precision)):
         raise InvalidArgument(
             "a RUN has its eigenvectors, for every k: leave --problem, --target, -k, --probes, --steps, --eigenvalues, "
-            "--memory and --plan out, or the RUN for an estimate without eigenvectors"
+            "--memory, --precision and --plan out, or the RUN for an estimate without eigenvectors"
         )
     opened = Run.open(run)
     curve = measure_overlap(opened, mask)

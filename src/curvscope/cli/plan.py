@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Memory, ProblemName, TargetName
+from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
+from curvscope.cli.source import check_source
 from curvscope.errors import InvalidArgument
+from curvscope.execution.devices import preferred
 from curvscope.operators import load_target
 from curvscope.problems import get
 from curvscope.solvers import METHODS
 from curvscope.solvers.plan import plan
-from curvscope.studies.eigs import MATRICES
+from curvscope.studies.eigs import MATRICES, arithmetic_of
 
 
 def command(
@@ -23,8 +25,9 @@ def command(
     problem: ProblemName = None,
     target: TargetName = None,
     data: DataFolder = None,
-    split: Annotated[str, typer.Option("--split", help="Curvature on 'train' or 'test' samples of the problem.")] = "train",
-    matrix: Annotated[str, typer.Option("--matrix", help="'hessian' or 'ggn', for a problem.")] = "hessian",
+    split: Split = "train",
+    matrix: Matrix = "hessian",
+    precision: Precision = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
@@ -37,15 +40,17 @@ def command(
 
     A problem's network is planned for at its first step: what a product costs does not depend on the training.
     """
-    if (problem is None) == (target is None):
-        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    check_source(problem, target)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     if problem is None:
+        if precision is not None:
+            raise InvalidArgument("--precision is for a --problem: your --target function decides by itself")
         operator = load_target(str(target))
     else:
-        known = get(problem, data=data)
-        operator = MATRICES[matrix](known.model(), known.criterion, known.curvature_batches(split))
+        known, arithmetic = get(problem, data=data), arithmetic_of(precision)
+        model = known.model().to(preferred())
+        operator = MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic)
     made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=workers)
     if as_json:
         typer.echo(json.dumps(made.to_dict()))

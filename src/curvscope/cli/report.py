@@ -12,10 +12,12 @@ from curvscope.studies.eigs import document
 
 
 def command(run: RunFolder) -> None:
-    """Write report.html and its figures into a run: overlap, spectrum, residuals, all pairs, provenance."""
+    """Write report.html and its figures into a run: overlap, spectrum, density, residuals, all pairs, how it was made."""
     opened = Run.open(run)
     if opened.manifest["kind"] != "eigs":
-        raise RunConflict(f"{run} is a {opened.manifest['kind']} run, whose report was written with it")
+        raise RunConflict(
+            f"{run} is a {opened.manifest['kind']} run, whose page was written with it: open {run / 'report.html'}"
+        )
     made = document(opened)
     save_figures(made, opened.path / "figures")
     typer.echo(f"Report: {opened.write_text('report.html', render(made))}")

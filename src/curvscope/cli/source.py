@@ -6,27 +6,35 @@ from pathlib import Path
 
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
-from curvscope.operators import Operator
-from curvscope.operators.target import load_target
+from curvscope.operators import Operator, Recipe
 from curvscope.problems import get
 from curvscope.solvers import Solution
 from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, solution_of
 
 
 def operator_of_run(run: Run, solution: Solution) -> Operator:
-    """The operator of a run, built again.
+    """The operator of a run, built again; workers can build it, too.
 
     Raises:
         RunConflict: parameters, data, loss or library have changed since.
     """
     target = run.manifest["options"].get("target")
-    operator = operator_of_problem(run) if target is None else load_target(target)
+    operator = operator_of_problem(run) if target is None else Recipe(target).build()
     if operator.fingerprint != solution.provenance["fingerprint"]:
         raise RunConflict(
             f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "
             "library changed): run `curvscope eigs` again"
         )
     return operator
+
+
+def check_source(problem: str | None, target: str | None) -> None:
+    """Raise InvalidArgument unless exactly one of the two is given."""
+    if (problem is None) == (target is None):
+        raise InvalidArgument(
+            "pass either --problem NAME or --target MODULE:FUNCTION: `curvscope info` lists the problems, and a function of "
+            "yours returns (model, loss, data)"
+        )
 
 
 def chosen(
@@ -38,6 +46,7 @@ def chosen(
     step: int = 0,
     split: str = "train",
     matrix: str = "hessian",
+    precision: str | None = None,
 ) -> tuple[Operator, Solution | None]:
     """The operator that was named in one of three ways; a run's comes with its eigenpairs.
 
@@ -46,17 +55,17 @@ def chosen(
     """
     if [run, problem, target].count(None) != 2:
         raise InvalidArgument("pass one of RUN, --problem NAME and --target MODULE:FUNCTION")
-    if problem is None and (data, step, split, matrix) != (None, 0, "train", "hessian"):
+    if problem is None and (data, step, split, matrix, precision) != (None, 0, "train", "hessian", None):
         raise InvalidArgument(
-            "--data, --step, --split and --matrix choose among the operators of a --problem: a RUN has its own, and your "
-            "--target function decides by itself"
+            "--data, --step, --split, --matrix and --precision choose among the operators of a --problem: a RUN has its own, "
+            "and your --target function decides by itself"
         )
     if run is not None:
         opened = Run.open(run)
         solution = solution_of(opened)
         return operator_of_run(opened, solution), solution
     if target is not None:
-        return load_target(target), None
+        return Recipe(target).build(), None
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
-    return operator_at_step(get(problem, data=data), step, split, matrix), None
+    return operator_at_step(get(problem, data=data), step, split, matrix, precision), None

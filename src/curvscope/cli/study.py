@@ -33,7 +33,7 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat an experiment of the paper: numbers, figures and a page. `curvscope study list` names them."""
+    """Repeat an experiment of a paper: numbers, figures and a page. `curvscope study list` names them."""
     if name == "list":
         _list(as_json)
         return
@@ -41,10 +41,10 @@ def command(
     config = study.config(preset)
     if checkpoints is not None:
         if not hasattr(config, "checkpoints"):
-            raise InvalidArgument(f"--checkpoints: {name} trains for itself")
+            raise InvalidArgument(f"--checkpoints: {name} trains for itself, leave it out")
         config = replace(config, checkpoints=str(checkpoints.resolve()))
     if out is None:
-        raise InvalidArgument(f"--out DIR is missing: where should the results of {name} go?")
+        raise InvalidArgument(f"--out DIR is missing: say where the results of {name} shall go")
     console = Console(stderr=as_json)
     console.width = max(console.width, TABLE_WIDTH)
     console.print(f"{study.title}: {study.shows}. Takes about {study.takes[preset]} on two cores.", highlight=False)

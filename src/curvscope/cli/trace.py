@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, ProblemName, Split, Step, TargetName
+from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.estimators import Estimate, frobenius_norm, spectral_norm, trace
@@ -24,6 +24,7 @@ def command(
     step: Step = 0,
     split: Split = "train",
     matrix: Matrix = "hessian",
+    precision: Precision = None,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
     max_products: Annotated[int, typer.Option("--max-products", help="Budget for the trace, and for each norm.")] = 100,
     rtol: Annotated[
@@ -34,7 +35,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """The trace, in all and for each parameter tensor, with standard errors; with a RUN, its eigenpairs are known."""
-    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix)
+    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
     limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed}
     found = {"trace": trace(operator, method=method, **limits)}
     bound = None

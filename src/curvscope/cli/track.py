@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from curvscope.cli.names import AsJson, DataFolder, ProblemName
+from curvscope.cli.source import check_source
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.operators import Objective
@@ -49,8 +50,7 @@ def command(
     Your training function calls `watch(model, loss, data)` once, with the data that the curvature shall be of, and trains as
     ever: the steps of the first optimizer that holds the model's parameters are counted.
     """
-    if (problem is None) == (target is None):
-        raise InvalidArgument("pass either --problem NAME or --target MODULE:FUNCTION")
+    check_source(problem, target)
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
@@ -117,9 +117,13 @@ class Watcher:
             InvalidArgument: nothing was watched, or no optimizer made a step.
         """
         if self.tracker is None:
-            raise InvalidArgument("the training function did not call watch(model, loss, data)")
+            raise InvalidArgument(
+                "the training function did not call watch(model, loss, data): let it, once, before the training"
+            )
         if not self.steps:
-            raise InvalidArgument("no torch.optim optimizer with the watched model's parameters made a step")
+            raise InvalidArgument(
+                "no torch.optim optimizer with the watched model's parameters made a step: let one update that very model"
+            )
         self.tracker.step(self.steps)
         return self.tracker
 

@@ -14,21 +14,31 @@ from curvscope.errors import InvalidArgument, MissingExtra
 from curvscope.execution.clusters import BATCH_SYSTEMS
 from curvscope.execution.workers import Workers
 
+PANEL = "Who computes the products"
 WorkerCount = Annotated[
     int | None,
-    typer.Option("--workers", help="Processes on this machine that compute the products, one a GPU."),
+    typer.Option("--workers", rich_help_panel=PANEL, help="Processes on this machine that compute the products, one a GPU."),
 ]
 SchedulerAddress = Annotated[
     str | None,
-    typer.Option("--scheduler", help="A Dask scheduler whose workers compute the products, such as tcp://host:8786."),
+    typer.Option(
+        "--scheduler",
+        rich_help_panel=PANEL,
+        help="A Dask scheduler whose workers compute the products, such as tcp://host:8786.",
+    ),
 ]
 BatchSystem = Annotated[
-    str | None, typer.Option("--cluster", help=f"Workers as batch jobs, with --jobs: {', '.join(BATCH_SYSTEMS)}.")
+    str | None,
+    typer.Option("--cluster", rich_help_panel=PANEL, help=f"Workers as batch jobs, with --jobs: {', '.join(BATCH_SYSTEMS)}."),
 ]
-JobCount = Annotated[int | None, typer.Option("--jobs", help="How many batch jobs.")]
+JobCount = Annotated[int | None, typer.Option("--jobs", rich_help_panel=PANEL, help="How many batch jobs.")]
 ClusterConfig = Annotated[
     Path | None,
-    typer.Option("--cluster-config", help="YAML file with dask-jobqueue's settings for a job: cores, memory, queue, ..."),
+    typer.Option(
+        "--cluster-config",
+        rich_help_panel=PANEL,
+        help="YAML file with dask-jobqueue's settings for a job: cores, memory, queue, ...",
+    ),
 ]
 
 

@@ -27,6 +27,12 @@ class ClassStructure:
     Attributes:
         means: d_cc', (D, C, C): true class first.
         shares: w_c, float64 (C,).
+
+    >>> import curvscope as cs
+    >>> model, data = torch.nn.Linear(3, 2), [(torch.eye(3), torch.tensor([0, 1, 1]))]
+    >>> structure = cs.class_structure(cs.Objective(model, torch.nn.CrossEntropyLoss(), data))
+    >>> structure.means.shape, [round(float(share), 2) for share in structure.shares]
+    (torch.Size([8, 2, 2]), [0.33, 0.67])
     """
 
     means: Tensor

@@ -270,6 +270,22 @@ class Density:
             "provenance": self.provenance,
         }
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Density:
+        """What :meth:`to_dict` gave, read again.
+
+        >>> from curvscope.estimators import density
+        >>> found = density(torch.diag(torch.arange(1.0, 31.0, dtype=torch.float64)), method="lanczos", num_steps=5)
+        >>> Density.from_dict(found.to_dict()).quantile(0.5) == found.quantile(0.5)
+        True
+        """
+        probes, steps = len(plain["nodes"]), len(plain["nodes"][0]) if plain["nodes"] else 0
+        found = [
+            torch.tensor(plain[name], dtype=torch.float64).reshape(probes, steps) for name in ("nodes", "weights", "radii")
+        ]
+        exact = torch.tensor(plain["exact"], dtype=torch.float64)
+        return cls(plain["D"], exact, *found, plain["products"], plain["seconds"], plain["provenance"])
+
     # --- inside -------------------------------------------------------------------------------------------------------------
 
     def _ladder(self, largest: bool) -> tuple[Tensor, int]:

@@ -22,6 +22,10 @@ class Estimate:
         stderr: its standard error; 0 where it is exact, infinite where one probe tells nothing about it.
         products: that it cost.
         layers: the same quantity for each parameter tensor, from the same products; empty for operators without names.
+
+    >>> estimate = Estimate(10.0, 0.5, products=40)
+    >>> print(estimate, [round(end, 2) for end in estimate.interval])
+    10 +- 0.5 (40 products) [9.02, 10.98]
     """
 
     value: float
@@ -49,6 +53,10 @@ class DiagonalEstimate:
         value: float64 (D,).
         stderr: float64 (D,), of each entry.
         products: that it cost.
+
+    >>> import curvscope as cs
+    >>> cs.diagonal(torch.diag(torch.tensor([3.0, 1.0]))).value.tolist()
+    [3.0, 1.0]
     """
 
     value: Tensor
@@ -65,6 +73,11 @@ class NormBound:
         upper: the norm is at most this, except with probability ``failure`` over the random start.
         failure: that probability.
         products: that it cost.
+
+    >>> import curvscope as cs
+    >>> found = cs.spectral_norm(torch.diag(torch.tensor([3.0, -4.0])))
+    >>> round(found.value, 6), found.upper >= found.value
+    (4.0, True)
     """
 
     value: float

@@ -114,8 +114,8 @@ def spectral_norm(
     Cost: about ln(1.6 sqrt(D) / failure) / sqrt(2 rtol) products, one at a time; memory: as many vectors.
 
     Raises:
-        InvalidArgument: an operator that is not square, symmetric and real; rtol or failure out of range. NotFinite: a product
-        has NaN in it.
+        InvalidArgument: an operator that is not square, symmetric and real; rtol or failure out of range.
+        NotFinite: a product has NaN in it.
     Source: Kuczynski and Wozniakowski (1992); see :func:`.tail.tail_norm`.
 
     >>> norm = spectral_norm(torch.diag(torch.linspace(-7.0, 3.0, 500, dtype=torch.float64)))

@@ -23,6 +23,7 @@ from curvscope.solvers.checks import check_operator
 from curvscope.solvers.exact import bytes_needed, dense_matrix
 from curvscope.solvers.measure import blocks
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.solve import metered
 
 METHODS = ("auto", "lanczos", "exact")
 ROLE = "density"
@@ -40,6 +41,7 @@ def density(
     reorthogonalize: bool = True,
     seed: int = 0,
     memory: int | str | None = None,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Density:
     r"""The spectral density of a Hermitian operator.
@@ -59,6 +61,8 @@ def density(
         reorthogonalize: False: three vectors a probe instead of num_steps; see :func:`.lanczos.lanczos`.
         seed: of the probes.
         memory: bytes (or "8GiB") for the bases; default 0.8 of what is free. Probes that do not fit run after one another.
+        executor: who computes the products, a probe's to one of them in each step; see :func:`curvscope.eigsh`. None: this
+            process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -84,14 +88,28 @@ def density(
     """
     operator = as_operator(operator)
     check_operator(operator)
-    size = operator.shape[0]
     if num_probes < 1 or num_steps < 1:
         raise InvalidArgument(f"num_probes={num_probes}, num_steps={num_steps}: choose at least 1 of each")
     if method not in METHODS:
         raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
-    meter = Meter(operator, progress)
-    deflation = Deflation(operator, meter.multiply, deflate)
     free = as_bytes(memory) if memory is not None else int(SAFE_SHARE * psutil.virtual_memory().available)
+    with metered(operator, executor, progress) as meter:
+        return _density(meter, num_probes, num_steps, deflate, method, reorthogonalize, seed, free)
+
+
+def _density(
+    meter: Meter,
+    num_probes: int,
+    num_steps: int,
+    deflate: Solution | None,
+    method: str,
+    reorthogonalize: bool,
+    seed: int,
+    free: int,
+) -> Density:
+    """The density from products of the meter's operator, with so many bytes for the bases."""
+    operator, size = meter.operator, meter.operator.shape[0]
+    deflation = Deflation(operator, meter.multiply, deflate)
     known = deflation.values.sort().values
     fits = bytes_needed(size) <= 2 * free  # the eigenvalues alone take half
     if deflation.size and (method == "exact" or (method == "auto" and size <= num_probes * num_steps and fits)):

@@ -1,9 +1,11 @@
-"""One GPU for every worker."""
+"""Which GPU: the one there is, and one for every worker."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
+
+import torch
 
 
 def visible(number: int, gpus: int, seen: str | None = None) -> str | None:
@@ -21,6 +23,11 @@ def visible(number: int, gpus: int, seen: str | None = None) -> str | None:
         return None
     names = [name.strip() for name in seen.split(",")] if seen else [str(device) for device in range(gpus)]
     return names[number % min(gpus, len(names))]
+
+
+def preferred() -> torch.device:
+    """A GPU if PyTorch sees one, else the CPU; ``CUDA_VISIBLE_DEVICES`` says which, and none if it is empty."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pin(counter: Any, gpus: int, seen: str | None) -> None:

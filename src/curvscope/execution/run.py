@@ -73,9 +73,13 @@ class Run:
         except (FileNotFoundError, NotADirectoryError):
             raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
         except json.JSONDecodeError as error:
-            raise RunNotFound(f"{folder / MANIFEST} is not readable JSON ({error}): the run cannot be used") from error
+            raise RunNotFound(
+                f"{folder / MANIFEST} is not readable JSON ({error}): put it back, or begin again in another directory"
+            ) from error
         if manifest.get("format") != FORMAT:
-            raise RunNotFound(f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT!r}")
+            raise RunNotFound(
+                f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT!r}: compute it again, elsewhere"
+            )
         return cls(folder, manifest)
 
     @classmethod

@@ -110,6 +110,11 @@ class Sum(Composable):
         """Those of the summands."""
         return self.terms[0][1].parameters
 
+    @property
+    def rounding(self) -> float:
+        """The largest of the summands'."""
+        return max(operator.rounding for _, operator in self.terms)
+
     def _apply(self, block: Tensor) -> Tensor:
         total = block * self.offset if self.offset else torch.zeros_like(block)
         for factor, operator in self.terms:
@@ -131,6 +136,11 @@ class Square(Composable):
     def parameters(self) -> Parameters:
         """Those of A."""
         return self.inner.parameters
+
+    @property
+    def rounding(self) -> float:
+        """That of A."""
+        return self.inner.rounding
 
     def _apply(self, block: Tensor) -> Tensor:
         return self.inner._apply(self.inner._apply(block))
@@ -156,6 +166,11 @@ class Submatrix(Composable):
     def parameters(self) -> Parameters:
         """The chosen ones."""
         return self._parameters
+
+    @property
+    def rounding(self) -> float:
+        """That of A."""
+        return self.inner.rounding
 
     def _apply(self, block: Tensor) -> Tensor:
         wide = block.new_zeros(self.inner.shape[1], block.shape[1])

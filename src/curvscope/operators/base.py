@@ -27,6 +27,15 @@ class Operator(ABC):
         device: where the columns must lie.
         hermitian: whether A equals its conjugate transpose.
         recipe: how other processes can make it; None unless :meth:`.Recipe.build` made it.
+
+    >>> class Twice(Operator):
+    ...     shape, dtype, device, hermitian = (3, 3), torch.float32, torch.device("cpu"), True
+    ...     def _apply(self, block):
+    ...         return 2 * block
+    ...     def _fingerprint(self):
+    ...         return "twice"
+    >>> (Twice() @ torch.ones(3)).tolist()
+    [2.0, 2.0, 2.0]
     """
 
     shape: tuple[int, int]
@@ -34,6 +43,11 @@ class Operator(ABC):
     device: torch.device
     hermitian: bool
     recipe: Recipe | None = None
+
+    @property
+    def rounding(self) -> float:
+        """Machine epsilon of the arithmetic that products are computed in: that of ``dtype``, unless it is a coarser one."""
+        return torch.finfo(self.dtype).eps
 
     @abstractmethod
     def _apply(self, block: Tensor) -> Tensor:
@@ -43,7 +57,9 @@ class Operator(ABC):
         """A* @ block for a (m, b) block."""
         if self.hermitian:
             return self._apply(block)
-        raise InvalidArgument(f"{type(self).__name__} is not Hermitian and gives no products with its adjoint")
+        raise InvalidArgument(
+            f"{type(self).__name__} is not Hermitian and gives no products with its adjoint: define _apply_adjoint"
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,7 +94,7 @@ class Operator(ABC):
         if block.dtype != self.dtype:
             raise InvalidArgument(f"the operator is {self.dtype}, the block {block.dtype}: use block.to(A.dtype)")
         if block.device != self.device:
-            raise InvalidArgument(f"the operator is on {self.device}, the block on {block.device}")
+            raise InvalidArgument(f"the operator is on {self.device}, the block on {block.device}: use block.to(A.device)")
 
     def __repr__(self) -> str:
         kind = "Hermitian, " if self.hermitian else ""

@@ -100,6 +100,26 @@ class CurvatureOperator(Composable):
         return self.objective.gradient()
 
     @property
+    def rounding(self) -> float:
+        """Machine epsilon of the arithmetic that products are computed in: coarse for TF32, bfloat16 and float16."""
+        return self.objective.rounding
+
+    def on(self, objective: Objective) -> CurvatureOperator:
+        """The matrix of the same kind of another objective."""
+        return type(self)(objective)
+
+    def exactly(self) -> CurvatureOperator | None:
+        """This matrix with products in full float32, what TF32, bfloat16 or float16 ones are compared with; None: it is that.
+
+        At the model's own parameters where ours are these, rounded. Cost: one evaluation of the loss on all data; memory for
+        one more copy of the parameters.
+        """
+        if self.rounding <= torch.finfo(torch.float32).eps:
+            return None
+        data = self.objective
+        return self.on(data.like(data.data, dtype=torch.float32, microbatch=data.microbatch))
+
+    @property
     def depends_on_order(self) -> bool:
         """Whether the matrix is another one when the samples come in another order or other mini-batches."""
         return self.objective.batchnorm == "batch" or self.objective.dropout is not None

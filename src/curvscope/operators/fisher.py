@@ -55,6 +55,10 @@ class MonteCarloFisher(CurvatureOperator):
         self.num_draws, self.seed = num_draws, seed
         super().__init__(objective, _DrawnMap(objective, num_draws, seed), **options)
 
+    def on(self, objective: Objective) -> MonteCarloFisher:
+        """See :meth:`CurvatureOperator.on`; with the same draws, for the same samples."""
+        return MonteCarloFisher(objective, num_draws=self.num_draws, seed=self.seed)
+
     @property
     def depends_on_order(self) -> bool:
         """Always: draws belong to places in the data."""

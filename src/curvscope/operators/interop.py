@@ -38,7 +38,7 @@ class Dense(Operator):
                 "pass a two-dimensional tensor, for integers matrix.double()"
             )
         if not bool(torch.isfinite(matrix).all()):
-            raise InvalidArgument("the matrix has entries that are NaN or infinite")
+            raise InvalidArgument("the matrix has entries that are NaN or infinite: look at what it was made from")
         self.matrix = matrix
         self.shape = (matrix.shape[0], matrix.shape[1])
         self.dtype, self.device = matrix.dtype, matrix.device

@@ -11,12 +11,16 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from curvscope.execution.precision import float32_products
+
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 
 
 @contextmanager
-def isolated(model: nn.Module, device: torch.device, *, batch_statistics: bool, dropout: bool) -> Iterator[None]:
+def isolated(
+    model: nn.Module, device: torch.device, *, batch_statistics: bool, dropout: bool, tf32: bool = False
+) -> Iterator[None]:
     """Evaluation mode, second-order kernels and full precision inside; everything as it was outside.
 
     Args:
@@ -24,11 +28,13 @@ def isolated(model: nn.Module, device: torch.device, *, batch_statistics: bool, 
         device: whose random state and kernels are looked after.
         batch_statistics: whether batch normalisation uses the batch's statistics rather than its running ones.
         dropout: whether dropout is on.
+        tf32: whether float32 numbers are multiplied in TF32 after all.
     """
     with ExitStack() as stack:
         stack.enter_context(_random_state(device))
         stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
         stack.enter_context(_kernels(model, device))
+        stack.enter_context(float32_products(tf32=tf32))
         yield
 
 
@@ -69,24 +75,29 @@ def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterat
 
 @contextmanager
 def _kernels(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Fused attention and recurrent kernels have no second derivative; TF32 and autocast are not exact."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    fast_path, precision = torch.backends.mha.get_fastpath_enabled(), torch.get_float32_matmul_precision()
+    """Fused attention and recurrent kernels have no second derivative; autocast is not exact."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        if device.type == "cuda":
-            cudnn = torch.backends.cudnn
-            stack.enter_context(cudnn.flags(enabled=not recurrent, benchmark=cudnn.benchmark, allow_tf32=False))
-        elif recurrent:
-            stack.enter_context(_without_onednn())
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            stack.enter_context(_without_cudnn() if device.type == "cuda" else _without_onednn())
         try:
             torch.backends.mha.set_fastpath_enabled(False)
-            torch.set_float32_matmul_precision("highest")
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
-            torch.set_float32_matmul_precision(precision)
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    # torch.backends.cudnn.flags would set determinism and TF32 as well.
+    enabled = torch.backends.cudnn.enabled
+    try:
+        torch.backends.cudnn.enabled = False
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
+from curvscope.execution.precision import TF32, TF32_EPS, check_precision
 from curvscope.operators.batches import (
     CRITERIA,
     Batch,
@@ -29,6 +30,7 @@ from curvscope.operators.batches import (
 )
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import BATCH_NORMS, isolated
+from curvscope.operators.losses import models_own_loss, name_of, takes_model
 from curvscope.operators.parameters import ParameterFilter, Parameters, select
 
 Values = tuple[Tensor, ...]
@@ -38,10 +40,11 @@ log = logging.getLogger(__name__)
 
 
 class SampleOptions(TypedDict, total=False):
-    """Which parameters vary, where to compute, and how many samples at a time; see :class:`Objective`."""
+    """Which parameters vary, where and how to compute, and how many samples at a time; see :class:`Objective`."""
 
     params: ParameterFilter
     dtype: torch.dtype | None
+    precision: Literal["tf32"] | None
     device: torch.device | str | None
     microbatch: int | None
 
@@ -74,7 +77,11 @@ class Objective:
             models and batches: ``model(**batch).loss``.
         data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
         params: which parameters vary; see :func:`.parameters.select`.
-        dtype, device: where to compute; default: those of the parameters.
+        dtype: of the computation; default: that of the parameters. bfloat16 and float16 round parameters, data and everything
+            between; products are summed in float32.
+        device: where to compute; default: that of the parameters.
+        precision: ``"tf32"``: float32 numbers are multiplied in TF32 (10 bits of mantissa, sums in float32), on GPUs that have
+            it; None: fully, whatever PyTorch's own settings are.
         weight: ``weight(batch)``, the number of loss terms; default: the terms that the criterion averages over (class
             weights and ``ignore_index`` counted in), the labels that count where a batch is a mapping with ``"labels"``,
             else the length of the batch's first tensor. Batches of weight 0 are passed over.
@@ -88,6 +95,11 @@ class Objective:
     Raises:
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar.
         NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> objective = Objective(model, nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1)), (torch.ones(1, 2), torch.ones(1, 1))])
+    >>> objective.gradient().shape, objective.parameters.names
+    (torch.Size([2]), ('weight',))
     """
 
     def __init__(
@@ -98,6 +110,7 @@ class Objective:
         *,
         params: ParameterFilter = None,
         dtype: torch.dtype | None = None,
+        precision: Literal["tf32"] | None = None,
         device: torch.device | str | None = None,
         weight: Callable[[Batch], float] | None = None,
         microbatch: int | None = None,
@@ -115,6 +128,8 @@ class Objective:
         if isinstance(data, Iterator):
             raise InvalidArgument("data can be iterated over only once: pass a list of batches or a DataLoader")
         self._check_options(microbatch, reduction, batchnorm, dropout)
+        check_precision(precision, self.dtype, self.device)
+        self.precision = precision
         self.data, self._weight, self.microbatch = data, weight, microbatch
         self.batchnorm, self.dropout = batchnorm, dropout
         self._loss, self.has_criterion = self._understood(loss)
@@ -163,7 +178,7 @@ class Objective:
     @property
     def is_models_own(self) -> bool:
         """Whether the loss is the one that the model computes itself, ``loss="model"``."""
-        return self._loss is _models_own_loss
+        return self._loss is models_own_loss
 
     @property
     def buffers(self) -> dict[str, Tensor]:
@@ -174,7 +189,7 @@ class Objective:
     @property
     def loss_name(self) -> str:
         """What the loss is called, with its options."""
-        return _name_of(self._loss)
+        return name_of(self._loss)
 
     def batches(self) -> Iterator[tuple[Batch, float]]:
         """Every (micro-)batch that has loss terms, on the device and in the dtype of the objective, with its weight w_b."""
@@ -203,7 +218,7 @@ class Objective:
         return float(terms > 0) if self.sums else terms
 
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
-        """The same loss, parameters and modes on other data, another dtype or other pieces."""
+        """The same loss, parameters and modes on other data, another dtype (in its own precision) or other pieces."""
         names = self.parameters.names
         other = Objective(
             self.model,
@@ -211,6 +226,7 @@ class Objective:
             data,
             params=lambda name, _: name in names,
             dtype=dtype or self.dtype,
+            precision=self.precision if dtype is None else None,
             device=self.device,
             weight=self._weight,
             reduction="sum" if self.sums else "mean",
@@ -218,7 +234,9 @@ class Objective:
             dropout=self.dropout,
         )
         with torch.no_grad():
-            other.values = tuple(value.to(other.dtype) for value in self.values)
+            rounded = (theirs.to(self.dtype) for theirs in other.values)
+            if not all(torch.equal(theirs, ours) for theirs, ours in zip(rounded, self.values, strict=True)):
+                other.values = tuple(value.to(other.dtype) for value in self.values)  # the model has moved on since
         other.microbatch = microbatch
         return other
 
@@ -241,7 +259,18 @@ class Objective:
 
     def isolated(self) -> AbstractContextManager[None]:
         """Inside, the model can be evaluated; on leaving, it and all global state are as they were."""
-        return isolated(self.model, self.device, batch_statistics=self.batchnorm == "batch", dropout=self.dropout is not None)
+        modes = {"batch_statistics": self.batchnorm == "batch", "dropout": self.dropout is not None}
+        return isolated(self.model, self.device, **modes, tf32=self.precision == TF32)
+
+    @property
+    def rounding(self) -> float:
+        """Machine epsilon of what the loss is computed in."""
+        return TF32_EPS if self.precision == TF32 else torch.finfo(self.dtype).eps
+
+    @property
+    def arithmetic(self) -> str:
+        """What the loss is computed in, by name: a dtype, or TF32."""
+        return self.precision or str(self.dtype).removeprefix("torch.")
 
     def seed(self, number: int) -> None:
         """Before evaluating (micro-)batch ``number``: fix its dropout masks, where dropout is wanted."""
@@ -255,7 +284,7 @@ class Objective:
 
     def fingerprint(self, *, data: bool = True) -> str:
         """Digest of parameters, constants, data (unless told otherwise), loss, dtype and modes."""
-        modes = (self.dtype, self.batchnorm, self.dropout, self.sums)
+        modes = (self.dtype, self.batchnorm, self.dropout, self.sums, *filter(None, (self.precision,)))
         digest = self._data_digest if data else ""
         return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes)
 
@@ -275,7 +304,7 @@ class Objective:
     def _understood(self, loss: Loss) -> tuple[Callable[..., Tensor], bool]:
         """The loss as a function, and whether it is a criterion."""
         if loss == "model":
-            return _models_own_loss, False
+            return models_own_loss, False
         if not callable(loss):
             raise InvalidType(
                 f"loss is {loss!r}, expected a criterion (output, target), a function loss(model, batch) or 'model'"
@@ -284,7 +313,7 @@ class Objective:
             loss = CRITERIA[loss]()
         if isinstance(loss, nn.Module) and next(loss.buffers(), None) is not None:
             loss = copy.deepcopy(loss).to(self.device, self.dtype)
-        return loss, not _takes_model(loss)
+        return loss, not takes_model(loss)
 
     def _check_options(self, microbatch: Any, reduction: Any, batchnorm: Any, dropout: Any) -> None:
         if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
@@ -366,26 +395,3 @@ def unwrapped(model: nn.Module) -> nn.Module:
         model = model.module
     inner = getattr(model, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else model
-
-
-def _models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
-    if not isinstance(batch, dict) or "labels" not in batch:
-        got = f"one with keys {list(batch)}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
-        raise InvalidArgument(f"loss='model' needs batches that are mappings with 'labels', got {got}")
-    return model(**batch).loss
-
-
-def _takes_model(loss: Callable[..., Tensor]) -> bool:
-    if isinstance(loss, nn.Module):
-        return False
-    try:
-        names = list(inspect.signature(loss).parameters)
-    except (TypeError, ValueError):
-        return False
-    return bool(names) and names[0] in ("model", "net", "network", "module")
-
-
-def _name_of(loss: Callable[..., Tensor]) -> str:
-    if isinstance(loss, nn.Module):
-        return f"{type(loss).__qualname__} {loss.extra_repr()} {getattr(loss, 'reduction', '')}"
-    return getattr(loss, "__qualname__", type(loss).__qualname__)

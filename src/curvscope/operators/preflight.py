@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,14 +69,16 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
     r"""Check that an operator is a fixed, linear, symmetric matrix, and that a Hessian is the derivative of the gradient.
 
     Determinism (the same product twice), linearity, symmetry; for curvature operators also invariance to splitting a batch,
-    and for Hessians central differences of the gradient of one batch. A failed check names its likely cause and a remedy.
+    and for Hessians central differences of the gradient of one batch. Products in TF32, bfloat16 or float16 are compared with
+    float64 ones, on one batch. A failed check names its likely cause and a remedy.
 
     Args:
         operator: any.
         short: determinism and symmetry alone.
         seed: of the test vectors.
 
-    Cost: two passes over the data and 3 products (short), or 4 products, 2 more on one batch and 2 gradients of it. Nothing
+    Cost: two passes over the data and 3 products (short), or 4 products, 2 more on one batch and 2 gradients of it; 2 on one
+    batch more in coarse arithmetic. Nothing
     is raised for a failed check: look at ``passed``. A product that raises is a failed check, with the error as its cause.
 
     >>> from curvscope.operators.interop import as_operator
@@ -85,7 +87,7 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
     """
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(operator.shape[1], generator=generator).to(operator.device, operator.dtype) for _ in range(2))
-    limit = 1e3 * torch.finfo(operator.dtype).eps
+    limit = min(1e3 * operator.rounding, COARSEST)
     try:
         first = operator @ x
     except CurvscopeError as error:
@@ -98,12 +100,15 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
         checks.append(_check("linearity", combined, first - 2 * second, limit, "products are not linear", LINEAR))
     if operator.hermitian:
         checks.append(_symmetry(x, y, first, operator @ y, limit))
-    if isinstance(operator, CurvatureOperator) and not short:
-        checks += _of_one_batch(operator, x)
+    if isinstance(operator, CurvatureOperator):
+        checks += _of_one_batch(operator, x, short=short)
     return Preflight(tuple(checks))
 
 
+COARSEST = 0.1
+"""Relative error of a product that is nothing but error."""
 LINEAR = "a custom autograd function or in-place change of the model's state is the usual reason: compare in torch.float64"
+FINER = "leave out precision= and dtype=, or choose dtype=torch.float32"
 CHANGING_DATA = (
     "the data changes from one pass to the next (random augmentation, or a shuffling loader that leaves samples out)",
     "pass a list of batches, or a DataLoader with shuffle=False and fixed transforms",
@@ -170,18 +175,31 @@ def _symmetry(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, limit: float) ->
     return _verdict("symmetry", error, limit, "an operation's second derivative is wrong or missing", remedy)
 
 
-def _of_one_batch(operator: CurvatureOperator, x: Tensor) -> list[Check]:
-    objective = operator.objective
+def _of_one_batch(operator: CurvatureOperator, x: Tensor, *, short: bool) -> list[Check]:
+    objective, coarse = operator.objective, operator.rounding > torch.finfo(torch.float32).eps
+    if short and not coarse:
+        return []
     with objective.isolated():
         batch, _ = next(objective.batches())
     double = objective.like([batch], dtype=torch.float64)
-    checks = [_split_invariance(operator, double, x.double())]
-    return [*checks, _finite_difference(double, x.double())] if isinstance(operator, Hessian) else checks
+    checks = [_arithmetic(operator, objective.like([batch]), double, x)] if coarse else []
+    if not short:
+        checks.append(_split_invariance(operator, double, x.double()))
+        checks += [_finite_difference(double, x.double())] if isinstance(operator, Hessian) else []
+    return checks
+
+
+def _arithmetic(operator: CurvatureOperator, coarse: Objective, double: Objective, x: Tensor) -> Check:
+    """The product with one batch in the operator's arithmetic and in float64, at the parameters as they are there."""
+    name = coarse.arithmetic
+    found = (operator.on(coarse) @ x).double()
+    check = _check("arithmetic", found, operator.on(double) @ x.double(), COARSEST, f"products in {name} are rounding", FINER)
+    return check if not check.passed else replace(check, cause=f"{name}, against float64")
 
 
 def _split_invariance(operator: CurvatureOperator, objective: Objective, x: Tensor) -> Check:
     """The batch whole and in two halves, in float64."""
-    whole = type(operator)(objective)
+    whole = operator.on(objective)
     batch, _ = next(objective.batches())
     norms = any(isinstance(module, BATCH_NORMS) for module in objective.model.modules())
     cause, remedy = (
@@ -190,7 +208,7 @@ def _split_invariance(operator: CurvatureOperator, objective: Objective, x: Tens
     )
     if norms and objective.batchnorm == "batch":
         cause, remedy = "batch normalisation mixes the samples of a batch", "choose batchnorm='eval'"
-    halves = type(operator)(objective.like([batch], microbatch=max(1, length(batch) // 2)))
+    halves = operator.on(objective.like([batch], microbatch=max(1, length(batch) // 2)))
     return _check("batch-split invariance", halves @ x, whole @ x, 1e-8, cause, remedy)
 
 

@@ -25,6 +25,10 @@ class Defaults:
 
     ``threads`` is for training: float32 sums depend on the number of threads, and a pinned one makes a run the same bits on
     every machine with the same processor; None leaves it.
+
+    >>> import curvscope as cs
+    >>> cs.problems.get("mnist16").defaults.num_outer
+    355
     """
 
     seed: int
@@ -48,6 +52,11 @@ class Problem(ABC):
         definition: all that is pinned, in words.
         initial_top: digest of the places of the ``defaults.num_outer`` largest initial parameters, see :func:`top_digest`;
             empty where nothing is pinned.
+
+    >>> import curvscope as cs
+    >>> problem = cs.problems.get("mnist16")
+    >>> sum(p.numel() for p in problem.model().parameters()), problem.criterion
+    (7030, CrossEntropyLoss())
     """
 
     name: str

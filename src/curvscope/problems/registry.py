@@ -19,7 +19,11 @@ PROBLEMS: dict[str, type[Problem]] = {
 
 
 def names() -> list[str]:
-    """The problems there are."""
+    """The problems there are.
+
+    >>> "mnist16" in names()
+    True
+    """
     return sorted(PROBLEMS)
 
 

@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 
 from curvscope.report.style import to_svg
 
+REM_AN_INCH = 7.5
+"""Widths of figures in the page; 9 inches are as wide as the text."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -54,7 +57,7 @@ def render(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    images = [None if section.figure is None else _data_address(section.figure) for section in document.sections]
+    images = [None if section.figure is None else _image(section.figure) for section in document.sections]
     return environment.get_template("report.html").render(
         document=document, sections=list(zip(document.sections, images, strict=True))
     )
@@ -74,5 +77,7 @@ def save_figures(document: Document, folder: Path, *, dpi: int = 160, svg: bool 
     return files
 
 
-def _data_address(sheet: Figure) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(to_svg(sheet).encode()).decode()
+def _image(sheet: Figure) -> tuple[str, str]:
+    """Address and width in the page: in proportion to the inches, so that the letters of all figures are of one size."""
+    address = "data:image/svg+xml;base64," + base64.b64encode(to_svg(sheet).encode()).decode()
+    return address, f"{REM_AN_INCH * sheet.get_figwidth():.1f}rem"

@@ -20,6 +20,7 @@ from curvscope.solvers.posterior import ROLE
 from curvscope.solvers.seigh import core_pairs, left_size
 from curvscope.solvers.sketched import draw, hermitian_request
 from curvscope.solvers.solution import Solution
+from curvscope.solvers.solve import metered
 from curvscope.tall import InMemory, orthonormalize
 
 GROWTH = 1.5
@@ -37,6 +38,7 @@ def adaptive_seigh(
     left_sketch: str = "sparse_sign",
     seed: int = 0,
     block_size: int = 32,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
     r"""SEIGH with as many measurements as an error asks for.
@@ -56,6 +58,8 @@ def adaptive_seigh(
         left_sketch: kind of the left one.
         seed: another one gives an independent sketch and independent probes.
         block_size: columns a product call.
+        executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
+            process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -82,31 +86,31 @@ def adaptive_seigh(
     check_block_size(block_size)
     hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=None, which="LM", sketch=sketch)
     check_kind(left_sketch, operator.dtype)
-    meter = Meter(operator, progress)
-    right = draw(sketch, operator, seed=seed, role="right")
-    left = draw(left_sketch, operator, seed=seed, role="left")
-    probes = draw("gaussian", operator, seed=seed, role=ROLE).columns(0, num_probes)
-    with meter.stage("probes", num_probes):
-        seen = meter.multiply(probes)
-    measured = InMemory(torch.empty(size, 0, dtype=operator.dtype, device=operator.device))
-    rounds = 0
-    while True:
-        rounds += 1
-        with meter.stage("sketch", num_inner - measured.shape[1]):
-            measured = _extended(meter, right, measured, num_inner, block_size)
-        with meter.stage("recovery", 0):
-            pairs = _recover(measured, right, left, num_outer)
-        with meter.stage("estimate", 0):
-            samples = sample(probes, seen, pairs.eigenvectors, pairs.eigenvalues, pairs.eigenvectors)
-            estimate = FrobeniusEstimate(samples, pairs.eigenvalues, operator.dtype.is_complex)
-        if estimate.relative <= target or num_inner == most:
-            break
-        num_inner = min(most, max(num_inner + 2, int(GROWTH * num_inner)))
-        num_outer = max(1, num_inner // 2)
-    sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_probes": num_probes}
     kinds = {"sketch": sketch, "left_sketch": left_sketch, "seed": seed}
-    options = {"method": "adaptive_seigh", "target": target, **sizes, **kinds}
-    return _certified(meter, pairs, estimate, rounds, options)
+    with metered(operator, executor, progress) as meter:
+        right = draw(sketch, operator, seed=seed, role="right")
+        left = draw(left_sketch, operator, seed=seed, role="left")
+        probes = draw("gaussian", operator, seed=seed, role=ROLE).columns(0, num_probes)
+        with meter.stage("probes", num_probes):
+            seen = meter.multiply(probes)
+        measured = InMemory(torch.empty(size, 0, dtype=operator.dtype, device=operator.device))
+        rounds = 0
+        while True:
+            rounds += 1
+            with meter.stage("sketch", num_inner - measured.shape[1]):
+                measured = _extended(meter, right, measured, num_inner, block_size)
+            with meter.stage("recovery", 0):
+                pairs = _recover(measured, right, left, num_outer)
+            with meter.stage("estimate", 0):
+                samples = sample(probes, seen, pairs.eigenvectors, pairs.eigenvalues, pairs.eigenvectors)
+                estimate = FrobeniusEstimate(samples, pairs.eigenvalues, operator.dtype.is_complex)
+            if estimate.relative <= target or num_inner == most:
+                break
+            num_inner = min(most, max(num_inner + 2, int(GROWTH * num_inner)))
+            num_outer = max(1, num_inner // 2)
+        sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_probes": num_probes}
+        options = {"method": "adaptive_seigh", "target": target, **sizes, **kinds}
+        return _certified(meter, pairs, estimate, rounds, options)
 
 
 def _extended(meter: Meter, right: TestMatrix, measured: InMemory, count: int, block_size: int) -> InMemory:
@@ -119,7 +123,7 @@ def _extended(meter: Meter, right: TestMatrix, measured: InMemory, count: int, b
         directions = right.columns(start, stop)
         longer.write(start, meter.multiply(directions))
         if start == 0:
-            check_hermitian(InMemory(directions), longer.leading(stop))
+            check_hermitian(InMemory(directions), longer.leading(stop), meter.operator)
     return longer
 
 

@@ -22,14 +22,14 @@ class Bidiagonalization(KrylovBasis):
     lose half the digits, is never formed.
 
     Args:
-        operator: m x n with n <= m (else pass its adjoint).
+        operator: m x n; where n > m, products with A stand for those with its adjoint (see :class:`.Meter`).
         options: as for eigenpairs; ``which`` says nothing.
     """
 
     PRICE = 2
 
     def __init__(self, operator: Operator, options: KrylovOptions) -> None:
-        m, n = operator.shape
+        m, n = max(operator.shape), min(operator.shape)
         self.left = InMemory.empty(m, 0, operator.dtype, operator.device)
         self._random_left = TestMatrix(
             "gaussian", m, seed=options.seed, role="krylov left", dtype=operator.dtype, device=operator.device

@@ -101,7 +101,7 @@ def _status(certified: Solution, widths: Tensor, rtol: float) -> Status:
             f"{certified.status.text}; every overlap up to k = {len(widths)} is known within {float(widths.max()):.1e} of it",
         )
     if certified.status.converged:
-        why = "eigenvalues nearly equal in magnitude there; raise rtol, or use dtype=torch.float64"
+        why = "magnitudes nearly equal there; raise rtol, or use cs.certify with this operator in dtype=torch.float64"
     else:
         why = certified.status.text
     shown = ", ".join(str(int(i) + 1) for i in wide[:5]) + (", ..." if len(wide) > 5 else "")

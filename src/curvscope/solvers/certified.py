@@ -5,44 +5,75 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from curvscope.certify import Certificate, product_noise, residuals_and_shifts, tail_norm
+import torch
+from torch import Tensor
+
+from curvscope.certify import (
+    Certificate,
+    ProductNoise,
+    product_error,
+    product_noise,
+    refined,
+    residuals_and_shifts,
+    tail_norm,
+)
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
-from curvscope.operators import as_operator
+from curvscope.operators import CurvatureOperator, as_operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.checks import check_operator
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Solution
-from curvscope.tall import orthogonality
+from curvscope.solvers.solve import metered
+from curvscope.tall import TallMatrix, orthogonality
 
 BLOCK = 32
 
 
 def certify(
-    operator: Any, solution: Solution, *, steps: int = 60, failure: float = 1e-6, seed: int = 0, progress: Progress = None
+    operator: Any,
+    solution: Solution,
+    *,
+    steps: int = 60,
+    failure: float = 1e-6,
+    seed: int = 0,
+    executor: Any = None,
+    progress: Progress = None,
 ) -> Solution:
     """Prove what can be proven about a solution: which pairs are complete, how wrong values, vectors and overlaps can be.
 
-    Measures all residuals afresh, the error of single products, and the norm of the operator on the complement of the vectors
-    by a Lanczos run from a random start. From then on ``solution.intervals`` are the sharper ones, ``solution.certificate``
-    answers for angles and clusters, and :func:`curvscope.overlap` gives ``lower`` and ``upper``.
+    Measures all residuals afresh, the error of single products (of those in TF32, bfloat16 or float16 against float32), and the
+    norm of the operator on the complement of the vectors by a Lanczos run from a random start. From then on
+    ``solution.intervals`` are the sharper ones, ``solution.certificate`` answers for angles and clusters, and
+    :func:`curvscope.overlap` gives ``lower`` and ``upper``.
+
+    **In higher precision.** What float32 products have mixed, they cannot tell apart. Pass the same operator with
+    ``dtype=torch.float64`` for a solution in float32 (or one with float32 products for a solution in TF32 or bfloat16): the k
+    products that check it then make its pairs Ritz pairs of that operator, in its dtype, and intervals are narrow even where
+    two eigenvalues nearly agree.
 
     Args:
-        operator: the one that the solution is of.
+        operator: the one that the solution is of, or the same in higher precision.
         solution: by magnitude (``which="LM"``), for the statements are about the largest.
         steps: of the Lanczos run; 60 overestimate the tail by 5% for D = 7,000, by 8% for D = 10^7.
         failure: probability that the bound on the tail is wrong.
         seed: of its start.
+        executor: who computes the products; see :func:`curvscope.eigsh`. The Lanczos run has one at a time, whoever computes
+            it; the few in float32 that coarse ones are compared with are computed here. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
-        The same solution with new residuals and a certificate.
+        The same solution with new residuals and a certificate; in higher precision a new one, with its pairs improved.
 
-    Cost: k + steps + 9 products.
+    Cost: k + steps + 9 products, in coarse arithmetic 6 more of either kind and one evaluation of the loss on all data; in
+        higher precision also 10 D k^2 operations and the memory of two D x k matrices of it.
 
     Raises:
-        InvalidArgument: another operator than the solution's (by fingerprint), another order than LM.
-    Limits: the bound is for the operator that is applied: its sampling error is not covered.
+        InvalidArgument: another operator than the solution's (by fingerprint; in higher precision by the residuals), another
+            order than LM.
+    Limits: the bound is for the operator that is applied: its sampling error is not covered. In coarse arithmetic it is for the
+        matrix in float32, as far as the error of those few products is the largest.
     Source: theory as in :class:`.Certificate` and :func:`.overlap_bracket`.
 
     >>> import torch
@@ -57,30 +88,85 @@ def certify(
         raise InvalidArgument(
             f'certificates are about the largest magnitudes, the solution has order {solution.order!r}: use "LM"'
         )
+    higher = operator.rounding < solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps)
     known = solution.provenance.get("fingerprint")
-    if operator.shape[0] != solution.eigenvectors.shape[0] or known not in (None, operator.fingerprint):
+    if operator.shape[0] != solution.eigenvectors.shape[0] or not (higher or known in (None, operator.fingerprint)):
         raise InvalidArgument(
             f"this is not the operator of the solution (fingerprint {operator.fingerprint[:12]}, the solution's is "
-            f"{str(known)[:12]}): pass the same parameters, data, loss and dtype"
+            f"{str(known)[:12]}): pass the same parameters, data and loss, with the same or a more precise dtype"
         )
-    meter = Meter(operator, progress)
-    values, vectors = solution.eigenvalues, solution.eigenvectors
+    with metered(operator, executor, progress) as meter:
+        return _certified(meter, solution, steps, failure, seed, higher=higher)
+
+
+def _certified(meter: Meter, solution: Solution, steps: int, failure: float, seed: int, *, higher: bool) -> Solution:
+    operator = meter.operator
     with meter.stage("residuals", solution.k):
-        residuals, shifts = residuals_and_shifts(meter.multiply, values, vectors, block_size=BLOCK)
+        solution, proven = (_in_higher_precision if higher else _as_it_is)(meter, solution)
+    values, vectors = solution.eigenvalues, solution.eigenvectors
     random = TestMatrix(
         "gaussian", operator.shape[0], seed=seed, role="certificate", dtype=operator.dtype, device=operator.device
     )
-    with meter.stage("noise", 9):
-        noise = product_noise(meter.multiply, vectors, random.columns(1, 3))
+    noise, further = _noise(meter, vectors, random.columns(1, 3))
     # Columns that are orthonormal only to rounding make everything wrong by that factor, like noise relative to A v.
     noise = replace(noise, relative=noise.relative + 2 * orthogonality(vectors, spectral=True))
     with meter.stage("tail norm", steps):
         tail = tail_norm(meter.multiply, vectors, random.columns(0, 1)[:, 0], steps=steps, failure=failure)
-    certificate = Certificate(values, residuals, tail, noise, shifts)
+    certificate = Certificate(values, solution.residual_norms, tail, noise, **proven)
     cost = replace(
         solution.cost,
-        certificate_products=solution.cost.certificate_products + meter.products,
+        certificate_products=solution.cost.certificate_products + meter.products + further,
         passes=solution.cost.passes + meter.passes,
         stages={**solution.cost.stages, "certificate": sum(s for name, s in meter.seconds.items() if name != "products")},
     )
-    return replace(solution, residual_norms=residuals, certificate=certificate, cost=cost)
+    return replace(solution, certificate=certificate, cost=cost)
+
+
+def _noise(meter: Meter, vectors: TallMatrix, random: Tensor) -> tuple[ProductNoise, int]:
+    """What products get wrong, coarse ones against float32; and how many float32 ones it took."""
+    with meter.stage("noise", 9):
+        noise = product_noise(meter.multiply, vectors, random)
+    exact = meter.operator.exactly() if isinstance(meter.operator, CurvatureOperator) else None
+    if exact is None:
+        return noise, 0
+    with meter.stage("arithmetic", 6):
+        reference = Meter(exact, progress=False)
+        return noise.or_more(product_error(meter.multiply, reference.multiply, vectors, random)), reference.products
+
+
+def _as_it_is(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Tensor]]:
+    """The solution with fresh residuals, and what else they showed."""
+    residuals, shifts = residuals_and_shifts(meter.multiply, solution.eigenvalues, solution.eigenvectors, block_size=BLOCK)
+    return replace(solution, residual_norms=residuals), {"shifts": shifts}
+
+
+def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Tensor]]:
+    """The solution as Ritz pairs of the more precise operator, and how nearly they are."""
+    operator = meter.operator
+    found = refined(meter.multiply, solution.eigenvectors, operator.dtype, block_size=BLOCK)
+    canonical_signs(found.eigenvectors)
+    coarse = solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps)
+    rounding = min(100 * coarse, 0.1) * float(solution.eigenvalues.abs().max())
+    difference = (found.eigenvalues.sort().values - solution.eigenvalues.sort().values).abs().max()
+    if float(difference) > 2 * float(solution.residual_norms.norm()) + rounding:
+        raise InvalidArgument(
+            f"these are not eigenpairs of this operator: on their span its eigenvalues are up to {float(difference):.1e} away "
+            f"from the solution's, whose residuals are at most {float(solution.residual_norms.max()):.1e}: pass the same "
+            "parameters, data and loss"
+        )
+    better = replace(
+        solution,
+        eigenvalues=found.eigenvalues,
+        eigenvectors=found.eigenvectors,
+        residual_norms=found.residual_norms,
+        provenance={
+            **solution.provenance,
+            "fingerprint": operator.fingerprint,
+            "dtype": str(operator.dtype).removeprefix("torch."),
+            "rounding": operator.rounding,
+            "refined from": {name: solution.provenance.get(name) for name in ("fingerprint", "dtype", "rounding")},
+        },
+        diagnostics={**solution.diagnostics, "orthogonality": orthogonality(found.eigenvectors)},
+        basis=None,
+    )
+    return better, {"couplings": found.couplings}

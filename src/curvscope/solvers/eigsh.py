@@ -90,7 +90,8 @@ def eigsh(
         preflight: check first that a curvature operator is one fixed symmetric matrix; see :func:`.checks.check_fit`.
         memory: bound for the resident memory of the whole process, products included ("8GiB" or bytes); default: what it has
             and 0.8 of what is free. Block size, and with ``run`` whether matrices lie in memory or on disk, are chosen so that
-            it holds; what cannot fit is refused before any product.
+            it holds; what cannot fit is refused before any product. With an operator on a GPU they lie there where 0.8 of what
+            is free holds them; else this bounds them on the host.
         run: a directory that keeps everything as it comes: manifest, products or basis, results. Killed at any moment, the
             same call goes on and loses at most one block; the result has the same bits as without the interruption. Asked for
             more pairs (or a larger sketch, a smaller tol), it goes on from what it has. Ctrl-C ends it after the block in hand.
@@ -220,7 +221,14 @@ def _krylov(
     options = wanted(block_size=place.width, spent=spent)
     needs = footprint("krylov", operator, asdict(options), predict=place.memory is not None)
     fixed = place.asked or begun_with(place.run, "block_size")
-    fitted = fit(needs, place.memory, block_size=fixed, default=options.block_size, stored=place.run is not None)
+    fitted = fit(
+        needs,
+        place.memory,
+        block_size=fixed,
+        default=options.block_size,
+        stored=place.run is not None,
+        device=operator.device,
+    )
     if fitted.block_size != options.block_size:
         options = wanted(block_size=fitted.block_size, spent=spent)
     plain = {"method": "krylov", **asdict(options)} | ({} if start is None else {"v0": fingerprint(start)})

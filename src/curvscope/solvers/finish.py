@@ -57,7 +57,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         eigenvectors=pairs.eigenvectors,
         residual_norms=residuals,
         order=which,
-        status=status_of(values, residuals, pairs.tol, pairs.advice, unit=torch.finfo(meter.operator.dtype).eps),
+        status=status_of(values, residuals, pairs.tol, _advice(meter, pairs), unit=torch.finfo(meter.operator.dtype).eps),
         cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
@@ -70,6 +70,14 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         return Solution.load(folder)
     solution.describe(folder)
     return solution
+
+
+def _advice(meter: Meter, pairs: Pairs) -> str:
+    """What to do about pairs that did not converge; where products are coarse, that may be why."""
+    unit = meter.operator.rounding
+    if unit <= torch.finfo(torch.float32).eps:
+        return pairs.advice
+    return f"{pairs.advice}, or products in float32: these are rounded to {unit:.0e}, residuals far below that cannot be seen"
 
 
 def settled(meter: Meter, pairs: Pairs) -> Pairs:
@@ -148,6 +156,7 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "shape": list(operator.shape),
         "fingerprint": operator.fingerprint,
         "dtype": str(operator.dtype).removeprefix("torch."),
+        "rounding": operator.rounding,
         "device": str(operator.device),
         "options": options,
         "products": meter.report,

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
+
 from curvscope.errors import InvalidArgument, OutOfBudget
-from curvscope.execution.resources import as_bytes, as_text, default_memory, resident_bytes
+from curvscope.execution.resources import SAFE_SHARE, as_bytes, as_text, default_memory, resident_bytes
 from curvscope.operators import Operator
+from curvscope.operators.products.memory import available_bytes
 from curvscope.solvers.session import begun_with
 from curvscope.solvers.workspace import WIDEST_BLOCK, Fit
-from curvscope.tall.disk import PANEL
+from curvscope.tall.panelled import PANEL
 
+CPU = torch.device("cpu")
 PANELS = 6
 """Panels at a time: the one in use, the one that is read ahead, and their copies in double precision."""
 PRODUCT_COLUMNS = 3
@@ -79,7 +83,8 @@ class Footprint:
 def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict: bool = False) -> Footprint:
     """The formula of a method, for these sizes (k, ncv, num_outer, num_inner).
 
-    With ``predict`` the operator is asked what its products need (``predicted_bytes``; curvature operators trace for it).
+    With ``predict``, and always on a GPU, the operator is asked what its products need (``predicted_bytes``; curvature
+    operators trace for it).
 
     In columns of D entries, with n_o outer and n_i inner measurements: the sketches hold their measurements and blocks of
     test matrix and products, then (the basis in the place of the measurements) basis and vectors, then vectors and blocks;
@@ -101,7 +106,7 @@ def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict
         case _:
             stages, widest, small = (Stage(outer, 2), Stage(outer + k, 0), last), outer, 6 * inner**2
             stored = inner + outer + k
-    own, fixed = _product(operator, predict)
+    own, fixed = _product(operator, predict or operator.device.type != "cpu")
     return Footprint(
         column=rows * itemsize,
         stages=stages,
@@ -131,7 +136,8 @@ def fit_sketch(
     check_block_size(block_size)
     width = block_size or begun_with(run, "block_size")
     needs = footprint(method, operator, sizes, predict=memory is not None)
-    return fit(needs, memory, block_size=width, default=min(WIDEST_BLOCK, operator.shape[0]), stored=run is not None)
+    default = min(WIDEST_BLOCK, operator.shape[0])
+    return fit(needs, memory, block_size=width, default=default, stored=run is not None, device=operator.device)
 
 
 def check_block_size(block_size: int | None) -> None:
@@ -140,8 +146,18 @@ def check_block_size(block_size: int | None) -> None:
         raise InvalidArgument(f"block_size={block_size}: choose at least 1")
 
 
-def fit(needs: Footprint, memory: int | str | None, *, block_size: int | None, default: int, stored: bool) -> Fit:
+def fit(
+    needs: Footprint,
+    memory: int | str | None,
+    *,
+    block_size: int | None,
+    default: int,
+    stored: bool,
+    device: torch.device = CPU,
+) -> Fit:
     """Where the matrices of a solve shall lie, and how wide its blocks shall be.
+
+    On a GPU: there, in what is free of its memory; else in the host's, else on disk.
 
     Args:
         needs: of the method.
@@ -149,6 +165,7 @@ def fit(needs: Footprint, memory: int | str | None, *, block_size: int | None, d
         block_size: what the user asked for; None: as wide as fits, at most ``default``.
         default: of the block size.
         stored: whether there is a run for matrices that do not fit.
+        device: of the operator.
 
     Raises:
         OutOfBudget: nothing fits; the message says what would.
@@ -156,6 +173,8 @@ def fit(needs: Footprint, memory: int | str | None, *, block_size: int | None, d
     bound = default_memory() if memory is None else as_bytes(memory)
     budget = bound - resident_bytes()
     wanted, least = block_size or default, block_size or 1
+    if device.type != "cpu":
+        return _fit_beside(needs, (bound, budget), wanted, least, stored, device)
     places = [(True, wanted), (False, least), (True, least)] if stored else [(True, wanted), (True, least)]
     for resident, enough in places:
         fitting = needs.widest(budget, resident=resident)
@@ -166,6 +185,28 @@ def fit(needs: Footprint, memory: int | str | None, *, block_size: int | None, d
                 width, resident, None if memory is None else left, min(WIDEST_BLOCK, fitting), needs.disk if stored else 0
             )
     raise OutOfBudget(_refusal(needs, bound, budget, wanted, stored=stored))
+
+
+def _fit_beside(needs: Footprint, host: tuple[int, int], wanted: int, least: int, stored: bool, device: torch.device) -> Fit:
+    """How a solve fits into the memory of a GPU and, if its matrices do not, of the host: (bound, budget)."""
+    room, (bound, budget) = int(SAFE_SHARE * available_bytes(device)), host
+    matrices, panels = needs.resident_columns * needs.column, needs.small + PANELS * needs.panel
+    on_disk = needs.disk if stored else 0
+    for resident, on_host, enough, taken in (
+        (True, False, wanted, panels),
+        (True, True, least, panels + matrices),
+        (False, False, least, panels if stored else budget + 1),
+        (True, False, least, panels),
+    ):
+        fitting = needs.widest(room, resident=resident and not on_host)
+        if fitting >= enough and taken <= budget:
+            return Fit(min(wanted, fitting), resident, None, min(WIDEST_BLOCK, fitting), on_disk, on_host)
+    raise OutOfBudget(
+        f"this needs {as_text(needs.memory(least, resident=False))} on {device} ({as_text(room)} are allowed, 0.8 of what is "
+        f"free) and, with its matrices on the host, {as_text(bound - budget + panels + matrices)} of memory there "
+        f"({as_text(bound)} are allowed): keep the matrices on disk with run=PATH (--out), {as_text(needs.disk)}; or a smaller "
+        "k, ncv or sketch; or a smaller microbatch"
+    )
 
 
 def _refusal(needs: Footprint, bound: int, budget: int, block_size: int, *, stored: bool) -> str:

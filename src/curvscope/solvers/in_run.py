@@ -17,7 +17,7 @@ from curvscope.operators import CurvatureOperator, Operator
 from curvscope.solvers import storage
 from curvscope.solvers.workspace import Known, Workspace
 from curvscope.store import Record, remove
-from curvscope.tall import InMemory, Mirrored, OnDisk, TallMatrix
+from curvscope.tall import Mirrored, OnDisk, TallMatrix, copy
 from curvscope.tall.disk import remove_scratch
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,22 @@ class InRun(Workspace):
         resident: whether the solve works on copies in memory.
         tile_columns: width of the tiles of a basis.
         widest: see :class:`Workspace`.
+        on_host: see :class:`Workspace`.
         work: tells when to stop.
     """
 
-    def __init__(self, run: Run, scope: str, *, resident: bool, tile_columns: int, widest: int, work: Interruptible) -> None:
-        super().__init__(widest)
+    def __init__(
+        self,
+        run: Run,
+        scope: str,
+        *,
+        resident: bool,
+        tile_columns: int,
+        widest: int,
+        work: Interruptible,
+        on_host: bool = False,
+    ) -> None:
+        super().__init__(widest, on_host=on_host)
         self.run, self.scope, self.resident, self.tile_columns, self.work = run, scope, resident, tile_columns, work
         self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
         remove_scratch(run.path / MEASURED)
@@ -82,7 +93,11 @@ class InRun(Workspace):
 
     def working(self, matrix: TallMatrix) -> TallMatrix:
         """See :meth:`Workspace.working`."""
-        return InMemory(matrix.to_tensor()) if self.resident and isinstance(matrix, OnDisk) else matrix
+        if not (self.resident and isinstance(matrix, OnDisk)):
+            return matrix
+        room = self.memory(*matrix.shape, matrix)
+        copy(matrix, room)
+        return room
 
     def remember(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """See :meth:`Workspace.remember`; a damaged record is named and computed again."""
@@ -107,13 +122,13 @@ class InRun(Workspace):
         folder.mkdir(exist_ok=True)
         placed = {}
         for name, matrix in vectors.items():
-            if isinstance(matrix, InMemory):
-                stored = OnDisk.scratch(self.run.path / MEASURED, *matrix.shape, matrix.dtype, device=matrix.device)
-                stored.write(0, matrix.to_tensor())
-                stored.move(folder / f"{name}.zarr")
-                placed[name] = matrix
-            else:
+            if isinstance(matrix, OnDisk):
                 placed[name] = matrix.move(folder / f"{name}.zarr")
+                continue
+            stored = OnDisk.scratch(self.run.path / MEASURED, *matrix.shape, matrix.dtype, device=matrix.device)
+            copy(matrix, stored)
+            stored.move(folder / f"{name}.zarr")
+            placed[name] = matrix
         self.run.records.write(KEPT, {**facts, "scope": self.scope, "vectors": list(vectors)}, tensors)
         self.check()
         return placed
@@ -136,8 +151,11 @@ class InRun(Workspace):
 
     def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
         """See :meth:`Workspace.basis`."""
-        stored = self._stored(rows, columns, operator)
-        return Mirrored(stored) if self.resident else stored
+        return self._placed(self._stored(rows, columns, operator))
+
+    def _placed(self, stored: OnDisk, filled: int = 0) -> TallMatrix:
+        """A basis on disk, and in memory as well if that is where the solve works."""
+        return Mirrored(self.memory(*stored.shape, stored), stored, filled) if self.resident else stored
 
     def _stored(self, rows: int, columns: int, like: Operator | TallMatrix) -> OnDisk:
         """A new matrix among the bases."""
@@ -149,7 +167,7 @@ class InRun(Workspace):
     def widened(self, basis: TallMatrix, columns: int, filled: int) -> TallMatrix:
         """See :meth:`Workspace.widened`; on disk nothing is copied."""
         if isinstance(basis, Mirrored):
-            return Mirrored(basis.disk.grow(columns), filled)
+            return self._placed(basis.disk.grow(columns), filled)
         return basis.grow(columns)
 
     def rotated(self, basis: TallMatrix, rotation: Tensor, start: int) -> TallMatrix:
@@ -157,8 +175,8 @@ class InRun(Workspace):
         fresh = self._stored(*basis.shape, basis)
         small = rotation.to(basis.device, basis.dtype)
         if isinstance(basis, Mirrored):
-            basis.rotate(rotation, start)
-            fresh.write(0, basis.columns(0, start + rotation.shape[1]))
+            basis.memory.rotate(rotation, start)
+            copy(basis.memory.leading(start + rotation.shape[1]), fresh)
             basis.disk = fresh
             return basis
         seen = basis.leading(start + rotation.shape[0])
@@ -183,7 +201,7 @@ class InRun(Workspace):
             return None
         stored = OnDisk(self.run.path / BASES / record.facts["basis"], device=operator.device)
         stored.verify(0, record.facts["filled"])
-        return (Mirrored(stored, record.facts["filled"]) if self.resident else stored), record
+        return self._placed(stored, record.facts["filled"]), record
 
     def note(self, stage: str, **facts: Any) -> None:
         """See :meth:`Workspace.note`."""

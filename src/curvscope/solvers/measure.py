@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curvscope.errors import NotHermitian
 from curvscope.execution.resources import give_back
+from curvscope.operators import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.meter import Meter
@@ -131,7 +132,7 @@ class Measured:
     ) -> None:
         """Look at the first block, put a block in its place unless it is there, and commit it."""
         if start == 0 and not self.adjoint and self.meter.operator.hermitian and isinstance(self.right, TestMatrix):
-            check_hermitian(InMemory(directions()), InMemory(product))
+            check_hermitian(InMemory(directions()), InMemory(product), self.meter.operator)
         seconds, room = self.meter.last_seconds, self.matrix.shape[1]
         if not written and start < room:
             self.matrix.write(start, product[:, : room - start])
@@ -173,14 +174,14 @@ def remembered(meter: Meter, name: str, columns: int, compute: Callable[[], Tens
     return kept["found"]
 
 
-def check_hermitian(directions: TallMatrix, products: TallMatrix) -> None:
+def check_hermitian(directions: TallMatrix, products: TallMatrix, operator: Operator) -> None:
     r"""Raise NotHermitian if products Y = A X show that A is not Hermitian: X* Y must be.
 
     For random X the asymmetry of X\* Y is about that of A, ||A - A*||_F / ||A||_F. Costs no products; says nothing for one
     column of a real operator.
     """
     measured = asymmetry(gram(directions, products))
-    allowed = allowed_asymmetry(directions.shape[0], directions.dtype)
+    allowed = allowed_asymmetry(directions.shape[0], operator.rounding)
     if measured > allowed:
         raise NotHermitian(
             f"the operator is not Hermitian: X'AX of {directions.shape[1]} random vectors differs from its adjoint by "
@@ -189,7 +190,6 @@ def check_hermitian(directions: TallMatrix, products: TallMatrix) -> None:
         )
 
 
-def allowed_asymmetry(size: int, dtype: torch.dtype) -> float:
+def allowed_asymmetry(size: int, unit: float) -> float:
     """What the rounding of products and sums over D entries may show: generous, as products of networks round too."""
-    unit = torch.finfo(dtype).eps
     return max(10 * unit**0.5, 10 * unit * size**0.5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from curvscope.errors import NotFinite
 from curvscope.execution import Progress, stage
+from curvscope.execution.precision import float32_products
 from curvscope.execution.progress import Advance
 from curvscope.execution.resources import give_back
 from curvscope.operators import Operator
@@ -32,7 +33,10 @@ class Meter:
             are counted.
         workspace: where the matrices of the solve lie, and what of it is kept.
         distributed: who computes the products; None: this process.
+        turned: whether products with A stand for those with A* and the other way round.
     """
+
+    turned = False
 
     def __init__(
         self,
@@ -54,14 +58,16 @@ class Meter:
         Raises:
             NotFinite: a product has NaN or infinity in it; the message says which.
         """
-        return self._count(self.distributed.multiply if self.distributed else self.operator.__matmul__, block, note)
+        return self._count(block, note, adjoint=self.turned)
 
     def multiply_adjoint(self, block: Tensor, note: str = "") -> Tensor:
         """Operator* @ block for a (m, b) block; see :meth:`multiply`."""
-        others = self.distributed and partial(self.distributed.multiply, adjoint=True)
-        return self._count(others or self.operator.adjoint_matmul, block, note)
+        return self._count(block, note, adjoint=not self.turned)
 
-    def _count(self, apply: Callable[[Tensor], Tensor], block: Tensor, note: str) -> Tensor:
+    def _count(self, block: Tensor, note: str, *, adjoint: bool) -> Tensor:
+        apply = self.operator.adjoint_matmul if adjoint else self.operator.__matmul__
+        if self.distributed is not None:
+            apply = partial(self.distributed.multiply, adjoint=adjoint)
         start = time.perf_counter()
         result = apply(block)
         if not bool(torch.isfinite(result.sum())):
@@ -103,14 +109,14 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
-        """Time a stage of ``total`` products and show its progress."""
+        """Time a stage of ``total`` products and show its progress; what is done beside the products is exact to the dtype."""
         earlier = self.seconds.get(name, 0.0) or self.workspace.seconds_before(name)
         start, first = time.perf_counter(), self.products
 
         def spent() -> float:
             return earlier + time.perf_counter() - start
 
-        with stage(name, total, self.progress) as shown:
+        with stage(name, total, self.progress) as shown, float32_products():
 
             def advance(steps: int = 1, note: str = "") -> None:
                 self.workspace.note(name, total=total, done=self.products - first, seconds=spent())

@@ -76,6 +76,11 @@ class Plan:
         product_seconds: of one vector, in the widest block that was timed.
         workers: who compute the products.
         worker_memory: peak resident bytes of each of several workers.
+
+    >>> import curvscope as cs
+    >>> made = cs.plan(torch.diag(torch.arange(1.0, 101.0)), 3)
+    >>> made.k, made.size, made[made.chosen].products
+    (3, 100, (103, 103, 103))
     """
 
     k: int
@@ -259,7 +264,8 @@ def _method_plan(
             columns = {"k": k, "num_outer": outer, "num_inner": inner}
             wanted, widest = block_size or min(WIDEST_BLOCK, size), inner
         needs = footprint(name, operator, columns, predict=memory is not None)
-        fitted = fit(needs, memory, block_size=block_size, default=wanted, stored=run is not None)
+        stored = run is not None
+        fitted = fit(needs, memory, block_size=block_size, default=wanted, stored=stored, device=operator.device)
     except (OutOfBudget, InvalidArgument) as error:
         return MethodPlan(name, obstacle=str(error))
     solve = partial(_rehearsal, name, k, products[1], fitted.block_size, ncv=columns.get("ncv"))
@@ -276,12 +282,13 @@ def _method_plan(
         stages["wire"] = ((0 if whole else products[1]) + k) * timing.wire_seconds()
     few, many = products[0] / products[1], products[2] / products[1]
     expected = sum(stages.values())
+    on_cpu = operator.device.type == "cpu"
     return MethodPlan(
         name,
         products=tuple(count + k for count in products),
         stages=stages,
         seconds=(few * expected / SPREAD, expected, many * expected * SPREAD),
-        memory=_memory(operator, needs, fitted.block_size, fitted.resident, timing, extra),
+        memory=_memory(operator, needs, fitted.block_size, fitted.resident and (on_cpu or fitted.on_host), timing, extra),
         disk=needs.disk if run is not None else 0,
         block_size=fitted.block_size,
         resident=fitted.resident,

@@ -12,10 +12,10 @@ from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
 from curvscope.solvers.footprint import check_block_size
-from curvscope.solvers.meter import Meter
 from curvscope.solvers.singular import SingularSolution
 from curvscope.solvers.sketched import draw
 from curvscope.solvers.solution import Solution
+from curvscope.solvers.solve import metered
 from curvscope.tall import TallMatrix
 
 ROLE = "posterior"
@@ -29,6 +29,7 @@ def posterior_error(
     num_probes: int = 30,
     seed: int = 0,
     block_size: int = 32,
+    executor: Any = None,
     progress: Progress = None,
 ) -> FrobeniusEstimate:
     r"""Estimates of ||A||_F, ||A_hat||_F and ||A - A_hat||_F, with their probability bounds.
@@ -43,6 +44,7 @@ def posterior_error(
         num_probes: q; :func:`curvscope.probes_needed` gives it from a confidence.
         seed: another one gives independent probes.
         block_size: probes a product call.
+        executor: who computes the products; see :func:`curvscope.eigsh`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -73,10 +75,9 @@ def posterior_error(
     if num_probes < 1:
         raise InvalidArgument(f"num_probes={num_probes}: choose at least 1, better 30")
     check_block_size(block_size)
-    meter = Meter(operator, progress)
     probes = draw("gaussian", operator, seed=seed, role=ROLE)
     seen = []
-    with meter.stage("probes", num_probes):
+    with metered(operator, executor, progress) as meter, meter.stage("probes", num_probes):
         for start in range(0, num_probes, block_size):
             block = probes.columns(start, min(start + block_size, num_probes))
             seen.append(sample(block, meter.multiply(block), left, values, right))
@@ -91,6 +92,7 @@ def scree(
     confidence: float | None = None,
     seed: int = 0,
     block_size: int = 32,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Scree:
     """Bounds for the share of ||A||_F^2 that the best approximation of each rank leaves; see :func:`.scree.scree_bounds`.
@@ -102,6 +104,7 @@ def scree(
         confidence: None: the bounds take the estimated norms for the true ones; else they hold with this probability.
         seed: of the probes.
         block_size: probes a product call.
+        executor: who computes the products; see :func:`curvscope.eigsh`. None: this process.
         progress: see :data:`.progress.Progress`.
 
     Cost: num_probes products.
@@ -114,7 +117,8 @@ def scree(
     >>> scree(A, seigh(A, num_outer=6), num_probes=5).smallest_rank(0.05)
     2
     """
-    estimate = posterior_error(operator, solution, num_probes=num_probes, seed=seed, block_size=block_size, progress=progress)
+    how = {"block_size": block_size, "executor": executor, "progress": progress}
+    estimate = posterior_error(operator, solution, num_probes=num_probes, seed=seed, **how)
     return scree_bounds(estimate, confidence=confidence)
 
 

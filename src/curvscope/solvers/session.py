@@ -49,7 +49,7 @@ def workspace(
     fitted = fitted or Fit(options.get("block_size", 1), True, None)
     with _bounded(operator, fitted.products):
         if run is None:
-            yield Workspace(fitted.widest)
+            yield Workspace(fitted.widest, on_host=fitted.on_host)
             return
         opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
         if not opened.manifest.get("solve"):
@@ -60,11 +60,13 @@ def workspace(
             _keep_parameters(opened, operator)
             decisions = opened.manifest.setdefault(DECISIONS, {})
             resident = decisions["resident"] = fitted.resident and decisions.get("resident", True)
+            on_host = decisions["on_host"] = fitted.on_host or decisions.get("on_host", False)
             widest = decisions["widest"] = min(fitted.widest, decisions.get("widest", fitted.widest))
             width = fitted.block_size
             opened.save()
             with _replayed(operator, decisions.get("products")):
-                yield InRun(opened, scope_of(options), resident=resident, tile_columns=width, widest=widest, work=work)
+                where = {"resident": resident, "on_host": on_host, "tile_columns": width, "widest": widest}
+                yield InRun(opened, scope_of(options), **where, work=work)
 
 
 def _check_disk(path: Path, needed: int) -> None:

@@ -36,6 +36,11 @@ class SingularSolution:
         cost: products (with A and with A*), passes, seconds, memory.
         provenance: operator fingerprint, method and options, seed, versions, dtype.
         diagnostics: numbers that tell of trouble.
+
+    >>> import curvscope as cs
+    >>> found = cs.svds(torch.diag(torch.tensor([3.0, 2.0, 1.0])), k=2)
+    >>> [round(float(s), 4) for s in found.S], found.U.shape, found.status.converged
+    ([3.0, 2.0], (3, 2), True)
     """
 
     U: TallMatrix

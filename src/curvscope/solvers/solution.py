@@ -245,16 +245,14 @@ class Solution:
 
 
 def _plain_certificate(certificate: Certificate) -> dict[str, Any]:
-    shifts = None if certificate.shifts is None else certificate.shifts.tolist()
-    return {"tail": asdict(certificate.tail), "noise": asdict(certificate.noise), "shifts": shifts}
+    measured = {"shifts": certificate.shifts, "couplings": certificate.couplings}
+    lists = {name: None if numbers is None else numbers.tolist() for name, numbers in measured.items()}
+    return {"tail": asdict(certificate.tail), "noise": asdict(certificate.noise), **lists}
 
 
 def _read_certificate(values: Tensor, residuals: Tensor, plain: dict[str, Any]) -> Certificate:
-    shifts = plain["shifts"]
-    return Certificate(
-        values,
-        residuals,
-        TailNorm(**plain["tail"]),
-        ProductNoise(**plain["noise"]),
-        None if shifts is None else torch.tensor(shifts, dtype=torch.float64),
-    )
+    lists = {name: plain.get(name) for name in ("shifts", "couplings")}
+    measured = {
+        name: None if numbers is None else torch.tensor(numbers, dtype=torch.float64) for name, numbers in lists.items()
+    }
+    return Certificate(values, residuals, TailNorm(**plain["tail"]), ProductNoise(**plain["noise"]), **measured)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from curvscope.execution import Progress
@@ -14,7 +15,7 @@ from curvscope.solvers.meter import Meter
 from curvscope.solvers.session import workspace
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
-from curvscope.solvers.workspace import Fit
+from curvscope.solvers.workspace import Fit, Workspace
 
 
 def solve(
@@ -46,3 +47,12 @@ def solve(
     with workspace(run, operator, options, free=free, fitted=fitted) as place, hired(operator, executor, place) as others:
         meter = Meter(operator, progress, place, others)
         return finish(meter, recalled(meter) or find(meter), which=which, options=options)
+
+
+@contextmanager
+def metered(operator: Operator, executor: Any, progress: Progress) -> Iterator[Meter]:
+    """Products of an operator, by an executor if there is one, for work that keeps nothing in a run."""
+    check_recipe(operator, executor)
+    place = Workspace()
+    with hired(operator, executor, place) as others:
+        yield Meter(operator, progress, place, others)

@@ -5,35 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
-
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
-from curvscope.operators import Operator, as_operator
+from curvscope.execution.workers import as_workers
+from curvscope.operators import as_operator
 from curvscope.solvers.bidiagonal import Bidiagonalization
 from curvscope.solvers.block_krylov import iterate, krylov_advice
 from curvscope.solvers.checks import check_k, check_tol
-from curvscope.solvers.krylov_basis import krylov_options
+from curvscope.solvers.krylov_basis import KrylovOptions, krylov_options
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.singular import SingularSolution, finish_singular, triplets_of_core
-
-
-class _Adjoint(Operator):
-    """A* of an operator."""
-
-    def __init__(self, inner: Operator) -> None:
-        self.inner = inner
-        self.shape = (inner.shape[1], inner.shape[0])
-        self.dtype, self.device, self.hermitian = inner.dtype, inner.device, inner.hermitian
-
-    def _apply(self, block: Tensor) -> Tensor:
-        return self.inner.adjoint_matmul(block)
-
-    def _apply_adjoint(self, block: Tensor) -> Tensor:
-        return self.inner @ block
-
-    def _fingerprint(self) -> str:
-        return f"adjoint-{self.inner.fingerprint}"
+from curvscope.solvers.solve import metered
+from curvscope.solvers.width import default_width, multiple_of
 
 
 def svds(
@@ -45,6 +28,7 @@ def svds(
     ncv: int | None = None,
     max_products: int | None = None,
     seed: int = 0,
+    executor: Any = None,
     progress: Progress = None,
 ) -> SingularSolution:
     r"""The k largest singular triplets, each with the residual that fresh products gave.
@@ -62,6 +46,8 @@ def svds(
         max_products: budget of products with A and with A* together, those for the residuals (2 k more) not counted; default
             max(1000, 40 k).
         seed: of the random start.
+        executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
+            process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -85,19 +71,27 @@ def svds(
     m, n = operator.shape
     _check_singular_k(k, m, n)
     check_tol(tol)
-    wide = m < n
-    meter = Meter(_Adjoint(operator) if wide else operator, progress)
     budget = max(1000, 40 * k) if max_products is None else max_products
     if budget < 2 * k:
         raise InvalidArgument(
             f"max_products={budget} is less than 2 k = {2 * k}: each triplet needs a product with A and with A*"
         )
-    options = krylov_options(min(m, n), k, which="LM", tol=tol, block_size=block_size, ncv=ncv, max_products=budget, seed=seed)
+    size = min(m, n)
+    if executor is not None and block_size is None:
+        block_size = multiple_of(default_width(k), as_workers(executor).expected, size)
+    options = krylov_options(size, k, which="LM", tol=tol, block_size=block_size, ncv=ncv, max_products=budget, seed=seed)
+    with metered(operator, executor, progress) as meter:
+        return _solved(meter, options, k, tol)
+
+
+def _solved(meter: Meter, options: KrylovOptions, k: int, tol: float) -> SingularSolution:
+    """The triplets, iterated on the side of the operator that is not the wider."""
+    wide = meter.turned = meter.operator.shape[0] < meter.operator.shape[1]
     bases = Bidiagonalization(meter.operator, options)
     iterate(meter, options, bases, stage="block Krylov")
+    meter.turned = False
     c = bases.multiplied
     left, core, right = bases.left.leading(c), bases.forward[:c, :c], bases.basis.leading(c)
-    meter.operator = operator
     diagnostics = {"asymmetry": bases.asymmetry, "restarts": float(bases.restarts)}
     factors = (right, core.mH, left) if wide else (left, core, right)
     return finish_singular(

@@ -11,7 +11,7 @@ from torch import Tensor
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.store import Record
-from curvscope.tall import InMemory, TallMatrix
+from curvscope.tall import InMemory, OnDisk, OnHost, TallMatrix, copy
 
 if TYPE_CHECKING:
     from curvscope.solvers.panels import Panels
@@ -35,6 +35,7 @@ class Fit:
     Attributes:
         block_size: columns a product call.
         resident: whether its matrices lie in memory.
+        on_host: in memory, but the host's: the operator is on a GPU, whose own they do not fit.
         products: bytes that are left for products; None: nobody asked for a bound.
         widest: most columns a product call, when residuals are measured.
         disk: bytes that a run will take.
@@ -45,6 +46,7 @@ class Fit:
     products: int | None
     widest: int = WIDEST_BLOCK
     disk: int = 0
+    on_host: bool = False
 
 
 class Workspace:
@@ -56,6 +58,7 @@ class Workspace:
         run: the run, or None.
         scope: name of this very solve in it.
         widest: most columns a product call, when residuals are measured.
+        on_host: whether matrices in memory are in the host's, whatever the operator is on.
         panels: who re-orthogonalises against a basis on disk; None: this process.
     """
 
@@ -63,12 +66,16 @@ class Workspace:
     scope = ""
     panels: Panels | None = None
 
-    def __init__(self, widest: int = WIDEST_BLOCK) -> None:
-        self.widest = widest
+    def __init__(self, widest: int = WIDEST_BLOCK, *, on_host: bool = False) -> None:
+        self.widest, self.on_host = widest, on_host
 
     def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
         """An empty matrix for the solve's own use."""
-        return InMemory.empty(rows, columns, operator.dtype, operator.device)
+        return self.memory(rows, columns, operator)
+
+    def memory(self, rows: int, columns: int, like: Operator | TallMatrix) -> TallMatrix:
+        """An empty matrix in memory, of the dtype of an operator or a matrix, to be worked on where that is."""
+        return (OnHost if self.on_host else InMemory).empty(rows, columns, like.dtype, like.device)
 
     def measurements(self, name: str, rows: int, count: int, kept: int, block_size: int, operator: Operator) -> TallMatrix:
         """Where ``count`` columns of products go, of which the solve needs the first ``kept`` again."""
@@ -103,8 +110,8 @@ class Workspace:
 
     def widened(self, basis: TallMatrix, columns: int, filled: int) -> TallMatrix:
         """The basis with room for more columns; its first ``filled`` ones are as they were."""
-        wider = InMemory.empty(basis.shape[0], columns, basis.dtype, basis.device)
-        wider.write(0, basis.columns(0, filled))
+        wider = self.memory(basis.shape[0], columns, basis)
+        copy(basis.leading(filled), wider)
         return wider
 
     def rotated(self, basis: TallMatrix, rotation: Tensor, start: int) -> TallMatrix:
@@ -145,4 +152,4 @@ class Workspace:
 
 def room_for(matrix: TallMatrix) -> TallMatrix:
     """Where something of a matrix's shape may go: its own place in memory, a new one on disk, where it is kept."""
-    return matrix if isinstance(matrix, InMemory) else matrix.empty_like(matrix.shape[1])
+    return matrix.empty_like(matrix.shape[1]) if isinstance(matrix, OnDisk) else matrix

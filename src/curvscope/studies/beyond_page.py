@@ -19,7 +19,9 @@ def document(numbers: dict[str, Any]) -> Document:
             Section(
                 "A transformer, by kind of layer",
                 f"tinygpt: the share of each kind of layer in the parameters, in the {k} largest weights and in the top-{k} "
-                f"eigenspace. Bars: means over {count} seeds, with standard errors.",
+                f"eigenspace. Bars: means over {count} seeds, with standard errors. LayerNorm's gains begin at 1, all other "
+                "weights with a deviation of 0.02, so the largest weights are gains; at step 0 they are equal, and which of "
+                "them come first says nothing.",
                 _figure_kinds(numbers),
                 alternative="Bars: shares by kind of layer, a panel a step",
             ),
@@ -46,7 +48,7 @@ def document(numbers: dict[str, Any]) -> Document:
             Section(
                 f"Pruning {name}",
                 f"Test accuracy and loss after removing parameters, without training on: the smallest weights; those of least "
-                f"saliency, with the GGN's diagonal from {config['probes']} probes; those of least leverage in the "
+                f"saliency, with the GGN's diagonal from {config['probes']} products; those of least leverage in the "
                 f"top-{k} eigenspace; any. Bands: two standard errors over {count} seeds.",
                 _figure_pruning(seeds),
                 alternative="Accuracy and loss against the share of parameters removed, for four ways",
@@ -55,10 +57,24 @@ def document(numbers: dict[str, Any]) -> Document:
         ]
     return Document(
         title="Transformers, width and depth, pruning",
-        summary=f"Three questions that the paper left open, over {count} seeds each; top {k} eigenpairs by block Krylov.",
+        summary=(
+            f"Three questions that the paper left open, over {count} seeds each; top {k} eigenpairs by block Krylov, "
+            f"{_converged(numbers)}."
+        ),
         highlights=_highlights(numbers),
         sections=sections,
         provenance={"preset": numbers["preset"], "seeds": ", ".join(map(str, config["seeds"])), "tolerance": config["tol"]},
+    )
+
+
+def _converged(numbers: dict[str, Any]) -> str:
+    """How many of the solves reached their tolerance, in words."""
+    parts = (numbers["transformer"], numbers["ablation"], numbers["pruning"])
+    found = [own["status"] == "converged" for part in parts for seeds in part.values() for own in seeds]
+    if all(found):
+        return f"all {len(found)} solves to relative residuals of {numbers['config']['tol']:g}"
+    return (
+        f"{sum(found)} of {len(found)} solves to relative residuals of {numbers['config']['tol']:g}, the others to larger ones"
     )
 
 
@@ -76,14 +92,16 @@ def _highlights(numbers: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     made = []
     for step, seeds in list(numbers["transformer"].items())[-1:]:
         made.append((f"transformer: overlap over chance, step {step}", _shown([own["ratio"] for own in seeds])))
-    for name, seeds in list(numbers["ablation"].items())[:1]:
-        made.append((f"{name}: overlap over chance", _shown([own["ratio"] for own in seeds])))
+    for family in dict.fromkeys(name.split()[0] for name in numbers["ablation"]):
+        own = [(seeds[0]["size"], name) for name, seeds in numbers["ablation"].items() if name.split()[0] == family]
+        ends = [name for _, name in (min(own), max(own))]
+        ratios = " to ".join(_shown([each["ratio"] for each in numbers["ablation"][name]]) for name in ends)
+        made.append((f"{family} {ends[0].split()[1]} to {ends[1].split()[1]}: overlap over chance", ratios))
     for name, seeds in numbers["pruning"].items():
-        for way in ("magnitude", "leverage"):
-            last = [own["ways"][way][-1] for own in seeds]
-            made.append(
-                (f"{name}: accuracy without {last[0]['sparsity']:.0%}, by {way}", _shown([each["accuracy"] for each in last]))
-            )
+        for way, points in seeds[0]["ways"].items():
+            middle = len(points) // 2  # without the most, all are at chance
+            accuracy = _shown([own["ways"][way][middle]["accuracy"] for own in seeds])
+            made.append((f"{name}: accuracy without {points[middle]['sparsity']:.0%}: {way}", accuracy))
     return tuple(made)
 
 
@@ -154,10 +172,13 @@ def _figure_pruning(seeds: list[dict[str, Any]]) -> Any:
 
 def _table_pruning(seeds: list[dict[str, Any]]) -> Table:
     rows = []
-    for way, points in seeds[0]["ways"].items():
+    for number, (way, points) in enumerate(seeds[0]["ways"].items()):
         for i, point in enumerate(points):
+            if number and not point["sparsity"]:
+                continue  # nothing removed is the same for all
             own = [each["ways"][way][i] for each in seeds]
+            by = way if point["sparsity"] else "nothing"
             rows.append(
-                [way, f"{point['sparsity']:.0%}", *(_shown([each[key] for each in own]) for key in ("accuracy", "loss"))]
+                [by, f"{point['sparsity']:.0%}", *(_shown([each[key] for each in own]) for key in ("accuracy", "loss"))]
             )
     return Table(["removed by", "share", "test accuracy", "test loss"], rows)

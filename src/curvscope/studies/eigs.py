@@ -10,6 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
+from curvscope.estimators import RULES, Density
+from curvscope.execution.devices import preferred
+from curvscope.execution.precision import TF32
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
@@ -22,16 +25,36 @@ from curvscope.tall import orthogonality
 from curvscope.training import Recorder, train
 
 MATRICES = {"hessian": hessian, "ggn": ggn}
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 MASKS = ("magnitude", "layerwise", "random", "best")
+DENSITY = "density.json"
+"""Where a run keeps the density that `curvscope density RUN` found last."""
 
 
-def operator_at_step(problem: Problem, step: int, split: str, matrix: str) -> CurvatureOperator:
-    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``."""
+def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
+    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
+
+    Trained on the CPU, as pinned; measured on a GPU if there is one.
+    """
+    arithmetic = arithmetic_of(precision)
     batches = problem.curvature_batches(split)
     model = problem.model()
     recorder = Recorder(model, [step])
     train(problem, model, recorder)
-    return MATRICES[matrix](recorder.load(step, model), problem.criterion, batches)
+    return MATRICES[matrix](recorder.load(step, model).to(preferred()), problem.criterion, batches, **arithmetic)
+
+
+def arithmetic_of(precision: str | None) -> dict[str, Any]:
+    """The options of an operator whose products are computed in a precision, one of :data:`PRECISIONS`; None: its own.
+
+    >>> arithmetic_of("tf32"), arithmetic_of("bfloat16")
+    ({'precision': 'tf32'}, {'dtype': torch.bfloat16})
+    """
+    if precision not in (None, *PRECISIONS):
+        raise InvalidArgument(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision is None:
+        return {}
+    return {"precision": precision} if precision == TF32 else {"dtype": getattr(torch, precision)}
 
 
 def operator_of_problem(run: Run) -> CurvatureOperator:
@@ -42,18 +65,22 @@ def operator_of_problem(run: Run) -> CurvatureOperator:
 def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
     """How others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
     source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
+    if options.get("precision") is not None:
+        source["precision"] = options["precision"]
     if source["data"] is not None:
         source["data"] = str(Path(source["data"]).absolute())
     return Recipe(operator_at_checkpoint, checkpoint=str(path.absolute() / PARAMETERS), **source)
 
 
-def operator_at_checkpoint(problem: str, data: str | None, split: str, matrix: str, checkpoint: str) -> CurvatureOperator:
-    """The curvature of a problem's network with the parameters and buffers in a safetensors file."""
+def operator_at_checkpoint(
+    problem: str, data: str | None, split: str, matrix: str, checkpoint: str, precision: str | None = None
+) -> CurvatureOperator:
+    """The curvature of a problem's network with the parameters and buffers in a safetensors file; on a GPU if there is one."""
     known = get(problem, data=data)
-    model = known.model()
+    model = known.model().to(preferred())
     with torch.no_grad():
         model.load_state_dict(load_file(checkpoint), strict=False)
-    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split))
+    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
 
 
 def solution_of(run: Run) -> Solution:
@@ -124,31 +151,34 @@ def document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
     solution = solution_of(run)
     label = _label(run)
-    sections = [
+    sections = []
+    if (run.path / PARAMETERS).exists():
+        sections.append(
+            Section(
+                "Overlap with the largest weights",
+                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
+                figures.overlaps({label: measure_overlap(run)}),
+                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
+            )
+        )
+    sections.append(
         Section(
             "The spectrum",
             "A bar counts computed eigenvalues, with a tick below each; grey: the others, all of smaller magnitude.",
             figures.spectra({label: solution}),
             alternative="Histogram of the eigenvalues",
-        ),
+        )
+    )
+    if (found := density_of(run)) is not None:
+        sections.append(_density_section(found))
+    sections.append(
         Section(
             "How right are the pairs?",
             "The relative residual of every pair, measured with fresh products.",
             figures.residuals({label: {solution.provenance["options"]["method"]: solution}}),
             alternative="Relative residual of each pair on a logarithmic axis",
-        ),
-    ]
-    if (run.path / PARAMETERS).exists():
-        curve = measure_overlap(run)
-        sections.insert(
-            0,
-            Section(
-                "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
-                figures.overlaps({label: curve}),
-                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
-            ),
         )
+    )
     if run.manifest.get("plan"):
         sections.append(
             Section(
@@ -164,6 +194,25 @@ def document(run: Run) -> Document:
         sections=sections,
         highlights=_highlights(solution),
         provenance=_provenance(run, solution),
+    )
+
+
+def density_of(run: Run) -> Density | None:
+    """The spectral density that the run keeps, if any."""
+    plain = run.read_json(DENSITY)
+    return None if plain is None else Density.from_dict(plain)
+
+
+def _density_section(found: Density) -> Section:
+    counts = ", ".join(f"{found.outliers(rule)} by {rule}" for rule in RULES)
+    low, high = found.bulk_edges()
+    return Section(
+        "The whole spectrum",
+        f"All {found.size:,} eigenvalues: {len(found.exact)} known exactly (ticks), the others estimated with "
+        f"{found.products:,} products. Outliers: {counts}; the bulk, by ratio, lies in [{low:.3g}, {high:.3g}]; the trace is "
+        f"{found.trace.value:.4g} ± {found.trace.stderr:.1g}.",
+        figures.spectral_density(found),
+        alternative="Spectral density on a linear axis, and by magnitude",
     )
 
 
@@ -201,11 +250,13 @@ def _label(run: Run) -> str:
 
 
 def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
-    relative = solution.relative_residuals
+    relative, certificate = solution.relative_residuals, solution.certificate
+    proven = () if certificate is None else (("certainly the largest", f"{certificate.complete} of {solution.k}"),)
     return (
         ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
         ("median residual", f"{float(relative.median()):.0e}"),
         ("worst residual", f"{float(relative.max()):.0e}"),
+        *proven,
         ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
         ("seconds", f"{solution.cost.seconds:.1f}"),
     )
@@ -217,6 +268,7 @@ def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
         "command": " ".join(run.manifest["command"]),
         "created": run.manifest["created"],
         "operator": f"{made['operator']} {made['shape'][0]:,} x {made['shape'][1]:,}, {made['dtype']}, on {made['device']}",
+        "products in": made["products"].get("arithmetic", made["dtype"]),
         "fingerprint": made["fingerprint"],
         "options": ", ".join(f"{name}={value}" for name, value in made["options"].items()),
         "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),

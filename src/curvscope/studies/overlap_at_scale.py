@@ -14,6 +14,7 @@ from torch import nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
+from curvscope.execution.devices import preferred
 from curvscope.operators import CurvatureOperator, hessian
 from curvscope.operators.isolation import BATCH_NORMS
 from curvscope.problems import Problem, get
@@ -134,7 +135,7 @@ def _model_at(problem: Problem, state: dict[str, torch.Tensor], statistics: str)
         model.load_state_dict(state)
     if statistics == INITIAL:
         initial_statistics(model)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(preferred())
 
 
 def _facts(problem: Problem, samples: dict[str, Sequence[Pair]]) -> dict[str, Any]:

@@ -47,14 +47,14 @@ def document(numbers: dict[str, Any]) -> Document:
     k = len(last["overlap"]["value"])
     shown = {**numbers, "checkpoints": _as_recorded(numbers)}
     complete = min(each["complete"] for each in found.values())
-    composition = _composition(first, k)
+    composition, sketched = _composition(first, k), ", and the paper's sketch" if config["num_outer"] else ""
     samples = ", ".join(f"{count} {split} samples" for split, count in problem["samples"].items())
     sections = [
         Section(
             "Overlap of the largest weights with the top eigenspace",
             "For every k: the share of the top-k Hessian eigenspace on the k largest weights, by certified block Krylov. "
-            "Shaded: the interval that holds the overlap of the true eigenspace; it opens towards the last pairs, which "
-            "single precision can no longer tell from the rest. Grey band: random masks.",
+            "Shaded: the interval that holds the overlap of the true eigenspace; it opens where pairs cannot be told from "
+            "others that were not computed. Grey band: random masks.",
             figure_overlaps(shown, config["splits"][0]),
             alternative="Overlap against k on logarithmic axes for several steps, with chance",
         ),
@@ -73,19 +73,7 @@ def document(numbers: dict[str, Any]) -> Document:
             figure_masks(shown),
             alternative="Panels by step: overlap of several masks against k",
         ),
-        Section(
-            "Krylov and the paper's sketch",
-            f"Eigenvalues by magnitude, from certified Krylov and from the sketch as published ({config['num_outer']} outer, "
-            f"{config['num_inner']} inner measurements). The sketch's are too small towards its end.",
-            figure_spectra(shown),
-            alternative="Magnitudes of eigenvalues against their rank, by step",
-        ),
-        Section(
-            "Overlap by both methods",
-            "The same overlap from the sketched eigenvectors, to the last of them.",
-            _figure_methods(shown),
-            alternative="Overlap against k by Krylov and by the sketch, by step",
-        ),
+        *_by_sketch(shown),
         Section(
             "Where the gradient points",
             "Share of the loss gradient in the top-k eigenspace, on the same samples.",
@@ -106,8 +94,8 @@ def document(numbers: dict[str, Any]) -> Document:
     return Document(
         title="Do large weights lie where the curvature is, at scale?",
         summary=(
-            f"{problem['description']}, at steps {', '.join(map(str, config['steps']))}: the top {k} eigenpairs of the "
-            f"Hessian on {samples}, certified, and the paper's sketch."
+            f"{problem['description']}, at step{'s' * (len(config['steps']) > 1)} {', '.join(map(str, config['steps']))}: the "
+            f"top {k} eigenpairs of the Hessian on {samples}, certified{sketched}."
         ),
         highlights=(
             (f"overlap at k = {k}, last step", f"{last['overlap']['value'][-1]:.2e}"),
@@ -125,6 +113,35 @@ def document(numbers: dict[str, Any]) -> Document:
             "sketch": "SSRFT on the right, sparse signs on the left, published core",
         },
     )
+
+
+def _by_sketch(numbers: dict[str, Any]) -> list[Section]:
+    """Where a sketch was made: its eigenvalues and overlaps beside those of Krylov."""
+    config, both = numbers["config"], [own for own in numbers["checkpoints"].values() if own["sketch"]]
+    if not both:
+        return []
+    rank = min(min(len(own["eigenvalues"]), len(own["sketch"]["eigenvalues"])) for own in both)
+    ratios = [abs(own["sketch"]["eigenvalues"][rank - 1] / own["eigenvalues"][rank - 1]) for own in both]
+    return [
+        Section(
+            "Krylov and the paper's sketch",
+            f"Eigenvalues by magnitude, from certified Krylov and from the sketch as published ({config['num_outer']} outer, "
+            f"{config['num_inner']} inner measurements). At rank {rank} the sketch's are {_range(ratios)} times Krylov's.",
+            figure_spectra(numbers),
+            alternative="Magnitudes of eigenvalues against their rank, by step",
+        ),
+        Section(
+            "Overlap by both methods",
+            "The same overlap from the sketched eigenvectors, to the last of them.",
+            _figure_methods(numbers),
+            alternative="Overlap against k by Krylov and by the sketch, by step",
+        ),
+    ]
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _key(numbers: dict[str, Any], step: int) -> str:

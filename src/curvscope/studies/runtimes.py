@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from curvscope.errors import InvalidArgument, MissingExtra, OutOfBudget
+from curvscope.execution.devices import preferred
 from curvscope.operators import hessian
 from curvscope.problems import get
 from curvscope.report import Document, Section, Table
@@ -80,7 +81,7 @@ def _case(
     try:
         problem = get(name, data=data)
         samples = problem.curvature_batches(split)
-        model = problem.model().to("cuda" if torch.cuda.is_available() else "cpu")
+        model = problem.model().to(preferred())
         H = hessian(model, problem.criterion, samples)
         times = stage_times(
             H,

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution import Progress, stage
-from curvscope.execution.resources import as_text, default_memory
+from curvscope.execution.resources import SAFE_SHARE, as_text, default_memory
 from curvscope.operators import CurvatureOperator
+from curvscope.operators.products.memory import available_bytes
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.recovery import least_squares
 from curvscope.solvers.seigh import core_pairs
 from curvscope.subspaces import Ranking, overlap
-from curvscope.tall import InMemory, TallMatrix, orthonormalize
+from curvscope.tall import InMemory, OnHost, TallMatrix, orthonormalize
 
 FEWEST = 100
 """Products from which an extrapolation may be quoted."""
@@ -52,7 +53,8 @@ def stage_times(
 
     Returns:
         Seconds by stage ("first product", "test vectors", "products", "compression", "QR", "core", "overlap"), their
-        ``total``, ``timed_products`` and whether the products' time is ``extrapolated``.
+        ``total``, ``timed_products``, whether the products' time is ``extrapolated``, and where the ``basis`` was: on the
+        operator's device, or on the host if that is another one and two matrices D x n_outer did not fit.
 
     Raises:
         InvalidArgument: sizes out of order. OutOfBudget: D x n_outer does not fit into memory twice.
@@ -61,10 +63,10 @@ def stage_times(
     if not 1 <= num_outer < num_inner or timed < 1 or block_size < 1:
         raise InvalidArgument(f"num_outer={num_outer}, num_inner={num_inner}, timed_products={timed}: not in order")
     size, width = H.shape[0], min(block_size, timed)
-    _check_room(H, size * num_outer * H.dtype.itemsize)
+    place = _place(H, size * num_outer * H.dtype.itemsize)
     left = TestMatrix("sparse_sign", size, seed=seed, role="left", dtype=H.dtype)
     seconds = _measuring(H, left, (num_outer, num_inner, timed, width), seed, progress)
-    thin, kept = _thin(H, left, num_outer, num_inner, seed)
+    thin, kept = _thin(H, left, (num_outer, num_inner), seed, place)
     curve = _timed(H, lambda: overlap(kept, ranking, check=False))[1]
     seconds |= {**thin, "overlap": curve}
     return {
@@ -72,6 +74,7 @@ def stage_times(
         "total": sum(seconds.values()),
         "timed_products": timed,
         "extrapolated": timed < num_inner,
+        "basis": "host" if place is OnHost else "device",
         "a_product": seconds["products"] / num_inner,
         "strategy": H.strategy_report.get("strategy"),
     }
@@ -108,11 +111,11 @@ def _products(H: CurvatureOperator, vectors: Tensor, timed: int, progress: Progr
 
 
 def _thin(
-    H: CurvatureOperator, left: TestMatrix, num_outer: int, num_inner: int, seed: int
+    H: CurvatureOperator, left: TestMatrix, sizes: tuple[int, int], seed: int, place: type[InMemory] | type[OnHost]
 ) -> tuple[dict[str, float], TallMatrix]:
     """QR and core of a full-size sketch of made-up measurements, and its basis."""
-    size, generator = H.shape[0], torch.Generator(H.device).manual_seed(seed)
-    outer = InMemory.empty(size, num_outer, H.dtype, H.device)
+    (num_outer, num_inner), size, generator = sizes, H.shape[0], torch.Generator(H.device).manual_seed(seed)
+    outer = place.empty(size, num_outer, H.dtype, H.device)
     for start in range(0, num_outer, 32):
         stop = min(start + 32, num_outer)
         outer.write(start, torch.randn(size, stop - start, generator=generator, dtype=H.dtype, device=H.device))
@@ -145,8 +148,14 @@ def _wait(H: CurvatureOperator) -> None:
         torch.cuda.synchronize(H.device)
 
 
-def _check_room(H: CurvatureOperator, matrix: int) -> None:
-    """The basis and the vectors lie there at the same time."""
-    room = torch.cuda.mem_get_info(H.device)[0] if H.device.type == "cuda" else default_memory()
+def _place(H: CurvatureOperator, matrix: int) -> type[InMemory] | type[OnHost]:
+    """Where basis and vectors, which are there at the same time, have room."""
+    room = default_memory()
+    if H.device.type == "cuda":
+        if 2 * matrix <= SAFE_SHARE * available_bytes(H.device):
+            return InMemory
+        if 2 * matrix <= room:
+            return OnHost
     if 2 * matrix > room:
         raise OutOfBudget(f"two matrices of {as_text(matrix)} do not fit into {as_text(room)}: choose a smaller num_outer")
+    return InMemory

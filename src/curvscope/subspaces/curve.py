@@ -29,6 +29,10 @@ class OverlapCurve:
         upper: (K,) float64, or None.
         failure: probability that the interval is wrong; 0 without one.
         dimension: (K,) int64, of the other space; None: k too.
+
+    >>> curve = OverlapCurve(torch.tensor([1, 2]), torch.tensor([0.5, 0.75]), size=8, ranking="example")
+    >>> curve.at(2), curve.chance.tolist(), curve.ratio.tolist()
+    (0.75, [0.125, 0.25], [4.0, 3.0])
     """
 
     k: Tensor

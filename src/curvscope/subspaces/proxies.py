@@ -28,6 +28,10 @@ class ProxyCurve:
         value: (D,) float64; 1 at k = D.
         name: which proxy.
         stderr: (D,) float64, standard error of an estimate; None when exact.
+
+    >>> curve = ProxyCurve(torch.tensor([1, 2]), torch.tensor([0.8, 1.0]), "example")
+    >>> round(curve.at(1), 6), curve.chance.tolist()
+    (0.8, [0.5, 1.0])
     """
 
     k: Tensor
@@ -153,7 +157,11 @@ def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = 
 
 
 def diagonal(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> Tensor:
-    """The diagonal of A exactly, (D,) float64; see :func:`diagonals`."""
+    """The diagonal of A exactly, (D,) float64; see :func:`diagonals`.
+
+    >>> diagonal(torch.tensor([[1.0, 2.0], [2.0, 0.0]])).tolist()
+    [1.0, 0.0]
+    """
     return diagonals(operator, block_size=block_size, progress=progress)[0]
 
 
@@ -188,6 +196,12 @@ def sam_deltas(
     Limits: in float32 these deltas are mostly rounding (a loss of 1158 has a spacing of 1.2e-4; the paper's step-0 curves are
         such noise): they are computed in float64 here, see :func:`.differences.loss_differences`.
     Source: Fernandez et al., TMLR 2025, appendix A.2; Foret et al. (ICLR 2021).
+
+    >>> import curvscope as cs
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> H = cs.hessian(model, torch.nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
+    >>> bool((sam_deltas(H, 1e-3) - sam_deltas(H, 1e-3, method="first_order")).abs().max() < 1e-5)
+    True
     """
     if method not in SAM_METHODS[:3]:
         raise InvalidArgument(f"method={method!r}: choose one of {', '.join(SAM_METHODS[:3])}")
@@ -229,6 +243,12 @@ def sam(
         progress: see :data:`.progress.Progress`.
 
     Cost: that of :func:`sam_deltas`; "sampled": at most ``num_samples`` evaluations of the loss.
+
+    >>> import curvscope as cs
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> H = cs.hessian(model, torch.nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
+    >>> sam(H, cs.masks.by_magnitude(model), 1e-2).at(2)    # both parameters hold all of it
+    1.0
     """
     name = f"SAM, lambda = {scale:g}"
     if ranking.size != operator.shape[0]:

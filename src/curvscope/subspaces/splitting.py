@@ -24,6 +24,14 @@ class Splitting:
         remainder_bound: ||E||_2, which by Weyl's inequality bounds |lambda_i(H) - lambda_i(G)| for every i.
         solutions: the top-k pairs of each matrix, by name: "hessian", "ggn" and those given.
         overlaps: of each other top space with the Hessian's, by name.
+
+    >>> import torch, curvscope as cs
+    >>> _ = torch.manual_seed(0)
+    >>> model, data = torch.nn.Linear(3, 2), [(torch.randn(8, 3), torch.arange(8) % 2)]
+    >>> loss = torch.nn.CrossEntropyLoss()
+    >>> found = cs.splitting(cs.hessian(model, loss, data), cs.ggn(model, loss, data), k=2)
+    >>> found.weyl_holds, found.share < 1e-5    # a linear model: H = G
+    (True, True)
     """
 
     hessian_norm: Estimate

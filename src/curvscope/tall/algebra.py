@@ -21,6 +21,10 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
     which costs about twice the time and gives sums right to double rounding.
 
     Cost: 2 D n m operations, one read of each, and 0.6 times that for a matrix with itself; memory: two panels.
+
+    >>> V = InMemory(torch.eye(3)[:, :2])
+    >>> gram(V, V).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     high = small_dtype(left.dtype)
     total = torch.zeros(left.shape[1], right.shape[1], dtype=high, device=left.device)
@@ -51,6 +55,9 @@ def multiply(matrix: TallMatrix, small: Tensor, *, into: TallMatrix | None = Non
     ``into`` may be ``matrix`` itself: every panel is read before it is written.
 
     Cost: 2 D n m operations, one read and one write; memory: the D x m result, if the matrix is in memory; two panels.
+
+    >>> multiply(InMemory(torch.eye(3)[:, :2]), torch.tensor([[2.0], [3.0]])).to_tensor().T.tolist()
+    [[2.0, 3.0, 0.0]]
     """
     result = matrix.empty_like(small.shape[1]) if into is None else into
     factor = small.to(matrix.device, matrix.dtype)
@@ -63,6 +70,11 @@ def subtract(block: Tensor, basis: TallMatrix, coefficients: Tensor) -> None:
     """In place, block <- block - basis @ coefficients for a (D, b) block in memory.
 
     Cost: 2 D n b operations, one read of the basis; memory: one panel.
+
+    >>> block = torch.ones(3, 1)
+    >>> subtract(block, InMemory(torch.eye(3)[:, :2]), torch.ones(2, 1, dtype=torch.float64))
+    >>> block.T.tolist()
+    [[0.0, 0.0, 1.0]]
     """
     factor = coefficients.to(basis.device, basis.dtype).mT
     for panel in basis.panels(rows_at_a_time(basis.shape[1])):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +14,24 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.store import Tiles, remove
-from curvscope.tall.matrix import InMemory, TallMatrix
+from curvscope.tall import transfer
+from curvscope.tall.matrix import TallMatrix, copy
+from curvscope.tall.panelled import Panelled, rows_of_panels
 
-PANEL = 1 << 25
-"""Bytes of a row panel, at most; two are in memory at a time, the one in use and the next."""
-TILE_ROWS = (1 << 8, 1 << 16)
-"""Fewest and most rows of a tile; a power of two, so that the panels of all matrices nest."""
 TILE_COLUMNS = 32
 SCRATCH = "scratch"
 READERS = 8
 """Threads that gather rows: they wait for the disk, not for the processor."""
 
-_reader = ThreadPoolExecutor(1, thread_name_prefix="curvscope-panels")
 _numbers = itertools.count()
 
 
-class OnDisk(TallMatrix):
+class OnDisk(Panelled):
     """A tall matrix in a directory, as an array of checked tiles (see :class:`.Tiles`).
 
     Columns that were written together, aligned to ``tile_columns``, are tiles of their own: different processes may write
     different column blocks at the same time, and there is nothing to merge. Every read verifies the checksums of what it
-    reads. Reading panels in order reads one ahead, in a thread of its own.
+    reads. A panel is a row of tiles.
 
     Args:
         path: what :meth:`create` made.
@@ -73,13 +69,13 @@ class OnDisk(TallMatrix):
             columns: n.
             dtype: of the entries.
             tile_columns: columns of a tile; a block of columns that starts and ends at multiples of it shares no tile.
-            tile_rows: rows of a tile, a power of two; default as many as a panel may have, see :func:`rows_of_tiles`.
+            tile_rows: rows of a tile, a power of two; default as many as a panel may have, see :func:`.rows_of_panels`.
             device: where tensors read from it shall lie.
         """
         if rows < 1 or columns < 1 or tile_columns < 1:
             raise InvalidArgument(f"a matrix on disk of {rows} x {columns}, tiles of {tile_columns}: at least 1 of each")
         numbers = torch.empty(0, dtype=dtype).numpy().dtype
-        height = rows_of_tiles(columns, numbers.itemsize) if tile_rows is None else tile_rows
+        height = rows_of_panels(columns, numbers.itemsize) if tile_rows is None else tile_rows
         tile = (min(rows, height), min(tile_columns, columns))
         made = cls.__new__(cls)
         made._use(Tiles.create(Path(path), (rows, columns), tile, numbers), torch.device(device))
@@ -102,13 +98,11 @@ class OnDisk(TallMatrix):
         made._keeper = weakref.finalize(made, remove, place)
         return made
 
-    def _use(self, tiles: Tiles, device: torch.device) -> None:
-        self.tiles, self.shape, self.device = tiles, tiles.shape, device
+    def _use(self, tiles: Tiles, device: torch.device, written: dict[int, int] | None = None) -> None:
+        self.tiles, self.shape, self.device, self.height = tiles, tiles.shape, device, tiles.tile[0]
         self.dtype = torch.from_numpy(np.empty(0, dtype=tiles.dtype)).dtype
         self._first = 0  # column of the tiles that is ours
-        self._written: dict[int, int] = {}  # how often each row of tiles was written; shared with the views
-        self._panel: tuple[int, int, Tensor] | None = None  # row of tiles, its count above, content
-        self._next: tuple[int, int, Future[Tensor]] | None = None
+        self._begin(written)
         self._waiting: Tensor | None = None  # the beginning of a row of tiles that is written in parts
         self._next_row = 0
         self._keeper: object = None
@@ -129,7 +123,7 @@ class OnDisk(TallMatrix):
         """See :meth:`TallMatrix.columns`; a copy, each column contiguous."""
         start, stop, _ = slice(start, stop).indices(self.shape[1])
         block = torch.empty(max(0, stop - start), self.shape[0], dtype=self.dtype)
-        for row in range(self._tile_rows_count()):
+        for row in range(self._panel_count()):
             self._read(row, start, stop, block[:, self._rows_of(row)])
         return block.T.to(self.device)
 
@@ -140,7 +134,7 @@ class OnDisk(TallMatrix):
         wanted = index.cpu()
         wanted = torch.where(wanted < 0, wanted + self.shape[0], wanted)
         found = torch.empty(len(wanted), self.shape[1], dtype=self.dtype)
-        home = wanted // self.tiles.tile[0]
+        home = wanted // self.height
         with ThreadPoolExecutor(READERS) as readers:
             for _ in readers.map(lambda row: self._gather(row, wanted, home == row, found), home.unique().tolist()):
                 pass
@@ -148,60 +142,27 @@ class OnDisk(TallMatrix):
 
     def _gather(self, row: int, wanted: Tensor, here: Tensor, found: Tensor) -> None:
         """Read the rows ``wanted[here]``, which lie in this row of tiles, into their place in ``found``."""
-        index = (wanted[here] - row * self.tiles.tile[0]).numpy()
+        index = (wanted[here] - row * self.height).numpy()
         block = np.empty((len(index), self.shape[1]), dtype=self.tiles.dtype)
         for column in self._columns_of_tiles(0, self.shape[1]):
             first, last, begin = self._share(column, 0, self.shape[1])
             block[:, first:last] = self.tiles.read_rows(row, column, index)[:, begin : begin + last - first]
         found[here] = torch.from_numpy(block)
 
-    def panels(self, most_rows: int | None = None) -> Iterator[slice]:
-        """Row ranges as in :meth:`TallMatrix.panels`: a row of tiles each, or an even part of one."""
-        step = self.tiles.tile[0] if most_rows is None else min(most_rows, self.tiles.tile[0])
-        for row in range(self._tile_rows_count()):
-            whole = self._rows_of(row)
-            for start in range(whole.start, whole.stop, step):
-                yield slice(start, min(start + step, whole.stop))
-
     def between(self, start: int, stop: int) -> OnDisk:
         """See :meth:`TallMatrix.between`."""
         start, stop, _ = slice(start, stop).indices(self.shape[1])
         view = OnDisk.__new__(OnDisk)
-        view._use(self.tiles, self.device)
-        view.shape, view._first = (self.shape[0], max(0, stop - start)), self._first + start
-        view._written, view._keeper = self._written, self
+        view._use(self.tiles, self.device, self._written)
+        view.shape, view._first, view._keeper = (self.shape[0], max(0, stop - start)), self._first + start, self
         return view
 
-    def _range(self, start: int, stop: int) -> Tensor:
-        height = self.tiles.tile[0]
-        parts = []
-        while start < stop:
-            row = start // height
-            end = min(stop, (row + 1) * height)
-            parts.append(self._panel_at(row)[start - row * height : end - row * height])
-            start = end
-        if not parts:
-            return torch.empty(0, self.shape[1], dtype=self.dtype, device=self.device)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _panel_at(self, row: int) -> Tensor:
-        """The row of tiles that was read last, or was read ahead, or is read now; and the next one is begun."""
-        if self._panel is None or self._panel[:2] != self._version(row):
-            ahead, self._next, self._panel = self._next, None, None
-            panel = ahead[2].result() if ahead and ahead[:2] == self._version(row) else self._load(row)
-            if row + 1 < self._tile_rows_count():
-                self._next = (*self._version(row + 1), _reader.submit(self._load, row + 1))
-            self._panel = (*self._version(row), panel.to(self.device))
-        return self._panel[2]
-
-    def _version(self, row: int) -> tuple[int, int]:
-        return row, self._written.get(row, 0)
-
-    def _load(self, row: int) -> Tensor:
-        rows = self._rows_of(row)
-        panel = torch.empty(self.shape[1], rows.stop - rows.start, dtype=self.dtype)
-        self._read(row, 0, self.shape[1], panel)
-        return panel.T
+    def _load(self, number: int) -> Tensor:
+        """See :meth:`Panelled._load`."""
+        rows = self._rows_of(number)
+        panel = transfer.buffer(rows.stop - rows.start, self.shape[1], self.dtype, self.device)
+        self._read(number, 0, self.shape[1], panel.T)
+        return panel
 
     def _read(self, row: int, start: int, stop: int, target: Tensor) -> None:
         """Columns start..stop of a row of tiles into the (stop - start, rows) target."""
@@ -225,13 +186,13 @@ class OnDisk(TallMatrix):
 
     def write(self, start: int, block: Tensor) -> None:
         """See :meth:`TallMatrix.write`; a tile that is written in part keeps its other columns."""
-        for row in range(self._tile_rows_count()):
+        for row in range(self._panel_count()):
             self._write(row, start, block[self._rows_of(row)])
 
     def write_rows(self, panel: slice, block: Tensor) -> None:
         """See :meth:`TallMatrix.write_rows`; parts of a row of tiles wait for the others, which must follow in order."""
         first, last, _ = panel.indices(self.shape[0])
-        height = self.tiles.tile[0]
+        height = self.height
         while first < last:
             row = first // height
             here = self._rows_of(row)
@@ -251,7 +212,7 @@ class OnDisk(TallMatrix):
             self._next_row = first
         if self._waiting is None or first != self._next_row or part.shape[1] != self._waiting.shape[1]:
             raise InvalidArgument(
-                f"rows from {first}: panels on disk are written in order, each row of {self.tiles.tile[0]} from its beginning"
+                f"rows from {first}: panels on disk are written in order, each row of {self.height} from its beginning"
             )
         self._next_row = first + len(part)
         self._waiting[first - here.start : self._next_row - here.start] = part
@@ -261,7 +222,7 @@ class OnDisk(TallMatrix):
 
     def _write(self, row: int, start: int, block: Tensor) -> None:
         """Rows of one row of tiles, columns from ``start`` on."""
-        self._written[row] = self._written.get(row, 0) + 1
+        self._changed(row)
         height, width = self.tiles.tile
         stop = start + block.shape[1]
         content = block.detach().to("cpu", self.dtype).numpy().T
@@ -278,8 +239,8 @@ class OnDisk(TallMatrix):
 
     def empty_like(self, columns: int) -> OnDisk:
         """See :meth:`TallMatrix.empty_like`: a :meth:`scratch` matrix beside this one."""
-        height = self.tiles.tile[0]
-        return OnDisk.scratch(self.path.parent, self.shape[0], columns, self.dtype, tile_rows=height, device=self.device)
+        where = {"tile_rows": self.height, "device": self.device}
+        return OnDisk.scratch(self.path.parent, self.shape[0], columns, self.dtype, **where)
 
     def grow(self, columns: int) -> OnDisk:
         """The same matrix with room for more columns."""
@@ -306,46 +267,49 @@ class OnDisk(TallMatrix):
         """
         nothing = np.empty((0, 0), dtype=self.tiles.dtype)
         for column in self._columns_of_tiles(start, stop):
-            for row in range(self._tile_rows_count()):
+            for row in range(self._panel_count()):
                 self.tiles.read(row, column, 0, nothing)
 
-    def _tile_rows_count(self) -> int:
-        return -(-self.shape[0] // self.tiles.tile[0])
 
-    def _rows_of(self, row: int) -> slice:
-        height = self.tiles.tile[0]
-        return slice(row * height, min((row + 1) * height, self.shape[0]))
-
-
-class Mirrored(InMemory):
+class Mirrored(TallMatrix):
     """A matrix in memory whose columns are on disk as well, as soon as they are written.
 
     Args:
-        disk: where; made for as many columns.
-        filled: how many of its columns to begin with are read.
+        memory: room for it, of the same shape.
+        disk: where it is as well.
+        filled: how many of the columns on disk are read to begin with.
     """
 
-    def __init__(self, disk: OnDisk, filled: int = 0) -> None:
-        super().__init__(InMemory.empty(*disk.shape, disk.dtype, disk.device).tensor)
-        self.disk = disk
+    def __init__(self, memory: TallMatrix, disk: OnDisk, filled: int = 0) -> None:
+        self.memory, self.disk = memory, disk
+        self.shape, self.dtype, self.device = memory.shape, memory.dtype, memory.device
         if filled:
-            self.tensor[:, :filled] = disk.columns(0, filled)
+            copy(disk.leading(filled), memory)
+
+    def columns(self, start: int, stop: int) -> Tensor:
+        """See :meth:`TallMatrix.columns`; from memory."""
+        return self.memory.columns(start, stop)
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """See :meth:`TallMatrix.rows`; from memory."""
+        return self.memory.rows(index)
+
+    def between(self, start: int, stop: int) -> TallMatrix:
+        """See :meth:`TallMatrix.between`; what is in memory, to be read."""
+        return self.memory.between(start, stop)
 
     def write(self, start: int, block: Tensor) -> None:
         """See :meth:`TallMatrix.write`; both."""
-        super().write(start, block)
+        self.memory.write(start, block)
         self.disk.write(start, block)
 
+    def write_rows(self, panel: slice, block: Tensor) -> None:
+        """See :meth:`TallMatrix.write_rows`; in memory, until another matrix on disk takes its place."""
+        self.memory.write_rows(panel, block)
 
-def rows_of_tiles(columns: int, itemsize: int) -> int:
-    """Rows of a tile: as many as a panel of all columns may have, a power of two.
-
-    >>> rows_of_tiles(300, 4), rows_of_tiles(1, 4)
-    (16384, 65536)
-    """
-    least, most = TILE_ROWS
-    fitting = max(1, PANEL // (columns * itemsize))
-    return max(least, min(most, 1 << (fitting.bit_length() - 1)))
+    def empty_like(self, columns: int) -> TallMatrix:
+        """See :meth:`TallMatrix.empty_like`; in memory."""
+        return self.memory.empty_like(columns)
 
 
 def remove_scratch(folder: Path) -> None:

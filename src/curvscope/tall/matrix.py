@@ -21,6 +21,10 @@ class TallMatrix(ABC):
         shape: (D, n).
         dtype: of the entries.
         device: where tensors read from it lie.
+
+    >>> V = InMemory(torch.eye(4)[:, :3])
+    >>> V, V.leading(2).shape, V.columns(1, 2).T.tolist()
+    (InMemory(4 x 3, torch.float32, cpu), (4, 2), [[0.0, 1.0, 0.0, 0.0]])
     """
 
     shape: tuple[int, int]
@@ -57,6 +61,15 @@ class TallMatrix(ABC):
     @abstractmethod
     def empty_like(self, columns: int) -> TallMatrix:
         """Room for a matrix of as many rows, where this one lies, of its dtype and device."""
+
+    def rotate(self, matrix: Tensor, start: int = 0) -> None:
+        """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.
+
+        Cost: 2 D m p operations, one read and one write; memory: one panel.
+        """
+        part, small = self.between(start, start + matrix.shape[0]), matrix.to(self.device, self.dtype)
+        for panel in self.panels():
+            part.write_rows(panel, part.rows(panel) @ small)
 
     def to_tensor(self) -> Tensor:
         """All of it as one (D, n) tensor. Memory: D n entries when the matrix is not in memory already."""
@@ -129,12 +142,8 @@ class InMemory(TallMatrix):
         """See :meth:`TallMatrix.empty_like`; columns contiguous."""
         return InMemory.empty(self.shape[0], columns, self.dtype, self.device)
 
-    def rotate(self, matrix: Tensor, start: int = 0) -> None:
-        """With an m x p matrix, p <= m: the first p columns from ``start`` on become (m columns from ``start``) @ matrix.
 
-        Cost: 2 D m p operations, one read and one write; memory: one panel.
-        """
-        m, p = matrix.shape
-        small = matrix.to(self.device, self.dtype)
-        for panel in self.panels():
-            self.tensor[panel, start : start + p] = self.tensor[panel, start : start + m] @ small
+def copy(source: TallMatrix, target: TallMatrix) -> None:
+    """Write the source into the leading columns of the target, panel by panel. Cost: one read and one write."""
+    for panel in (source if isinstance(target, InMemory) else target).panels():
+        target.write_rows(panel, source.rows(panel))

@@ -28,6 +28,12 @@ class Orthonormalized:
         coefficients: R, (r, n) in double precision.
         orthogonality: max |Q* Q - I| as measured; after a last small correction, what the correction (as rounded) makes of
             the Gram matrix measured before it.
+
+    >>> import torch
+    >>> from curvscope.tall import InMemory
+    >>> made = orthonormalize(InMemory(torch.ones(4, 2)))    # two columns, one direction
+    >>> made.basis.shape, made.coefficients.shape, made.orthogonality < 1e-6
+    ((4, 1), torch.Size([1, 2]), True)
     """
 
     basis: TallMatrix
@@ -113,7 +119,12 @@ def polish(matrix: TallMatrix) -> None:
 
 
 def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:
-    """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations."""
+    """Max |V* V - I|, or with ``spectral`` ||V* V - I||_2, measured in double precision. Cost: 2 D n^2 operations.
+
+    >>> from curvscope.tall import InMemory
+    >>> orthogonality(InMemory(2 * torch.eye(3)[:, :2]))
+    3.0
+    """
     overlaps = gram(matrix, matrix, double=True)
     if spectral:
         return _spectral_defect(overlaps)

@@ -25,6 +25,10 @@ class LineProfile:
         loss: float64 (n,).
         accuracy: float64 (n,); None where targets are no class indices.
         quadratic: float64 (n,), what gradient and curvature at a = 0 predict; None where they are not known.
+
+    >>> line = LineProfile(alpha=torch.tensor([0.0, 0.5, 1.0]).double(), loss=torch.tensor([1.0, 3.0, 2.0]).double())
+    >>> line.barrier    # above the chord, which is at 1.5 in the middle
+    1.5
     """
 
     alpha: Tensor

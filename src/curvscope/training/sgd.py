@@ -42,6 +42,13 @@ def train(
 
     Raises:
         NotFinite: training diverged; the message names the step.
+
+    >>> import curvscope as cs
+    >>> problem = cs.problems.get("mnist16")
+    >>> model = problem.model()
+    >>> losses = train(problem, model, cs.Recorder(model, [0, 2]))
+    >>> len(losses)
+    3
     """
     last = recorder.steps[-1]
     rate = problem.defaults.learning_rate

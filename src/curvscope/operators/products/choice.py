@@ -94,7 +94,7 @@ def remember(batch_map: BatchMap, columns: int, choice: Choice) -> None:
 
 def _key(batch_map: BatchMap, columns: int) -> Any:
     objective = batch_map.objective
-    kind, place = type(batch_map).__name__, (objective.dtype, str(objective.device))
+    kind, place = type(batch_map).__name__, (objective.arithmetic, str(objective.device))
     return kind, objective.loss_name, place, objective.parameters.names, objective.microbatch, min(columns, WIDEST).bit_length()
 
 

@@ -104,6 +104,7 @@ class Engine:
             "width": self._width(self._choice),
             "choice": f"{self._effective(self._choice.strategy)}:{self._width(self._choice)}",
             "requested": self.strategy,
+            "arithmetic": self.map.objective.arithmetic,
             "seconds_per_vector": dict(self._choice.trials),
             "skipped": dict(self._choice.skipped),
             "kept_batches": len(self._kept.items),

@@ -20,6 +20,10 @@ class Baseline:
     Attributes:
         metric: which similarity.
         samples: (n,) float64, ascending.
+
+    >>> chance = Baseline("overlap", torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
+    >>> round(chance.mean, 3), round(chance.z(0.5), 3)
+    (0.2, 3.0)
     """
 
     metric: str
@@ -124,7 +128,11 @@ def random_angles(size: int, first: int, second: int, generator: torch.Generator
 
 
 def random_mask_angles(size: int, first: int, second: int, generator: torch.Generator) -> Tensor:
-    """Principal angles (0 or pi/2) of uniformly random masks of ``first`` and ``second`` of ``size`` parameters."""
+    """Principal angles (0 or pi/2) of uniformly random masks of ``first`` and ``second`` of ``size`` parameters.
+
+    >>> random_mask_angles(100, 100, 2, torch.Generator().manual_seed(0)).tolist()    # all parameters hold any two
+    [0.0, 0.0]
+    """
     if not 1 <= min(first, second) <= max(first, second) <= size:
         raise InvalidArgument(f"dimensions {first} and {second} in {size}: choose 1 to D = {size}")
     chosen = torch.randperm(size, generator=generator)[: min(first, second)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.func import vmap
 
+from curvscope.execution.precision import in_tf32
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.tracing.accumulate import allow_any_layout, reuse_memory
 from curvscope.operators.products.tracing.kernels import choose_kernels
@@ -20,7 +21,9 @@ from curvscope.operators.products.tracing.simplify import simplify
 
 Tensors = Sequence[Tensor]
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
-"""Largest relative difference between a program and the function it was traced from; other dtypes: 0.05."""
+"""Largest relative difference between a program and the function it was traced from."""
+COARSE = 0.05
+"""The same for other dtypes, and in TF32."""
 
 
 class OtherBranch(Exception):
@@ -76,7 +79,7 @@ class Program:
         largest = max((float(e.abs().max()) for e in expected if e.numel()), default=0.0)
         for ours, theirs in zip(found, expected, strict=True):
             difference = theirs if ours is None else ours - theirs
-            limit = TOLERANCE.get(theirs.dtype, 0.05) * largest
+            limit = (COARSE if in_tf32() else TOLERANCE.get(theirs.dtype, COARSE)) * largest
             if difference.numel() and not float(difference.abs().max()) <= limit:
                 raise NotRecordable("the traced program does not reproduce the product it was traced from")
 
