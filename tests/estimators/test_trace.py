@@ -87,6 +87,7 @@ def test_krylov_samples_are_of_the_space_there_is_when_they_are_read(deflated):
     expected = (known + (B - P @ B @ P).diagonal())[:, None] + W * (P @ B @ P @ W)
     assert torch.allclose(joined(source), expected, atol=1e-11)
     assert source._left() == pytest.approx(float((P @ B @ P @ W).square().sum(dim=0).mean()))
+    assert source._brought[-1][1] == pytest.approx(float(B.norm() ** 2 - (P @ B @ P).norm() ** 2))
     start = TestMatrix("gaussian", 60, seed=1, role="trace-sketch", dtype=torch.float64).columns(0, 3)  # one for every 20
     start = start - V @ (V.T @ start)
     space = torch.linalg.qr(torch.cat([torch.linalg.matrix_power(B, i) @ start for i in range(3)], dim=1)).Q
