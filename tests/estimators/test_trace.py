@@ -9,10 +9,12 @@ from torch import nn
 import curvscope as cs
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
+from curvscope.estimators.krylov import KrylovTrace
 from curvscope.estimators.probing import XNysTrace, XTrace
 from curvscope.operators import as_operator
+from curvscope.sketches import TestMatrix
 
-METHODS = ("hutchinson", "hutch++", "xtrace", "xnystrace")
+METHODS = ("krylov", "hutchinson", "hutch++", "xtrace", "xnystrace")
 
 
 def matrix(size=60, *, definite=True, decay=0.8, dtype=torch.float64):
@@ -68,6 +70,40 @@ def test_xnystrace_leaves_one_out():
         assert torch.allclose(ours[:, i], approximation.diagonal() + W[:, i] * (rest @ W[:, i]), atol=1e-8)
 
 
+@pytest.mark.parametrize("deflated", [False, True])
+def test_krylov_samples_are_of_the_space_there_is_when_they_are_read(deflated):
+    A = matrix(definite=False, decay=0.95)
+    solution = cs.eigsh(A, 4, method="exact") if deflated else None
+    source = KrylovTrace(Deflation(as_operator(A), lambda block: A @ block, solution), seed=1, budget=60)
+    while source.count + source.multiplied < 40:
+        source.advance(5)
+    V = solution.eigenvectors.to_tensor() if deflated else torch.zeros(60, 0, dtype=torch.float64)
+    known = (V * (A @ V)).sum(dim=1)
+    B = A - V @ (V.T @ A @ V) @ V.T
+    Q = source.basis[:, : source.multiplied]
+    assert torch.allclose(Q.T @ Q, torch.eye(Q.shape[1], dtype=torch.float64), atol=1e-12)
+    P = torch.eye(60, dtype=torch.float64) - Q @ Q.T
+    W = source.signs(0, source.count)
+    expected = (known + (B - P @ B @ P).diagonal())[:, None] + W * (P @ B @ P @ W)
+    assert torch.allclose(joined(source), expected, atol=1e-11)
+    assert source._left() == pytest.approx(float((P @ B @ P @ W).square().sum(dim=0).mean()))
+    start = TestMatrix("gaussian", 60, seed=1, role="trace-sketch", dtype=torch.float64).columns(0, 3)  # one for every 20
+    start = start - V @ (V.T @ start)
+    space = torch.linalg.qr(torch.cat([torch.linalg.matrix_power(B, i) @ start for i in range(3)], dim=1)).Q
+    assert float((Q.T @ space).square().sum()) == pytest.approx(9)
+
+
+def test_krylov_products_go_where_they_narrow_the_estimate():
+    shares = []
+    for A in (matrix(300, definite=False, decay=0.9999), matrix(300, definite=False, decay=0.9)):
+        source = KrylovTrace(Deflation(as_operator(A), lambda block, A=A: A @ block, None), seed=0, budget=100)
+        while source.count + source.multiplied < 100:
+            source.advance(100 - source.count - source.multiplied)
+        shares.append(source.multiplied / 100)
+    assert shares[0] < 0.25
+    assert shares[1] > 0.5
+
+
 @pytest.mark.parametrize("kind", [XTrace, XNysTrace])
 def test_the_correction_leaves_two_out(kind):
     A = matrix(decay=0.95)
@@ -120,7 +156,7 @@ def test_low_rank_is_exact():
     values, vectors = torch.linalg.eigh(A)
     top = values.abs().argsort(descending=True)[:6]
     A = (vectors[:, top] * values[top]) @ vectors[:, top].T
-    for method in ("xtrace", "hutch++"):
+    for method in ("krylov", "xtrace", "hutch++"):
         found = cs.trace(A, method=method, max_products=30)
         assert found.value == pytest.approx(float(A.trace()), abs=1e-11)
         assert found.stderr < 1e-11
@@ -141,7 +177,7 @@ def test_any_scale(scale):
 
 def test_layers_come_from_the_same_products_and_add_up(network):
     H, G = cs.hessian(*network), cs.ggn(*network)
-    for operator, method in ((H, "xtrace"), (H, "hutchinson"), (H, "hutch++"), (G, "xnystrace")):
+    for operator, method in ((H, "krylov"), (H, "xtrace"), (H, "hutchinson"), (H, "hutch++"), (G, "xnystrace")):
         found = cs.trace(operator, method=method, max_products=24)
         A = dense(operator)
         assert list(found.layers) == ["0.weight", "0.bias", "2.weight", "2.bias"]

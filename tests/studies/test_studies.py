@@ -47,6 +47,7 @@ SHORT = {
         deviations=(0.2, 0.8),
         deviation_width=2,
         seeds=1,
+        starts=3,
         small_steps=50,
         classes=(2,),
         samples=40,
@@ -56,8 +57,8 @@ SHORT = {
         num_steps=8,
     ),
     "sagun-split": sagun_split.SplitConfig(tiny_samples=6, seeds=1, steps=100, samples=60, alphas=(0.2, 1.0)),
-    "sagun-size": sagun_size.SizeConfig(widths=(2, 3), steps=3, num_probes=2, num_steps=15),
-    "sagun-batch": sagun_batch.BatchConfig(hidden=3, small=5, large=20, steps=5, num_probes=2, num_steps=15),
+    "sagun-size": sagun_size.SizeConfig(widths=(2, 3), steps=3, num_probes=2, num_steps=15, clusters=2, cluster_steps=3),
+    "sagun-batch": sagun_batch.BatchConfig(hidden=3, small=5, large=20, steps=5, num_probes=2, num_steps=15, looks=2),
     "gradient-subspace": gradient_subspace.SubspaceConfig(hidden=2, k=2, steps=2, every=1, late=1, seeds=1),
 }
 

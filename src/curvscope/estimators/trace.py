@@ -13,6 +13,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr
+from curvscope.estimators.krylov import KrylovTrace
 from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace
 from curvscope.execution import Progress
 from curvscope.execution.resources import SAFE_SHARE, as_text
@@ -31,9 +32,11 @@ from curvscope.solvers.exact import Units
 from curvscope.solvers.measure import blocks
 from curvscope.solvers.meter import Meter
 
-METHODS = ("auto", "hutchinson", "hutch++", "xtrace", "xnystrace", "exact")
+METHODS = ("auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact")
 SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, GradientSecondMoment)
-BLOCK, FIRST_LOOK, VECTORS = 32, 8, 8
+BLOCK, FIRST_LOOK = 32, 8
+VECTORS = {"krylov": 3.0, "xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
+"""Kept for each product of the budget, in float64, at most."""
 
 
 def trace(
@@ -50,10 +53,11 @@ def trace(
 
     Args:
         operator: D x D; anything that :func:`curvscope.as_operator` takes.
-        method: "xtrace" (two products a sample; best where eigenvalues decay), "xnystrace" (one product a sample, for positive
-            semidefinite operators), "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D
-            products), or "auto": exact where D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton
-            and Fisher matrices, else xtrace.
+        method: "krylov" (a block Krylov space is known, samples are of the rest; each product goes where it narrows the
+            estimate more), "xtrace" (two products a sample), "xnystrace" (one product a sample, for positive semidefinite
+            operators), "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D products), or
+            "auto": exact where D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton and Fisher
+            matrices, else krylov.
         max_products: budget.
         rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget. An
             estimate that did not get there has the standard error that it has.
@@ -64,8 +68,8 @@ def trace(
     Returns:
         ``.value, .stderr, .products, .interval`` and ``.layers``: the diagonal block of each parameter tensor; they add up.
 
-    Cost: at most max_products products; memory: 8 vectors a sample in float64 for xtrace and hutch++, 4 for xnystrace, 3
-        blocks of 32 for hutchinson.
+    Cost: at most max_products products; memory: up to 3 vectors a product in float64 for krylov and hutch++, 4 for xtrace and
+        xnystrace, 3 blocks of 32 in all for hutchinson.
 
     Raises:
         InvalidArgument: an operator that is not square, symmetric and real (for xnystrace: semidefinite), a solution of another
@@ -73,7 +77,8 @@ def trace(
     Limits: eigenvalues in ``deflate`` are off by up to their residuals, whose sum is part of the standard error (not of those
         of the layers). Samples of xtrace and xnystrace share their sketch: their scatter is corrected (see
         :func:`.probing.jackknife`) by one factor for the trace and its layers.
-    Source: Epperly, Tropp and Webber, SIMAX 2024 (arXiv 2301.07825); Meyer et al. (2021); Hutchinson (1990).
+    Source: Chen and Hallman, SIMAX 2023 (arXiv 2205.01736); Epperly, Tropp and Webber, SIMAX 2024 (arXiv 2301.07825); Meyer et
+        al. (2021); Hutchinson (1990).
 
     >>> estimate = trace(torch.diag(0.5 ** torch.arange(300.0).double()), max_products=60)
     >>> round(estimate.value, 6), estimate.products
@@ -260,6 +265,8 @@ class _Drive:
             match self.method:
                 case "exact":
                     self._columns(consumer)
+                case "krylov":
+                    self._balanced(KrylovTrace(self.deflation, self.seed, self.budget), consumer, relative)
                 case "xtrace":
                     self._exchangeable(XTrace(self.deflation, self.seed), consumer, relative)
                 case "xnystrace":
@@ -298,6 +305,17 @@ class _Drive:
                 return
             target = min(most, target + max(2, target // 2))
 
+    def _balanced(self, source: KrylovTrace, consumer: Consumer, relative: Callable[[], float]) -> None:
+        target = self.budget if self.rtol is None else min(self.budget, 3 * FIRST_LOOK)
+        while True:
+            while self.meter.products < target and not source.exhausted:
+                source.advance(target - self.meter.products)
+            consumer.clear()
+            consumer.add(source.samples())
+            if target == self.budget or source.exhausted or self._enough(relative):
+                return
+            target = min(self.budget, target + target // 2)
+
     def _enough(self, relative: Callable[[], float]) -> bool:
         return self.rtol is not None and relative() <= self.rtol
 
@@ -306,11 +324,10 @@ class _Drive:
             return "exact"
         if deflate is not None:
             return "hutchinson"
-        return "xnystrace" if isinstance(self.operator, SEMIDEFINITE) else "xtrace"
+        return "xnystrace" if isinstance(self.operator, SEMIDEFINITE) else "krylov"
 
     def _check_memory(self) -> None:
-        samples = {"xtrace": self.budget // 2, "xnystrace": self.budget, "hutch++": self.budget // 3}.get(self.method, 0)
-        needed = 8 * self.operator.shape[0] * samples * (VECTORS // 2 if self.method == "xnystrace" else VECTORS)
+        needed = int(8 * self.operator.shape[0] * self.budget * VECTORS.get(self.method, 0))
         free = int(SAFE_SHARE * psutil.virtual_memory().available)
         if self.operator.device.type == "cpu" and needed > free:
             raise OutOfBudget(

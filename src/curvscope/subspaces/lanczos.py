@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvscope.estimators.distribution import reach
+
 
 @dataclass(frozen=True)
 class Ritz:
@@ -29,16 +31,10 @@ class Ritz:
         """(m, K) float64 in [0, 1]: how much of each Ritz value's weight belongs to eigenvalues of at least each magnitude.
 
         A Ritz value that has converged is an eigenvalue, and counts or does not. Another one stands for the part of the
-        spectrum about it: its weight is spread evenly over its cell, as far as its residual and at most half-way to its
-        neighbours. Without this the projector's edge would be off by half a cell, always to one side.
+        spectrum about it: its weight is spread evenly over its :func:`.reach`, as far as its residual and at most half-way to
+        its neighbours. Without this the projector's edge would be off by half a cell, always to one side.
         """
-        half = self.values.diff() / 2
-        if len(half):
-            below, above = torch.cat([half[:1], half]), torch.cat([half, half[-1:]])
-        else:
-            below = above = self.residuals
-        low = (self.values - torch.minimum(self.residuals, below))[:, None]
-        high = (self.values + torch.minimum(self.residuals, above))[:, None]
+        low, high = (ends.T for ends in reach(self.values[None], self.residuals[None]))
         covered = (high - torch.maximum(low, thresholds)).clamp(min=0) + (torch.minimum(high, -thresholds) - low).clamp(min=0)
         hard = (self.values.abs()[:, None] >= thresholds).double()
         width = high - low
