@@ -19,7 +19,7 @@ DOCTEST = re.compile(r"^>>> [\s\S]*\Z", re.MULTILINE)
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the tables of the benchmarks, and the change log."""
-    for path in [*RESULTS.glob("*.md"), *RESULTS.glob("*.png"), *RESULTS.glob("*.json")]:
+    for path in [*RESULTS.glob("*.md"), *RESULTS.glob("*.png"), *RESULTS.glob("*.json*")]:
         files.append(File.generated(config, f"benchmarks/{path.name}", abs_src_path=str(path)))
     files.append(File.generated(config, "changelog.md", abs_src_path=str(RESULTS.parents[1] / "CHANGELOG.md")))
     return files

@@ -22,7 +22,8 @@ def snapshot(model: nn.Module) -> tuple:
     gradients = {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
     modes = {name: module.training for name, module in model.named_modules()}
     flags = (
-        torch.get_float32_matmul_precision(),
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.backends.cudnn.conv.fp32_precision,
         torch.backends.mha.get_fastpath_enabled(),
         torch.backends.cuda.flash_sdp_enabled(),
         torch._C._get_mkldnn_enabled(),

@@ -20,11 +20,11 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
 
     Whatever was set before, under PyTorch's older names or its newer ``fp32_precision``, holds again afterwards.
 
-    >>> before = torch.get_float32_matmul_precision()
+    >>> before = torch.backends.cuda.matmul.fp32_precision
     >>> with float32_products(tf32=True):
     ...     in_tf32()
     True
-    >>> in_tf32(), torch.get_float32_matmul_precision() == before
+    >>> in_tf32(), torch.backends.cuda.matmul.fp32_precision == before
     (False, True)
     """
     backends, wanted = torch.backends, TF32 if tf32 else EXACT
