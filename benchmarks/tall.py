@@ -85,9 +85,11 @@ def one(method: str, rows: int, columns: int, condition: str) -> dict:
 
 def written(rows: list[dict], out: Path) -> None:
     """tall.json and tall.md, with the times of each case over those of qr."""
-    reference = {(row["columns"], row["threads"]): row for row in rows if row["method"] == "qr"}
+    peers = [row for row in rows if row["method"] == "qr"]
     for row in rows:
-        qr = reference.get((row["columns"], row["threads"]))
+        same = [peer for peer in peers if (peer["columns"], peer["threads"]) == (row["columns"], row["threads"])]
+        same.sort(key=lambda peer: peer["condition"] != row["condition"])
+        qr = same[0] if same else None
         for name in ("seconds", "CPU seconds"):
             row[f"{name} / qr"] = row[name] / qr[name] if qr else None
     rows.sort(key=lambda row: [str(row[name]) for name in KEY])
@@ -98,7 +100,7 @@ def written(rows: list[dict], out: Path) -> None:
     heads = list(rows[0])
     text = [f"D = {ROWS:,}, float32; " + "; ".join(f"{name} {value}" for name, value in facts.items()), ""]
     text += [
-        "Extra memory in parts of W. Ratios are to qr of the same n: its time does not depend on W.",
+        "Extra memory in parts of W. Ratios are to qr of the same case, else of the same n: its time does not depend on W.",
         "",
     ]
     text += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
