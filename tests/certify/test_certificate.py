@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from curvscope.certify import (
     tail_norm,
 )
 from curvscope.certify.tail import slack
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.tall import InMemory
 
 D = 150
@@ -329,6 +330,14 @@ def test_certify_refuses_what_it_cannot_judge():
         cs.certify(2 * A, cs.eigsh(A, k=3))
     with pytest.raises(InvalidArgument, match=r"up to 1\.\de\+00 away from the solution's"):
         cs.certify(2 * A, cs.eigsh(A.float(), k=3))
+
+
+def test_higher_precision_that_cannot_fit_is_refused_before_any_product(monkeypatch):
+    A, _, _ = problem("algebraic", 0)
+    solution = cs.eigsh(A.float(), k=3)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2 * 3 * D * 8 - 1))
+    with pytest.raises(OutOfBudget, match=r"3 vectors in torch.float64 and their products take 7\.0 KiB, 7"):
+        cs.certify(A, solution)
 
 
 def test_a_bracket_with_nothing_known_is_the_unit_interval():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -17,9 +18,10 @@ from curvscope.certify import (
     residuals_and_shifts,
     tail_norm,
 )
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution import Progress
-from curvscope.operators import CurvatureOperator, as_operator
+from curvscope.execution.resources import as_text
+from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.checks import check_operator
 from curvscope.solvers.meter import Meter
@@ -71,7 +73,7 @@ def certify(
 
     Raises:
         InvalidArgument: another operator than the solution's (by fingerprint; in higher precision by the residuals), another
-            order than LM.
+            order than LM. OutOfBudget: in higher precision, vectors and products exceed the free memory.
     Limits: the bound is for the operator that is applied: its sampling error is not covered. In coarse arithmetic it is for the
         matrix in float32, as far as the error of those few products is the largest.
     Source: theory as in :class:`.Certificate` and :func:`.overlap_bracket`.
@@ -143,6 +145,7 @@ def _as_it_is(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Ten
 def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Tensor]]:
     """The solution as Ritz pairs of the more precise operator, and how nearly they are."""
     operator = meter.operator
+    _check_memory(operator, solution)
     found = refined(meter.multiply, solution.eigenvectors, operator.dtype, block_size=BLOCK)
     canonical_signs(found.eigenvectors)
     coarse = solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps)
@@ -170,3 +173,14 @@ def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, di
         basis=None,
     )
     return better, {"couplings": found.couplings}
+
+
+def _check_memory(operator: Operator, solution: Solution) -> None:
+    """Raise OutOfBudget where the host cannot hold the vectors and their products in the operator's precision."""
+    needed = 2 * solution.k * operator.shape[0] * operator.dtype.itemsize
+    free = psutil.virtual_memory().available
+    if operator.device.type == "cpu" and needed > free:
+        raise OutOfBudget(
+            f"{solution.k} vectors in {operator.dtype} and their products take {as_text(needed)}, {as_text(free)} are free: "
+            "certify in the precision of the solution, or fewer pairs"
+        )
