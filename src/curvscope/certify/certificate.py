@@ -95,16 +95,21 @@ class Certificate:
     def radii(self) -> Tensor:
         """(k,) with |lambda - theta_i| <= radius for some eigenvalue: the residual, or residual^2 / gap (Kato-Temple).
 
-        The second holds for the Rayleigh quotient, which theta_i is up to its shift and the noise of the products.
+        The second holds for the Rayleigh quotient, which theta_i is up to its shift and the noise of the products. Where
+        couplings are known, also :attr:`.RitzSpan.radii`.
         """
-        shifts = self.residuals if self.shifts is None else self.shifts + self.noise.at(self.magnitudes)
+        measured = self.couplings if self.shifts is None else self.shifts  # a coupling holds the shift
+        shifts = self.residuals if measured is None else measured + self.noise.at(self.magnitudes)
         gaps = self.gaps - shifts
         quadratic = torch.where(self.residuals < gaps, self.residuals**2 / gaps, torch.inf)
         return self._sharper(torch.minimum(self.residuals, quadratic + shifts), lambda span: span.radii)
 
     @property
     def angles(self) -> Tensor:
-        """(k,) bounds for the sine of the angle between v_i and its eigenvector: min(1, residual / gap)."""
+        """(k,) bounds for the sine of the angle between v_i and its eigenvector: min(1, residual / gap).
+
+        Where couplings are known, also :attr:`.RitzSpan.squared_angles`, which need no gap larger than the residual.
+        """
         return self._sharper(_at_most_one(self.residuals / self.gaps), lambda span: span.squared_angles.sqrt())
 
     def beyond(self, k: int) -> float:
@@ -121,11 +126,13 @@ class Certificate:
         return float((block.square() + squares[k - 1]).sqrt().min())
 
     def squared_sines(self, k: int) -> Tensor:
-        """(k,) bounds for ||U_2* v_i||^2, U_2 the eigenvectors beyond k: min(1, (r_i / (|theta_i| - beyond))^2)."""
+        """(k,) bounds for ||U_2* v_i||^2, U_2 the eigenvectors beyond k: min(1, (r_i / (|theta_i| - beyond))^2).
+
+        Where couplings are known, also :meth:`.RitzSpan.squared_sines`.
+        """
         distance = (self.magnitudes[:k] - self.beyond(k)).clamp(min=0)
         linear = _at_most_one((self.residuals[:k] / distance).square())
-        span = self._span(k)
-        return linear if span is None else torch.minimum(linear, span.squared_sines(k))
+        return linear if self.couplings is None else torch.minimum(linear, self._span(self.couplings, k).squared_sines(k))
 
     def space_sine(self, k: int) -> float:
         r"""Bound for ||sin Theta||_F between the first k columns of V and the top-k eigenspace.
@@ -134,25 +141,20 @@ class Certificate:
         """
         return float(self.squared_sines(k).sum().sqrt())
 
-    def _span(self, k: int) -> RitzSpan | None:
+    def _span(self, couplings: Tensor, k: int) -> RitzSpan:
         """The span of the k or more first pairs that lets the least of the top k leak out."""
-        if self.couplings is None:
-            return None
         distance = self.magnitudes[k - 1] - self.heads[k - 1] - self.outside[k - 1 :]
         size = k + int(torch.where(distance > 0, self.heads[k - 1 :] / distance, torch.inf).argmin())
         if size not in self._spans:
-            couplings = self.couplings[:size] + self.noise.at(self.magnitudes[:size])
-            self._spans[size] = RitzSpan(
-                self.eigenvalues[:size], self.residuals[:size], couplings, float(self.outside[size - 1])
-            )
+            noisy = (couplings + self.noise.at(self.magnitudes))[:size]
+            self._spans[size] = RitzSpan(self.eigenvalues[:size], self.residuals[:size], noisy, float(self.outside[size - 1]))
         return self._spans[size]
 
     def _sharper(self, bounds: Tensor, of: Callable[[RitzSpan], Tensor]) -> Tensor:
         """The smaller of these bounds for every pair, (k,), and of those of its span, where couplings are known."""
         if self.couplings is None:
             return bounds
-        spans = [self._span(i + 1) for i in range(len(bounds))]
-        return torch.minimum(bounds, torch.stack([of(span)[i] for i, span in enumerate(spans) if span is not None]))
+        return torch.minimum(bounds, torch.stack([of(self._span(self.couplings, i + 1))[i] for i in range(len(bounds))]))
 
     @cached_property
     def _spans(self) -> dict[int, RitzSpan]:

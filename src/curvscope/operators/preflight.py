@@ -78,8 +78,8 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
         seed: of the test vectors.
 
     Cost: two passes over the data and 3 products (short), or 4 products, 2 more on one batch and 2 gradients of it; 2 on one
-    batch more in coarse arithmetic. Nothing
-    is raised for a failed check: look at ``passed``. A product that raises is a failed check, with the error as its cause.
+    batch more in coarse arithmetic. Nothing is raised for a failed check: look at ``passed``. A product that raises is a
+    failed check, with the error as its cause.
 
     >>> from curvscope.operators.interop import as_operator
     >>> preflight(as_operator(torch.eye(3))).passed
