@@ -74,6 +74,22 @@ def test_equal_to_serial_results_for_any_number_of_workers(serial, count, width,
     assert executor._engine.executor.done > 0
 
 
+@pytest.mark.parametrize("method", ["krylov", "xtrace", "hutch++", "hutchinson"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_traces_diagonals_and_norms_are_those_of_one_process(serial, method, count):
+    H, executor = cs.Recipe(targets.spectrum).build(), workers(count)
+    options = {"method": method, "max_products": 30, **QUIET}
+    alone, together = cs.trace(H, **options), cs.trace(H, **options, executor=executor)
+    assert together.value == pytest.approx(alone.value, rel=1e-9)
+    assert together.stderr == pytest.approx(alone.stderr, rel=1e-6)
+    assert together.products == alone.products
+    assert executor._engine.executor.done >= count
+    same = cs.diagonal(H, **options, executor=executor).value
+    assert torch.allclose(same, cs.diagonal(H, **options).value, rtol=1e-8, atol=1e-10)
+    norm = cs.frobenius_norm(H, max_products=20, deflate=serial[0], executor=executor, **QUIET)
+    assert norm.value == pytest.approx(cs.frobenius_norm(H, max_products=20, deflate=serial[0], **QUIET).value, rel=1e-10)
+
+
 def test_blocks_of_triplets_leave_no_worker_idle():
     assert cs.svds(rectangle(wide=True), 3, executor=workers(3), **QUIET).provenance["options"]["block_size"] == 3
 
@@ -94,6 +110,8 @@ def test_an_operator_that_cannot_be_built_elsewhere_is_refused_before_any_produc
         lambda: cs.adaptive_seigh(A, executor=workers(2)),
         lambda: cs.posterior_error(A, solution, executor=workers(2)),
         lambda: cs.density(A, executor=workers(2)),
+        lambda: cs.trace(A, max_products=20, executor=workers(2)),
+        lambda: cs.frobenius_norm(A, executor=workers(2)),
     ):
         with pytest.raises(InvalidArgument, match=r"cs\.Recipe"):
             work()
@@ -120,3 +138,11 @@ def test_a_run_is_certified_and_its_density_measured_by_workers(tmp_path, monkey
     found = json.loads(typed("density", "run", *lanczos, "--workers", 2))
     assert found["range"] == pytest.approx(alone["range"], rel=1e-9)
     assert hired[1]._engine.executor.done >= 8
+    hutchinson = ("--method", "hutchinson", "--max-products", 20, "--norms", "--json")
+    alone = json.loads(typed("trace", "run", *hutchinson))
+    found = json.loads(typed("trace", "run", *hutchinson, "--workers", 2))
+    for name in ("trace", "frobenius_norm"):
+        assert found[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-9)
+    assert hired[2]._engine.executor.done >= 2
+    refused = CliRunner().invoke(app, ["trace", "--problem", "mnist16", "--workers", "2"])
+    assert "workers build a --target or the operator of a RUN" in str(refused.exception)

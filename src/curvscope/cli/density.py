@@ -67,8 +67,7 @@ def command(
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
-    if not hiring.nobody and problem is not None:
-        raise InvalidArgument("workers build a --target or the operator of a RUN: make one with `curvscope eigs --problem`")
+    hiring.check_source(problem)
     operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
     options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
     with hiring.executor() as executor:

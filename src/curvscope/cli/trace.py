@@ -11,6 +11,7 @@ from rich.console import Console
 from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
+from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.estimators import Estimate, frobenius_norm, spectral_norm, trace
 from curvscope.estimators.trace import METHODS
 from curvscope.report import Table
@@ -32,16 +33,24 @@ def command(
     ] = None,
     norms: Annotated[bool, typer.Option("--norms", help="Frobenius and spectral norm as well.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: BatchSystem = None,
+    jobs: JobCount = None,
+    cluster_config: ClusterConfig = None,
     as_json: AsJson = False,
 ) -> None:
     """The trace, in all and for each parameter tensor, with standard errors; with a RUN, its eigenpairs are known."""
+    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    hiring.check_source(problem)
     operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
-    limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed}
-    found = {"trace": trace(operator, method=method, **limits)}
     bound = None
-    if norms:
-        found["frobenius_norm"] = frobenius_norm(operator, **limits)
-        bound = spectral_norm(operator, seed=seed)
+    with hiring.executor() as executor:
+        limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed, "executor": executor}
+        found = {"trace": trace(operator, method=method, **limits)}
+        if norms:
+            found["frobenius_norm"] = frobenius_norm(operator, **limits)
+            bound = spectral_norm(operator, seed=seed)  # one product at a time: workers would not help
     if as_json:
         plain = {name: _plain(estimate) for name, estimate in found.items()}
         if bound is not None:

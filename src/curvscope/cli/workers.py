@@ -78,6 +78,11 @@ class Hiring:
         """Whether this process shall work alone."""
         return self.workers is None and self.scheduler is None and self.cluster is None
 
+    def check_source(self, problem: str | None) -> None:
+        """Raise InvalidArgument for workers with a problem that is in no run: they could not build its operator."""
+        if not self.nobody and problem is not None:
+            raise InvalidArgument("workers build a --target or the operator of a RUN: make one with `curvscope eigs --problem`")
+
     @contextmanager
     def executor(self) -> Iterator[Workers | None]:
         """The workers, let go of at the end; None if nobody was asked for."""

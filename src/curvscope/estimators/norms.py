@@ -20,6 +20,7 @@ from curvscope.solvers import Solution
 from curvscope.solvers.checks import check_operator
 from curvscope.solvers.measure import blocks
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.solve import metered
 from curvscope.tall import InMemory
 
 BLOCK, FIRST_LOOK, ROLE = 32, 8, "norms"
@@ -33,6 +34,7 @@ def frobenius_norm(
     rtol: float | None = None,
     deflate: Solution | None = None,
     seed: int = 0,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Estimate:
     r"""||A||_F of a Hermitian operator, and of the rows of each parameter tensor, from the same products.
@@ -47,6 +49,8 @@ def frobenius_norm(
         rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget.
         deflate: a solution of this operator.
         seed: of the probes.
+        executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
+            process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -68,15 +72,14 @@ def frobenius_norm(
     check_operator(operator)
     if max_products < 2 or (rtol is not None and not rtol > 0):
         raise InvalidArgument(f"max_products={max_products}, rtol={rtol}: allow at least 2 products, and a positive rtol")
-    meter = Meter(operator, progress)
-    deflation = Deflation(operator, meter.multiply, deflate)
     random = TestMatrix("gaussian", operator.shape[0], seed=seed, role=ROLE, dtype=torch.float64, device=operator.device)
     sums = LayerSums(operator)
     known = unsure = 0.0
     if deflate is not None:
         sizes, off = deflate.eigenvalues.abs(), deflate.residual_norms
         known, unsure = float(sizes.square().sum() + off.square().sum()), 2 * float(sizes @ off)
-    with meter.stage("Frobenius norm", max_products):
+    with metered(operator, executor, progress) as meter, meter.stage("Frobenius norm", max_products):
+        deflation = Deflation(operator, meter.multiply, deflate)
         for start, stop in blocks(max_products, BLOCK if rtol is None else FIRST_LOOK):
             squares = deflation.multiply_raw(deflation.project(random.columns(start, stop))).square()
             sums.add([(slice(0, operator.shape[0]), squares)])

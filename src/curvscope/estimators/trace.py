@@ -31,6 +31,7 @@ from curvscope.solvers.checks import check_operator
 from curvscope.solvers.exact import Units
 from curvscope.solvers.measure import blocks
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.solve import metered
 
 METHODS = ("auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact")
 SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, GradientSecondMoment)
@@ -47,6 +48,7 @@ def trace(
     rtol: float | None = None,
     deflate: Solution | None = None,
     seed: int = 0,
+    executor: Any = None,
     progress: Progress = None,
 ) -> Estimate:
     """The trace of a Hermitian operator, in all and for each parameter tensor, from the same products.
@@ -63,6 +65,8 @@ def trace(
             estimate that did not get there has the standard error that it has.
         deflate: a solution of this operator: the sum of its eigenvalues is known, only the rest is estimated.
         seed: of the random signs.
+        executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
+            process.
         progress: see :data:`.progress.Progress`.
 
     Returns:
@@ -84,7 +88,7 @@ def trace(
     >>> round(estimate.value, 6), estimate.products
     (2.0, 60)
     """
-    drive = _Drive(operator, method, max_products, rtol, deflate, seed, progress)
+    drive = _Drive(operator, method, max_products, rtol, deflate, seed, executor, progress)
     sums = LayerSums(drive.operator)
     products = drive.run(sums, lambda: _relative(*sums.mean_and_stderr()))
     value, stderr = sums.mean_and_stderr() if drive.random else (float(sums.total[0]), 0.0)
@@ -101,6 +105,7 @@ def diagonal(
     rtol: float | None = None,
     deflate: Solution | None = None,
     seed: int = 0,
+    executor: Any = None,
     progress: Progress = None,
 ) -> DiagonalEstimate:
     """The diagonal of a Hermitian operator, each entry with its standard error.
@@ -112,6 +117,8 @@ def diagonal(
         rtol: stop when 1.96 ||stderr|| is at most this times ||value||.
         deflate: a solution of this operator: its part of the diagonal is known.
         seed: of the random signs.
+        executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
+            process.
         progress: see :data:`.progress.Progress`.
 
     Cost and errors: as :func:`trace`.
@@ -123,7 +130,7 @@ def diagonal(
     >>> diagonal(torch.diag(torch.arange(1.0, 151.0)), method="hutchinson", max_products=6).value[:3].tolist()
     [1.0, 2.0, 3.0]
     """
-    drive = _Drive(operator, method, max_products, rtol, deflate, seed, progress)
+    drive = _Drive(operator, method, max_products, rtol, deflate, seed, executor, progress)
     moments = RowMoments(drive.operator.shape[0])
     products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), float(moments.stderr.norm())))
     stderr = moments.stderr if drive.random else torch.zeros_like(moments.mean)
@@ -222,7 +229,13 @@ class RowMoments:
 
 
 class _Drive:
-    """One estimation: which method, how many products, when to stop."""
+    """One estimation: which method, how many products, when to stop.
+
+    Attributes:
+        meter: of the products, while :meth:`run` lasts and afterwards.
+    """
+
+    meter: Meter
 
     def __init__(
         self,
@@ -232,6 +245,7 @@ class _Drive:
         rtol: float | None,
         deflate: Solution | None,
         seed: int,
+        executor: Any,
         progress: Progress,
     ) -> None:
         self.operator = as_operator(operator)
@@ -250,8 +264,8 @@ class _Drive:
         elif max_products < 6:
             raise InvalidArgument(f"max_products={max_products}: allow at least 6, better 50")
         self.budget = min(max_products, 2 * size)
-        self.meter = Meter(self.operator, progress)
-        self.deflation = Deflation(self.operator, self.meter.multiply, deflate)
+        self.executor, self.progress = executor, progress
+        self.deflation = Deflation(self.operator, lambda block: self.meter.multiply(block), deflate)
         self._check_memory()
 
     @property
@@ -261,7 +275,7 @@ class _Drive:
 
     def run(self, consumer: Consumer, relative: Callable[[], float]) -> int:
         """Take samples until they are enough; the number of products."""
-        with self.meter.stage(self.method, self.budget):
+        with metered(self.operator, self.executor, self.progress) as self.meter, self.meter.stage(self.method, self.budget):
             match self.method:
                 case "exact":
                     self._columns(consumer)
