@@ -21,7 +21,7 @@ SAMPLE = (4, 20)
 
 
 def expected_products(k: int, width: int) -> float:
-    """Products that k pairs to a tolerance of 1e-3 need: an empirical rule, 2.3 k + 60 + 17 width.
+    """Products that k pairs to a tolerance of 1e-3 need, their residuals included: an empirical rule, 2.3 k + 60 + 17 width.
 
     Source: measured on 3c3d (k = 100, 300; widths 1 to 16) within 10%; ``benchmarks/accuracy.py width``.
     """
