@@ -20,7 +20,7 @@ def compressed(matrix: TallMatrix, rows: int) -> Tensor:
     in about (1/2, 3/2), whichever W; not for certain: what is built on this must be checked. Always the same S.
 
     Cost: one read, 2 ``COPIES`` D n operations; memory: the result and a panel's block of columns.
-    Source: Nelson, Nguyen (FOCS 2013) for sparse signs; Fan, Guo, Lin (SISC 43, 2021) for factors of W S as preconditioners.
+    Source: Nelson, Nguyen (FOCS 2013) for sparse signs in every column of S; the offsets are ours.
 
     >>> from curvscope.tall import InMemory
     >>> W = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))

@@ -31,8 +31,8 @@ class Orthonormalized:
     Attributes:
         basis: Q, (D, r) with orthonormal columns.
         coefficients: R, (r, n) in double precision.
-        orthogonality: max |Q* Q - I| as measured; after a last small correction, what the correction (as rounded) makes of
-            the Gram matrix measured before it.
+        orthogonality: max |Q* Q - I| as measured; after a last correction that was not, what the correction (as rounded)
+            makes of the Gram matrix measured before it.
 
     >>> import torch
     >>> from curvscope.tall import InMemory
@@ -50,10 +50,10 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     r"""Q and R with W = Q R, Q* Q = I, revealing the rank.
 
     Cholesky QR from a Gram matrix in double precision, repeated until Q* Q, measured while Q is written, is the identity to
-    rounding: ||Q* Q - I||_2 <= 8 u, or so near to it that one more round makes it so. Where the columns (scaled to norm one)
-    are too dependent for a triangular factor, a round uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S bounded from
-    below, so that even nearly dependent columns come out orthonormal. Left singular directions of R whose singular value is at
-    most ``noise`` are rounding noise and are dropped.
+    rounding, ||Q* Q - I||_2 <= 8 u, or so well conditioned (16) that one more round makes it so. Where the columns (scaled to
+    norm one) are too dependent for a triangular factor, a round uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S
+    bounded from below, so that even nearly dependent columns come out orthonormal. Left singular directions of R whose singular
+    value is at most ``noise`` are rounding noise and are dropped.
 
     A matrix in memory of many columns, whose reads cost little beside the arithmetic, is first multiplied by R^{-1} of its
     compression S W = Q R (see :func:`.compress.compressed`), or by V S^{-1}, unless that shows noise: what comes out is well
@@ -73,7 +73,8 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     Raises:
         InvalidArgument: ``into`` has another shape or dtype.
     Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (ETNA 44, 2015) for Cholesky QR in two rounds; Yamazaki, Tomov,
-        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors.
+        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors;
+        Garrison, Ipsen (arXiv 2406.11751, 2024) for the triangular factor of a compression.
 
     >>> from curvscope.tall import multiply
     >>> from curvscope.tall import InMemory
