@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -57,7 +57,14 @@ def command(
         known, arithmetic = get(problem, data=data), arithmetic_of(precision)
         model = known.model().to(preferred())
         operator = MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic)
-    options = {"method": method, "tol": tol, "max_products": max_products, "memory": memory, "run": out, "workers": workers}
+    options: dict[str, Any] = {
+        "method": method,
+        "tol": tol,
+        "max_products": max_products,
+        "memory": memory,
+        "run": out,
+        "workers": workers,
+    }
     made = plan(operator, k, **options, spectrum=earlier)
     if as_json:
         typer.echo(json.dumps(made.to_dict()))
