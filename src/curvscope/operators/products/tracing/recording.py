@@ -75,6 +75,11 @@ class _Recorder(TorchDispatchMode):
         for index, tensor in enumerate(inputs):
             self._name(tensor, self.graph.placeholder(f"input_{index}"))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else PyTorch imports its compiler (1.2 s) to keep it out of a mode that nobody compiles.
+        return False
+
     def __torch_dispatch__(
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -6,7 +6,7 @@ from torch import fx
 
 from curvscope.operators.products.tracing.accumulate import add_within_products
 from curvscope.operators.products.tracing.pointwise import collapse
-from curvscope.operators.products.tracing.tidy import drop_identities, drop_zeros, hoist_views, merge_duplicates
+from curvscope.operators.products.tracing.tidy import drop_identities, drop_zeros, erase_unread, hoist_views, merge_duplicates
 
 
 def simplify(graph: fx.Graph, num_primal: int) -> None:
@@ -14,7 +14,7 @@ def simplify(graph: fx.Graph, num_primal: int) -> None:
 
     The results stay the same up to rounding: only exact identities of linear algebra are used.
     """
-    graph.eliminate_dead_code()
+    erase_unread(graph)
     drop_identities(graph)
     drop_zeros(graph)
     merge_duplicates(graph)

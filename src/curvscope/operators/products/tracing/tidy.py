@@ -40,6 +40,16 @@ SUMS = {aten.add.Tensor, aten.sub.Tensor}
 VIEWS_OF_ALL = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 
 
+def erase_unread(graph: fx.Graph) -> None:
+    """Calls whose value nobody reads go; a recording has none that do anything else than return a value.
+
+    What ``graph.eliminate_dead_code()`` does, without its checks of the whole graph at every call: a third of a trace's time.
+    """
+    for node in reversed(graph.nodes):
+        if not node.users and node.op not in ("placeholder", "output"):
+            graph.erase_node(node)
+
+
 def drop_zeros(graph: fx.Graph) -> None:
     """Sums with a summand that is structurally zero (the derivative of a constant) become the other summand."""
     zero: set[fx.Node] = set()
@@ -61,7 +71,7 @@ def drop_zeros(graph: fx.Graph) -> None:
                 node.replace_all_uses_with(first)
             elif first in zero and node.target is aten.add.Tensor and not node.kwargs and _same_layout(second, node):
                 node.replace_all_uses_with(second)
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 def drop_identities(graph: fx.Graph) -> None:
@@ -71,7 +81,7 @@ def drop_identities(graph: fx.Graph) -> None:
             continue
         if "shape" in node.meta and (same := _identity(node)) is not None and _same_layout(same, node):
             node.replace_all_uses_with(same)
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 def merge_duplicates(graph: fx.Graph) -> None:
@@ -85,7 +95,7 @@ def merge_duplicates(graph: fx.Graph) -> None:
             node.replace_all_uses_with(seen[key])
         else:
             seen[key] = node
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 def hoist_views(graph: fx.Graph) -> None:
@@ -105,7 +115,7 @@ def hoist_views(graph: fx.Graph) -> None:
             viewed = graph.call_function(aten.view.default, (total, list(node.meta["shape"])))
             viewed.meta = dict(node.meta)
         node.replace_all_uses_with(viewed)
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 def _whole_view(node: Any) -> bool:
