@@ -25,7 +25,7 @@ import curvscope as cs
 from curvscope.certify import product_noise
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator
-from curvscope.operators.products.choice import seconds_of
+from curvscope.operators.products.survey import seconds_of
 from curvscope.problems.base import Pair
 from curvscope.studies.eigs import PRECISIONS, arithmetic_of
 from curvscope.studies.stage_times import FEWEST, stage_times
