@@ -12,6 +12,7 @@ from curvscope.operators import Hessian, hessian, preflight
 from curvscope.operators.products import engine, patience
 from curvscope.operators.products.double_backward import DoubleBackward
 from curvscope.operators.products.survey import Survey, survey
+from curvscope.solvers.meter import Meter
 
 from .cases import build, dense_hessian
 
@@ -97,6 +98,9 @@ def test_long_work_is_of_one_kind_from_the_first_product_on(clock):
         assert ways(H, dense, BLOCK, 1) == ["split_vmap"]
         assert torch.equal(H @ BLOCK, first)
     H, _ = operator()
+    Meter(H).multiply(BLOCK)
+    assert not H.strategy_report["provisional"]
+    H, _ = operator()
     solution = eigsh(H, 2)
     assert not solution.provenance["products"]["provisional"]
 
@@ -117,6 +121,7 @@ def test_sums_and_squares_announce_long_work_to_their_parts(clock):
 
 def test_waiting_is_not_taken_for_noise(clock):
     H, _ = operator()
+    H._engine._patience.spent = 0.15  # enough for the second product to be another one
     determinism = next(check for check in preflight(H).checks if check.name == "determinism")
     assert determinism.error == 0
 
