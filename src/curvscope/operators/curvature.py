@@ -22,9 +22,9 @@ class ProductOptions(TypedDict, total=False):
     """How products are computed; the matrix is the same whatever is chosen.
 
     strategy: "auto" (double backward until tracing pays, then what is fastest, remembered; in long work at once), or "split",
-    "split_vmap", "linearize", "linearize_vmap", "double_backward". width: vectors at a time; None: chosen. memory: bytes that products may use; None: half of what is
-    free. accumulate: dtype of the columns and of the sum over mini-batches; default: the objective's, float32 for
-    half-precision ones.
+    "split_vmap", "linearize", "linearize_vmap", "double_backward". width: vectors at a time; None: chosen. memory: bytes that
+    products may use; None: half of what is free. accumulate: dtype of the columns and of the sum over mini-batches; default:
+    the objective's, float32 for half-precision ones.
     """
 
     strategy: str
