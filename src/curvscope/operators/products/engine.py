@@ -88,7 +88,8 @@ class Engine:
         total = torch.empty(tangents.shape, dtype=self.accumulate, device=tangents.device)
         if tangents.shape[0] == 0:
             return total.T
-        self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
+        if not self._kept.complete:
+            self._look_at_memory()
         with objective.isolated(), jvp_warnings_silenced():
             if not (self._waits(tangents.shape[0]) and self._provisional(total, tangents)):
                 self._choice = self._chosen(tangents.shape[0])
@@ -153,7 +154,7 @@ class Engine:
         """The first mini-batch, its weight, and how a block of ``columns`` vectors is taken there."""
         if columns < 1:
             raise InvalidArgument(f"a block has {columns} columns: choose at least 1")
-        self.budget = memory_budget(self.memory, self.map.objective.device)
+        self._look_at_memory()
         self._choice = self._chosen(columns)
         number, batch, weight = next(self._loaded())
         name, width = self._group(columns)
@@ -170,6 +171,10 @@ class Engine:
     def replay(self, report: dict[str, Any] | None) -> None:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
+
+    def _look_at_memory(self) -> None:
+        """What is kept between products is ours already."""
+        self.budget = memory_budget(self.memory, self.map.objective.device) + (self._kept.bytes if self.memory is None else 0)
 
     def _waits(self, columns: int) -> bool:
         """Whether nothing is traced for this block, because that would take longer than products have taken so far."""
@@ -204,6 +209,7 @@ class Engine:
             self._patience.spent = 0.0
         choice = remembered(self.map, columns)
         if choice is None:
+            self._look_at_memory()
             number, batch, weight = next(self._loaded())
             trial = Trial(self.map, self._strategies, batch, number, columns, self.budget, self._patience.survey)
             choice = trial.choose()
