@@ -6,7 +6,14 @@ from torch import fx
 
 from curvscope.operators.products.tracing.accumulate import add_within_products
 from curvscope.operators.products.tracing.pointwise import collapse
-from curvscope.operators.products.tracing.tidy import drop_identities, drop_zeros, erase_unread, hoist_views, merge_duplicates
+from curvscope.operators.products.tracing.tidy import (
+    drop_identities,
+    drop_unread_outputs,
+    drop_zeros,
+    erase_unread,
+    hoist_views,
+    merge_duplicates,
+)
 
 
 def simplify(graph: fx.Graph, num_primal: int) -> None:
@@ -23,3 +30,4 @@ def simplify(graph: fx.Graph, num_primal: int) -> None:
     collapse(graph, num_primal)
     merge_duplicates(graph)
     add_within_products(graph)
+    drop_unread_outputs(graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -63,6 +64,10 @@ def drop_zeros(graph: fx.Graph) -> None:
             image, weight, bias = node.args[:3]
             if (image in zero or weight in zero) and (bias is None or bias in zero):
                 zero.add(node)
+        elif node.target is operator.getitem and node.args[0].target is aten.convolution_backward.default:
+            slope, image, weight = node.args[0].args[:3]
+            if any(factor in zero for factor in ((slope, weight), (slope, image), (slope,))[node.args[1]]):
+                zero.add(node)
         elif node.target in SUMS and any(source in zero for source in sources):
             first, second = node.args
             if first in zero and second in zero:
@@ -72,6 +77,19 @@ def drop_zeros(graph: fx.Graph) -> None:
             elif first in zero and node.target is aten.add.Tensor and not node.kwargs and _same_layout(second, node):
                 node.replace_all_uses_with(second)
     erase_unread(graph)
+
+
+def drop_unread_outputs(graph: fx.Graph) -> None:
+    """Calls that are told which of their results to compute (gradients of inputs, of weights) compute those that are read.
+
+    The gradient itself is no part of a product: its weight gradients, a third of a backward pass, are read by nobody.
+    """
+    for node in graph.nodes:
+        names = [argument.name for argument in node.target._schema.arguments] if hasattr(node.target, "_schema") else []
+        place = names.index("output_mask") if "output_mask" in names else len(node.args)
+        if place < len(node.args) and all(user.target is operator.getitem for user in node.users):
+            read = {user.args[1] for user in node.users}
+            node.update_arg(place, [wanted and index in read for index, wanted in enumerate(node.args[place])])
 
 
 def drop_identities(graph: fx.Graph) -> None:
