@@ -175,7 +175,7 @@ class Trial:
     def _width_worth_trying(self, alone: Linearized) -> int:
         """How many vectors calls are worth sharing among; 0: not worth the trial."""
         program, strategy = getattr(alone, "program", None), self.strategies["split"]
-        if program is None or self.columns == 1:
+        if program is None or self.columns == 1 or self.survey.computes:
             return 0
         seconds = getattr(strategy, "first_seconds", 0.0)
         # The first application is a slow one: where even that is all arithmetic, a second one need not tell.

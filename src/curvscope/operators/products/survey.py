@@ -15,7 +15,7 @@ from curvscope.operators.products.tracing.recording import DispatchMode, tensors
 LONG_ENOUGH = 0.05
 """Seconds of an evaluation that are believed at once: a shorter one may have waited for other processes."""
 
-MOST_EVALUATIONS = 4
+MOST_EVALUATIONS = 3
 
 SHARED_CALL = 2.5e-5
 """Seconds an operation below which calls take most of the time: vectors should share them."""
@@ -37,6 +37,11 @@ class Survey:
     def shares_calls(self) -> bool:
         """Whether calls, not arithmetic, surely take the time."""
         return self.seconds < SHARED_CALL * self.calls
+
+    @property
+    def computes(self) -> bool:
+        """Whether arithmetic surely takes the time."""
+        return self.seconds > 2 * SHARED_CALL * self.calls
 
     @property
     def group_bytes(self) -> int:
