@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
+from curvscope.execution import long_work
 from curvscope.execution.resources import as_text, extra_memory, resident_bytes
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.solvers.checks import check_operator, check_request
@@ -233,7 +234,8 @@ class _Timing:
         generator = torch.Generator().manual_seed(width)
         rows = self.operator.shape[0]
         block = torch.randn(width, rows, generator=generator, dtype=self.operator.dtype).T.to(self.operator.device)
-        self.operator @ block
+        with long_work():
+            self.operator @ block
 
 
 def _method_plan(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from curvscope.operators import CurvatureOperator, Operator
-from curvscope.operators.products.choice import seconds_of
+from curvscope.operators.products.survey import seconds_of
 from curvscope.tall import InMemory, gram, subtract
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
