@@ -15,15 +15,15 @@ from curvscope.solvers.krylov_basis import first_coupled
 from curvscope.solvers.measure import blocks
 from curvscope.tall import InMemory
 
-WIDEST = 8
-"""Columns of the start block, at most: about half the root of the budget, and a power of two. Narrow blocks reach further for as
-many products, wide ones are cheaper each."""
+WIDTHS = ((40, 1), (200, 4), (math.inf, 8))
+"""Budgets, and columns of the start block up to them: narrow blocks reach further for as many products, wide ones are cheaper
+each."""
 DEPTH = 4
 """Steps before the space is judged by what it brings: the first ones bring little."""
 PILOTS, FEWEST = 8, 3
 """Samples taken first, by which the space is judged, and the fewest, where the budget is small."""
-RECENT = 3
-"""Steps over which what the space brings is averaged."""
+RECENT = 4
+"""Columns over which what the space brings is averaged, at least."""
 AT_ONCE = 32
 """Samples multiplied at a time."""
 PLAIN = 1e-6
@@ -61,17 +61,18 @@ class KrylovTrace(Probing):
     def __init__(self, deflation: Deflation, seed: int, budget: int) -> None:
         super().__init__(deflation, seed)
         self._pilots = max(FEWEST, min(PILOTS, budget // 4))
-        self._width = min(WIDEST, 1 << max(0, round(math.log2(budget**0.5 / 2))))
+        self._width = next(width for most, width in WIDTHS if budget <= most)
         device = deflation.operator.device
         # Rows, as they are written one after the other; pages of them that are never written take no memory.
         self._space = torch.empty(budget + self._width, self.size, dtype=torch.float64, device=device)
         self._products = torch.empty(budget, self.size, dtype=torch.float64, device=device)
         self._drawn = torch.empty(budget, self.size, dtype=torch.int8, device=device)
         self.count = self.multiplied = self.filled = 0
+        self.action = torch.zeros(0, 0, dtype=torch.float64)  # Q* A Q[:, :multiplied], Q the whole basis
         start = deflation.project(self._random("gaussian", SKETCH_ROLE).columns(0, self._width))
-        self._append(split_off(start, InMemory(self.basis))[0].T)
-        self.action = torch.zeros(self.filled, 0, dtype=torch.float64)  # Q* A Q[:, :multiplied], Q the whole basis
-        self.on_signs = self.on_products = torch.zeros(self.filled, 0, dtype=torch.float64)  # Q* w, Q* A w
+        self._append(self._new(start.T, float(start.norm()))[0])
+        self.action = self.action.new_zeros(self.filled, 0)
+        self.on_signs = self.on_products = self.action  # Q* w, Q* A w
         self._norm, self._brought = 0.0, [(0, 0.0)]
 
     @property
@@ -114,7 +115,7 @@ class KrylovTrace(Probing):
             return False
         if len(self._brought) <= DEPTH or room % PILOTS == self._width:  # samples in whole blocks are cheaper
             return True
-        (before, less), (now, more) = self._brought[-1 - RECENT], self._brought[-1]
+        (before, less), (now, more) = self._brought[-1 - -(-RECENT // self._width)], self._brought[-1]
         return (more - less) / (now - before) * (self.count + room) > self._left()
 
     def _left(self) -> float:
@@ -134,7 +135,7 @@ class KrylovTrace(Probing):
         old, new = self.multiplied, min(self.filled, self.multiplied + min(room, self._width))
         product = self.deflation.multiply(self.basis[:, old:new])
         self._norm = max(self._norm, float(product.norm(dim=0).max()))
-        rest, on_basis, on_rest = self._new(product.T, old)
+        rest, on_basis, on_rest = self._new(product.T, self._norm)
         self._append(rest)
         below = torch.cat([torch.zeros(len(rest), old, dtype=torch.float64), on_rest], dim=1)
         self.action = torch.cat([torch.cat([self.action, on_basis], dim=1), below])
@@ -144,18 +145,18 @@ class KrylovTrace(Probing):
         self.multiplied = new
         self._brought.append((new, float(2 * self.action.square().sum() - self.action[:new].square().sum())))
 
-    def _new(self, product: Tensor, old: int) -> tuple[Tensor, Tensor, Tensor]:
-        """As :func:`.split_off` for rows, the products of columns from ``old`` on: what is new of them, and their coefficients.
+    def _new(self, product: Tensor, norm: float) -> tuple[Tensor, Tensor, Tensor]:
+        """As :func:`.split_off` for rows, the products of the next columns: what is new of them, and their coefficients.
 
         Two passes of Gram-Schmidt, the first along what the columns are known to be coupled to. What is left of a block is
         made orthonormal by its Cholesky factor after each; where that is near to rounding it is done with care instead.
         """
-        basis, noise = self._space[: self.filled], 4 * torch.finfo(self.deflation.operator.dtype).eps * self._norm
-        first = first_coupled(self.action[old : old + len(product), :old], noise)
+        basis, noise = self._space[: self.filled], 4 * torch.finfo(self.deflation.operator.dtype).eps * norm
+        first = first_coupled(self.action[self.multiplied : self.multiplied + len(product)], noise)
         on_near = product @ basis[first:].T
         rest = torch.addmm(product, on_near, basis[first:], alpha=-1)
         factor, failed = torch.linalg.cholesky_ex((rest @ rest.T).cpu())
-        if int(failed) or float(torch.linalg.svdvals(factor)[-1]) <= max(PLAIN * self._norm, 100 * noise):
+        if int(failed) or float(torch.linalg.svdvals(factor)[-1]) <= max(PLAIN * norm, 100 * noise):
             new, on_basis, on_rest = split_off(product.T, InMemory(self.basis), noise=noise)
             return new.T, on_basis, on_rest
         rest = torch.linalg.inv(factor).to(rest.device) @ rest

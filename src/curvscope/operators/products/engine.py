@@ -82,11 +82,8 @@ class Engine:
         total = torch.empty(tangents.shape, dtype=self.accumulate, device=tangents.device)
         if tangents.shape[0] == 0:
             return total.T
-        self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
-        with objective.isolated(), jvp_warnings_silenced():
-            self._choice = self._chosen(tangents.shape[0])
-            while not self._pass(total, tangents):
-                pass
+        while not self._attempt(total, tangents):
+            pass
         if not _finite(total) and _finite(block):
             raise NotFinite(
                 "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
@@ -192,6 +189,17 @@ class Engine:
         return min(choice.width, self._narrowed.get(self._effective(choice.strategy), choice.width))
 
     # --- mini-batches outside, vectors inside ---------------------------------------------------------------------------------
+
+    def _attempt(self, total: Tensor, tangents: Tensor) -> bool:
+        """A pass; the model need not be looked after, nor memory, where nothing but what is kept is used again."""
+        objective, columns = self.map.objective, tangents.shape[0]
+        decided = self._fixed is not None or self.strategy != "auto" or remembered(self.map, columns) is not None
+        replayed = decided and self._kept.complete
+        if not replayed or self.memory is not None:
+            self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
+        with objective.isolated(evaluated=not replayed), jvp_warnings_silenced():
+            self._choice = self._chosen(columns)
+            return self._pass(total, tangents)
 
     def _pass(self, total: Tensor, tangents: Tensor) -> bool:
         """Sum over every mini-batch; False when what was kept had to be let go of, and the pass must start again."""
