@@ -119,6 +119,15 @@ def test_the_way_of_a_run(curvscope, target, tmp_path):
     assert info["pairs"] == 6
     assert "report.html" in info["files"]
 
+    # what the page says of the other eigenvalues is what was proven
+    assert "the method looks for the largest" in html
+    assert curvscope("certify", "run").status == 0
+    complete = cs.open(tmp_path / "run").certificate.complete
+    assert curvscope("report", "run").status == 0
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert ("certainly of smaller magnitude" in html) == (complete == 6)
+    assert (f"the first {complete} of 6 pairs" in html) == (complete < 6)
+
 
 def test_json_of_eigs(curvscope, target):
     result = json.loads(curvscope("eigs", "-k", 2, "--target", target("matrix"), "--out", "run", "--json").output)

@@ -13,6 +13,10 @@ from curvscope.studies.study import Study
 @dataclass(frozen=True)
 class Config:
     size: int = 2
+    names: tuple[str, ...] = ("a",)
+    tol: float | None = None
+    deep: bool = False
+    pairs: tuple[tuple[str, int], ...] = ()
 
 
 @pytest.fixture
@@ -46,6 +50,38 @@ def test_run(curvscope, tmp_path):
     assert (tmp_path / "results" / "report.html").exists()
     again = curvscope("study", "small", "--out", "results", "--json")
     assert json.loads(again.output[again.output.index("{") :]) == {"study": "small", "preset": "quick", "y": 2}
+
+
+@pytest.mark.usefixtures("small")
+def test_settings(curvscope):
+    made = curvscope("study", "small", "--out", "results", "--set", "size=5", "--set", "names=a,b")
+    assert made.status == 0
+    assert "the settings change that" in made.output
+    again = curvscope("study", "small", "--out", "results", "--set", "size=5", "--set", "names=a,b", "--json")
+    assert json.loads(again.output[again.output.index("{") :])["y"] == 5
+    assert "config.size = 5, asked for is 2" in str(curvscope("study", "small", "--out", "results").error)
+    listed = json.loads(curvscope("study", "list", "--json").output)
+    assert next(each for each in listed if each["name"] == "small")["settings"]["quick"]["size"] == 2
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("size", "is not NAME=VALUE; this study has size, names, tol, deep"),
+        ("width=3", "there is no setting 'width'"),
+        ("pairs=a", "there is no setting 'pairs'"),  # not to be written in a line
+        ("size=2.5", "size is a whole number, got '2.5'"),
+        ("size=none", "size is a whole number, got 'none'"),
+        ("tol=much", "tol is a number or none, got 'much'"),
+        ("deep=1", "deep is true or false, got '1'"),
+    ],
+)
+def test_settings_refused(curvscope, tmp_path, assignment, message):
+    refused = curvscope("study", "small", "--out", "results", "--set", assignment)
+    assert refused.status == 2
+    assert message in str(refused.error)
+    assert not (tmp_path / "results").exists()
 
 
 def test_refused(curvscope):

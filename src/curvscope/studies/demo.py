@@ -147,7 +147,7 @@ def document(problem: Problem, checkpoints: list[Checkpoint], config: DemoConfig
             Section(
                 "The spectrum: bulk and outliers",
                 f"Each coloured bar counts computed eigenvalues (the top {config.k} by magnitude, a tick below each); the grey "
-                f"bar is the bulk of the other {size - config.k:,}, all of smaller magnitude. Training grows a handful of "
+                f"bar is the bulk of the other {size - config.k:,}. Training grows a handful of "
                 "large positive outliers out of a bulk that stays near zero.",
                 figures.spectra(krylov),
                 alternative="Histograms of the eigenvalues at each step, logarithmic counts",

@@ -164,7 +164,7 @@ def document(run: Run) -> Document:
     sections.append(
         Section(
             "The spectrum",
-            "A bar counts computed eigenvalues, with a tick below each; grey: the others, all of smaller magnitude.",
+            f"A bar counts computed eigenvalues, with a tick below each. {_others(solution)}",
             figures.spectra({label: solution}),
             alternative="Histogram of the eigenvalues",
         )
@@ -195,6 +195,20 @@ def document(run: Run) -> Document:
         highlights=_highlights(solution),
         provenance=_provenance(run, solution),
     )
+
+
+def _others(solution: Solution) -> str:
+    """What is known of the eigenvalues that were not computed."""
+    if solution.order != "LM" or solution.k == solution.eigenvectors.shape[0]:
+        return ""
+    certificate = solution.certificate
+    if certificate is None:
+        known = "the method looks for the largest, `curvscope certify` tells which of them certainly are"
+    elif certificate.complete == solution.k:
+        known = f"certainly of smaller magnitude, except with probability {certificate.tail.failure:g}"
+    else:
+        known = f"some may reach among the last bars: the first {certificate.complete} of {solution.k} pairs are proven largest"
+    return f"Grey: the others; {known}."
 
 
 def density_of(run: Run) -> Density | None:

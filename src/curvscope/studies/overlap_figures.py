@@ -87,10 +87,10 @@ def figure_ratios(numbers: dict[str, Any]) -> Any:
 
 
 def figure_spectra(numbers: dict[str, Any]) -> Any:
-    """Magnitudes of exact and sketched eigenvalues."""
+    """Magnitudes of certified and sketched eigenvalues."""
     content = []
     for title, own in _panels_of(numbers):
-        lines = {"exact": Line(range(1, len(own["eigenvalues"]) + 1), [abs(v) for v in own["eigenvalues"]])}
+        lines = {"certified": Line(range(1, len(own["eigenvalues"]) + 1), [abs(v) for v in own["eigenvalues"]])}
         if own["sketch"]:
             lines["sketched"] = Line(
                 range(1, len(own["sketch"]["eigenvalues"]) + 1), [abs(v) for v in own["sketch"]["eigenvalues"]]

@@ -1,0 +1,75 @@
+"""Single settings of a preset, changed by name: ``steps=0,2000``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from curvscope.errors import InvalidArgument
+
+KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", NoneType: "none"}
+TRUTH = {"true": True, "false": False}
+
+
+def with_settings(config: Any, assignments: Iterable[str]) -> Any:
+    """A configuration with some of its fields changed.
+
+    Args:
+        config: a frozen dataclass of plain values, see :class:`.Study`.
+        assignments: ``NAME=VALUE`` each; values of a tuple are separated by commas, ``none`` is None.
+
+    Raises:
+        InvalidArgument: no such field, a field of another kind than those of ``KINDS`` and tuples of them, or a value that
+            does not fit; the message names what can be set.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Config:
+    ...     steps: tuple[int, ...] = (0, 300)
+    ...     tol: float = 1e-3
+    >>> with_settings(Config(), ["steps=0,2000", "tol=1e-4"])
+    Config(steps=(0, 2000), tol=0.0001)
+    """
+    kinds = get_type_hints(type(config))
+    settable = [field.name for field in fields(config) if _described(kinds[field.name])]
+    changes = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in settable:
+            what = "is not NAME=VALUE" if not equals else f"there is no setting {name!r}"
+            raise InvalidArgument(f"--set {assignment}: {what}; this study has {', '.join(settable)}")
+        try:
+            changes[name] = _read(text, kinds[name])
+        except ValueError:
+            raise InvalidArgument(f"--set {assignment}: {name} is {_described(kinds[name])}, got {text!r}") from None
+    return replace(config, **changes)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is UnionType else (kind,)
+
+
+def _described(kind: Any) -> str:
+    """In words; empty for what cannot be written in a line."""
+    if get_origin(kind) is tuple:
+        element, *more = get_args(kind)
+        inner = KINDS.get(element, "") if more == [...] else ""
+        return inner and f"one or more, separated by commas, each {inner}"
+    words = [KINDS.get(choice, "") for choice in _choices(kind)]
+    return " or ".join(words) if all(words) else ""
+
+
+def _read(text: str, kind: Any) -> Any:
+    """The value that a text stands for; ValueError if none."""
+    if get_origin(kind) is tuple:
+        return tuple(_read(part.strip(), get_args(kind)[0]) for part in text.split(","))
+    if NoneType in _choices(kind) and text == "none":
+        return None
+    (plain,) = (choice for choice in _choices(kind) if choice is not NoneType)
+    if plain is bool:
+        if text not in TRUTH:
+            raise ValueError(text)
+        return TRUTH[text]
+    return plain(text)
