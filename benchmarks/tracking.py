@@ -109,10 +109,11 @@ def main() -> None:
         problem.criterion(model(x), y).backward()
         optimizer.step()
     heads = [head for head in rows[-1] if not (given.starts and head in ("training steps", "overlap with the last"))]
+    flags = ["--starts"] * given.starts + ([] if given.seed is None else [f"--seed {given.seed}"])
     lines = [
         f"# Tracker on mnist16, k = {given.k}",
         "",
-        f"Written by `python benchmarks/tracking.py`; torch {torch.__version__}.",
+        f"Written by `{' '.join(['python benchmarks/tracking.py', *flags])}`; torch {torch.__version__}.",
         "",
     ]
     lines += [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
