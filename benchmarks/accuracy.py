@@ -31,6 +31,7 @@ from torch import Tensor
 
 import curvscope as cs
 from curvscope.certify import residual_norms
+from curvscope.execution import long_work
 from curvscope.solvers.width import measured_width
 from curvscope.tall import InMemory
 from curvscope.training import train
@@ -215,7 +216,8 @@ def cifar(data: str, folder: Path, samples: int, k: int, only: tuple[str, ...], 
     """Ours, ARPACK on our and on curvlinops' products, and (full) the others at the same number of products."""
     problem, model, batches = net_3c3d(data, folder, samples)
     H = cs.hessian(model, problem.criterion, batches)
-    H @ torch.randn(H.shape[0], 4)
+    with long_work():
+        H @ torch.randn(H.shape[0], 4)
     make = lambda: Counted(lambda block: H @ block, H.shape[0], H.dtype)  # noqa: E731
     width = measured_width(H, k)
     first = make()

@@ -24,8 +24,9 @@ from torch import Tensor
 import curvscope as cs
 from curvscope.certify import product_noise
 from curvscope.errors import InvalidArgument
+from curvscope.execution import long_work
 from curvscope.operators import Operator
-from curvscope.operators.products.choice import seconds_of
+from curvscope.operators.products.survey import seconds_of
 from curvscope.problems.base import Pair
 from curvscope.studies.eigs import PRECISIONS, arithmetic_of
 from curvscope.studies.stage_times import FEWEST, stage_times
@@ -60,7 +61,8 @@ def compared(exact: Tensor, model: torch.nn.Module, data: list[Pair], vectors: T
     except InvalidArgument as error:
         return {"not here": str(error)}
     block = vectors.to(H.dtype)
-    _ = H @ block
+    with long_work():
+        _ = H @ block
     seconds = seconds_of(lambda: H @ block, vectors.device) / vectors.shape[1]
     error = float(((H @ block).double() - exact.double()).norm() / exact.double().norm())
     noise = product_noise(H.__matmul__, InMemory(block / block.norm(dim=0)), torch.randn_like(block))

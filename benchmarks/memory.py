@@ -3,6 +3,7 @@
     python benchmarks/memory.py solve --size 11689512 --columns 300 --method seigh --memory 4GiB --run FOLDER
     python benchmarks/memory.py solve --size 11689512 --columns 300 --method krylov
     python benchmarks/memory.py plan --target mnist16
+    python benchmarks/memory.py plan --size 895210 --columns 150 --method krylov --known 75
     python benchmarks/memory.py skerch --size 895210 --columns 300 --run FOLDER
 
 Each call is one process, so that its peak resident memory is that of the work. It prints one line of JSON; ``--out`` appends
@@ -72,7 +73,7 @@ def plan_and_fact(arguments):
     if arguments.products:
         options |= {"max_products": arguments.products} | ({"tol": 0} if arguments.method == "krylov" else {})
     start = time.perf_counter()
-    plan = cs.plan(A, arguments.k, **options)
+    plan = cs.plan(A, arguments.k, **options, spectrum=A.values[: arguments.known] if arguments.known else None)
     planning = time.perf_counter() - start
     solution = cs.eigsh(A, arguments.k, progress=False, **options)
     compared = plan.compared(solution)
@@ -153,6 +154,7 @@ def main():
     parser.add_argument("--run")
     parser.add_argument("--target", default="spectrum")
     parser.add_argument("--data")
+    parser.add_argument("--known", type=int, help="plan: leading eigenvalues that are told, for the target spectrum")
     parser.add_argument("-k", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out")

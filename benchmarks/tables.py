@@ -62,6 +62,9 @@ def table(entries: dict[str, Any], title: str) -> list[str]:
     own = entries.get("curvscope auto", {}).get("gradients")
     if peer and own:
         rows += ["", f"{title}: `auto` is {peer[1] / own:.2f} times as fast as the fastest peer ({peer[0]})."]
+    setup = entries.get("curvscope auto", {}).get("setup_gradients")
+    if setup is not None:
+        rows += ["", f"Choosing and tracing takes `auto` {setup:.1f} gradients, once its products have taken about as long."]
     return [*rows, ""]
 
 

@@ -140,6 +140,29 @@ def test_convolutions_run_channels_last_and_give_the_same(monkeypatch, stride):
     assert torch.ops.aten.copy.default not in targets
 
 
+def test_no_weight_gradient_is_computed_that_nobody_reads():
+    torch.manual_seed(0)
+    x, w, v = (torch.randn(*shape, dtype=torch.float64) for shape in ((2, 2, 6, 6), (3, 2, 3, 3), (3, 3, 3, 3)))
+
+    def loss(w: Tensor, v: Tensor) -> Tensor:
+        return functional.conv2d(functional.conv2d(x, w).tanh(), v).square().sum()
+
+    def function(inputs: tuple, tangents: tuple) -> tuple[Tensor, ...]:
+        return torch.func.jvp(torch.func.grad(loss, argnums=(0, 1)), tuple(inputs), tuple(tangents))[1]
+
+    tangents = [torch.randn_like(w), torch.randn_like(v)]
+    program, found = run(function, [w, v], tangents)
+    for piece, reference in zip(found, torch.autograd.functional.hvp(loss, (w, v), tuple(tangents))[1], strict=True):
+        torch.testing.assert_close(piece, reference)
+    masks = {
+        part: [n.args[10] for n in graph.graph.nodes if n.target is torch.ops.aten.convolution_backward.default]
+        for part, graph in (("primal", program.primal), ("tangent", program.tangent))
+    }
+    # The gradient needs one gradient of an image; its product two, and of weights one for the first layer, two for the second.
+    assert masks["primal"] == [[True, False, False]]
+    assert sorted(masks["tangent"]) == [[False, True, False]] * 3 + [[True, False, False]] * 2
+
+
 def test_large_float32_products_may_run_through_onednn(monkeypatch):
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         pytest.skip("needs a PyTorch with oneDNN")

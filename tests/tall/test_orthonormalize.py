@@ -1,10 +1,13 @@
 """Orthonormal bases of well and badly conditioned matrices, judged by their definition."""
 
+import importlib
+
 import pytest
 import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.tall import InMemory, TallMatrix, gram, multiply, orthogonality, orthonormalize, subtract
+from curvscope.tall.compress import compressed
 
 
 def matrix_of_condition(rows, columns, condition, dtype, seed=0):
@@ -150,3 +153,88 @@ def test_gram_of_a_matrix_with_itself_is_the_whole_one(dtype):
     matrix = InMemory(A)
     torch.testing.assert_close(gram(matrix, matrix), A.mH @ A)
     torch.testing.assert_close(gram(matrix, matrix, double=True), A.mH @ A)
+
+
+WIDE = (1 << 12, 64)
+module = importlib.import_module("curvscope.tall.orthonormalize")
+
+
+@pytest.fixture
+def compressing(monkeypatch):
+    """WIDE is wide enough to be compressed first."""
+    monkeypatch.setattr(module, "WORTH_COMPRESSING", (WIDE[1], WIDE[0] // WIDE[1]))
+
+
+def with_large_rows():
+    W = 1e-3 * torch.randn(WIDE)
+    W[torch.randperm(WIDE[0])[:50]] = torch.randn(50, WIDE[1])
+    return W
+
+
+def with_unit_rows():
+    W = torch.zeros(WIDE)
+    W[torch.randperm(WIDE[0])[: WIDE[1]]] = torch.eye(WIDE[1])
+    return W
+
+
+WIDE_ONES = {
+    "condition 1e2": lambda: matrix_of_condition(*WIDE, 1e2, torch.float32),
+    "condition 1e6": lambda: matrix_of_condition(*WIDE, 1e6, torch.float32),
+    "condition 1e7": lambda: matrix_of_condition(*WIDE, 1e7, torch.float32),
+    "double": lambda: matrix_of_condition(*WIDE, 1e10, torch.float64),
+    "complex": lambda: torch.randn(WIDE, dtype=torch.complex64),
+    "one sign": lambda: torch.rand(WIDE),
+    "scales": lambda: torch.randn(WIDE) * torch.logspace(8, -8, WIDE[1]),
+    "large rows": with_large_rows,
+    "unit rows": with_unit_rows,
+    "nothing but large rows": lambda: torch.cat([torch.randn(80, WIDE[1]), torch.zeros(WIDE[0] - 80, WIDE[1])]),
+}
+
+
+@pytest.mark.parametrize("name", WIDE_ONES)
+def test_wide_matrices_take_no_gram_matrix_in_double(name, compressing, monkeypatch):
+    monkeypatch.setattr(module, "gram", lambda *args, **options: pytest.fail("taken"))
+    W = WIDE_ONES[name]()
+    found = orthonormalize(InMemory(W), noise=0.0)
+    monkeypatch.undo()
+    unit, high = torch.finfo(W.dtype).eps, found.coefficients.dtype
+    assert found.basis.shape == WIDE
+    assert orthogonality(found.basis, spectral=True) <= (1e-13 if W.dtype == torch.float64 else 1e-6)
+    assert found.orthogonality == pytest.approx(orthogonality(found.basis), abs=1e-14 if W.dtype == torch.float64 else 4e-7)
+    assert (found.basis.tensor.to(high) @ found.coefficients - W).norm() <= 40 * unit * W.to(high).norm()
+
+
+@pytest.mark.parametrize("break_it", [False, True])
+def test_a_compression_that_misses_directions_is_found_out(break_it, compressing, monkeypatch):
+    """Then further rounds measure and repair what it left."""
+    W = matrix_of_condition(*WIDE, 1e2, torch.float32)
+    rounds, turned = [], module._turned
+    monkeypatch.setattr(module, "_turned", lambda *args, measure: rounds.append(measure) or turned(*args, measure=measure))
+    if break_it:
+        missed = torch.full((WIDE[1], 1), WIDE[1] ** -0.5, dtype=torch.float64)
+        monkeypatch.setattr(
+            module, "compressed", lambda *args: compressed(*args) @ (torch.eye(WIDE[1]) - 0.99 * missed @ missed.T)
+        )
+    found = orthonormalize(InMemory(W))
+    assert rounds == ([True, True, False] if break_it else [True, False])
+    assert orthogonality(found.basis, spectral=True) <= 1e-6
+    assert (found.basis.tensor.double() @ found.coefficients - W).norm() <= 1e-4 * W.norm()
+
+
+def test_rank_of_a_wide_matrix_is_not_told_from_its_compression(compressing):
+    W = torch.randn(WIDE)
+    W[:, 50:] = W[:, :14]
+    found = orthonormalize(InMemory(W))
+    assert found.basis.shape == (WIDE[0], 50)
+    assert orthogonality(found.basis, spectral=True) <= 1e-6
+    assert (found.basis.tensor.double() @ found.coefficients - W).norm() <= 40 * torch.finfo(W.dtype).eps * W.norm()
+
+
+@pytest.mark.parametrize("name", ["condition 1e6", "large rows", "unit rows", "complex"])
+def test_compressed_keeps_lengths(name):
+    """Of all vectors in the range: the singular values of S Q are within what random signs leave."""
+    W = WIDE_ONES[name]()
+    Q = torch.linalg.qr(W.to(torch.complex128 if W.is_complex() else torch.float64)).Q
+    sizes = torch.linalg.svdvals(compressed(InMemory(Q), 4 * WIDE[1]))
+    assert float(sizes[-1]) > 0.3
+    assert float(sizes[0]) < 1.7

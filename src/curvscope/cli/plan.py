@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,11 +13,12 @@ from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, P
 from curvscope.cli.source import check_source
 from curvscope.errors import InvalidArgument
 from curvscope.execution.devices import preferred
+from curvscope.execution.run import Run
 from curvscope.operators import load_target
 from curvscope.problems import get
 from curvscope.solvers import METHODS
 from curvscope.solvers.plan import plan
-from curvscope.studies.eigs import MATRICES, arithmetic_of
+from curvscope.studies.eigs import MATRICES, arithmetic_of, solution_of
 
 
 def command(
@@ -34,6 +35,10 @@ def command(
     memory: Memory = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the run would be: its disk may hold the matrices.")] = None,
     workers: Annotated[int, typer.Option("--workers", help="How many would compute the products.")] = 1,
+    spectrum: Annotated[
+        Path | None,
+        typer.Option("--spectrum", help="Run of like eigenvalues (another step of the training): tells krylov's products."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Products, time, memory and disk that `curvscope eigs` would take, for each method; exit status 1 if none fits.
@@ -43,6 +48,7 @@ def command(
     check_source(problem, target)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    earlier = None if spectrum is None else solution_of(Run.open(spectrum))
     if problem is None:
         if precision is not None:
             raise InvalidArgument("--precision is for a --problem: your --target function decides by itself")
@@ -51,7 +57,15 @@ def command(
         known, arithmetic = get(problem, data=data), arithmetic_of(precision)
         model = known.model().to(preferred())
         operator = MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic)
-    made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=workers)
+    options: dict[str, Any] = {
+        "method": method,
+        "tol": tol,
+        "max_products": max_products,
+        "memory": memory,
+        "run": out,
+        "workers": workers,
+    }
+    made = plan(operator, k, **options, spectrum=earlier)
     if as_json:
         typer.echo(json.dumps(made.to_dict()))
     else:

@@ -1,8 +1,9 @@
-"""Progress of long work: a bar with the time left on a terminal, a callback for programs, silence elsewhere."""
+"""Long work: announced to those who can prepare for it; a bar with the time left, a callback for programs, or silence."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,9 +18,36 @@ Progress = bool | Callback | None
 Advance = Callable[..., None]
 
 
+class _Depth(threading.local):
+    number = 0
+
+
+_depth = _Depth()
+
+
+@contextmanager
+def long_work() -> Iterator[None]:
+    """Inside, much work is to come in this thread: whatever prepares for it pays, and is done at once.
+
+    >>> with long_work():
+    ...     is_long_work()
+    True
+    """
+    _depth.number += 1
+    try:
+        yield
+    finally:
+        _depth.number -= 1
+
+
+def is_long_work() -> bool:
+    """Whether this thread is inside :func:`long_work`, or a :func:`stage`."""
+    return _depth.number > 0
+
+
 @contextmanager
 def stage(name: str, total: int, progress: Progress = None) -> Iterator[Advance]:
-    """Show one stage of work while the block runs.
+    """Show one stage of long work while the block runs.
 
     Yields ``advance(steps=1, note="")``; the note (a residual, a loss) is shown behind the bar.
 
@@ -29,6 +57,12 @@ def stage(name: str, total: int, progress: Progress = None) -> Iterator[Advance]
     >>> seen
     [('products', 0, 2, ''), ('products', 2, 2, 'done')]
     """
+    with long_work(), _shown(name, total, progress) as advance:
+        yield advance
+
+
+@contextmanager
+def _shown(name: str, total: int, progress: Progress) -> Iterator[Advance]:
     if callable(progress):
         yield _reporter(name, total, progress)
     elif progress or (progress is None and sys.stderr.isatty()):

@@ -21,10 +21,10 @@ from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichM
 class ProductOptions(TypedDict, total=False):
     """How products are computed; the matrix is the same whatever is chosen.
 
-    strategy: "auto" (tried for a moment and remembered), or "split", "split_vmap", "linearize", "linearize_vmap",
-    "double_backward". width: vectors at a time; None: chosen. memory: bytes that products may use; None: half of what is
-    free. accumulate: dtype of the columns and of the sum over mini-batches; default: the objective's, float32 for
-    half-precision ones.
+    strategy: "auto" (double backward until tracing pays, then what is fastest, remembered; in long work at once), or "split",
+    "split_vmap", "linearize", "linearize_vmap", "double_backward". width: vectors at a time; None: chosen. memory: bytes that
+    products may use; None: half of what is free. accumulate: dtype of the columns and of the sum over mini-batches; default:
+    the objective's, float32 for half-precision ones.
     """
 
     strategy: str
@@ -240,8 +240,9 @@ def hessian(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack
     Exact products, symmetric, D x D; the same matrix for every batching of the same data. Arguments and errors are those of
     :class:`.objective.Objective`; ``strategy``, ``width``, ``memory`` and ``accumulate`` those of :class:`ProductOptions`.
 
-    Cost: a product costs 0.5 to 2 gradients of the loss with the traced strategies, 2 to 3 with the fallback; the first one
-    also traces (about 3 gradients and some milliseconds per hundred operations). Memory: the residuals of one mini-batch
+    Cost: a product costs 0.5 to 2 gradients of the loss with the traced strategies, 2 to 4 by double backward, with which
+    "auto" begins; tracing costs 6 to 10 gradients and 2 ms for each operation of the forward pass, and is done when products
+    have taken as long, or long work begins. Memory: the residuals of one mini-batch
     (about its activations) and a bounded group of vectors; residuals of more batches are kept while they fit.
     Limits: piecewise linear networks have the Hessian of their current linear piece. Source: Pearlmutter (1994).
 

@@ -248,7 +248,7 @@ def monte_carlo_fisher(
 
     >>> F = monte_carlo_fisher(nn.Linear(2, 2), nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))], seed=1)
     >>> x = torch.ones(6)
-    >>> torch.equal(F @ x, F @ x)
+    >>> torch.allclose(F @ x, F @ x)
     True
     """
     objective, products = build(model, loss, data, options, FisherOptions)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import CurvscopeError
+from curvscope.execution import long_work
 from curvscope.operators.base import Operator
 from curvscope.operators.batches import length, tensors_of
 from curvscope.operators.curvature import CurvatureOperator, Hessian
@@ -89,7 +90,8 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
     x, y = (torch.randn(operator.shape[1], generator=generator).to(operator.device, operator.dtype) for _ in range(2))
     limit = min(1e3 * operator.rounding, COARSEST)
     try:
-        first = operator @ x
+        with long_work():  # every product of one kind, so that no other rounding looks like noise
+            first = operator @ x
     except CurvscopeError as error:
         return Preflight((Check("product", float("nan"), limit, str(error), "see the message"),))
     checks = _same_data(operator) if isinstance(operator, CurvatureOperator) else []

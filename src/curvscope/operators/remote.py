@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import CurvscopeError, InvalidArgument, NotFinite, WorkerError
-from curvscope.execution.threads import threads
+from curvscope.execution import long_work, threads
 from curvscope.operators.base import Operator
 from curvscope.operators.curvature import CurvatureOperator
 from curvscope.operators.recipe import Recipe
@@ -73,7 +73,7 @@ def multiply(order: Order, block: np.ndarray, adjoint: bool = False) -> np.ndarr
 
 def product(order: Order, directions: Any, adjoint: bool = False) -> Tensor:
     """The product with ``directions(operator)``, one at a time in every process; see :func:`multiply`."""
-    with _one_at_a_time, threads(order.threads):
+    with _one_at_a_time, threads(order.threads), long_work():
         try:
             operator = _ready(order)
             block = directions(operator)

@@ -104,7 +104,7 @@ def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict
             dense = 4 * 8 * rows // itemsize
             stages, stored, widest, small = (Stage(dense // 4, 2), Stage(dense, 0), last), rows + k, k, 0
         case _:
-            stages, widest, small = (Stage(outer, 2), Stage(outer + k, 0), last), outer, 6 * inner**2
+            stages, widest, small = (Stage(outer, 2), Stage(outer + k, 0), last), outer, 9 * inner**2
             stored = inner + outer + k
     own, fixed = _product(operator, predict or operator.device.type != "cpu")
     return Footprint(

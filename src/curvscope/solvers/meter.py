@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import NotFinite
-from curvscope.execution import Progress, stage
+from curvscope.execution import Progress, long_work, stage
 from curvscope.execution.precision import float32_products
 from curvscope.execution.progress import Advance
 from curvscope.execution.resources import give_back
@@ -69,7 +69,8 @@ class Meter:
         if self.distributed is not None:
             apply = partial(self.distributed.multiply, adjoint=adjoint)
         start = time.perf_counter()
-        result = apply(block)
+        with long_work():
+            result = apply(block)
         if not bool(torch.isfinite(result.sum())):
             self._blame(result)
         self.count(block.shape[1], time.perf_counter() - start, note)

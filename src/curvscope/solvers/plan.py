@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
+from curvscope.execution import long_work
 from curvscope.execution.resources import as_text, extra_memory, resident_bytes
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.solvers.checks import check_operator, check_request
@@ -19,19 +21,18 @@ from curvscope.solvers.distributed import BLOCKS_EACH
 from curvscope.solvers.eigsh import eigsh, krylov_request
 from curvscope.solvers.exact import bytes_needed
 from curvscope.solvers.footprint import Footprint, fit, footprint
+from curvscope.solvers.forecast import known_eigenvalues, krylov_products
 from curvscope.solvers.rehearsal import rehearse
 from curvscope.solvers.session import nearest_folder
 from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
-from curvscope.solvers.width import default_width, expected_products, measured_width, multiple_of
+from curvscope.solvers.width import default_width, measured_width, multiple_of
 from curvscope.solvers.workspace import WIDEST_BLOCK
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
 SPREAD = 1.5
 """Factor by which a predicted time may be off."""
-KRYLOV_SPREAD = (0.6, 2.5)
-"""Factors of the expected number of products of a Krylov solve, for spectra that decay fast and slowly."""
 LONGEST_EXACT = 20_000
 
 
@@ -149,6 +150,7 @@ def plan(
     memory: int | str | None = None,
     run: Place | None = None,
     workers: int = 1,
+    spectrum: Any = None,
 ) -> Plan:
     """Products, time by stage, peak memory and disk that :func:`curvscope.eigsh` would take, without doing it.
 
@@ -168,15 +170,18 @@ def plan(
         run: where the run would be; None: in memory only.
         workers: how many would compute the products, each as fast as this process does now; see :class:`.Workers`. All else
             stays with this process, which also sends and receives every column.
+        spectrum: what is known of the eigenvalues, for krylov's products: an earlier :class:`.Solution` (of the same network at
+            another step of its training, say) or a vector of the largest in magnitude, k or better more. See
+            :func:`.forecast.forecast_products`.
 
     Returns:
         A :class:`Plan`; ``print`` shows it. Times are right within a factor of 1.5, memory within a quarter; how many products
-        krylov needs depends on the spectrum, and its range says so.
+        krylov needs depends on the spectrum, and its range says so: wide if nothing is known of it.
 
-    Cost: up to 70 products, fewer where they are slow, and seconds for the rehearsal.
+    Cost: up to 70 products, fewer where they are slow, and seconds for the rehearsal and, with ``spectrum``, the forecast.
 
     Raises:
-        InvalidArgument: as ``eigsh``.
+        InvalidArgument: as ``eigsh``; a spectrum that is not k to D real numbers.
 
     >>> made = plan(torch.diag(torch.arange(1.0, 301.0)), 5)
     >>> made.chosen, made["exact"].products
@@ -188,9 +193,10 @@ def plan(
     if workers < 1:
         raise InvalidArgument(f"workers={workers}: choose at least 1")
     names = PLANNED if method == "auto" else ("seigh" if method == "oversampled" else method,)
+    known = None if spectrum is None else known_eigenvalues(spectrum, k, operator.shape[0])
     timing = _Timing(operator)
     settings = {"tol": tol, "block_size": block_size, "ncv": ncv, "max_products": max_products, "memory": memory}
-    plans = [_method_plan(name, operator, k, timing, run, workers, **settings) for name in names]
+    plans = [_method_plan(name, operator, k, timing, run, workers, known, **settings) for name in names]
     plans.sort(key=lambda made: bool(made.obstacle))
     each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
     return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator), timing.last, workers, each)
@@ -228,7 +234,8 @@ class _Timing:
         generator = torch.Generator().manual_seed(width)
         rows = self.operator.shape[0]
         block = torch.randn(width, rows, generator=generator, dtype=self.operator.dtype).T.to(self.operator.device)
-        self.operator @ block
+        with long_work():
+            self.operator @ block
 
 
 def _method_plan(
@@ -238,6 +245,7 @@ def _method_plan(
     timing: _Timing,
     run: Place | None,
     workers: int,
+    known: Tensor | None,
     *,
     tol: float,
     block_size: int | None,
@@ -254,7 +262,7 @@ def _method_plan(
             if workers > 1 and block_size is None:
                 width = multiple_of(width or default_width(k), workers, size)
             sizes = krylov_request(size, k, which="LM", tol=tol, block_size=width, ncv=ncv, max_products=max_products, seed=0)
-            products = _krylov_products(k, sizes.max_products, sizes.block_size, tol)
+            products = krylov_products(known, size, sizes, operator.dtype)
             columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
             wanted, widest = sizes.block_size, sizes.ncv
         else:
@@ -272,7 +280,9 @@ def _method_plan(
     rehearsed = rehearse(
         solve, operator, k, widest, stored=None if run is None or fitted.resident else nearest_folder(Path(run))
     )
-    outside = rehearsed.at(size)
+    outside, likely = rehearsed.at(size), needs
+    if name == "krylov":  # the basis takes no more than what is written of it
+        likely = footprint(name, operator, columns | {"ncv": min(columns["ncv"], products[1])}, predict=memory is not None)
     seconds, extra = timing.at(fitted.block_size)
     residuals, _ = timing.at(min(fitted.widest, k))
     whole = name not in ("krylov", "hmt") and products[1] >= BLOCKS_EACH * workers * fitted.block_size
@@ -288,7 +298,7 @@ def _method_plan(
         products=tuple(count + k for count in products),
         stages=stages,
         seconds=(few * expected / SPREAD, expected, many * expected * SPREAD),
-        memory=_memory(operator, needs, fitted.block_size, fitted.resident and (on_cpu or fitted.on_host), timing, extra),
+        memory=_memory(operator, likely, fitted.block_size, fitted.resident and (on_cpu or fitted.on_host), timing, extra),
         disk=needs.disk if run is not None else 0,
         block_size=fitted.block_size,
         resident=fitted.resident,
@@ -368,15 +378,6 @@ def _rehearsal(
         return eigsh(operator, few, method="krylov", tol=0, max_products=budget, block_size=width, ncv=columns, **options)
     budget = max(budget, 2 * few)
     return eigsh(operator, few, method=name, max_products=budget, block_size=min(block_size, operator.shape[0]), **options)
-
-
-def _krylov_products(k: int, budget: int, block_size: int, tol: float) -> tuple[int, int, int]:
-    """Fewest, expected and most products; exactly the budget without a tolerance."""
-    if not tol:
-        return budget, budget, budget
-    expected = expected_products(k, block_size)
-    low, high = KRYLOV_SPREAD
-    return tuple(min(budget, max(k, round(factor * expected))) for factor in (low, 1.0, high))
 
 
 def _choice(plans: list[MethodPlan], operator: Operator) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from curvscope.operators import CurvatureOperator, Operator
-from curvscope.operators.products.choice import seconds_of
+from curvscope.operators.products.survey import seconds_of
 from curvscope.tall import InMemory, gram, subtract
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
@@ -21,7 +21,7 @@ SAMPLE = (4, 20)
 
 
 def expected_products(k: int, width: int) -> float:
-    """Products that k pairs to a tolerance of 1e-3 need: an empirical rule, 2.3 k + 60 + 17 width.
+    """Products that k pairs to a tolerance of 1e-3 need, their residuals included: an empirical rule, 2.3 k + 60 + 17 width.
 
     Source: measured on 3c3d (k = 100, 300; widths 1 to 16) within 10%; ``benchmarks/accuracy.py width``.
     """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
-from curvscope.execution import Progress, stage
+from curvscope.execution import Progress, long_work, stage
 from curvscope.execution.resources import SAFE_SHARE, as_text, default_memory
 from curvscope.operators import CurvatureOperator
 from curvscope.operators.products.memory import available_bytes
@@ -87,8 +87,9 @@ def _measuring(
     num_outer, num_inner, timed, width = sizes
     right = TestMatrix("ssrft", H.shape[0], seed=seed, role="right", dtype=H.dtype, device=H.device)
     vectors, drawn = _timed(H, lambda: right.columns(0, width))
-    _, first = _timed(H, lambda: H @ vectors[:, :1])
-    _ = H @ vectors  # the choice of a strategy for this width is not part of what a product costs
+    with long_work():
+        _, first = _timed(H, lambda: H @ vectors[:, :1])
+        _ = H @ vectors  # the choice of a strategy for this width is not part of what a product costs
     product, multiplied = _products(H, vectors, timed, progress)
     _, compressed = _timed(H, lambda: left.adjoint_multiply(InMemory(product), 0, num_inner))
     return {

@@ -9,14 +9,19 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.tall.algebra import gram, small_dtype
-from curvscope.tall.matrix import TallMatrix
+from curvscope.tall.compress import compressed
+from curvscope.tall.matrix import InMemory, TallMatrix
 from curvscope.tall.triangles import add_gram, mirrored, rows_at_a_time, times_triangle
 
 MOST_ROUNDS = 6
 WELL_CONDITIONED = 1.0
 """Condition number times rounding up to which a triangular factor is inverted; beyond, eigenvectors are used."""
-SMALL = 1e-2
-"""||Q* Q - I|| from which one more round reaches rounding for certain: its Gram matrix need not be formed."""
+NEAR = 16.0
+"""Condition number of a measured Q* Q up to which one more round reaches rounding: what comes out need not be measured."""
+COMPRESSED = 4
+"""Rows of a compressed matrix, in parts of n."""
+WORTH_COMPRESSING = (256, 64)
+"""Columns, and rows in parts of them, from which compressing is cheap beside a Gram matrix in double precision."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Orthonormalized:
     Attributes:
         basis: Q, (D, r) with orthonormal columns.
         coefficients: R, (r, n) in double precision.
-        orthogonality: max |Q* Q - I| as measured; after a last small correction, what the correction (as rounded) makes of
-            the Gram matrix measured before it.
+        orthogonality: max |Q* Q - I| as measured; after a last correction that was not, what the correction (as rounded)
+            makes of the Gram matrix measured before it.
 
     >>> import torch
     >>> from curvscope.tall import InMemory
@@ -45,10 +50,14 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     r"""Q and R with W = Q R, Q* Q = I, revealing the rank.
 
     Cholesky QR from a Gram matrix in double precision, repeated until Q* Q, measured while Q is written, is the identity to
-    rounding: ||Q* Q - I||_2 <= 8 u, or so near to it that one more round makes it so. Where the columns (scaled to norm one)
-    are too dependent for a triangular factor, a round uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S bounded from
-    below, so that even nearly dependent columns come out orthonormal. Left singular directions of R whose singular value is at
-    most ``noise`` are rounding noise and are dropped.
+    rounding, ||Q* Q - I||_2 <= 8 u, or so well conditioned (16) that one more round makes it so. Where the columns (scaled to
+    norm one) are too dependent for a triangular factor, a round uses Q <- Q N U S^{-1/2} with N Q* Q N = U S U* instead, S
+    bounded from below, so that even nearly dependent columns come out orthonormal. Left singular directions of R whose singular
+    value is at most ``noise`` are rounding noise and are dropped.
+
+    A matrix in memory of many columns, whose reads cost little beside the arithmetic, is first multiplied by R^{-1} of its
+    compression S W = Q R (see :func:`.compress.compressed`), or by V S^{-1}, unless that shows noise: what comes out is well
+    conditioned whatever W was, and a Gram matrix in W's own precision does.
 
     Args:
         matrix: W, (D, n), D >= 1.
@@ -57,13 +66,15 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
         noise: absolute size below which a direction counts as noise; default 2 u ||W||_F with u the machine epsilon of
             W's dtype.
 
-    Cost: 2 reads and 1 write of W for condition numbers up to about 50 (single precision), 3 and 2 beyond; each
-        about 1.2 D n^2 operations a read, the first in double precision. Memory: Q, or with ``into`` two panels.
+    Cost: 2 reads and 1 write of W for condition numbers up to about 50 (single precision), 3 and 2 beyond, each
+        about 1.2 D n^2 operations a read, the first in double precision; with a compression 3 reads and 2 writes, the first
+        read of 8 D n operations. Memory: Q, or with ``into`` two panels.
 
     Raises:
         InvalidArgument: ``into`` has another shape or dtype.
     Source: Yamamoto, Nakatsukasa, Yanagisawa, Fukaya (ETNA 44, 2015) for Cholesky QR in two rounds; Yamazaki, Tomov,
-        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors.
+        Dongarra (SISC 37, 2015) for the Gram matrix in higher precision; Stathopoulos, Wu (SISC 23, 2002) for eigenvectors;
+        Garrison, Ipsen (arXiv 2406.11751, 2024) for the triangular factor of a compression.
 
     >>> from curvscope.tall import multiply
     >>> from curvscope.tall import InMemory
@@ -77,21 +88,26 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     if into.shape != matrix.shape or into.dtype != matrix.dtype:
         raise InvalidArgument(f"into is {into!r}, the matrix {matrix!r}: they must have the same shape and dtype")
     unit = torch.finfo(matrix.dtype).eps
-    overlaps = gram(matrix, matrix, double=True)
-    coefficients = torch.eye(matrix.shape[1], dtype=overlaps.dtype)
+    basis, measured, coefficients = matrix, False, torch.eye(matrix.shape[1], dtype=small_dtype(matrix.dtype))
+    if first := _compressed_whitening(matrix, noise, unit):
+        turn, coefficients = first
+        basis, overlaps = _turned(matrix, turn, into, measure=True)
+        measured = True
+    else:
+        overlaps = gram(matrix, matrix, double=True)
     if noise is None:
-        noise = 2 * unit * float(overlaps.diagonal().real.sum().clamp(min=0).sqrt())
-    basis, defect = matrix, float("inf")
+        noise = 2 * unit * _frobenius(overlaps, coefficients)
     for _ in range(MOST_ROUNDS):
+        last = measured and _condition(overlaps) <= NEAR
         turn, back = _whitening(overlaps, coefficients, noise, unit)
-        coefficients, last = back @ coefficients, defect <= SMALL
-        basis, measured = _turned(basis, turn, into, measure=not last)
+        coefficients = back @ coefficients
+        basis, found = _turned(basis, turn, into, measure=not last)
         if last:
             turn = turn.to(matrix.dtype).to(overlaps.dtype)
             overlaps = turn.mH @ overlaps @ turn
             break
-        overlaps, defect = measured, _spectral_defect(measured)
-        if defect <= 8 * unit:
+        overlaps, measured = found, True
+        if _spectral_defect(overlaps) <= 8 * unit:
             break
     return Orthonormalized(basis, coefficients, _defect(overlaps))
 
@@ -131,6 +147,30 @@ def orthogonality(matrix: TallMatrix, *, spectral: bool = False) -> float:
     return _defect(overlaps)
 
 
+def _compressed_whitening(matrix: TallMatrix, noise: float | None, unit: float) -> tuple[Tensor, Tensor] | None:
+    """(turn, back) as in :func:`_whitening`, nothing left out, from a compressed matrix.
+
+    None where that costs more than a Gram matrix, or where it shows directions that may be noise: which they are is not told
+    from random combinations.
+    """
+    rows, columns = matrix.shape
+    least, times = WORTH_COMPRESSING
+    if not isinstance(matrix, InMemory) or columns < least or rows < times * columns:
+        return None
+    factor = torch.linalg.qr(compressed(matrix, COMPRESSED * columns), mode="r").R.cpu()
+    scale = torch.linalg.vector_norm(factor, dim=0)
+    smallest = 2 * (2 * unit * float(scale.norm()) if noise is None else noise)
+    if not bool((scale > 0).all()) or float(torch.linalg.svdvals(factor)[-1]) <= smallest:
+        return None
+    sizes = torch.linalg.svdvals(factor / scale)
+    if float(sizes[-1]) <= columns * torch.finfo(sizes.dtype).eps * 16 * float(sizes[0]):
+        return None
+    if float(sizes[0]) <= _most(unit) * float(sizes[-1]):
+        return torch.linalg.solve_triangular(factor, torch.eye(columns, dtype=factor.dtype), upper=True), factor
+    _, sizes, rotation = torch.linalg.svd(factor / scale)
+    return rotation.mH / sizes / scale[:, None], sizes[:, None] * rotation * scale
+
+
 def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float) -> tuple[Tensor, Tensor]:
     """(turn, back) with Q turn nearly orthonormal, (Q turn) back = Q and no noise in back @ coefficients.
 
@@ -144,9 +184,8 @@ def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float
     if not int(failed) and bool(alive.all()):
         back = triangle * scale
         sizes = torch.linalg.svdvals(triangle)
-        most = WELL_CONDITIONED * min(1 / unit, torch.finfo(norms.dtype).eps ** -0.5)
         if not len(sizes) or (
-            float(sizes[0]) <= most * float(sizes[-1]) and float(torch.linalg.svdvals(back @ coefficients)[-1]) > noise
+            float(sizes[0]) <= _most(unit) * float(sizes[-1]) and float(torch.linalg.svdvals(back @ coefficients)[-1]) > noise
         ):
             identity = torch.eye(len(norms), dtype=triangle.dtype)
             return torch.linalg.solve_triangular(triangle, identity, upper=True) / scale[:, None], back
@@ -154,6 +193,11 @@ def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float
     floor = len(values) * torch.finfo(values.dtype).eps * 16
     roots = values.clamp(min=floor).sqrt().to(vectors.dtype)
     return _without_noise(vectors / roots / scale[:, None], roots[:, None] * vectors.mH * (scale * alive), coefficients, noise)
+
+
+def _most(unit: float) -> float:
+    """The condition number up to which a triangular factor is inverted: no Gram matrix in double precision tells more."""
+    return WELL_CONDITIONED * min(1 / unit, torch.finfo(torch.float64).eps ** -0.5)
 
 
 def _without_noise(turn: Tensor, back: Tensor, coefficients: Tensor, noise: float) -> tuple[Tensor, Tensor]:
@@ -186,6 +230,19 @@ def _turned(source: TallMatrix, turn: Tensor, into: TallMatrix, *, measure: bool
             add_gram(total, block)
         target.write_rows(panel, block)
     return target, mirrored(total).cpu()
+
+
+def _frobenius(overlaps: Tensor, coefficients: Tensor) -> float:
+    """||Q R||_F from Q* Q and R."""
+    return float((coefficients.conj() * (overlaps @ coefficients)).sum().real.clamp(min=0).sqrt())
+
+
+def _condition(overlaps: Tensor) -> float:
+    """Of a Gram matrix; infinite where it is singular to rounding."""
+    if not overlaps.numel():
+        return 1.0
+    values = torch.linalg.eigvalsh(overlaps)
+    return float(values[-1] / values[0]) if float(values[0]) > 0 else float("inf")
 
 
 def _spectral_defect(overlaps: Tensor) -> float:

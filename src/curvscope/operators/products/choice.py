@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +12,13 @@ import torch
 from torch import nn
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators.objective import Batch
+from curvscope.operators.objective import Batch, Objective
 from curvscope.operators.products.double_backward import DoubleBackward
 from curvscope.operators.products.maps import BatchMap
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.split import Split
 from curvscope.operators.products.strategy import Linearized, Strategy
+from curvscope.operators.products.survey import Survey, seconds_of
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 log = logging.getLogger(__name__)
@@ -51,12 +51,14 @@ class Choice:
     Attributes:
         trials: seconds a vector for each candidate that was tried.
         skipped: the reason for each candidate that was not possible.
+        provisional: whether nothing was chosen yet: see :class:`.Patience`.
     """
 
     strategy: str
     width: int
     trials: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    provisional: bool = False
 
 
 def parse_strategy(strategy: str, width: int | None) -> tuple[str, int | None]:
@@ -95,27 +97,44 @@ def remember(batch_map: BatchMap, columns: int, choice: Choice) -> None:
 def _key(batch_map: BatchMap, columns: int) -> Any:
     objective = batch_map.objective
     kind, place = type(batch_map).__name__, (objective.arithmetic, str(objective.device))
-    return kind, objective.loss_name, place, objective.parameters.names, objective.microbatch, min(columns, WIDEST).bit_length()
+    return kind, objective.loss_name, place, objective.parameters.names, objective.microbatch, kind_of_block(columns)
+
+
+def kind_of_block(columns: int) -> int:
+    """Blocks of about the same width are computed alike.
+
+    >>> [kind_of_block(columns) for columns in (1, 2, 3, 4, 15, 16, 1000)]
+    [1, 2, 2, 3, 4, 5, 5]
+    """
+    return min(columns, WIDEST).bit_length()
 
 
 class Trial:
     """Measures candidates on one mini-batch.
 
-    One vector at a time is the choice wherever arithmetic, not calls, takes the time: then nothing is tried at all.
+    Groups are the choice where calls surely take the time, one vector at a time where arithmetic does: nothing is tried then.
 
     Args:
         batch_map: what to compute. strategies: instances by name; filled and kept, so that traces are not lost.
         batch, number: the mini-batch. columns: of the block that is wanted. budget: bytes.
+        survey: of the first mini-batch.
 
     Attributes:
         linearized: what was built for the choice, to go on with.
     """
 
     def __init__(
-        self, batch_map: BatchMap, strategies: dict[str, Strategy], batch: Batch, number: int, columns: int, budget: int
+        self,
+        batch_map: BatchMap,
+        strategies: dict[str, Strategy],
+        batch: Batch,
+        number: int,
+        columns: int,
+        budget: int,
+        survey: Survey,
     ) -> None:
         self.map, self.strategies, self.batch, self.number = batch_map, strategies, batch, number
-        self.columns, self.budget = columns, budget
+        self.columns, self.budget, self.survey = columns, budget, survey
         self.trials: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
         self.linearized: Linearized | None = None
@@ -123,7 +142,9 @@ class Trial:
     def choose(self) -> Choice:
         """Try one vector at a time; a wider group only where calls, not arithmetic, take the time and memory allows."""
         best, width = "split", 1
-        if (alone := self._linearize("split", 1)) is None:
+        if self._group_at_once():
+            best, width = "split_vmap", self.linearized.width
+        elif (alone := self._linearize("split", 1)) is None:
             best, width = self._without_split()
         elif wide := self._width_worth_trying(alone):
             together = self._linearize("split_vmap", wide)
@@ -134,6 +155,13 @@ class Trial:
         choice = Choice(best, width, self.trials, self.skipped)
         log.debug("strategy for %d columns: %s", self.columns, choice)
         return choice
+
+    def _group_at_once(self) -> bool:
+        """Linearise for groups without a trial, where the survey says that calls take the time; False: not possible."""
+        width = group_width(self.map.objective, self.columns, self.budget, self.survey)
+        together = self._linearize("split_vmap", width) if width > 1 else None
+        # An operation that PyTorch cannot batch runs once a vector: then a group may share nothing.
+        return together is not None and together.program.num_calls < width * self.survey.calls
 
     def _without_split(self) -> tuple[str, int]:
         wide = even(self.columns, 8)
@@ -147,7 +175,7 @@ class Trial:
     def _width_worth_trying(self, alone: Linearized) -> int:
         """How many vectors calls are worth sharing among; 0: not worth the trial."""
         program, strategy = getattr(alone, "program", None), self.strategies["split"]
-        if program is None or self.columns == 1:
+        if program is None or self.columns == 1 or self.survey.computes:
             return 0
         seconds = getattr(strategy, "first_seconds", 0.0)
         # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
@@ -190,13 +218,12 @@ class Trial:
         return self.trials.get(label, float("inf"))
 
 
-def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock seconds of one call, work that it left on a GPU included."""
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def group_width(objective: Objective, columns: int, budget: int, survey: Survey) -> int:
+    """How many vectors surely share calls to their profit, within half of ``budget`` bytes; 1: none."""
+    if not survey.shares_calls:
+        return 1
+    vector = objective.parameters.size * torch.finfo(objective.dtype).bits // 8
+    return even(columns, min(WIDEST, budget // 2 // (survey.group_bytes + 3 * vector)))
 
 
 def even(columns: int, most: int) -> int:

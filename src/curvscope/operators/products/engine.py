@@ -18,14 +18,17 @@ from curvscope.operators.products.choice import (
     Choice,
     Trial,
     even,
+    group_width,
+    kind_of_block,
     parse_strategy,
     remember,
     remembered,
-    seconds_of,
 )
 from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory, memory_budget
+from curvscope.operators.products.patience import Patience
 from curvscope.operators.products.strategy import Linearized, Strategy
+from curvscope.operators.products.survey import seconds_of
 from curvscope.operators.products.tracing.recording import NotRecordable, jvp_warnings_silenced
 
 log = logging.getLogger(__name__)
@@ -51,8 +54,9 @@ class Engine:
         memory: bytes that products may use; None: half of what is free when they start.
         accumulate: dtype of sums over mini-batches and of the results.
 
-    Cost: see the strategies. The first product also traces and tries; what was traced, and the residuals of as many
-    mini-batches as fit half of the budget, is kept for the next products.
+    Cost: see the strategies. With "auto" products go by double backward until they have taken as long as tracing will, see
+    :class:`.Patience`; then one of them also traces and tries. What was traced, and the residuals of as many mini-batches as
+    fit half of the budget, is kept for the next products.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class Engine:
         self.budget = memory_budget(memory, batch_map.objective.device)
         self._strategies: dict[str, Strategy] = {}
         self._kept = Kept()
+        self._patience = Patience(batch_map.objective)
+        self._settled: set[int] = set()
         self._choice: Choice | None = None
         self._fixed: Choice | None = None
         self._replaced: dict[str, str] = {}
@@ -82,8 +88,13 @@ class Engine:
         total = torch.empty(tangents.shape, dtype=self.accumulate, device=tangents.device)
         if tangents.shape[0] == 0:
             return total.T
-        while not self._attempt(total, tangents):
-            pass
+        if not self._replayed(total, tangents):
+            if not self._kept.complete:
+                self._look_at_memory()
+            with objective.isolated(), jvp_warnings_silenced():
+                if not (self._waits(tangents.shape[0]) and self._provisional(total, tangents)):
+                    self._choice = self._chosen(tangents.shape[0])
+                    self._sum_of_batches(total, tangents)
         if not _finite(total) and _finite(block):
             raise NotFinite(
                 "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
@@ -101,6 +112,7 @@ class Engine:
             "width": self._width(self._choice),
             "choice": f"{self._effective(self._choice.strategy)}:{self._width(self._choice)}",
             "requested": self.strategy,
+            "provisional": self._choice.provisional,
             "arithmetic": self.map.objective.arithmetic,
             "seconds_per_vector": dict(self._choice.trials),
             "skipped": dict(self._choice.skipped),
@@ -143,7 +155,7 @@ class Engine:
         """The first mini-batch, its weight, and how a block of ``columns`` vectors is taken there."""
         if columns < 1:
             raise InvalidArgument(f"a block has {columns} columns: choose at least 1")
-        self.budget = memory_budget(self.memory, self.map.objective.device)
+        self._look_at_memory()
         self._choice = self._chosen(columns)
         number, batch, weight = next(self._loaded())
         name, width = self._group(columns)
@@ -161,16 +173,46 @@ class Engine:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
 
+    def _look_at_memory(self) -> None:
+        """What is kept between products is ours already."""
+        self.budget = memory_budget(self.memory, self.map.objective.device) + (self._kept.bytes if self.memory is None else 0)
+
+    def _waits(self, columns: int) -> bool:
+        """Whether nothing is traced for this block, because that would take longer than products have taken so far."""
+        if self.strategy != "auto" or self._fixed is not None or kind_of_block(columns) in self._settled:
+            return False
+        if self._settled and not self._patience.survey.shares_calls:
+            return False  # one program serves blocks of all widths
+        return self._patience.waits(columns) and self._patience.survey.group_bytes <= self.budget
+
+    def _provisional(self, total: Tensor, tangents: Tensor) -> bool:
+        """The products by double backward, timed; False: not possible here."""
+        objective, columns = self.map.objective, tangents.shape[0]
+        width = min(self.width or columns, group_width(objective, columns, self.budget, self._patience.survey))
+        self._choice = Choice("double_backward", even(columns, width), provisional=True)
+        try:
+            seconds = seconds_of(partial(self._sum_of_batches, total, tangents), objective.device)
+        except (RuntimeError, MemoryError) as error:
+            log.debug("double_backward is not possible here, choosing at once: %s", error)
+            self._patience.spent = float("inf")
+            return False
+        self._patience.spent += seconds
+        return True
+
     def _chosen(self, columns: int) -> Choice:
         if self._fixed is not None:
             return replace(self._fixed, width=min(columns, self._fixed.width))
         if self.strategy != "auto":
             single = self.strategy in ("split", "linearize")
             return Choice(self.strategy, 1 if single else min(columns, self.width or DEFAULT_WIDTH))
+        if kind_of_block(columns) not in self._settled:
+            self._settled.add(kind_of_block(columns))
+            self._patience.spent = 0.0
         choice = remembered(self.map, columns)
         if choice is None:
+            self._look_at_memory()
             number, batch, weight = next(self._loaded())
-            trial = Trial(self.map, self._strategies, batch, number, columns, self.budget)
+            trial = Trial(self.map, self._strategies, batch, number, columns, self.budget, self._patience.survey)
             choice = trial.choose()
             remember(self.map, columns, choice)
             # A loader may shuffle: this batch need not be the first one of the next pass.
@@ -190,16 +232,19 @@ class Engine:
 
     # --- mini-batches outside, vectors inside ---------------------------------------------------------------------------------
 
-    def _attempt(self, total: Tensor, tangents: Tensor) -> bool:
-        """A pass; the model need not be looked after, nor memory, where nothing but what is kept is used again."""
-        objective, columns = self.map.objective, tangents.shape[0]
-        decided = self._fixed is not None or self.strategy != "auto" or remembered(self.map, columns) is not None
-        replayed = decided and self._kept.complete
-        if not replayed or self.memory is not None:
-            self.budget = memory_budget(self.memory, objective.device) + (self._kept.bytes if self.memory is None else 0)
-        with objective.isolated(evaluated=not replayed), jvp_warnings_silenced():
+    def _replayed(self, total: Tensor, tangents: Tensor) -> bool:
+        """The sum from what is kept alone, where the model need not be looked after; False: that does not serve this block."""
+        columns = tangents.shape[0]
+        settled = kind_of_block(columns) in self._settled and remembered(self.map, columns) is not None
+        if not self._kept.complete or not (self._fixed is not None or self.strategy != "auto" or settled):
+            return False
+        with self.map.objective.isolated(evaluated=False), jvp_warnings_silenced():
             self._choice = self._chosen(columns)
             return self._pass(total, tangents)
+
+    def _sum_of_batches(self, total: Tensor, tangents: Tensor) -> None:
+        while not self._pass(total, tangents):
+            pass
 
     def _pass(self, total: Tensor, tangents: Tensor) -> bool:
         """Sum over every mini-batch; False when what was kept had to be let go of, and the pass must start again."""
@@ -216,7 +261,7 @@ class Engine:
             count = number + 1
             yield number, batch, weight
         self._kept.complete = len(self._kept.items) == count
-        if not self._kept.complete and not self._repeats:
+        if self._kept.items and not self._kept.complete and not self._repeats:
             # A loader may shuffle: half of one pass does not go with half of another.
             self._kept.close()
 

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from curvscope.operators.products.tracing.partition import VIEWS
+from curvscope.operators.products.tracing.tidy import erase_unread
 
 aten = torch.ops.aten
 
@@ -40,7 +41,7 @@ def add_within_products(graph: fx.Graph) -> None:
                 fused.meta = dict(node.meta)
                 node.replace_all_uses_with(fused)
                 break
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 def _adds_alike(summand: fx.Node, product: fx.Node, total: fx.Node) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor, fx
 
 from curvscope.operators.products.tracing.partition import tangent_nodes
 from curvscope.operators.products.tracing.pointwise import LINEAR_IN_FIRST
+from curvscope.operators.products.tracing.tidy import erase_unread
 
 aten = torch.ops.aten
 
@@ -40,7 +41,7 @@ def choose_kernels(graph: fx.Graph, num_primal: int) -> None:
     images_last_channel(graph, calls)
     if onednn_multiplies_faster():
         multiply_with_onednn(graph, calls)
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 # --- matrix products ----------------------------------------------------------------------------------------------------------

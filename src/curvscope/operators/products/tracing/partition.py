@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from curvscope.operators.products.tracing.recording import NotRecordable
+from curvscope.operators.products.tracing.tidy import erase_unread
 
 
 def tangent_nodes(graph: fx.Graph, num_primal: int) -> set[fx.Node]:
@@ -20,9 +21,7 @@ def tangent_nodes(graph: fx.Graph, num_primal: int) -> set[fx.Node]:
     return dependent
 
 
-def partition(
-    graph: fx.Graph, constants: torch.nn.Module, num_primal: int, num_results: int
-) -> tuple[fx.GraphModule, fx.GraphModule]:
+def partition(graph: fx.Graph, num_primal: int, num_results: int) -> tuple[fx.Graph, fx.Graph]:
     """``primal(*inputs) -> (residuals, values after the results)`` and ``tangent(*residuals, *tangents) -> results``.
 
     A residual is a value that the tangent part reads and that does not depend on tangents. Results that do not depend on
@@ -52,18 +51,14 @@ def partition(
         if (node in dependent or node in kept) and node.op != "placeholder":
             copies[node] = tangent.node_copy(node, copies.__getitem__)
     tangent.output(tuple(copies[node] if node in dependent else None for node in results))
-    return _module(constants, primal), _module(constants, tangent)
+    erase_unread(primal)
+    return primal, tangent
 
 
 def residual_bytes(residuals: tuple[Tensor, ...]) -> int:
     """Memory that residuals hold, each storage counted once."""
     storages = {r.untyped_storage()._cdata: r.untyped_storage().nbytes() for r in residuals}
     return sum(storages.values())
-
-
-def _module(constants: torch.nn.Module, graph: fx.Graph) -> fx.GraphModule:
-    graph.eliminate_dead_code()
-    return fx.GraphModule(constants, graph)
 
 
 def _read_by(graph: fx.Graph, readers: AbstractSet[fx.Node]) -> list[fx.Node]:

@@ -15,6 +15,7 @@ import torch
 from torch import fx
 
 from curvscope.operators.products.tracing.partition import tangent_nodes
+from curvscope.operators.products.tracing.tidy import erase_unread
 
 aten = torch.ops.aten
 
@@ -74,7 +75,7 @@ def collapse(graph: fx.Graph, num_primal: int) -> None:
             if written is not None:
                 node.replace_all_uses_with(written)
                 _rename(forms, terms, node, written)
-    graph.eliminate_dead_code()
+    erase_unread(graph)
 
 
 def _rename(forms: dict[fx.Node, Form], terms: dict[fx.Node, Form], old: fx.Node, new: fx.Node) -> None:

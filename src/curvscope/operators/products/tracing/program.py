@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -118,23 +120,35 @@ def trace(
         expected.extend(results)
         return results
 
-    with torch.no_grad():
-        recording = record(flat, (*inputs, *tangents))
-    simplify(recording.graph, count)
-    choose_kernels(recording.graph, count)
-    primal, tangent = partition(recording.graph, recording.constants, count, len(expected))
-    allow_any_layout(tangent.graph)
-    reuse_memory(tangent.graph)
-    tangent.recompile()
-    calls = sum(node.op == "call_function" for node in tangent.graph.nodes)
-    peaks = _peak_bytes(tangent.graph), _peak_bytes(primal.graph)
-    program = Program(primal, tangent, width, recording.seen, calls, *peaks)
+    with collector_paused():
+        with torch.no_grad():
+            recording = record(flat, (*inputs, *tangents))
+        simplify(recording.graph, count)
+        choose_kernels(recording.graph, count)
+        primal, tangent = partition(recording.graph, count, len(expected))
+        allow_any_layout(tangent)
+        reuse_memory(tangent)
+        calls = sum(node.op == "call_function" for node in tangent.nodes)
+        modules = (fx.GraphModule(recording.constants, graph) for graph in (primal, tangent))
+        program = Program(*modules, width, recording.seen, calls, _peak_bytes(tangent), _peak_bytes(primal))
     residuals = program.residuals(inputs)
     start = time.perf_counter()
     found = program.products(residuals, tangents)
     seconds = time.perf_counter() - start
     program.compare(found, expected)
     return Traced(program, residuals, seconds)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Python's garbage collector rests: the many small objects of a graph would set it off, 0.25 s each time beside PyTorch."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _peak_bytes(graph: fx.Graph) -> int:

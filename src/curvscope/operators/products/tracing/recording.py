@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 
@@ -66,7 +66,15 @@ def jvp_warnings_silenced() -> Iterator[None]:
         yield
 
 
-class _Recorder(TorchDispatchMode):
+class DispatchMode(TorchDispatchMode):
+    """A mode that PyTorch's compiler does not take part in: keeping it out would import it, 1.2 s, and slow every call."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Recorder(DispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.graph, self.constants = fx.Graph(), torch.nn.Module()
@@ -79,22 +87,23 @@ class _Recorder(TorchDispatchMode):
         self, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded in func.tags:
+        writes, random, looks_at_values, shape_depends_on_values = _traits(func)
+        if random:
             raise NotRecordable(f"{func} draws random numbers")
-        written = _written(func, args, kwargs)
-        symbols = tree_map_only(Tensor, self.node, (args, kwargs))
+        written = _written(func, args, kwargs) if writes else None
+        symbols = self._symbol(args), self._symbol(kwargs)
         if func is torch.ops.aten._efficientzerotensor.default:
             # A tensor without memory, which kernels below this point would read as if it had some.
             func = torch.ops.aten.zeros.default
         result = func(*args, **kwargs)
         if written is not None:
             self._write(func, symbols, written)
-        elif any(isinstance(leaf, Tensor) for leaf in tree_leaves(result)):
+        elif tensors_in(result):
             self._bind(result, self.graph.call_function(func, *symbols))
-        if torch.Tag.data_dependent_output in func.tags and not isinstance(result, Tensor):
+        if looks_at_values and not isinstance(result, Tensor):
             self.seen.append((self.graph.call_function(func, *symbols), result))
-        if torch.Tag.dynamic_output_shape in func.tags:
-            shaped = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if shape_depends_on_values:
+            shaped = tensors_in(result)
             self.seen += [(self.graph.call_function(shape_of, (self._nodes[leaf],)), tuple(leaf.shape)) for leaf in shaped]
         return result
 
@@ -106,6 +115,16 @@ class _Recorder(TorchDispatchMode):
             self.constants.register_buffer(name, tensor.detach())
             found = self._name(tensor, self.graph.get_attr(name))
         return found
+
+    def _symbol(self, value: Any) -> Any:
+        """Arguments of a call with nodes in the place of tensors; they nest lists and tuples, and nothing else."""
+        if isinstance(value, Tensor):
+            return self.node(value)
+        if isinstance(value, list | tuple):
+            return type(value)([self._symbol(item) for item in value])
+        if isinstance(value, dict):
+            return {name: self._symbol(item) for name, item in value.items()}
+        return value
 
     def _name(self, tensor: Tensor, node: fx.Node) -> fx.Node:
         node.meta.update(
@@ -128,8 +147,9 @@ class _Recorder(TorchDispatchMode):
         if torch.Tag.inplace_view in func.tags:
             self._name(written, node)
             return
+        storage = written.untyped_storage()._cdata
         for tensor in list(self._nodes):
-            if tensor.untyped_storage()._cdata != written.untyped_storage()._cdata:
+            if tensor.untyped_storage()._cdata != storage:
                 continue
             if _geometry(tensor) == _geometry(written):
                 self._name(tensor, node)
@@ -145,6 +165,14 @@ class _Recorder(TorchDispatchMode):
         return self.graph.call_function(torch.ops.aten.as_strided_scatter.default, args)
 
 
+def tensors_in(result: Any) -> list[Tensor]:
+    """The tensors that a call returned."""
+    if isinstance(result, list | tuple):
+        return [tensor for item in result for tensor in tensors_in(item)]
+    return [result] if isinstance(result, Tensor) else []
+
+
+@functools.cache
 def _functional(func: OpOverload) -> OpOverload:
     """The counterpart of an in-place operation that returns its result."""
     if func is torch.ops.aten.transpose_.default:
@@ -170,10 +198,15 @@ def shape_of(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+@functools.cache
+def _traits(func: OpOverload) -> tuple[bool, bool, bool, bool]:
+    """Whether a call writes in place, draws random numbers, has a number or a shape that depends on values."""
+    tags = torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
+    return func._schema.is_mutable, *(tag in func.tags for tag in tags)
+
+
+def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The one tensor that an in-place call writes to."""
-    if not func._schema.is_mutable:
-        return None
     places = [
         kwargs.get(argument.name, args[index] if index < len(args) else None)
         for index, argument in enumerate(func._schema.arguments)

@@ -6,7 +6,14 @@ from torch import fx
 
 from curvscope.operators.products.tracing.accumulate import add_within_products
 from curvscope.operators.products.tracing.pointwise import collapse
-from curvscope.operators.products.tracing.tidy import drop_identities, drop_zeros, hoist_views, merge_duplicates
+from curvscope.operators.products.tracing.tidy import (
+    drop_identities,
+    drop_unread_outputs,
+    drop_zeros,
+    erase_unread,
+    hoist_views,
+    merge_duplicates,
+)
 
 
 def simplify(graph: fx.Graph, num_primal: int) -> None:
@@ -14,7 +21,7 @@ def simplify(graph: fx.Graph, num_primal: int) -> None:
 
     The results stay the same up to rounding: only exact identities of linear algebra are used.
     """
-    graph.eliminate_dead_code()
+    erase_unread(graph)
     drop_identities(graph)
     drop_zeros(graph)
     merge_duplicates(graph)
@@ -23,3 +30,4 @@ def simplify(graph: fx.Graph, num_primal: int) -> None:
     collapse(graph, num_primal)
     merge_duplicates(graph)
     add_within_products(graph)
+    drop_unread_outputs(graph)

@@ -1,0 +1,163 @@
+"""With "auto" nothing is traced before that pays, unless long work is announced; then one way of computing serves it all."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from curvscope import eigsh
+from curvscope.execution import long_work, stage
+from curvscope.operators import Hessian, hessian, preflight
+from curvscope.operators.products import engine, patience
+from curvscope.operators.products.double_backward import DoubleBackward
+from curvscope.operators.products.survey import Survey, survey
+from curvscope.solvers.meter import Meter
+
+from .cases import build, dense_hessian
+
+# Setting up is estimated as 0.2 s for the calls and 10 gradients of 3 ms for the arithmetic.
+SURVEY = Survey(calls=100, seconds=1e-3, bytes=1000)
+BLOCK = torch.randn(43, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded():
+    """What the first trace of a process loads is not waited for."""
+    hessian(nn.Linear(2, 1), nn.MSELoss(), [(torch.ones(3, 2), torch.ones(3, 1))], strategy="split") @ torch.ones(3)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A model that is surveyed as above, and whose every block takes 0.1 s."""
+
+    def run(work, device):
+        work()
+        return 0.1
+
+    monkeypatch.setattr(patience, "survey", lambda objective: SURVEY)
+    monkeypatch.setattr(engine, "seconds_of", run)
+
+
+def operator(**options) -> tuple[Hessian, torch.Tensor]:
+    model, criterion, batches = build("mlp")
+    return hessian(model, criterion, batches, **options), dense_hessian(model, criterion, batches)
+
+
+def ways(H: Hessian, dense: torch.Tensor, block: torch.Tensor, count: int) -> list[str]:
+    """How each of so many products was computed; all are right."""
+    found = []
+    for _ in range(count):
+        torch.testing.assert_close(H @ block, dense @ block, rtol=1e-10, atol=1e-12)
+        found.append("waits" if H.strategy_report["provisional"] else H.strategy_report["strategy"])
+    return found
+
+
+def test_tracing_waits_until_products_have_taken_as_long(clock):
+    H, dense = operator()
+    assert ways(H, dense, BLOCK, 5) == ["waits"] * 3 + ["split_vmap"] * 2
+    # What one width was paid with does not pay for another.
+    assert ways(H, dense, BLOCK[:, :1], 5) == ["waits"] * 3 + ["split"] * 2
+    assert ways(H, dense, BLOCK, 1) == ["split_vmap"]
+
+
+def test_one_program_serves_all_widths_where_arithmetic_takes_the_time(clock, monkeypatch):
+    monkeypatch.setattr(patience, "survey", lambda objective: Survey(100, 5e-3, 1000))
+    H, dense = operator()
+    assert ways(H, dense, BLOCK[:, :1], 5) == ["waits"] * 4 + ["split"]
+    H @ BLOCK
+    assert not H.strategy_report["provisional"]
+
+
+def test_a_block_that_pays_for_itself_is_not_waited_for(clock):
+    H, dense = operator()
+    assert ways(H, dense, BLOCK.repeat(1, 30), 1) == ["split_vmap"]
+
+
+@pytest.mark.parametrize("option", [{"memory": 1000}, {"strategy": "split"}])
+def test_nothing_waits_where_memory_is_short_or_a_strategy_was_asked_for(clock, option):
+    H, dense = operator(**option)
+    assert ways(H, dense, BLOCK, 1) == ["split"]
+
+
+def test_loading_what_tracing_needs_is_counted(clock, monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch._decomp.decompositions_for_jvp")
+    H, _ = operator()
+    for _ in range(15):
+        assert H._engine._patience.waits(1)
+        H._engine._patience.spent += 0.1
+    H._engine._patience.spent += 0.3
+    assert not H._engine._patience.waits(1)
+
+
+def test_long_work_is_of_one_kind_from_the_first_product_on(clock):
+    for announced in (long_work(), stage("products", 2)):
+        H, dense = operator()
+        with announced:
+            first = H @ BLOCK
+        assert ways(H, dense, BLOCK, 1) == ["split_vmap"]
+        assert torch.equal(H @ BLOCK, first)
+    H, _ = operator()
+    Meter(H).multiply(BLOCK)
+    assert not H.strategy_report["provisional"]
+    H, _ = operator()
+    solution = eigsh(H, 2)
+    assert not solution.provenance["products"]["provisional"]
+
+
+def test_predictions_are_of_the_way_that_is_taken(clock):
+    H, dense = operator()
+    assert H.predicted_bytes(3) > 0
+    assert ways(H, dense, BLOCK, 1) == ["split_vmap"]
+
+
+def test_sums_and_squares_announce_long_work_to_their_parts(clock):
+    H, _ = operator()
+    composed = (2 * H).shift(1.0).square()
+    with long_work():
+        composed @ BLOCK
+    assert not H.strategy_report["provisional"]
+
+
+def test_waiting_is_not_taken_for_noise(clock):
+    H, _ = operator()
+    H._engine._patience.spent = 0.15  # enough for the second product to be another one
+    determinism = next(check for check in preflight(H).checks if check.name == "determinism")
+    assert determinism.error == 0
+
+
+def test_deterministic_algorithms_are_chosen_at_once(clock):
+    H, dense = operator()
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert ways(H, dense, BLOCK, 1) == ["split_vmap"]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no second derivative"), torch.OutOfMemoryError("out of memory (simulated)")])
+def test_what_cannot_wait_is_traced_at_once(clock, monkeypatch, error):
+    def refuse(self, batch, number, width):
+        raise error
+
+    monkeypatch.setattr(DoubleBackward, "linearize", refuse)
+    H, dense = operator()
+    assert ways(H, dense, BLOCK, 2) == ["split_vmap"] * 2
+
+
+def test_waiting_over_a_loader_does_not_keep_residuals_from_being_kept(clock):
+    model, criterion, batches = build("mlp")
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    H = hessian(model, criterion, loader)
+    ways(H, dense_hessian(model, criterion, batches), BLOCK, 5)
+    assert H.strategy_report["kept_batches"] == 2
+
+
+def test_a_survey_counts_the_operations_of_the_loss():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    H = hessian(model, lambda net, x: net(x).square().sum(), [torch.ones(5, 4)])
+    found = survey(H.objective)
+    # t, addmm, tanh, square (a power), sum; of views the bytes of what is viewed.
+    assert found.calls == 5
+    assert found.bytes == 4 * (12 + 15 + 15 + 15 + 1)
+    assert found.seconds > 0
