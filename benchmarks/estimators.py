@@ -195,18 +195,17 @@ def trace(cache: Path, repeats: int = 20) -> list[dict]:
             }
             if before > count - 20:
                 del methods["curvscope (10 pairs deflated)"]
-            for name, method in methods.items():
-                values, told, seconds = [], [], []
-                for seed in range(repeats):
-                    found, spent = timed(lambda method=method, seed=seed: method(seed))
-                    values.append((float(found) - truth) / abs(truth))
-                    told.append(getattr(found, "stderr", float("nan")) / abs(truth))
-                    seconds.append(spent + (spent_known if "deflated" in name else 0))
-                error = statistics.fmean(v * v for v in values) ** 0.5
+            runs = {name: [] for name in methods}
+            for seed in range(repeats):  # in turn, so that other load is the same for all
+                for name, method in methods.items():
+                    runs[name].append(timed(lambda method=method, seed=seed: method(seed)))
+            for name, found in runs.items():
+                error = statistics.fmean(((float(value) - truth) / truth) ** 2 for value, _ in found) ** 0.5
+                told = statistics.median(getattr(value, "stderr", float("nan")) / abs(truth) for value, _ in found)
+                seconds = statistics.median(spent for _, spent in found) + (spent_known if "deflated" in name else 0)
                 row = {"step": case.step, "products": count, "method": name, "relative error": error}
-                row |= {"told": statistics.median(told), "CPU s": statistics.median(seconds)}
-                rows.append(row)
-                print(row, flush=True)
+                rows.append(row | {"told": told, "CPU s": seconds})
+                print(rows[-1], flush=True)
     return rows
 
 

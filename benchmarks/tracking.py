@@ -1,9 +1,11 @@
 """What a Tracker finds along mnist16, at how many products and training steps a check, against eigenpairs to 1e-6.
 
-``python benchmarks/tracking.py [--k 10] [--every 100] [--steps 1000] [--max-products N] [--seed N] --out benchmarks/results``
-trains the packaged problem (with --seed from other initial parameters, in another order) and checks along the way;
-tracking.json and tracking.md. "Fewest" are the products after which a Lanczos run, from the check's own start or from a random
-vector, has all k values within 1e-3 for good: no stopping rule can go below. Training steps a check are wall time: run alone.
+``python benchmarks/tracking.py [--k 10] [--every 100] [--steps 1000] [--max-products N] [--seed N] [--starts]
+--out benchmarks/results`` trains the packaged problem (with --seed from other initial parameters, in another order) and checks
+along the way; tracking.json and tracking.md. "Fewest" are the products after which a Lanczos run, from the check's own start or
+from a random vector, has all k values within 1e-3 for good: no stopping rule can go below. With --starts other starts beside
+these (see :func:`starts`), and "of the largest": errors in units of the largest eigenvalue; tracking-starts.json and .md.
+Training steps a check are wall time: run alone.
 """
 
 import argparse
@@ -21,17 +23,42 @@ from curvscope.solvers.meter import Meter
 MOST, TOL = 60, 1e-3
 
 
-def fewest(H: Operator, start: torch.Tensor, exact: torch.Tensor) -> int:
-    """Products after which a Lanczos run from ``start`` has these eigenvalues within TOL, and keeps them."""
-    size, k = H.shape[0], len(exact)
+def fewest(H: Operator, start: torch.Tensor, exact: torch.Tensor, scale: torch.Tensor | None = None) -> int:
+    """Products after which a Lanczos run from ``start`` has these eigenvalues within TOL (of ``scale``), and keeps them."""
+    size, k, scale = H.shape[0], len(exact), exact if scale is None else scale
     options = krylov_request(size, k, which="LM", tol=TOL, block_size=1, ncv=MOST + 1, max_products=MOST, seed=0)
     expansion, meter, wrong = Expansion(H, options, start), Meter(H, False), 0
     while expansion.affordable(meter) and not expansion.exhausted:
         expansion.step(meter)
         values = expansion.ritz()[0]
-        if len(values) < k or float(((values - exact) / exact).abs().max()) > TOL:
+        if len(values) < k or float(((values - exact) / scale).abs().max()) > TOL:
             wrong = meter.products
     return wrong + 1
+
+
+def starts(
+    H: Operator, warm: torch.Tensor, random: torch.Tensor, last: cs.Solution, moved: torch.Tensor, data: list, criterion: object
+) -> dict[str, torch.Tensor]:
+    """Starts that know something else: of the last check, where the parameters went, gradients, those of single classes."""
+    model, (x, y) = H.objective.model, data[0]
+    gradients = torch.stack([cs.Objective(model, criterion, [(x[y == c], y[y == c])]).gradient() for c in y.unique()], dim=1)
+    left, sizes, _ = torch.linalg.svd(gradients, full_matrices=False)
+    more = last.eigenvectors.to_tensor() @ (1 / last.eigenvalues.abs()).to(last.eigenvectors.dtype)
+    classes, fresh = unit(left @ (1 / sizes)), 0.1 * unit(random[:, 0])
+    found = {
+        "twice as many vectors": unit(more.to(fresh)) + fresh,
+        "and the gradient": warm + unit(gradients.sum(dim=1)) + fresh,
+        "and the way gone": warm + unit(moved) + fresh,
+        "class gradients": classes + fresh,
+        "and class gradients": warm + classes + fresh,
+        "half random": warm + 5 * fresh,
+    }
+    return {name: vector[:, None] for name, vector in found.items()}
+
+
+def unit(vector: torch.Tensor) -> torch.Tensor:
+    """Of length one."""
+    return vector / vector.norm()
 
 
 def main() -> None:
@@ -42,6 +69,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--max-products", type=int, default=None)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--starts", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     problem = cs.problems.get("mnist16")
@@ -49,22 +77,28 @@ def main() -> None:
     tracker = cs.Tracker(cs.Objective(model, problem.criterion, data), given.k, given.every, max_products=given.max_products)
     optimizer = torch.optim.SGD(model.parameters(), lr=problem.defaults.learning_rate)
     torch.set_num_threads(problem.defaults.threads)
-    rows = []
+    rows, last, place = [], None, None
     for step, (x, y) in enumerate(problem.train_batches(given.seed)):
         before, values_before = tracker.eigenvectors, tracker._values
         found = tracker.step(step)
         if found is not None:
             H = cs.hessian(model, problem.criterion, data, dtype=torch.float64)
-            exact = cs.eigsh(H, given.k, method="krylov", tol=1e-6, preflight=False).eigenvalues
+            wide = cs.eigsh(H, given.k * (2 if given.starts else 1), method="krylov", tol=1e-6, preflight=False)
+            exact = wide.eigenvalues[: given.k]
             values = torch.tensor([found[f"curvature/eigenvalue/{j + 1}"] for j in range(given.k)], dtype=torch.float64)
             row = {"step": step, "products": int(found["curvature/products"])}
             row |= {"worst relative error": float(((values - exact) / exact).abs().max()), "told": found["curvature/error"]}
             if before is not None:
                 plain = cs.hessian(model, problem.criterion, data)
                 random = torch.randn(len(before), 1, generator=torch.Generator().manual_seed(step))
-                warm = before @ (1 / values_before.abs()).to(before)[:, None]
-                row["fewest"] = fewest(plain, warm / warm.norm() + 0.1 * random / random.norm(), exact)
+                warm = unit(before @ (1 / values_before.abs()).to(before))
+                row["fewest"] = fewest(plain, warm[:, None] + 0.1 * unit(random), exact)
                 row["fewest, random start"] = fewest(plain, random, exact)
+                if given.starts:
+                    row["fewest, of the largest"] = fewest(plain, warm[:, None] + 0.1 * unit(random), exact, exact[0])
+                    others = starts(plain, warm, random, last, plain.values() - place, data, problem.criterion)
+                    row |= {name: fewest(plain, start, exact) for name, start in others.items()}
+            last, place = wide, cs.hessian(model, problem.criterion, data).values() if given.starts else None
             row |= {"training steps": found.get("curvature/training_steps", float("nan"))}
             row |= {"overlap with the last": found.get("curvature/overlap_previous", float("nan"))}
             rows.append(row)
@@ -74,11 +108,12 @@ def main() -> None:
         optimizer.zero_grad()
         problem.criterion(model(x), y).backward()
         optimizer.step()
-    heads = list(rows[-1])
+    heads = [head for head in rows[-1] if not (given.starts and head in ("training steps", "overlap with the last"))]
+    flags = ["--starts"] * given.starts + ([] if given.seed is None else [f"--seed {given.seed}"])
     lines = [
         f"# Tracker on mnist16, k = {given.k}",
         "",
-        f"Written by `python benchmarks/tracking.py`; torch {torch.__version__}.",
+        f"Written by `{' '.join(['python benchmarks/tracking.py', *flags])}`; torch {torch.__version__}.",
         "",
     ]
     lines += [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
@@ -87,7 +122,7 @@ def main() -> None:
         for row in rows
     ]
     given.out.mkdir(parents=True, exist_ok=True)
-    name = "tracking" if given.seed is None else f"tracking-seed-{given.seed}"
+    name = ("tracking-starts" if given.starts else "tracking") + ("" if given.seed is None else f"-seed-{given.seed}")
     (given.out / f"{name}.md").write_text("\n".join(lines) + "\n")
     (given.out / f"{name}.json").write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -57,6 +57,22 @@ def test_model_and_global_state_are_untouched(name, options):
     assert same(before, snapshot(model))
 
 
+def test_what_is_kept_is_replayed_without_the_model(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("the model is looked after")
+
+    torch.manual_seed(0)
+    model, data = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 2)), [(torch.randn(6, 4), torch.arange(6) % 2)]
+    H, X = hessian(model, CE, data, strategy="split_vmap"), torch.randn(23, 4)
+    first = H @ X
+    monkeypatch.setattr("curvscope.operators.isolation._modes", refuse)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(H @ X, first)
+    with pytest.raises(AssertionError, match="looked after"):  # another width is traced anew
+        H @ X[:, :3]
+    assert model.training
+
+
 def test_untouched_after_an_exception():
     model, criterion, batches = build("convolutional")
     model.train()

@@ -39,11 +39,12 @@ class Deflation:
         self.size = operator.shape[0] - len(self.values)
 
     def project(self, block: Tensor) -> Tensor:
-        """(I - V V*) block, twice for orthogonality to rounding; float64, a new tensor."""
+        """(I - V V*) block, twice for orthogonality to rounding; float64, the block itself where it is that."""
+        if self.vectors is None:
+            return block.double()
         block = block.double().clone()
-        if self.vectors is not None:
-            for _ in range(2):
-                _subtract(block, self.vectors, gram(self.vectors, InMemory(block), double=True))
+        for _ in range(2):
+            _subtract(block, self.vectors, gram(self.vectors, InMemory(block), double=True))
         return block
 
     def multiply_raw(self, block: Tensor) -> Tensor:

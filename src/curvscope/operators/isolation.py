@@ -19,7 +19,13 @@ DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 
 @contextmanager
 def isolated(
-    model: nn.Module, device: torch.device, *, batch_statistics: bool, dropout: bool, tf32: bool = False
+    model: nn.Module,
+    device: torch.device,
+    *,
+    batch_statistics: bool,
+    dropout: bool,
+    tf32: bool = False,
+    evaluated: bool = True,
 ) -> Iterator[None]:
     """Evaluation mode, second-order kernels and full precision inside; everything as it was outside.
 
@@ -29,10 +35,12 @@ def isolated(
         batch_statistics: whether batch normalisation uses the batch's statistics rather than its running ones.
         dropout: whether dropout is on.
         tf32: whether float32 numbers are multiplied in TF32 after all.
+        evaluated: whether the model is run at all; else its modes and the random state can stay as they are.
     """
     with ExitStack() as stack:
-        stack.enter_context(_random_state(device))
-        stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
+        if evaluated:
+            stack.enter_context(_random_state(device))
+            stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
         yield

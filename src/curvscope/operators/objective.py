@@ -257,10 +257,10 @@ class Objective:
         self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
         return all(torch.equal(tensor, before[name]) for name, tensor in self._constants.items())
 
-    def isolated(self) -> AbstractContextManager[None]:
-        """Inside, the model can be evaluated; on leaving, it and all global state are as they were."""
+    def isolated(self, *, evaluated: bool = True) -> AbstractContextManager[None]:
+        """Inside, the model can be evaluated (if it is to be); on leaving, it and all global state are as they were."""
         modes = {"batch_statistics": self.batchnorm == "batch", "dropout": self.dropout is not None}
-        return isolated(self.model, self.device, **modes, tf32=self.precision == TF32)
+        return isolated(self.model, self.device, **modes, tf32=self.precision == TF32, evaluated=evaluated)
 
     @property
     def rounding(self) -> float:

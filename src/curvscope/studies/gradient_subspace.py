@@ -134,7 +134,7 @@ STUDY = Study(
     "Does the gradient live in the top eigenspace?",
     "Gur-Ari, Roberts, Dyer 2018; Song, Ahn, Yun 2025",
     PRESETS,
-    {"quick": "1 minute", "paper": "about 4 minutes (estimated from parts)"},
+    {"quick": "1 minute", "paper": "7 minutes"},
     measure,
     document,
 )

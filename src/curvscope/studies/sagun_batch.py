@@ -240,7 +240,7 @@ STUDY = Study(
     "Small and large batches: curvature at the end, and the line between their solutions",
     "Sagun et al. 2017: figures 4, 6-8; Sagun, Bottou, LeCun 2016: figure 8",
     PRESETS,
-    {"quick": "1 minute", "paper": "about 4 minutes (estimated from parts)"},
+    {"quick": "1 minute", "paper": "5 minutes"},
     measure,
     document,
 )

@@ -209,7 +209,7 @@ STUDY = Study(
     "A wider network adds zeros: edges and bulk against the width",
     "Sagun et al. 2017: figures 1, 3, 5",
     PRESETS,
-    {"quick": "1 minute", "paper": "about 4 minutes (estimated from parts)"},
+    {"quick": "1 minute", "paper": "5 minutes"},
     measure,
     document,
 )

@@ -88,12 +88,13 @@ class Engine:
         total = torch.empty(tangents.shape, dtype=self.accumulate, device=tangents.device)
         if tangents.shape[0] == 0:
             return total.T
-        if not self._kept.complete:
-            self._look_at_memory()
-        with objective.isolated(), jvp_warnings_silenced():
-            if not (self._waits(tangents.shape[0]) and self._provisional(total, tangents)):
-                self._choice = self._chosen(tangents.shape[0])
-                self._sum_of_batches(total, tangents)
+        if not self._replayed(total, tangents):
+            if not self._kept.complete:
+                self._look_at_memory()
+            with objective.isolated(), jvp_warnings_silenced():
+                if not (self._waits(tangents.shape[0]) and self._provisional(total, tangents)):
+                    self._choice = self._chosen(tangents.shape[0])
+                    self._sum_of_batches(total, tangents)
         if not _finite(total) and _finite(block):
             raise NotFinite(
                 "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
@@ -230,6 +231,16 @@ class Engine:
         return min(choice.width, self._narrowed.get(self._effective(choice.strategy), choice.width))
 
     # --- mini-batches outside, vectors inside ---------------------------------------------------------------------------------
+
+    def _replayed(self, total: Tensor, tangents: Tensor) -> bool:
+        """The sum from what is kept alone, where the model need not be looked after; False: that does not serve this block."""
+        columns = tangents.shape[0]
+        settled = kind_of_block(columns) in self._settled and remembered(self.map, columns) is not None
+        if not self._kept.complete or not (self._fixed is not None or self.strategy != "auto" or settled):
+            return False
+        with self.map.objective.isolated(evaluated=False), jvp_warnings_silenced():
+            self._choice = self._chosen(columns)
+            return self._pass(total, tangents)
 
     def _sum_of_batches(self, total: Tensor, tangents: Tensor) -> None:
         while not self._pass(total, tangents):
