@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from math import ceil, log10
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.estimators import RULES, Density
 from curvscope.execution.devices import preferred
 from curvscope.execution.precision import TF32
+from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
@@ -150,13 +153,14 @@ def failed_claims(claimed: Solution, certified: Solution) -> list[str]:
 def document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
     solution = solution_of(run)
-    label = _label(run)
+    label, asked = _label(run), solution.provenance["options"]
     sections = []
     if (run.path / PARAMETERS).exists():
         sections.append(
             Section(
                 "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
+                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level."
+                + (" Shaded: what is certain of the true eigenspace's." if solution.certificate is not None else ""),
                 figures.overlaps({label: measure_overlap(run)}),
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
             )
@@ -175,7 +179,7 @@ def document(run: Run) -> Document:
         Section(
             "How right are the pairs?",
             "The relative residual of every pair, measured with fresh products.",
-            figures.residuals({label: {solution.provenance["options"]["method"]: solution}}),
+            figures.residuals({label: {asked["method"]: solution}}, tol=asked.get("tol") or None),
             alternative="Relative residual of each pair on a logarithmic axis",
         )
     )
@@ -187,7 +191,10 @@ def document(run: Run) -> Document:
                 table=plan_table(Plan.from_dict(run.manifest["plan"]), solution),
             )
         )
-    sections.append(Section("The pairs", "Each interval certainly holds an eigenvalue.", table=pairs_table(solution)))
+    held = "up to the rounding of the products"
+    if solution.certificate is not None:
+        held = f"rounding included, except with probability {solution.certificate.tail.failure:g}"
+    sections.append(Section("The pairs", f"Each interval holds an eigenvalue, {held}.", table=pairs_table(solution)))
     return Document(
         title=f"{solution.k} eigenpairs: {label}",
         summary=str(solution.status),
@@ -198,17 +205,20 @@ def document(run: Run) -> Document:
 
 
 def _others(solution: Solution) -> str:
-    """What is known of the eigenvalues that were not computed."""
+    """What is known of the eigenvalues that were not computed, in a sentence."""
     if solution.order != "LM" or solution.k == solution.eigenvectors.shape[0]:
         return ""
     certificate = solution.certificate
     if certificate is None:
-        known = "the method looks for the largest, `curvscope certify` tells which of them certainly are"
+        known = "the method looks for the largest, and the command curvscope certify tells which of them certainly are"
     elif certificate.complete == solution.k:
-        known = f"certainly of smaller magnitude, except with probability {certificate.tail.failure:g}"
+        known = f"certain except with probability {certificate.tail.failure:g}"
+    elif certificate.complete:
+        proven = f"only the first {certificate.complete} of {solution.k} are proven to be the largest"
+        known = f"some may be larger than the last pairs: {proven}"
     else:
-        known = f"some may reach among the last bars: the first {certificate.complete} of {solution.k} pairs are proven largest"
-    return f"Grey: the others; {known}."
+        known = f"some may be larger than these: of none of the {solution.k} pairs is it proven to be among the largest"
+    return f"Grey: the others, {figures.others(solution)}; {known}."
 
 
 def density_of(run: Run) -> Density | None:
@@ -233,7 +243,7 @@ def _density_section(found: Density) -> Section:
 def pairs_table(solution: Solution) -> Table:
     """All pairs: value, certified interval, residuals."""
     rows = [
-        [str(i + 1), f"{value:.6e}", f"[{low:.6e}, {high:.6e}]", f"{residual:.1e}", f"{relative:.1e}"]
+        [str(i + 1), f"{value:.6e}", _interval(low, high), f"{residual:.1e}", f"{relative:.1e}"]
         for i, (value, (low, high), residual, relative) in enumerate(
             zip(
                 solution.eigenvalues.tolist(),
@@ -247,10 +257,25 @@ def pairs_table(solution: Solution) -> Table:
     return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
 
 
+def _interval(low: float, high: float) -> str:
+    """The ends of an interval with as many digits as tell them apart, rounded outwards.
+
+    >>> _interval(-0.5, 0.25), _interval(1 - 1e-9, 1 + 2e-9)
+    ('[-5.000000e-01, 2.500000e-01]', '[9.9999999900e-01, 1.0000000020e+00]')
+    """
+    digits = min(max(7, ceil(log10(max(abs(low), abs(high)) / (high - low))) + 2), 15) if high > low else 15
+    ends = [
+        Context(prec=digits, rounding=way).create_decimal_from_float(end)
+        for end, way in ((low, ROUND_FLOOR), (high, ROUND_CEILING))
+    ]
+    return "[{}, {}]".format(*(f"{float(end):.{digits - 1}e}" for end in ends))  # 15 digits survive a float
+
+
 def plan_table(plan: Plan, solution: Solution) -> Table:
     """Planned and actual products, seconds and memory."""
+    shown = {"peak memory": as_text}
     rows = [
-        [name, f"{planned:.4g}", f"{actual:.4g}", f"{actual / planned:.2f}" if planned else ""]
+        [name, *(shown.get(name, "{:.4g}".format)(x) for x in (planned, actual)), f"{actual / planned:.2f}" if planned else ""]
         for name, (planned, actual) in plan.compared(solution).items()
     ]
     return Table(["what", "planned", "actual", "actual / planned"], rows)
@@ -268,8 +293,8 @@ def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
     proven = () if certificate is None else (("certainly the largest", f"{certificate.complete} of {solution.k}"),)
     return (
         ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
-        ("median residual", f"{float(relative.median()):.0e}"),
-        ("worst residual", f"{float(relative.max()):.0e}"),
+        ("median relative residual", f"{float(relative.median()):.0e}"),
+        ("worst relative residual", f"{float(relative.max()):.0e}"),
         *proven,
         ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
         ("seconds", f"{solution.cost.seconds:.1f}"),
