@@ -21,10 +21,9 @@ from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
-from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.in_run import CERTIFIED, SOLUTION
 from curvscope.solvers.session import PARAMETERS
-from curvscope.subspaces import LARGEST_DEFECT, OverlapCurve, best_overlap, masks, overlap
-from curvscope.tall import orthogonality
+from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
 from curvscope.training import Recorder, train
 
 MATRICES = {"hessian": hessian, "ggn": ggn}
@@ -91,6 +90,12 @@ def solution_of(run: Run) -> Solution:
     return Solution.load(run.path / SOLUTION)
 
 
+def certified_of(run: Run) -> Solution:
+    """The run's pairs as they were certified last in higher precision, where that was done; else its solution."""
+    place = run.path / CERTIFIED
+    return Solution.load(place) if place.exists() else solution_of(run)
+
+
 def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
     """The parameters that the run's operator was measured at, in the operator's order.
 
@@ -106,7 +111,7 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
 
 def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
     """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
-    solution = solution_of(run)
+    solution = certified_of(run)
     curve = _overlap_with(mask, solution, run)
     run.write_json(f"overlap-{mask}.json", curve.to_dict())
     return curve
@@ -126,33 +131,9 @@ def _overlap_with(mask: str, solution: Solution, run: Run) -> OverlapCurve:
     raise InvalidArgument(f"mask={mask!r}: choose one of {', '.join(MASKS)}")
 
 
-def keep_certificate(run: Run, certified: Solution) -> None:
-    """Put a certified solution in the place of the run's own."""
-    certified.save_again(run.path / SOLUTION)
-
-
-def failed_claims(claimed: Solution, certified: Solution) -> list[str]:
-    """What a run claimed and fresh products do not confirm, one sentence a claim; empty when all holds.
-
-    A residual may exceed the claimed one by half, or by the noise of the products.
-    """
-    certificate = certified.certificate
-    if certificate is None:
-        raise InvalidArgument("the solution has no certificate: pass what curvscope.certify returned")
-    allowed = 1.5 * claimed.residual_norms + certificate.noise.at(claimed.eigenvalues.abs())
-    worse = (certified.residual_norms > allowed).nonzero().flatten().tolist()
-    failed = [
-        f"pair {i + 1}: residual {float(certified.residual_norms[i]):.1e}, claimed {float(claimed.residual_norms[i]):.1e}"
-        for i in worse
-    ]
-    if (defect := orthogonality(certified.eigenvectors)) > LARGEST_DEFECT:
-        failed.append(f"the vectors are not orthonormal: max |V'V - I| = {defect:.1e}")
-    return failed
-
-
 def document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
-    solution = solution_of(run)
+    solution = certified_of(run)
     label, asked = _label(run), solution.provenance["options"]
     sections = []
     if (run.path / PARAMETERS).exists():
@@ -301,13 +282,20 @@ def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _arithmetic(made: dict[str, Any]) -> str:
+    """In which the pairs were found, and certified if that was a higher one."""
+    before = made.get("refined from")
+    found = made["products"].get("arithmetic", (before or made)["dtype"])
+    return f"{found}; the pairs improved and certified in {made['dtype']}" if before else found
+
+
 def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
     made = solution.provenance
     return {
         "command": " ".join(run.manifest["command"]),
         "created": run.manifest["created"],
         "operator": f"{made['operator']} {made['shape'][0]:,} x {made['shape'][1]:,}, {made['dtype']}, on {made['device']}",
-        "products in": made["products"].get("arithmetic", made["dtype"]),
+        "products in": _arithmetic(made),
         "fingerprint": made["fingerprint"],
         "options": ", ".join(f"{name}={value}" for name, value in made["options"].items()),
         "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),
