@@ -70,7 +70,7 @@ def test_a_run_in_float32_is_certified_in_float64(curvscope, target, tmp_path, f
     complete = answer["complete"]
     assert complete >= 4
     low, high = torch.tensor(answer["intervals"], dtype=torch.float64)[:complete].T
-    rounding = 1e-15 * values[0].abs()  # of the dense solve
+    rounding = len(values) * torch.finfo(torch.float64).eps * values[0].abs()  # of the dense solve
     assert bool(((low - rounding <= values[:complete]) & (values[:complete] <= high + rounding)).all())
     assert bool((high - low < 1e-8 * values[0].abs()).all())
     certified = cs.open(tmp_path / "run" / "certified")
@@ -108,7 +108,7 @@ def test_what_a_run_keeps(curvscope, target, tmp_path):
     assert curvscope("certify", "run", "--precision", "float64", "--steps", 70).status == 0  # in the place of the first
     again = cs.open(tmp_path / "run" / "certified")
     assert again.certificate.tail.products > first.certificate.tail.products
-    assert torch.equal(again.eigenvalues, first.eigenvalues)
+    torch.testing.assert_close(again.eigenvalues, first.eigenvalues, rtol=1e-13, atol=0)  # maybe multiplied another way
     assert sorted(file.name for file in (tmp_path / "run").glob(".*")) == []
     solved(curvscope, target, "pair", k=5)
     assert not (tmp_path / "run" / "certified").exists()
@@ -142,7 +142,8 @@ def test_a_run_of_a_problem(curvscope, tmp_path):
     assert options["step"] == 2
     exact = cs.eigsh(H, 5, tol=1e-10, progress=False)
     low, high = torch.tensor(answer["intervals"], dtype=torch.float64).T
-    assert bool(((low <= exact.eigenvalues + 1e-14) & (exact.eigenvalues - 1e-14 <= high)).all())
+    rounding = 1e-13 * exact.eigenvalues[0].abs()  # of the other solve
+    assert bool(((low <= exact.eigenvalues + rounding) & (exact.eigenvalues - rounding <= high)).all())
     assert bool((high - low <= 1e-9).all())
 
 
