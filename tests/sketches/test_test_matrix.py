@@ -74,11 +74,11 @@ class Watched(InMemory):
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"phase"}))
 def test_a_matrix_is_applied_to_small_pieces(kind):
-    """A matrix on disk is in memory in the pieces that are asked for: 8,192 rows, or 4 columns."""
+    """A matrix on disk is in memory in the pieces that are asked for: 8,192 rows, or 2 columns."""
     rows, columns = TILE_ROWS + 1000, 40
     W = Watched(torch.ones(rows, columns))
     TestMatrix(kind, rows, seed=0, role="left", dtype=torch.float32).adjoint_multiply(W, 0, 70)
-    assert W.most == (4 * rows if kind == "ssrft" else 8192 * columns)
+    assert W.most == (2 * rows if kind == "ssrft" else 8192 * columns)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 64, 101])

@@ -9,7 +9,7 @@ import torch
 import curvscope as cs
 from curvscope.errors import OutOfBudget
 from curvscope.solvers import footprint
-from curvscope.solvers.footprint import Footprint, Stage, fit
+from curvscope.solvers.footprint import Footprint, Stage, fit, fit_sketch
 from curvscope.tall import OnHost, gram
 
 eigsh_module = importlib.import_module("curvscope.solvers.eigsh")  # the package has a function of that name
@@ -89,3 +89,14 @@ def test_a_basis_on_the_host_of_a_gpu(on_the_host):
     assert isinstance(found.eigenvectors, OnHost)
     assert found.eigenvectors.columns(0, 1).is_cuda
     assert torch.allclose(found.eigenvalues, matrix.diagonal()[:5].double(), rtol=1e-4)
+
+
+def test_test_matrices_count(monkeypatch):
+    """Transforms keep permutations and need room to be applied: 100 bytes a row and matrix in single precision."""
+    monkeypatch.setattr(footprint, "resident_bytes", lambda: 0)
+    A = cs.problems.spectrum("power", 3000, dtype=torch.float32)
+    sizes = {"num_outer": 20, "num_inner": 40, "k": 20}
+    left = {
+        kind: fit_sketch("seigh", A, sizes, "1GiB", 4, None, ("sparse_sign", kind)).products for kind in ("gaussian", "ssrft")
+    }
+    assert left["gaussian"] - left["ssrft"] == 100 * 3000

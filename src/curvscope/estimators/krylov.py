@@ -15,7 +15,7 @@ from curvscope.solvers.krylov_basis import first_coupled
 from curvscope.solvers.measure import blocks
 from curvscope.tall import InMemory
 
-WIDTHS = ((40, 1), (200, 4), (math.inf, 8))
+WIDTHS = ((40, 1), (80, 2), (200, 4), (math.inf, 8))
 """Budgets, and columns of the start block up to them: narrow blocks reach further for as many products, wide ones are cheaper
 each."""
 DEPTH = 4

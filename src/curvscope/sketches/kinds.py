@@ -33,6 +33,11 @@ class Kind(ABC):
     def __init__(self, rows: int, streams: Streams, dtype: torch.dtype) -> None:
         self.rows, self.streams, self.dtype = rows, streams, dtype
 
+    @classmethod
+    def row_bytes(cls, itemsize: int) -> int:
+        """Memory for each of the D rows, kept or needed to apply it, in a solve with two of these; 0: nothing that counts."""
+        return 0
+
     @abstractmethod
     def panel(self, first: int, last: int, start: int, stop: int) -> Tensor:
         """Rows first..last of columns start..stop, (last - first, stop - start), columns contiguous."""

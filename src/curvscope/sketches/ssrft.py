@@ -14,7 +14,7 @@ from curvscope.sketches.transforms import inverse_unitary, unitary
 from curvscope.tall import TallMatrix
 from curvscope.tall.algebra import small_dtype
 
-COLUMNS_AT_A_TIME = 4
+COLUMNS_AT_A_TIME = 2
 """Columns of a matrix transformed at a time: as fast as more, which memory would hold several times."""
 
 
@@ -28,6 +28,11 @@ class Ssrft(Kind):
     """
 
     name = "ssrft"
+
+    @classmethod
+    def row_bytes(cls, itemsize: int) -> int:
+        """See :meth:`Kind.row_bytes`; permutations and signs of both, and the transforms of one, as measured."""
+        return 60 + 10 * itemsize
 
     def panel(self, first: int, last: int, start: int, stop: int) -> Tensor:
         """See :meth:`Kind.panel`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution.resources import SAFE_SHARE, as_bytes, as_text, default_memory, resident_bytes
 from curvscope.operators import Operator
 from curvscope.operators.products.memory import available_bytes
+from curvscope.sketches import KINDS
 from curvscope.solvers.session import begun_with
 from curvscope.solvers.workspace import WIDEST_BLOCK, Fit
 from curvscope.tall.panelled import PANEL
@@ -130,12 +131,23 @@ def _product(operator: Operator, predict: bool) -> tuple[int, int]:
 
 
 def fit_sketch(
-    method: str, operator: Operator, sizes: dict[str, int | None], memory: int | str | None, block_size: int | None, run: Any
+    method: str,
+    operator: Operator,
+    sizes: dict[str, int | None],
+    memory: int | str | None,
+    block_size: int | None,
+    run: Any,
+    kinds: tuple[str, ...],
 ) -> Fit:
-    """How a sketch of these sizes fits into memory; see :func:`fit`. A run that was begun keeps its block size."""
+    """How a sketch of these sizes, with test matrices of these kinds, fits into memory; see :func:`fit`.
+
+    A run that was begun keeps its block size.
+    """
     check_block_size(block_size)
     width = block_size or begun_with(run, "block_size")
     needs = footprint(method, operator, sizes, predict=memory is not None)
+    test_matrices = max(operator.shape) * sum(KINDS[kind].row_bytes(operator.dtype.itemsize) for kind in kinds)
+    needs = replace(needs, small=needs.small + test_matrices)
     default = min(WIDEST_BLOCK, operator.shape[0])
     return fit(needs, memory, block_size=width, default=default, stored=run is not None, device=operator.device)
 

@@ -66,7 +66,7 @@ def hmt(
     [5.0, -4.0, 1.0]
     """
     operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
-    fitted = fit_sketch("hmt", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run)
+    fitted = fit_sketch("hmt", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run, (sketch,))
     options = {
         "method": "hmt",
         "num_outer": num_outer,

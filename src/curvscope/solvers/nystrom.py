@@ -86,7 +86,7 @@ def nystrom(
     rank = max(k or 1, 3 * num_outer // 5) if rank is None else rank
     if not 1 <= rank <= num_outer:
         raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {num_outer}")
-    fitted = fit_sketch("nystrom", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run)
+    fitted = fit_sketch("nystrom", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run, (sketch,))
     options = {
         "method": "nystrom",
         "num_outer": num_outer,

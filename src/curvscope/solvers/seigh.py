@@ -100,7 +100,7 @@ def seigh(
     check_kind(left_sketch, operator.dtype)
     num_left = left_size(num_left, core, num_outer, num_inner, operator.shape[0])
     sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_left": num_left}
-    fitted = fit_sketch("seigh", operator, {**sizes, "k": k}, memory, block_size, run)
+    fitted = fit_sketch("seigh", operator, {**sizes, "k": k}, memory, block_size, run, (sketch, left_sketch))
     kinds = {"core": core, "which": which, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
     options = {"method": "seigh", **sizes, "k": k, **kinds, "block_size": fitted.block_size}
 

@@ -79,7 +79,7 @@ def singlepass(
     products = 2 * num_outer if num_products is None else num_products
     most = products if num_outer is None else num_outer
     operator = hermitian_request(operator, num_outer=most, num_inner=products, k=k, which=which, sketch=sketch)
-    fitted = fit_sketch("singlepass", operator, {"num_outer": products, "k": k}, memory, block_size, run)
+    fitted = fit_sketch("singlepass", operator, {"num_outer": products, "k": k}, memory, block_size, run, (sketch,))
     options = {
         "method": "singlepass",
         "num_outer": num_outer,

@@ -100,7 +100,7 @@ def ssvd(
     for kind in (sketch, left_sketch):
         check_kind(kind, operator.dtype)
     both = {"num_outer": 2 * num_outer, "num_inner": num_inner + num_outer, "k": 2 * (k or num_outer)}  # of both sides
-    fitted = fit_sketch(f"ssvd {method}", operator, both, memory, block_size, run)
+    fitted = fit_sketch(f"ssvd {method}", operator, both, memory, block_size, run, (sketch, left_sketch))
     options = {
         "method": f"ssvd {method}",
         "num_outer": num_outer,
