@@ -21,6 +21,7 @@ from curvscope.operators.products.patience import SECONDS_A_CALL
 from curvscope.operators.products.split import Split
 from curvscope.operators.products.strategy import Linearized, Strategy
 from curvscope.operators.products.survey import Survey, seconds_of
+from curvscope.operators.products.tracing.program import Program
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 log = logging.getLogger(__name__)
@@ -195,33 +196,40 @@ class Trial:
         program = getattr(alone, "program", None)
         if program is None or self.columns == 1:
             return 0
-        calls = program.num_calls * CALL_SECONDS
-        seconds = self._seconds_alone(alone, calls)
-        overhead = calls / seconds
-        if overhead < WORTH_HOPING:
+        calls: float = program.num_calls * CALL_SECONDS
+        first = getattr(self.strategies["split"], "first_seconds", 0.0)
+        # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
+        if first and calls <= WORTH_HOPING / 4 * first:
             return 0
+        minority = self.survey.computes or bool(first and calls <= WORTH_TRYING / 4 * first)
+        if minority and not self._pays(self._width(program, 8), calls, calls / WORTH_TRYING):
+            return 0
+        seconds = self._time("split", alone)
+        width = self._width(program, WIDEST if calls > seconds else 8)
+        if width == 1 or calls < WORTH_HOPING * seconds:
+            return 0
+        most = calls >= WORTH_TRYING * seconds and not self.survey.computes
+        return width if most or self._pays(width, calls, seconds) else 0
+
+    def _width(self, program: Program, most: int) -> int:
+        """Of a group that fits half of the budget while it is traced and applied."""
         vector = self.map.objective.parameters.size * torch.finfo(self.map.objective.dtype).bits // 8
         each = max(program.peak_bytes, self.survey.group_bytes) + 3 * vector
-        width = even(self.columns, min(self.budget // 2 // each, WIDEST if overhead > 1 else 8))
+        return even(self.columns, min(self.budget // 2 // each, most))
+
+    def _pays(self, width: int, calls: float, seconds: float) -> bool:
+        """Whether so many products are to come that a trial is worth it; ``seconds`` a vector alone, ``calls`` of them."""
         if width == 1:
-            return 0
-        if overhead >= WORTH_TRYING and not self.survey.computes:
-            return width
+            return False
         saved = self.map.objective.num_pieces * calls * (1 - 1 / width)
         cost = SECONDS_A_CALL * self.survey.calls + TRIAL_APPLICATIONS * width * seconds
         least = math.ceil(cost / (STAKE * saved))
         if self.to_come >= least:
-            return width
+            self.groups_from = 0
+            return True
         self.groups_from = least
-        self.skipped[f"split_vmap, width {width}"] = f"worth a trial from {least} products, {self.to_come} were announced"
-        return 0
-
-    def _seconds_alone(self, alone: Linearized, calls: float) -> float:
-        """Of a vector by itself: of the first application, a slow one, where that already tells that arithmetic takes it."""
-        first: float = getattr(self.strategies["split"], "first_seconds", 0.0)
-        if first and (self.survey.computes or calls <= WORTH_TRYING / 4 * first):
-            return first
-        return self._time("split", alone)
+        self.skipped[f"split_vmap, width {width}"] = f"not tried below {least} products, {self.to_come} were announced"
+        return False
 
     def _linearize(self, name: str, width: int) -> Linearized | None:
         """The map of the mini-batch, or None when the strategy cannot be used here."""
