@@ -202,6 +202,7 @@ class Trial:
         if first and calls <= WORTH_HOPING / 4 * first:
             return 0
         minority = self.survey.computes or bool(first and calls <= WORTH_TRYING / 4 * first)
+        # Before a vector is timed: it takes at least as long as if calls took half of the time.
         if minority and not self._pays(self._width(program, 8), calls, calls / WORTH_TRYING):
             return 0
         seconds = self._time("split", alone)
