@@ -3,9 +3,10 @@
 ``python benchmarks/estimators.py exact density trace masses --cache DIR --out benchmarks/results`` needs pyhessian and
 curvlinops; all with as many products. exact: trains the packaged problem, dense float64 spectra at steps 0, 100, 1,000 (kept
 in DIR, which must lie outside the repository; two minutes); density: Wasserstein-1 distance over the range, 10 x 100 products,
-and outlier counts; trace: relative errors at 60, 120 and 240 products; masses: how often 13 intervals lie within 3 standard
-errors, 200 seeds; calibration: six spectra, D = 400, errors of our trace over Hutchinson's, and whether its standard errors are
-right. Seconds are CPU seconds, which other load does not change much: run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
+and outlier counts; trace: relative errors at 60, 120 and 240 products, root mean squares over 100 seeds (25 minutes); masses:
+how often 13 intervals lie within 3 standard errors, 200 seeds; calibration: six spectra, D = 400, errors of our trace over
+Hutchinson's, and whether its standard errors are right. Seconds are CPU seconds, which other load changes little: run with
+OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
 """
 
 import argparse
@@ -162,7 +163,7 @@ def _curvlinops_curve(case: Case, seed: int) -> tuple[Tensor, Tensor]:
     return grid, curve
 
 
-def trace(cache: Path, repeats: int = 20) -> list[dict]:
+def trace(cache: Path, seeds: int = 100) -> list[dict]:
     """Relative errors of the trace, root mean square over seeds.
 
     PyHessian's own stop is off: it ends at once where its running mean is negative.
@@ -196,14 +197,14 @@ def trace(cache: Path, repeats: int = 20) -> list[dict]:
             if before > count - 20:
                 del methods["curvscope (10 pairs deflated)"]
             runs = {name: [] for name in methods}
-            for seed in range(repeats):  # in turn, so that other load is the same for all
+            for seed in range(seeds):  # in turn, so that other load is the same for all
                 for name, method in methods.items():
                     runs[name].append(timed(lambda method=method, seed=seed: method(seed)))
             for name, found in runs.items():
                 error = statistics.fmean(((float(value) - truth) / truth) ** 2 for value, _ in found) ** 0.5
                 told = statistics.median(getattr(value, "stderr", float("nan")) / abs(truth) for value, _ in found)
                 seconds = statistics.median(spent for _, spent in found) + (spent_known if "deflated" in name else 0)
-                row = {"step": case.step, "products": count, "method": name, "relative error": error}
+                row = {"step": case.step, "products": count, "seeds": seeds, "method": name, "relative error": error}
                 rows.append(row | {"told": told, "CPU s": seconds})
                 print(rows[-1], flush=True)
     return rows
@@ -269,7 +270,7 @@ class Diagonal(Operator):
         return "diagonal"
 
 
-def masses(cache: Path, seeds: int) -> list[dict]:
+def masses(cache: Path, seeds: int = 200) -> list[dict]:
     """For each interval the share of seeds whose mass lies within 3 standard errors."""
     rows = []
     for step in (100, 1000):
@@ -318,14 +319,15 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=("exact", "density", "trace", "masses", "calibration"))
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--seeds", type=int, help="of trace (default 100) and masses (default 200)")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts:
         if part == "exact":
             exact(arguments.cache)
             continue
-        rows = masses(arguments.cache, arguments.seeds) if part == "masses" else globals()[part](arguments.cache)
+        seeds = {"seeds": arguments.seeds} if part in ("trace", "masses") and arguments.seeds else {}
+        rows = globals()[part](arguments.cache, **seeds)
         record = {"environment": environment(), "rows": rows}
         (arguments.out / f"estimators-{part}.json").write_text(json.dumps(record, indent=1) + "\n")
         made = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())

@@ -8,6 +8,7 @@ import torch
 from curvscope.errors import InvalidArgument
 from curvscope.sketches import KINDS, TestMatrix
 from curvscope.sketches.sparse_sign import strips
+from curvscope.sketches.streams import TILE_ROWS
 from curvscope.sketches.transforms import dct, inverse_dct, inverse_unitary, unitary
 from curvscope.tall import InMemory
 
@@ -53,6 +54,31 @@ def test_columns_do_not_depend_on_how_many_there_are_when_applied():
     psi = TestMatrix("sparse_sign", 300, seed=0, role="left", dtype=torch.float64)
     W = InMemory(torch.randn(300, 4, dtype=torch.float64))
     assert torch.equal(psi.adjoint_multiply(W, 0, 20), psi.adjoint_multiply(W, 0, 77)[:20])
+
+
+class Watched(InMemory):
+    """Remembers the most entries that were asked for at once."""
+
+    most = 0
+
+    def rows(self, index):
+        found = super().rows(index)
+        self.most = max(self.most, found.numel())
+        return found
+
+    def columns(self, start, stop):
+        found = super().columns(start, stop)
+        self.most = max(self.most, found.numel())
+        return found
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"phase"}))
+def test_a_matrix_is_applied_to_small_pieces(kind):
+    """A matrix on disk is in memory in the pieces that are asked for: 8,192 rows, or 4 columns."""
+    rows, columns = TILE_ROWS + 1000, 40
+    W = Watched(torch.ones(rows, columns))
+    TestMatrix(kind, rows, seed=0, role="left", dtype=torch.float32).adjoint_multiply(W, 0, 70)
+    assert W.most == (4 * rows if kind == "ssrft" else 8192 * columns)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 9, 64, 101])

@@ -13,8 +13,9 @@ from curvscope.sketches.streams import TILE_ROWS, Streams, in_parallel
 from curvscope.tall import TallMatrix
 from curvscope.tall.algebra import small_dtype
 
-COLUMNS_AT_A_TIME = 64
-"""Columns of a test matrix made at a time when it is applied panel by panel."""
+PANEL_ROWS, COLUMNS_AT_A_TIME = 1 << 13, 64
+"""Rows of a matrix multiplied at a time, a part of a tile: few, so that a matrix on disk is not read in large pieces, and its
+sums in its own precision are short; and columns of the test matrix that are made for them at a time."""
 
 
 class Kind(ABC):
@@ -36,30 +37,15 @@ class Kind(ABC):
     def panel(self, first: int, last: int, start: int, stop: int) -> Tensor:
         """Rows first..last of columns start..stop, (last - first, stop - start), columns contiguous."""
 
+    @abstractmethod
     def adjoint_multiply(self, matrix: TallMatrix, start: int, stop: int) -> Tensor:
-        """(Columns start..stop)* @ matrix in double precision on the CPU, panel by panel."""
-        result = torch.zeros(stop - start, matrix.shape[1], dtype=small_dtype(self.dtype))
-        for first, last in tiles(self.rows):
-            block = matrix.rows(slice(first, last))
-            for low in range(start, stop, COLUMNS_AT_A_TIME):
-                high = min(low + COLUMNS_AT_A_TIME, stop)
-                columns = self.panel(first, last, low, high).to(matrix.device)
-                result[low - start : high - start] += _product(columns, block).cpu()
-        return result
+        """(Columns start..stop)* @ matrix in double precision on the CPU, :data:`PANEL_ROWS` at a time or a few columns."""
 
 
 def tiles(rows: int) -> Iterator[tuple[int, int]]:
     """The row ranges that the counter streams serve."""
     for first in range(0, rows, TILE_ROWS):
         yield first, min(first + TILE_ROWS, rows)
-
-
-def _product(columns: Tensor, block: Tensor, most_rows: int = 1 << 14) -> Tensor:
-    """columns* @ block, summed in double: long single-precision sums lose digits."""
-    total = torch.zeros(columns.shape[1], block.shape[1], dtype=small_dtype(columns.dtype), device=columns.device)
-    for low in range(0, len(block), most_rows):
-        total += (columns[low : low + most_rows].mH @ block[low : low + most_rows]).to(total.dtype)
-    return total
 
 
 class IndependentEntries(Kind):
@@ -78,6 +64,30 @@ class IndependentEntries(Kind):
 
         in_parallel(fill, stop - start, block.size)
         return torch.from_numpy(block).T
+
+    def adjoint_multiply(self, matrix: TallMatrix, start: int, stop: int) -> Tensor:
+        """See :meth:`Kind.adjoint_multiply`; every stream goes on where it was left, so that no whole tile is made."""
+        result = torch.zeros(stop - start, matrix.shape[1], dtype=small_dtype(self.dtype), device=matrix.device)
+        for first, last in tiles(self.rows):
+            streams = [self.streams.at(column, first // TILE_ROWS) for column in range(start, stop)]
+            for low in range(first, last, PANEL_ROWS):
+                block = matrix.rows(slice(low, min(low + PANEL_ROWS, last)))
+                for left in range(0, stop - start, COLUMNS_AT_A_TIME):
+                    columns = slice(left, left + COLUMNS_AT_A_TIME)
+                    drawn = self._drawn(streams[columns], len(block)).to(matrix.device)
+                    result[columns] += drawn.conj() @ block  # the sums over panels in double
+                del block  # before the next one is read
+        return result.cpu()
+
+    def _drawn(self, streams: list[np.random.Generator], rows: int) -> Tensor:
+        """The next ``rows`` entries of some streams, (len(streams), rows)."""
+        block = np.empty((len(streams), rows), dtype=torch.empty(0, dtype=self.dtype).numpy().dtype)
+
+        def fill(i: int) -> None:
+            block[i] = self._draw(streams[i], rows)
+
+        in_parallel(fill, len(streams), block.size)
+        return torch.from_numpy(block)
 
     @abstractmethod
     def _draw(self, stream: np.random.Generator, rows: int) -> np.ndarray: ...

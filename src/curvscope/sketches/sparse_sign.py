@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.sketches.kinds import Kind, tiles
+from curvscope.sketches.kinds import PANEL_ROWS, Kind, tiles
 from curvscope.sketches.streams import TILE_ROWS
 from curvscope.tall import TallMatrix
 from curvscope.tall.algebra import small_dtype
 
-PANEL_ROWS, COLUMNS_AT_A_TIME = 1 << 13, 32
-"""Of a matrix, added up at a time: what stays in the processor's cache, with short sums in the matrix's own precision."""
+COLUMNS_AT_A_TIME = 32
+"""Of a panel, added up at a time: what stays in the processor's cache."""
 
 
 def strips(stop: int) -> Iterator[tuple[int, int]]:

@@ -83,6 +83,7 @@ class Measured:
                     block = self.matrix.columns(start, stop) if looked_at else None
                     yield start, block, partial(self.right.columns, start, stop)
                     del block
+        give_back()  # the blocks are done with, what comes next has other sizes
 
     def _plan(self, known: list[Known]) -> Iterator[tuple[int, int, float | None]]:
         """All blocks in order: (first column, last, seconds that a known one took or None)."""
@@ -92,7 +93,6 @@ class Measured:
             if stop > start:
                 yield start, stop, seconds
             done = max(done, stop)
-        give_back()  # the blocks are done with, what comes next has other sizes
 
     def _grid(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Blocks from start to stop that end where blocks from 0 would end."""
