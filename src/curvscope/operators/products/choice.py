@@ -226,7 +226,6 @@ class Trial:
         cost = SECONDS_A_CALL * self.survey.calls + TRIAL_APPLICATIONS * width * seconds
         least = math.ceil(cost / (STAKE * saved))
         if self.to_come >= least:
-            self.groups_from = 0
             return True
         self.groups_from = least
         self.skipped[f"split_vmap, width {width}"] = f"not tried below {least} products, {self.to_come} were announced"
