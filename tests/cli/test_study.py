@@ -16,6 +16,7 @@ class Config:
     names: tuple[str, ...] = ("a",)
     tol: float | None = None
     deep: bool = False
+    checkpoints: str | None = None
     pairs: tuple[tuple[str, int], ...] = ()
 
 
@@ -27,7 +28,7 @@ def small(monkeypatch):
         return Document("Small", "", [Section("Table 2 of the paper", "", table=Table(["a", "b"], [["x", str(numbers["y"])]]))])
 
     def measure(stages, config, data):
-        return stages.numbers("first", lambda: {"y": config.size})
+        return stages.numbers("first", lambda: {"y": config.size, "names": config.names, "checkpoints": config.checkpoints})
 
     study = Study("small", "A small one", "no figure", {"quick": Config()}, {"quick": "no time"}, measure, document)
     monkeypatch.setitem(STUDIES, "small", study)
@@ -45,11 +46,12 @@ def test_list(curvscope):
 def test_run(curvscope, tmp_path):
     made = curvscope("study", "small", "--out", "results")
     assert made.status == 0
-    assert "Takes about no time on two cores" in made.output  # stated beforehand
+    assert "The preset takes about no time on two cores." in made.output  # stated beforehand
     assert "Table 2 of the paper" in made.output
     assert (tmp_path / "results" / "report.html").exists()
     again = curvscope("study", "small", "--out", "results", "--json")
-    assert json.loads(again.output[again.output.index("{") :]) == {"study": "small", "preset": "quick", "y": 2}
+    expected = {"study": "small", "preset": "quick", "y": 2, "names": ["a"], "checkpoints": None}
+    assert json.loads(again.output[again.output.index("{") :]) == expected
 
 
 @pytest.mark.usefixtures("small")
@@ -69,9 +71,17 @@ def test_settings(curvscope):
     ("assignment", "message"),
     [
         ("size", "is not NAME=VALUE; this study has size, names, tol, deep"),
+        ("=3", "there is no setting ''; this study has size"),
         ("width=3", "there is no setting 'width'"),
+        ("SIZE=3", "there is no setting 'SIZE'; this study has size"),
         ("pairs=a", "there is no setting 'pairs'"),  # not to be written in a line
         ("size=2.5", "size is a whole number, got '2.5'"),
+        ("size=", "size is a whole number, got ''"),
+        ("size=3,4", "size is a whole number, got '3,4'"),
+        ("names=a,", "names is one or more, separated by commas, each a word, got 'a,'"),
+        ("names=", "each a word, got ''"),
+        ("checkpoints=", "checkpoints is a word or none, got ''"),
+        ("tol=nan", "tol is a number or none, got 'nan'"),
         ("size=none", "size is a whole number, got 'none'"),
         ("tol=much", "tol is a number or none, got 'much'"),
         ("deep=1", "deep is true or false, got '1'"),
@@ -82,6 +92,35 @@ def test_settings_refused(curvscope, tmp_path, assignment, message):
     assert refused.status == 2
     assert message in str(refused.error)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "size=3", "--set", "size=4"), "--set size=4: size is set twice: leave out one of them"),
+        (("--set", "names=a", "--set", "names=b"), "--set names=b: names is set twice: several values are separated by commas"),
+        (("--set", "checkpoints=x", "--checkpoints", "y"), "checkpoints is set twice"),
+    ],
+)
+def test_a_setting_is_not_overwritten(curvscope, tmp_path, arguments, message):
+    refused = curvscope("study", "small", "--out", "results", *arguments)
+    assert refused.status == 2
+    assert message in str(refused.error)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(("assignment", "names"), [("names=b", ["b"]), (" names = a , b ", ["a", "b"]), ("names=a=b", ["a=b"])])
+def test_values_of_a_tuple(curvscope, assignment, names):
+    made = curvscope("study", "small", "--out", "results", "--set", assignment, "--json")
+    assert json.loads(made.output[made.output.index("{") :])["names"] == names
+
+
+@pytest.mark.usefixtures("small")
+def test_checkpoints_are_a_setting(curvscope, tmp_path):
+    made = curvscope("study", "small", "--out", "results", "--checkpoints", "steps", "--json")
+    assert json.loads(made.output[made.output.index("{") :])["checkpoints"] == str(tmp_path / "steps")
 
 
 def test_refused(curvscope):

@@ -9,17 +9,27 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, RunFolder
-from curvscope.cli.source import operator_of_run
+from curvscope.cli.source import operator_in_precision
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
+from curvscope.operators import Operator
 from curvscope.solvers import Solution, certify
-from curvscope.studies.eigs import failed_claims, keep_certificate, solution_of
+from curvscope.solvers.certified import rounding_of
+from curvscope.solvers.in_run import CERTIFIED
+from curvscope.solvers.session import check_disk
+from curvscope.studies.certified import failed_claims, keep_certificate
+from curvscope.studies.eigs import solution_of
 
 
 def command(
     run: RunFolder,
     steps: Annotated[int, typer.Option("--steps", help="Products that bound what was not found.")] = 60,
     failure: Annotated[float, typer.Option("--failure", help="Probability with which that bound may be wrong.")] = 1e-6,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", help="float64 for a run in float32: improves its pairs, and certifies these, beside it."),
+    ] = None,
     workers: WorkerCount = None,
     scheduler: SchedulerAddress = None,
     cluster: BatchSystem = None,
@@ -27,11 +37,17 @@ def command(
     cluster_config: ClusterConfig = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a run's residuals afresh and bound what it missed; exit status 1 if a claim of the run fails."""
+    """Measure a run's residuals afresh and bound what it missed; exit status 1 if a claim of the run fails.
+
+    In higher precision its pairs are taken apart where they mixed. The run keeps these beside its own; overlap and report take
+    them from then on.
+    """
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
     opened = Run.open(run)
     claimed = solution_of(opened)
-    operator = operator_of_run(opened, claimed)
+    operator = operator_in_precision(opened, claimed, precision)
+    if operator.rounding < rounding_of(claimed):
+        _check_higher(opened, claimed, operator, hiring)
     with hiring.executor() as executor:
         certified = certify(operator, claimed, steps=steps, failure=failure, executor=executor)
     failed = failed_claims(claimed, certified)
@@ -42,8 +58,17 @@ def command(
         console = Console()
         console.print(str(certified), highlight=False, soft_wrap=True)
         console.print("\n".join(failed) or "every claim of the run holds", highlight=False, soft_wrap=True)
+        if (opened.path / CERTIFIED).exists():
+            console.print(f"Overlap and report take the pairs in {opened.path / CERTIFIED}", highlight=False, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _check_higher(run: Run, solution: Solution, operator: Operator, hiring: Hiring) -> None:
+    """Raise before any product where workers cannot build the operator, or the disk cannot hold the pairs."""
+    if not hiring.nobody and operator.recipe is None:
+        raise InvalidArgument("workers build a --target as it is, in its own precision: leave them or --precision out")
+    check_disk(run.path, solution.k * operator.shape[0] * operator.dtype.itemsize)
 
 
 def _plain(certified: Solution, failed: list[str]) -> dict[str, object]:
@@ -51,6 +76,8 @@ def _plain(certified: Solution, failed: list[str]) -> dict[str, object]:
     assert certificate is not None
     return {
         "failed": failed,
+        "dtype": str(certified.eigenvectors.dtype).removeprefix("torch."),
+        "eigenvalues": certified.eigenvalues.tolist(),
         "complete": certificate.complete,
         "failure": certificate.tail.failure,
         "tail_norm": certificate.tail.bound,

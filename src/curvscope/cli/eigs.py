@@ -105,11 +105,8 @@ def command(
     else:
         console = Console()
         console.print(str(solution), highlight=False, soft_wrap=True)
-        console.print(
-            f"Run: {out}. Next: curvscope certify {out}; then overlap, density or report with it",
-            highlight=False,
-            soft_wrap=True,
-        )
+        first = f"curvscope certify {out}; then " if which == "LM" else "curvscope "  # certificates are for LM
+        console.print(f"Run: {out}. Next: {first}overlap, density or report with it", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":
         raise typer.Exit(1)
 

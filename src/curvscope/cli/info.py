@@ -21,7 +21,7 @@ from curvscope.problems import get, names
 from curvscope.problems.pinned import as_pinned, compare_with_reference
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.storage import TABLE
-from curvscope.studies.eigs import solution_of
+from curvscope.studies.eigs import certified_of, solution_of
 
 AS_PINNED = "the k largest are where they should be"
 DIFFERS = "DIFFERENT: the k largest are elsewhere"
@@ -117,6 +117,9 @@ def _run(path: Path) -> dict[str, Any]:
             "products": f"{solution.cost.products} + {solution.cost.certificate_products} for the residuals",
             "seconds": round(solution.cost.seconds, 2),
         }
+        if (proven := (certified := certified_of(run)).certificate) is not None:
+            dtype = str(certified.eigenvectors.dtype).removeprefix("torch.")
+            facts["certified"] = f"{proven.complete} of {certified.k} are the largest, in {dtype}"
     facts["size"] = as_text(run.bytes)
     facts["files"] = ", ".join(sorted(item.name for item in run.path.iterdir()))
     return facts

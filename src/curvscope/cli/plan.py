@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -57,15 +57,17 @@ def command(
         known, arithmetic = get(problem, data=data), arithmetic_of(precision)
         model = known.model().to(preferred())
         operator = MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic)
-    options: dict[str, Any] = {
-        "method": method,
-        "tol": tol,
-        "max_products": max_products,
-        "memory": memory,
-        "run": out,
-        "workers": workers,
-    }
-    made = plan(operator, k, **options, spectrum=earlier)
+    made = plan(
+        operator,
+        k,
+        method=method,
+        tol=tol,
+        max_products=max_products,
+        memory=memory,
+        run=out,
+        workers=workers,
+        spectrum=earlier,
+    )
     if as_json:
         typer.echo(json.dumps(made.to_dict()))
     else:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
-from curvscope.operators import Operator, Recipe
+from curvscope.operators import CurvatureOperator, Operator, Recipe
 from curvscope.problems import get
 from curvscope.solvers import Solution
-from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, solution_of
+from curvscope.solvers.certified import rounding_of
+from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_problem, recipe_of_problem, solution_of
+
+HIGHER = ("float64", "float32")
 
 
 def operator_of_run(run: Run, solution: Solution) -> Operator:
@@ -26,6 +31,34 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
             "library changed): run `curvscope eigs` again"
         )
     return operator
+
+
+def operator_in_precision(run: Run, solution: Solution, precision: str | None) -> Operator:
+    """The operator of a run, in higher precision if one is named: float64 for a run in float32, either for a coarser one.
+
+    Raises:
+        InvalidArgument: no such precision, one that is lower than the run's, or an operator that cannot be built in another.
+        RunConflict: see :func:`operator_of_run`.
+    """
+    if precision is not None and precision not in HIGHER:
+        raise InvalidArgument(f"--precision {precision!r}: choose one of {', '.join(HIGHER)}; without it, the run's own")
+    finer = 0.0 if precision is None else torch.finfo(getattr(torch, precision)).eps - rounding_of(solution)
+    if finer > 0:
+        raise InvalidArgument(
+            f"--precision {precision} is lower than that of {run.path} ({solution.provenance['dtype']}): leave it out"
+        )
+    operator = operator_of_run(run, solution)
+    if finer == 0:
+        return operator
+    options = run.manifest["options"]
+    if options.get("target") is None:
+        return recipe_of_problem(run.path, options | {"precision": precision}).build()
+    if not isinstance(operator, CurvatureOperator):
+        raise InvalidArgument(
+            f"--precision: {options['target']} returns a {type(operator).__name__}, which cannot be built in another precision "
+            "than its own: return (model, loss, data) or an operator of a model, or pass curvscope.certify one that is"
+        )
+    return operator.in_dtype(getattr(torch, str(precision)))
 
 
 def check_source(problem: str | None, target: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -48,21 +48,21 @@ def command(
         _list(as_json)
         return
     study = get_study(name)
-    config = with_settings(study.config(preset), settings or ())
+    config = study.config(preset)
+    changes = list(settings or ())
     if checkpoints is not None:
         if not hasattr(config, "checkpoints"):
             raise InvalidArgument(f"--checkpoints: {name} trains for itself, leave it out")
-        config = replace(config, checkpoints=str(checkpoints.resolve()))
+        changes.append(f"checkpoints={checkpoints.resolve()}")
+    config = with_settings(config, changes)
     if out is None:
         raise InvalidArgument(f"--out DIR is missing: say where the results of {name} shall go")
     console = Console(stderr=as_json)
     console.width = max(console.width, TABLE_WIDTH)
-    takes = (
-        f"The preset takes about {study.takes[preset]} on two cores; the settings change that."
-        if settings
-        else (f"Takes about {study.takes[preset]} on two cores.")
+    changed = "; the settings change that" if changes else ""
+    console.print(
+        f"{study.title}: {study.shows}. The preset takes about {study.takes[preset]} on two cores{changed}.", highlight=False
     )
-    console.print(f"{study.title}: {study.shows}. {takes}", highlight=False)
     document = run_study(study, out, preset=preset, data=data, config=config)
     if as_json:
         typer.echo((out / NUMBERS).read_text())

@@ -116,8 +116,19 @@ class CurvatureOperator(Composable):
         """
         if self.rounding <= torch.finfo(torch.float32).eps:
             return None
+        return self.in_dtype(torch.float32)
+
+    def in_dtype(self, dtype: torch.dtype) -> CurvatureOperator:
+        """This matrix with all of the computation in another dtype, such as float64 for :func:`curvscope.certify`.
+
+        At the model's own parameters where ours are these, rounded. Cost: one evaluation of the loss on all data; memory for
+        one more copy of the parameters.
+
+        >>> hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))]).in_dtype(torch.float64).dtype
+        torch.float64
+        """
         data = self.objective
-        return self.on(data.like(data.data, dtype=torch.float32, microbatch=data.microbatch))
+        return self.on(data.like(data.data, dtype=dtype, microbatch=data.microbatch))
 
     @property
     def depends_on_order(self) -> bool:

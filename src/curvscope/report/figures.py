@@ -53,14 +53,20 @@ def overlaps(
 def spectra(solutions: Mapping[str, Solution]) -> Figure:
     """The computed eigenvalues as a histogram with a tick each, and the bulk of all the others, one panel a solution.
 
-    For solutions ordered by magnitude the D - k other eigenvalues lie (as far as the solution is complete) within
-    plus/minus the smallest computed magnitude: they are drawn as one grey bar there.
+    For solutions ordered by magnitude the D - k other eigenvalues lie within plus/minus the smallest computed magnitude as far
+    as the solution is complete: they are drawn as one grey bar there, which the legend calls what :func:`others` says.
     """
     with figure(len(solutions), width=max(5.0, 3.3 * len(solutions)), height=3.7, sharey=True) as (sheet, panels):
         for axes, (label, solution) in zip(panels, solutions.items(), strict=True):
             _spectrum(axes, label, solution)
         panels[0].set_ylabel("number of eigenvalues")
     return sheet
+
+
+def others(solution: Solution) -> str:
+    """What is known of the eigenvalues that were not computed, for solutions ordered by magnitude; short, as in a legend."""
+    certificate = solution.certificate
+    return "of smaller magnitude" if certificate is not None and certificate.complete == solution.k else "not computed"
 
 
 def _spectrum(axes: Axes, title: str, solution: Solution) -> None:
@@ -73,7 +79,7 @@ def _spectrum(axes: Axes, title: str, solution: Solution) -> None:
     axes.hist(values[values < 0], bins=edges, color=VERMILION, label="negative")
     rest = solution.eigenvectors.shape[0] - solution.k
     if rest and solution.order == "LM":
-        label = f"the other {rest:,}:\nwithin ±{edge:.2g}"
+        label = f"the other {rest:,},\n{others(solution)}"
         axes.bar(0, rest, width=max(2 * edge, width), color=GREY, alpha=0.55, zorder=0.5, label=label)
     ticks = axes.get_xaxis_transform()
     axes.plot(
@@ -94,7 +100,7 @@ def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None
                 axes.plot(np.arange(1, solution.k + 1), relative, color=colour, label=method, linewidth=1.3)
             if tol is not None:
                 axes.axhline(tol, color=GREY, linestyle="--", linewidth=1.0, label=f"tol = {tol:g}")
-            axes.set(yscale="log", xlabel="pair i, by magnitude", title=label)
+            axes.set(yscale="log", xlabel="pair i", title=label)
         places[0].set_ylabel("relative residual\n‖H v − λ v‖ / |λ|")
         places[0].legend(loc="best")
     return sheet

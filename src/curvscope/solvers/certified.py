@@ -90,7 +90,7 @@ def certify(
         raise InvalidArgument(
             f'certificates are about the largest magnitudes, the solution has order {solution.order!r}: use "LM"'
         )
-    higher = operator.rounding < solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps)
+    higher = operator.rounding < rounding_of(solution)
     known = solution.provenance.get("fingerprint")
     if operator.shape[0] != solution.eigenvectors.shape[0] or not (higher or known in (None, operator.fingerprint)):
         raise InvalidArgument(
@@ -99,6 +99,16 @@ def certify(
         )
     with metered(operator, executor, progress) as meter:
         return _certified(meter, solution, steps, failure, seed, higher=higher)
+
+
+def rounding_of(solution: Solution) -> float:
+    """Machine epsilon of the arithmetic in which the products of a solution were computed."""
+    return float(solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps))
+
+
+def product_rounding(solution: Solution) -> float:
+    """By how much products in that arithmetic may differ from exact ones, relative to the largest eigenvalue; generous."""
+    return min(100 * rounding_of(solution), 0.1)
 
 
 def _certified(meter: Meter, solution: Solution, steps: int, failure: float, seed: int, *, higher: bool) -> Solution:
@@ -148,8 +158,7 @@ def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, di
     _check_memory(operator, solution)
     found = refined(meter.multiply, solution.eigenvectors, operator.dtype, block_size=BLOCK)
     canonical_signs(found.eigenvectors)
-    coarse = solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps)
-    rounding = min(100 * coarse, 0.1) * float(solution.eigenvalues.abs().max())
+    rounding = product_rounding(solution) * float(solution.eigenvalues.abs().max())
     difference = (found.eigenvalues.sort().values - solution.eigenvalues.sort().values).abs().max()
     if float(difference) > 2 * float(solution.residual_norms.norm()) + rounding:
         raise InvalidArgument(

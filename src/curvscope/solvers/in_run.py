@@ -23,6 +23,8 @@ from curvscope.tall.disk import remove_scratch
 log = logging.getLogger(__name__)
 
 MEASURED, BASES, SOLUTION = "measured", "basis", "solution"
+CERTIFIED = "certified"
+"""The pairs of the solution, improved and certified in higher precision, where that was done."""
 KEPT, STATE, DECISIONS = "kept", "state", "decisions"
 
 
@@ -115,9 +117,10 @@ class InRun(Workspace):
         return tensors
 
     def keep(self, vectors: dict[str, TallMatrix], tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, TallMatrix]:
-        """See :meth:`Workspace.keep`; the solution that the run had is removed."""
+        """See :meth:`Workspace.keep`; the solution that the run had is removed, with what was certified of it."""
         folder = self.run.path / SOLUTION
         self.run.records.remove(KEPT)
+        remove(self.run.path / CERTIFIED)
         (folder / storage.TABLE).unlink(missing_ok=True)
         folder.mkdir(exist_ok=True)
         placed = {}

@@ -136,7 +136,7 @@ def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | No
     shift = 3 * torch.finfo(outer.dtype).eps * squares**0.5 / size
     shifted = room_for(outer)
     for start, stop in blocks(count, block_size):
-        shifted.write(start, outer.columns(start, stop) + shift * right.columns(start, stop))
+        shifted.write(start, right.columns(start, stop).mul_(shift).add_(outer.columns(start, stop)))
     gram = right.adjoint_multiply(shifted, 0, count)
     whole = orthonormalize(shifted, into=shifted)
     values, rotation = nystrom_factors(whole.coefficients, gram, shift)

@@ -108,12 +108,12 @@ class Plan:
         return cls(**{**plain, "methods": tuple(MethodPlan(**made) for made in plain["methods"])})
 
     def compared(self, solution: Solution) -> dict[str, tuple[float, float]]:
-        """Planned and actual products, seconds and peak memory of a solve."""
+        """Planned and actual products, seconds and peak memory (bytes) of a solve, without those of a later certificate."""
         plan, cost = self[solution.provenance["options"]["method"]], solution.cost
         return {
-            "products": (plan.products[1], cost.products + cost.certificate_products),
-            "seconds": (plan.seconds[1], cost.seconds),
-            "peak bytes": (plan.memory, cost.peak_bytes),
+            "products": (plan.products[1], cost.products + min(solution.k, cost.certificate_products)),
+            "seconds": (plan.seconds[1], cost.seconds - cost.stages.get("certificate", 0.0)),
+            "peak memory": (plan.memory, cost.peak_bytes),
         }
 
     def __str__(self) -> str:

@@ -53,7 +53,7 @@ def workspace(
             return
         opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
         if not opened.manifest.get("solve"):
-            _check_disk(opened.path, fitted.disk)
+            check_disk(opened.path, fitted.disk)
         with opened.session() as work:
             opened.claim("operator", _described(operator))
             opened.claim("solve", options, free=free)
@@ -69,7 +69,8 @@ def workspace(
                 yield InRun(opened, scope_of(options), **where, work=work)
 
 
-def _check_disk(path: Path, needed: int) -> None:
+def check_disk(path: Path, needed: int) -> None:
+    """Raise OutOfDisk unless there is room for so many bytes where ``path`` is, or will be."""
     folder = nearest_folder(path)
     free = shutil.disk_usage(folder).free
     if free < needed:

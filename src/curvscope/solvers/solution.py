@@ -231,10 +231,15 @@ class Solution:
         return "\n".join([*rows, "", str(self.status), self._completeness(), cost])
 
     def _completeness(self) -> str:
+        if self.order != "LM":
+            return "completeness: not certified (curvscope.certify is for the largest magnitudes)"
         if self.certificate is None:
             return "completeness: not certified (curvscope.certify says whether a pair was missed)"
+        complete = self.certificate.complete
+        if not complete:
+            return f"completeness: of none of the {self.k} pairs is it proven to be among the largest"
         return (
-            f"completeness: the first {self.certificate.complete} of {self.k} pairs are certainly the largest, except with "
+            f"completeness: the first {complete} of {self.k} pairs are certainly the largest, except with "
             f"probability {self.certificate.tail.failure:g}"
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from math import ceil, log10
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,15 @@ from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.estimators import RULES, Density
 from curvscope.execution.devices import preferred
 from curvscope.execution.precision import TF32
+from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
-from curvscope.solvers.in_run import SOLUTION
+from curvscope.solvers.in_run import CERTIFIED, SOLUTION
 from curvscope.solvers.session import PARAMETERS
-from curvscope.subspaces import LARGEST_DEFECT, OverlapCurve, best_overlap, masks, overlap
-from curvscope.tall import orthogonality
+from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
 from curvscope.training import Recorder, train
 
 MATRICES = {"hessian": hessian, "ggn": ggn}
@@ -88,6 +90,12 @@ def solution_of(run: Run) -> Solution:
     return Solution.load(run.path / SOLUTION)
 
 
+def certified_of(run: Run) -> Solution:
+    """The run's pairs as they were certified last in higher precision, where that was done; else its solution."""
+    place = run.path / CERTIFIED
+    return Solution.load(place) if place.exists() else solution_of(run)
+
+
 def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
     """The parameters that the run's operator was measured at, in the operator's order.
 
@@ -103,7 +111,7 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
 
 def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
     """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
-    solution = solution_of(run)
+    solution = certified_of(run)
     curve = _overlap_with(mask, solution, run)
     run.write_json(f"overlap-{mask}.json", curve.to_dict())
     return curve
@@ -123,40 +131,17 @@ def _overlap_with(mask: str, solution: Solution, run: Run) -> OverlapCurve:
     raise InvalidArgument(f"mask={mask!r}: choose one of {', '.join(MASKS)}")
 
 
-def keep_certificate(run: Run, certified: Solution) -> None:
-    """Put a certified solution in the place of the run's own."""
-    certified.save_again(run.path / SOLUTION)
-
-
-def failed_claims(claimed: Solution, certified: Solution) -> list[str]:
-    """What a run claimed and fresh products do not confirm, one sentence a claim; empty when all holds.
-
-    A residual may exceed the claimed one by half, or by the noise of the products.
-    """
-    certificate = certified.certificate
-    if certificate is None:
-        raise InvalidArgument("the solution has no certificate: pass what curvscope.certify returned")
-    allowed = 1.5 * claimed.residual_norms + certificate.noise.at(claimed.eigenvalues.abs())
-    worse = (certified.residual_norms > allowed).nonzero().flatten().tolist()
-    failed = [
-        f"pair {i + 1}: residual {float(certified.residual_norms[i]):.1e}, claimed {float(claimed.residual_norms[i]):.1e}"
-        for i in worse
-    ]
-    if (defect := orthogonality(certified.eigenvectors)) > LARGEST_DEFECT:
-        failed.append(f"the vectors are not orthonormal: max |V'V - I| = {defect:.1e}")
-    return failed
-
-
 def document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
-    solution = solution_of(run)
-    label = _label(run)
+    solution = certified_of(run)
+    label, asked = _label(run), solution.provenance["options"]
     sections = []
     if (run.path / PARAMETERS).exists():
         sections.append(
             Section(
                 "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level.",
+                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level."
+                + (" Shaded: what is certain of the true eigenspace's." if solution.certificate is not None else ""),
                 figures.overlaps({label: measure_overlap(run)}),
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
             )
@@ -175,7 +160,7 @@ def document(run: Run) -> Document:
         Section(
             "How right are the pairs?",
             "The relative residual of every pair, measured with fresh products.",
-            figures.residuals({label: {solution.provenance["options"]["method"]: solution}}),
+            figures.residuals({label: {asked["method"]: solution}}, tol=asked.get("tol") or None),
             alternative="Relative residual of each pair on a logarithmic axis",
         )
     )
@@ -187,7 +172,10 @@ def document(run: Run) -> Document:
                 table=plan_table(Plan.from_dict(run.manifest["plan"]), solution),
             )
         )
-    sections.append(Section("The pairs", "Each interval certainly holds an eigenvalue.", table=pairs_table(solution)))
+    held = "up to the rounding of the products"
+    if solution.certificate is not None:
+        held = f"rounding included, except with probability {solution.certificate.tail.failure:g}"
+    sections.append(Section("The pairs", f"Each interval holds an eigenvalue, {held}.", table=pairs_table(solution)))
     return Document(
         title=f"{solution.k} eigenpairs: {label}",
         summary=str(solution.status),
@@ -198,17 +186,20 @@ def document(run: Run) -> Document:
 
 
 def _others(solution: Solution) -> str:
-    """What is known of the eigenvalues that were not computed."""
+    """What is known of the eigenvalues that were not computed, in a sentence."""
     if solution.order != "LM" or solution.k == solution.eigenvectors.shape[0]:
         return ""
     certificate = solution.certificate
     if certificate is None:
-        known = "the method looks for the largest, `curvscope certify` tells which of them certainly are"
+        known = "the method looks for the largest, and the command curvscope certify tells which of them certainly are"
     elif certificate.complete == solution.k:
-        known = f"certainly of smaller magnitude, except with probability {certificate.tail.failure:g}"
+        known = f"certain except with probability {certificate.tail.failure:g}"
+    elif certificate.complete:
+        proven = f"only the first {certificate.complete} of {solution.k} are proven to be the largest"
+        known = f"some may be larger than the last pairs: {proven}"
     else:
-        known = f"some may reach among the last bars: the first {certificate.complete} of {solution.k} pairs are proven largest"
-    return f"Grey: the others; {known}."
+        known = f"some may be larger than these: of none of the {solution.k} pairs is it proven to be among the largest"
+    return f"Grey: the others, {figures.others(solution)}; {known}."
 
 
 def density_of(run: Run) -> Density | None:
@@ -233,7 +224,7 @@ def _density_section(found: Density) -> Section:
 def pairs_table(solution: Solution) -> Table:
     """All pairs: value, certified interval, residuals."""
     rows = [
-        [str(i + 1), f"{value:.6e}", f"[{low:.6e}, {high:.6e}]", f"{residual:.1e}", f"{relative:.1e}"]
+        [str(i + 1), f"{value:.6e}", _interval(low, high), f"{residual:.1e}", f"{relative:.1e}"]
         for i, (value, (low, high), residual, relative) in enumerate(
             zip(
                 solution.eigenvalues.tolist(),
@@ -247,10 +238,25 @@ def pairs_table(solution: Solution) -> Table:
     return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
 
 
+def _interval(low: float, high: float) -> str:
+    """The ends of an interval with as many digits as tell them apart, rounded outwards.
+
+    >>> _interval(-0.5, 0.25), _interval(1 - 1e-9, 1 + 2e-9)
+    ('[-5.000000e-01, 2.500000e-01]', '[9.9999999900e-01, 1.0000000020e+00]')
+    """
+    digits = min(max(7, ceil(log10(max(abs(low), abs(high)) / (high - low))) + 2), 15) if high > low else 15
+    ends = [
+        Context(prec=digits, rounding=way).create_decimal_from_float(end)
+        for end, way in ((low, ROUND_FLOOR), (high, ROUND_CEILING))
+    ]
+    return "[{}, {}]".format(*(f"{float(end):.{digits - 1}e}" for end in ends))  # 15 digits survive a float
+
+
 def plan_table(plan: Plan, solution: Solution) -> Table:
     """Planned and actual products, seconds and memory."""
+    shown = {"peak memory": as_text}
     rows = [
-        [name, f"{planned:.4g}", f"{actual:.4g}", f"{actual / planned:.2f}" if planned else ""]
+        [name, *(shown.get(name, "{:.4g}".format)(x) for x in (planned, actual)), f"{actual / planned:.2f}" if planned else ""]
         for name, (planned, actual) in plan.compared(solution).items()
     ]
     return Table(["what", "planned", "actual", "actual / planned"], rows)
@@ -268,12 +274,19 @@ def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
     proven = () if certificate is None else (("certainly the largest", f"{certificate.complete} of {solution.k}"),)
     return (
         ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
-        ("median residual", f"{float(relative.median()):.0e}"),
-        ("worst residual", f"{float(relative.max()):.0e}"),
+        ("median relative residual", f"{float(relative.median()):.0e}"),
+        ("worst relative residual", f"{float(relative.max()):.0e}"),
         *proven,
         ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
         ("seconds", f"{solution.cost.seconds:.1f}"),
     )
+
+
+def _arithmetic(made: dict[str, Any]) -> str:
+    """In which the pairs were found, and certified if that was a higher one."""
+    before = made.get("refined from")
+    found = made["products"].get("arithmetic", (before or made)["dtype"])
+    return f"{found}; the pairs improved and certified in {made['dtype']}" if before else found
 
 
 def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
@@ -282,7 +295,7 @@ def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
         "command": " ".join(run.manifest["command"]),
         "created": run.manifest["created"],
         "operator": f"{made['operator']} {made['shape'][0]:,} x {made['shape'][1]:,}, {made['dtype']}, on {made['device']}",
-        "products in": made["products"].get("arithmetic", made["dtype"]),
+        "products in": _arithmetic(made),
         "fingerprint": made["fingerprint"],
         "options": ", ".join(f"{name}={value}" for name, value in made["options"].items()),
         "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),

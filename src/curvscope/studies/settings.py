@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
+from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -18,11 +19,12 @@ def with_settings(config: Any, assignments: Iterable[str]) -> Any:
 
     Args:
         config: a frozen dataclass of plain values, see :class:`.Study`.
-        assignments: ``NAME=VALUE`` each; values of a tuple are separated by commas, ``none`` is None.
+        assignments: ``NAME=VALUE`` each, every name once; values of a tuple are separated by commas, ``none`` is None. Blanks
+            around names and values do not matter.
 
     Raises:
-        InvalidArgument: no such field, a field of another kind than those of ``KINDS`` and tuples of them, or a value that
-            does not fit; the message names what can be set.
+        InvalidArgument: no such field, a field of another kind than those of ``KINDS`` and tuples of them, a value that is
+            missing or does not fit, or a second one for the same field; the message names what can be set.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -34,12 +36,15 @@ def with_settings(config: Any, assignments: Iterable[str]) -> Any:
     """
     kinds = get_type_hints(type(config))
     settable = [field.name for field in fields(config) if _described(kinds[field.name])]
-    changes = {}
+    changes: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
+        name, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or name not in settable:
             what = "is not NAME=VALUE" if not equals else f"there is no setting {name!r}"
             raise InvalidArgument(f"--set {assignment}: {what}; this study has {', '.join(settable)}")
+        if name in changes:
+            how = "several values are separated by commas" if get_origin(kinds[name]) is tuple else "leave out one of them"
+            raise InvalidArgument(f"--set {assignment}: {name} is set twice: {how}")
         try:
             changes[name] = _read(text, kinds[name])
         except ValueError:
@@ -62,14 +67,15 @@ def _described(kind: Any) -> str:
 
 
 def _read(text: str, kind: Any) -> Any:
-    """The value that a text stands for; ValueError if none."""
+    """The value that a text without blanks around it stands for; ValueError if none."""
     if get_origin(kind) is tuple:
         return tuple(_read(part.strip(), get_args(kind)[0]) for part in text.split(","))
     if NoneType in _choices(kind) and text == "none":
         return None
     (plain,) = (choice for choice in _choices(kind) if choice is not NoneType)
-    if plain is bool:
-        if text not in TRUTH:
-            raise ValueError(text)
-        return TRUTH[text]
-    return plain(text)
+    if plain is bool and text not in TRUTH:
+        raise ValueError(text)
+    value = TRUTH[text] if plain is bool else plain(text)
+    if value == "" or (plain is float and not isfinite(value)):
+        raise ValueError(text)
+    return value
