@@ -40,12 +40,12 @@ def lines(record: dict[str, Any]) -> list[str]:
             across = f"{workload['units_across_kinks']:,} of {workload['units']:,}"
             text += [f"{across} ReLUs and pooling windows are on another side of their kink in float64 than in float32.", ""]
         for matrix, title in (("hessian", "Hessian"), ("ggn", "GGN")):
-            text += table(workload[matrix], title)
+            text += table(workload[matrix], title, workload.get("announced"))
     return text
 
 
-def table(entries: dict[str, Any], title: str) -> list[str]:
-    """One matrix of one workload."""
+def table(entries: dict[str, Any], title: str, announced: int | None) -> list[str]:
+    """One matrix of one workload; ``announced``: products that `auto` was told of (records of before it was told: None)."""
     columns = (title, "gradients a vector", "first block, in gradients", "error against float64", "on float64's own kinks")
     rows = [f"| {' | '.join(columns)} | peak MiB | chosen |"]
     rows += ["|---|---|---|---|---|---|---|"]
@@ -63,9 +63,29 @@ def table(entries: dict[str, Any], title: str) -> list[str]:
     if peer and own:
         rows += ["", f"{title}: `auto` is {peer[1] / own:.2f} times as fast as the fastest peer ({peer[0]})."]
     setup = entries.get("curvscope auto", {}).get("setup_gradients")
-    if setup is not None:
+    if setup is not None and announced:
+        rows += ["", against_hand(entries, announced)]
+    elif setup is not None:
         rows += ["", f"Choosing and tracing takes `auto` {setup:.1f} gradients, once its products have taken about as long."]
     return [*rows, ""]
+
+
+def against_hand(entries: dict[str, Any], announced: int) -> str:
+    """What `auto` costs in long work beside the best strategy by hand, each with its set-up."""
+
+    def cost(entry: dict[str, Any]) -> float:
+        return announced * entry["gradients"] + entry["setup_gradients"]
+
+    own, prefix = entries["curvscope auto"], "curvscope "
+    by_hand = {label: entry for label, entry in entries.items() if label.startswith(prefix) and "gradients" in entry}
+    by_hand.pop("curvscope auto")
+    told = f"Told of {announced:,} products to come, `auto` chooses and traces for {own['setup_gradients']:.1f} gradients"
+    if not by_hand:
+        return told + "."
+    best = min(by_hand, key=lambda label: cost(by_hand[label]))
+    ratio = cost(own) / cost(by_hand[best])
+    name = best.removeprefix(prefix)
+    return f"{told}; with that they cost {ratio:.2f} times what the best by hand ({name}) costs with its set-up."
 
 
 def draw(record: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import curvscope as cs
 from curvscope.errors import DamagedData, NotFinite, WorkerError
+from curvscope.execution import long_work
 from curvscope.execution.run import Run
 from curvscope.operators import remote
 from curvscope.sketches import TestMatrix
@@ -50,6 +51,21 @@ def serial():
 
 def sized(method, block_size):
     return {} if method == "exact" else {"block_size": block_size}
+
+
+@pytest.mark.parametrize("method", ["hmt", "nystrom"])
+def test_workers_are_told_of_their_share_of_the_products(monkeypatch, immediate, method):
+    told = []
+    monkeypatch.setattr(remote, "long_work", lambda products: told.append(products) or long_work(products))
+    H = cs.Recipe(targets.spectrum).build()
+    cs.eigsh(H, 5, method=method, max_products=48, executor=immediate(3), **QUIET)
+    sketch = told[0] * 3
+    assert sketch in (24, 48)
+    told.clear()
+    sharded = cs.data_parallel(cs.Recipe("curvscope.testing.sharding:linear", samples=6), 2, immediate(2))
+    with long_work(70):
+        sharded @ torch.ones(3)
+    assert told == [70, 70]
 
 
 @settings(max_examples=20, deadline=None)

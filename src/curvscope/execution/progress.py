@@ -18,31 +18,41 @@ Progress = bool | Callback | None
 Advance = Callable[..., None]
 
 
-class _Depth(threading.local):
-    number = 0
+class _Announced(threading.local):
+    def __init__(self) -> None:
+        self.products: list[int] = []
 
 
-_depth = _Depth()
+_announced = _Announced()
 
 
 @contextmanager
-def long_work() -> Iterator[None]:
+def long_work(products: int | None = None) -> Iterator[None]:
     """Inside, much work is to come in this thread: whatever prepares for it pays, and is done at once.
 
-    >>> with long_work():
-    ...     is_long_work()
-    True
+    Args:
+        products: vectors that an operator is expected to be multiplied with, which is for preparations that pay late; None: as
+            many as was announced around it, 0 if nothing was.
+
+    >>> with long_work(500), long_work():
+    ...     is_long_work(), products_to_come()
+    (True, 500)
     """
-    _depth.number += 1
+    _announced.products.append(products_to_come() if products is None else products)
     try:
         yield
     finally:
-        _depth.number -= 1
+        _announced.products.pop()
 
 
 def is_long_work() -> bool:
     """Whether this thread is inside :func:`long_work`, or a :func:`stage`."""
-    return _depth.number > 0
+    return bool(_announced.products)
+
+
+def products_to_come() -> int:
+    """How many products this thread's innermost :func:`long_work` announced; 0: not said."""
+    return _announced.products[-1] if _announced.products else 0
 
 
 @contextmanager
@@ -86,6 +96,7 @@ def _reporter(name: str, total: int, callback: Callback) -> Advance:
     done = 0
 
     def advance(steps: int = 1, note: str = "") -> None:
+        """Tell the callback of so many more steps."""
         nonlocal done
         done += steps
         callback(name, done, total, note)

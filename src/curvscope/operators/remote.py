@@ -17,6 +17,7 @@ from torch import Tensor
 
 from curvscope.errors import CurvscopeError, InvalidArgument, NotFinite, WorkerError
 from curvscope.execution import long_work, threads
+from curvscope.execution.progress import products_to_come
 from curvscope.operators.base import Operator
 from curvscope.operators.curvature import CurvatureOperator
 from curvscope.operators.recipe import Recipe
@@ -38,6 +39,7 @@ class Order:
         report: how products are computed, see :meth:`.CurvatureOperator.replay`; None: each worker chooses.
         threads: PyTorch's, while it multiplies; None: what it has.
         share: of the free memory of its machine.
+        to_come: products that it shall expect; see :func:`curvscope.execution.long_work`.
     """
 
     recipe: Recipe
@@ -45,6 +47,11 @@ class Order:
     report: dict[str, Any] | None = None
     threads: int | None = None
     share: float = 1.0
+    to_come: int = 0
+
+    def announced(self, workers: int = 1) -> Order:
+        """The same, with the share that each of so many workers has of the products that are to come here."""
+        return replace(self, to_come=products_to_come() // workers)
 
 
 def order_for(operator: Operator, **how: Any) -> Order:
@@ -73,7 +80,7 @@ def multiply(order: Order, block: np.ndarray, adjoint: bool = False) -> np.ndarr
 
 def product(order: Order, directions: Any, adjoint: bool = False) -> Tensor:
     """The product with ``directions(operator)``, one at a time in every process; see :func:`multiply`."""
-    with _one_at_a_time, threads(order.threads), long_work():
+    with _one_at_a_time, threads(order.threads), long_work(order.to_come):
         try:
             operator = _ready(order)
             block = directions(operator)

@@ -64,7 +64,7 @@ class Sharded(Composable):
 
     def _apply(self, block: Tensor) -> Tensor:
         array = block.detach().contiguous().numpy()
-        tasks = (Task((shard.order, array), place=number) for number, shard in enumerate(self.shards))
+        tasks = (Task((shard.order.announced(), array), place=number) for number, shard in enumerate(self.shards))
         total = torch.zeros_like(block)
         for weight, part in zip(self.weights, self.workers.map(multiply, tasks), strict=True):
             total.add_(received(part), alpha=weight)

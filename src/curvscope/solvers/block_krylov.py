@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from curvscope.execution import long_work
 from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs, is_converged
 from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.width import expected_products
 from curvscope.tall import multiply
 
 GROWTH_BETWEEN_CHECKS = (0.02, 0.1)
@@ -64,7 +66,7 @@ class Loop:
 def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str, loop: Loop | None = None) -> None:
     """Let a basis grow until its wanted Ritz pairs have converged twice, or the budget or the space is at its end."""
     loop = loop or Loop(agreed=expansion.confirmed[0] == options.which and expansion.confirmed[1] >= options.k)
-    with meter.stage(stage, options.max_products):
+    with meter.stage(stage, options.max_products), long_work(_likely(meter, options, expansion.PRICE)):
         while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
@@ -73,6 +75,12 @@ def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, sta
                 _look(meter, options, expansion, loop)
             if isinstance(expansion, Expansion):
                 expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
+
+
+def _likely(meter: Meter, options: KrylovOptions, price: int) -> int:
+    """Products that are likely to come, for those who prepare for them: all that are left, or what a tolerance needs."""
+    left = max(0, options.max_products - meter.products)
+    return min(left, round(price * expected_products(options.k, options.block_size))) if options.tol else left
 
 
 def _look(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, loop: Loop) -> None:

@@ -50,9 +50,9 @@ class Distributed:
 
     def multiply(self, block: Tensor, *, adjoint: bool = False) -> Tensor:
         """The product with a (D, b) block, its columns dealt out evenly."""
-        whole = block.detach().cpu().numpy()
+        whole, order = block.detach().cpu().numpy(), self.order.announced(self.workers.count)
         tasks = (
-            Task((self.order, np.asfortranarray(whole[:, start:stop]), adjoint), stop - start)
+            Task((order, np.asfortranarray(whole[:, start:stop]), adjoint), stop - start)
             for start, stop in evenly(block.shape[1], self.workers.count)
         )
         parts = [received(part) for part in self.workers.map(multiply, tasks)]
@@ -66,10 +66,12 @@ class Distributed:
         Workers make the columns of a test matrix themselves; with a ``store`` they also write the products there, each block
         into tiles of its own, and None comes back, unless they do not reach it.
         """
+        order = self.order.announced(self.workers.count)
 
         def task(start: int, stop: int) -> Task:
+            """Of these columns."""
             tile = None if store is None else Tile.of(store, start)
-            return Task((self.order, _columns(right, start, stop), tile, adjoint), stop - start)
+            return Task((order, _columns(right, start, stop), tile, adjoint), stop - start)
 
         # Where products come back, one a worker at a time lies here.
         for part in self.workers.map(measure, (task(*block) for block in blocks), ahead=1 if store is None else 2):

@@ -110,16 +110,18 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[None]:
-        """Time a stage of ``total`` products and show its progress; what is done beside the products is exact to the dtype."""
+        """Announce and time a stage of ``total`` products, show its progress; what is beside them is exact to the dtype."""
         earlier = self.seconds.get(name, 0.0) or self.workspace.seconds_before(name)
         start, first = time.perf_counter(), self.products
 
         def spent() -> float:
+            """Seconds of this stage so far, in earlier sessions too."""
             return earlier + time.perf_counter() - start
 
-        with stage(name, total, self.progress) as shown, float32_products():
+        with stage(name, total, self.progress) as shown, long_work(total), float32_products():
 
             def advance(steps: int = 1, note: str = "") -> None:
+                """Note in the run and show that so many more products are done."""
                 self.workspace.note(name, total=total, done=self.products - first, seconds=spent())
                 shown(steps, note=note)
 

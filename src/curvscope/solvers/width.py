@@ -43,6 +43,7 @@ def best_width(k: int, product: Mapping[int, float], sweep: Mapping[int, float])
     """
 
     def seconds(width: int) -> float:
+        """Expected of the solve: its products, and as many passes over the growing basis as it has blocks."""
         count = expected_products(k, width)
         return count * product[width] + count / width * count / 2 * sweep[width]
 

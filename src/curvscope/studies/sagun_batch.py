@@ -92,6 +92,7 @@ def _segments(pair: Any, config: BatchConfig) -> dict[str, Any]:
     objective = Objective(_network(pair, config, 0), nn.CrossEntropyLoss(), [pair])
 
     def path(seed: int, batch: int | None) -> dict[int, dict[str, Tensor]]:
+        """Parameters by step, from the start of this seed."""
         model, seen = _network(pair, config, seed), {}
         keep = set(steps)
         look = lambda i: seen.update({i: _parameters(model)}) if i in keep else None  # noqa: E731

@@ -60,6 +60,7 @@ def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, 
     """A stage for each part."""
 
     def networks(name: str, cells: dict[str, tuple[int, float, int]]) -> dict[str, Any]:
+        """A stage of networks by key: width, deviation and seed of each."""
         return stages.numbers(name, lambda: {key: _two_blobs(*cell, config) for key, cell in cells.items()})
 
     wide, seeds = config.deviation_width, range(config.seeds)

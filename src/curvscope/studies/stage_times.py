@@ -87,7 +87,7 @@ def _measuring(
     num_outer, num_inner, timed, width = sizes
     right = TestMatrix("ssrft", H.shape[0], seed=seed, role="right", dtype=H.dtype, device=H.device)
     vectors, drawn = _timed(H, lambda: right.columns(0, width))
-    with long_work():
+    with long_work(num_inner):
         _, first = _timed(H, lambda: H @ vectors[:, :1])
         _ = H @ vectors  # the choice of a strategy for this width is not part of what a product costs
     product, multiplied = _products(H, vectors, timed, progress)
@@ -126,6 +126,7 @@ def _thin(
     further = torch.randn(num_inner, num_inner - num_outer, generator=small, dtype=torch.float64)
 
     def core() -> Any:
+        """The small problem, and the vectors from the basis."""
         right = least_squares(whole.coefficients.mH, across, rtol=0.0)
         return core_pairs(
             whole, left.adjoint_multiply(whole.basis, 0, num_inner), further, right, "published", k=None, which="LM"

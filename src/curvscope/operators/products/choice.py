@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,11 @@ from curvscope.operators.objective import Batch, Objective
 from curvscope.operators.products.double_backward import DoubleBackward
 from curvscope.operators.products.maps import BatchMap
 from curvscope.operators.products.memory import is_out_of_memory
+from curvscope.operators.products.patience import SECONDS_A_CALL
 from curvscope.operators.products.split import Split
 from curvscope.operators.products.strategy import Linearized, Strategy
 from curvscope.operators.products.survey import Survey, seconds_of
+from curvscope.operators.products.tracing.program import Program
 from curvscope.operators.products.tracing.recording import NotRecordable
 
 log = logging.getLogger(__name__)
@@ -41,6 +44,15 @@ CALL_SECONDS = 1e-5
 WORTH_TRYING = 0.5
 """Share of the time that calls must take for a trial of wider groups."""
 
+WORTH_HOPING = 0.1
+"""The same where the products that are to come pay for the trial: less than this would not be missed."""
+
+STAKE = 0.25
+"""What that trial may cost, of what groups would save if they shared all calls."""
+
+TRIAL_APPLICATIONS = 11
+"""What it costs in applications to a group: 2 to 6 to trace, one to compare, one for another mini-batch, 3 to time."""
+
 _remembered: WeakKeyDictionary[nn.Module, dict[Any, Choice]] = WeakKeyDictionary()
 
 
@@ -50,7 +62,8 @@ class Choice:
 
     Attributes:
         trials: seconds a vector for each candidate that was tried.
-        skipped: the reason for each candidate that was not possible.
+        skipped: the reason for each candidate that was not possible, or not worth a trial yet.
+        groups_from: number of products to come from which groups are worth a trial; 0: they were tried, or never are.
         provisional: whether nothing was chosen yet: see :class:`.Patience`.
     """
 
@@ -58,6 +71,7 @@ class Choice:
     width: int
     trials: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    groups_from: int = 0
     provisional: bool = False
 
 
@@ -110,14 +124,13 @@ def kind_of_block(columns: int) -> int:
 
 
 class Trial:
-    """Measures candidates on one mini-batch.
-
-    Groups are the choice where calls surely take the time, one vector at a time where arithmetic does: nothing is tried then.
+    """Measures candidates on one mini-batch, as far as that is worth its time.
 
     Args:
         batch_map: what to compute. strategies: instances by name; filled and kept, so that traces are not lost.
         batch, number: the mini-batch. columns: of the block that is wanted. budget: bytes.
         survey: of the first mini-batch.
+        to_come: products that were announced; see :func:`curvscope.execution.long_work`.
 
     Attributes:
         linearized: what was built for the choice, to go on with.
@@ -132,15 +145,21 @@ class Trial:
         columns: int,
         budget: int,
         survey: Survey,
+        to_come: int = 0,
     ) -> None:
         self.map, self.strategies, self.batch, self.number = batch_map, strategies, batch, number
-        self.columns, self.budget, self.survey = columns, budget, survey
+        self.columns, self.budget, self.survey, self.to_come = columns, budget, survey, to_come
+        self.groups_from = 0
         self.trials: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
         self.linearized: Linearized | None = None
 
     def choose(self) -> Choice:
-        """Try one vector at a time; a wider group only where calls, not arithmetic, take the time and memory allows."""
+        """Groups at once where calls surely take the time; else one vector at a time, or a group if a trial finds it faster.
+
+        The trial is made where calls take half of the time, or a tenth and so many products are to come that it costs less
+        than a quarter of what they could save. Where the map cannot be traced: double backward, in groups if those are faster.
+        """
         best, width = "split", 1
         if self._group_at_once():
             best, width = "split_vmap", self.linearized.width
@@ -152,7 +171,7 @@ class Trial:
                 best, width, self.linearized = "split_vmap", wide, together
             else:
                 self.linearized = alone
-        choice = Choice(best, width, self.trials, self.skipped)
+        choice = Choice(best, width, self.trials, self.skipped, self.groups_from)
         log.debug("strategy for %d columns: %s", self.columns, choice)
         return choice
 
@@ -174,20 +193,43 @@ class Trial:
 
     def _width_worth_trying(self, alone: Linearized) -> int:
         """How many vectors calls are worth sharing among; 0: not worth the trial."""
-        program, strategy = getattr(alone, "program", None), self.strategies["split"]
-        if program is None or self.columns == 1 or self.survey.computes:
+        program = getattr(alone, "program", None)
+        if program is None or self.columns == 1:
             return 0
-        seconds = getattr(strategy, "first_seconds", 0.0)
+        calls: float = program.num_calls * CALL_SECONDS
+        first = getattr(self.strategies["split"], "first_seconds", 0.0)
         # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
-        if not seconds or program.num_calls * CALL_SECONDS > WORTH_TRYING / 4 * seconds:
-            seconds = self._time("split", alone)
-        overhead = program.num_calls * CALL_SECONDS / seconds
-        if overhead < WORTH_TRYING:
+        if first and calls <= WORTH_HOPING / 4 * first:
             return 0
+        minority = self.survey.computes or bool(first and calls <= WORTH_TRYING / 4 * first)
+        # Before a vector is timed: it takes at least as long as if calls took half of the time.
+        if minority and not self._pays(self._width(program, 8), calls, calls / WORTH_TRYING):
+            return 0
+        seconds = self._time("split", alone)
+        width = self._width(program, WIDEST if calls > seconds else 8)
+        if width == 1 or calls < WORTH_HOPING * seconds:
+            return 0
+        most = calls >= WORTH_TRYING * seconds and not self.survey.computes
+        return width if most or self._pays(width, calls, seconds) else 0
+
+    def _width(self, program: Program, most: int) -> int:
+        """Of a group that fits half of the budget while it is traced and applied."""
         vector = self.map.objective.parameters.size * torch.finfo(self.map.objective.dtype).bits // 8
-        fitting = max(1, self.budget // 2 // max(1, program.peak_bytes + 3 * vector))
-        width = even(self.columns, min(fitting, WIDEST if overhead > 1 else 8))
-        return width if width > 1 else 0
+        each = max(program.peak_bytes, self.survey.group_bytes) + 3 * vector
+        return even(self.columns, min(self.budget // 2 // each, most))
+
+    def _pays(self, width: int, calls: float, seconds: float) -> bool:
+        """Whether so many products are to come that a trial is worth it; ``seconds`` a vector alone, ``calls`` of them."""
+        if width == 1:
+            return False
+        saved = self.map.objective.num_pieces * calls * (1 - 1 / width)
+        cost = SECONDS_A_CALL * self.survey.calls + TRIAL_APPLICATIONS * width * seconds
+        least = math.ceil(cost / (STAKE * saved))
+        if self.to_come >= least:
+            return True
+        self.groups_from = least
+        self.skipped[f"split_vmap, width {width}"] = f"not tried below {least} products, {self.to_come} were announced"
+        return False
 
     def _linearize(self, name: str, width: int) -> Linearized | None:
         """The map of the mini-batch, or None when the strategy cannot be used here."""

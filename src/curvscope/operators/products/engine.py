@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
+from curvscope.execution.progress import products_to_come
 from curvscope.operators.batches import Batch, length
 from curvscope.operators.products.choice import (
     STRATEGIES,
@@ -208,11 +209,12 @@ class Engine:
         if kind_of_block(columns) not in self._settled:
             self._settled.add(kind_of_block(columns))
             self._patience.spent = 0.0
-        choice = remembered(self.map, columns)
+        choice = self._chosen_before(columns)
         if choice is None:
             self._look_at_memory()
             number, batch, weight = next(self._loaded())
-            trial = Trial(self.map, self._strategies, batch, number, columns, self.budget, self._patience.survey)
+            what = self.map, self._strategies, batch, number, columns, self.budget, self._patience.survey
+            trial = Trial(*what, to_come=products_to_come())
             choice = trial.choose()
             remember(self.map, columns, choice)
             # A loader may shuffle: this batch need not be the first one of the next pass.
@@ -221,6 +223,11 @@ class Engine:
                 self._kept.offer(number, trial.linearized, weight, self.budget // 2)
         width = min(columns, self.width or choice.width, choice.width)
         return Choice(choice.strategy, width, choice.trials, choice.skipped)
+
+    def _chosen_before(self, columns: int) -> Choice | None:
+        """The choice that is remembered, unless so many products were announced since that groups are to be tried now."""
+        choice = remembered(self.map, columns)
+        return None if choice is not None and 0 < choice.groups_from <= products_to_come() else choice
 
     def _effective(self, name: str) -> str:
         while name in self._replaced:
@@ -235,7 +242,7 @@ class Engine:
     def _replayed(self, total: Tensor, tangents: Tensor) -> bool:
         """The sum from what is kept alone, where the model need not be looked after; False: that does not serve this block."""
         columns = tangents.shape[0]
-        settled = kind_of_block(columns) in self._settled and remembered(self.map, columns) is not None
+        settled = kind_of_block(columns) in self._settled and self._chosen_before(columns) is not None
         if not self._kept.complete or not (self._fixed is not None or self.strategy != "auto" or settled):
             return False
         with self.map.objective.isolated(evaluated=False), jvp_warnings_silenced():
@@ -358,6 +365,8 @@ class Kept:
 
     def offer(self, number: int, linear: Linearized, weight: float, limit: int) -> None:
         """Keep it if its size is known and all that is kept stays within ``limit`` bytes."""
+        if number in self.items:
+            return
         if self._open and linear.held_bytes and self.bytes + linear.held_bytes <= limit:
             self.items[number] = (linear, weight)
             self.bytes += linear.held_bytes
