@@ -88,23 +88,27 @@ def test_krylov_samples_are_of_the_space_there_is_when_they_are_read(deflated):
     assert torch.allclose(joined(source), expected, atol=1e-11)
     assert source._left() == pytest.approx(float((P @ B @ P @ W).square().sum(dim=0).mean()))
     assert source._brought[-1][1] == pytest.approx(float(B.norm() ** 2 - (P @ B @ P).norm() ** 2))
-    start = TestMatrix("gaussian", 60, seed=1, role="trace-sketch", dtype=torch.float64).columns(0, 4)
+    start = TestMatrix("gaussian", 60, seed=1, role="trace-sketch", dtype=torch.float64).columns(0, 2)
     start = start - V @ (V.T @ start)
     space = torch.linalg.qr(torch.cat([torch.linalg.matrix_power(B, i) @ start for i in range(3)], dim=1)).Q
-    assert float((Q.T @ space).square().sum()) == pytest.approx(12)
+    assert float((Q.T @ space).square().sum()) == pytest.approx(6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_krylov_spaces_of_steep_spectra_are_orthonormal(dtype):
+@pytest.mark.parametrize("budget", [60, 100], ids=["2 columns at a time", "4 columns at a time"])
+def test_krylov_spaces_of_steep_spectra_are_orthonormal(dtype, budget):
     A = matrix(definite=False, decay=0.3, dtype=dtype)  # blocks of products are soon dependent to rounding
-    source = KrylovTrace(Deflation(as_operator(A), lambda block: A @ block, None), seed=1, budget=60)
+    source = KrylovTrace(Deflation(as_operator(A), lambda block: A @ block, None), seed=1, budget=budget)
     while source.count + source.multiplied < 60 and not source.exhausted:
         source.advance(60 - source.count - source.multiplied)
     Q, rounding = source.basis, torch.finfo(dtype).eps
     assert torch.allclose(Q.T @ Q, torch.eye(Q.shape[1], dtype=torch.float64), atol=1e-12)
     left = Q.T @ A.double() @ Q[:, : source.multiplied] - source.action
     assert float(left.abs().max()) < 50 * rounding
-    assert float(joined(source).sum(dim=0).mean()) == pytest.approx(float(A.trace()), abs=1e4 * rounding)
+    traces = joined(source).sum(dim=0)
+    stderr = float(traces.std()) / len(traces) ** 0.5
+    assert float(traces.mean()) == pytest.approx(float(A.trace()), abs=max(1e4 * rounding, 4 * stderr))
+    assert stderr < 1e5 * rounding
 
 
 def test_krylov_products_go_where_they_narrow_the_estimate():
