@@ -1,7 +1,7 @@
 """``curvscope study``: the list, the run, and what is refused."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -133,3 +133,21 @@ def test_refused(curvscope):
         outcome = curvscope(*arguments)
         assert outcome.status == 2
         assert message in str(outcome.error)
+
+
+def test_a_study_that_is_stopped_says_how_to_go_on(curvscope, small, monkeypatch):
+    asked = []
+
+    def measure(stages, config, data):
+        first = stages.numbers("first", lambda: asked.append("first") or {"y": 1})
+        if not asked[1:]:
+            asked.append("second")
+            raise KeyboardInterrupt
+        return first
+
+    monkeypatch.setitem(STUDIES, "small", replace(STUDIES["small"], measure=measure))
+    stopped = curvscope("study", "small", "--out", "here")
+    assert stopped.status == 130
+    assert "the stages that are done are in here: the same command goes on after them" in stopped.output
+    assert curvscope("study", "small", "--out", "here").status == 0
+    assert asked == ["first", "second"]

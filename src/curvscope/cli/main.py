@@ -7,12 +7,27 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 import curvscope
 from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace, track
 from curvscope.errors import CurvscopeError
 
+
+class Commands(TyperGroup):
+    """All commands: one that is stopped says how to go on, where Typer would end without a word."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run the command that was asked for; Ctrl-C ends it with exit status 130 and a message."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
+            Console(stderr=True).print(str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True)
+            raise typer.Exit(130) from stopped
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Loss curvature of neural networks at scale, with error bars.",
     epilog="Begin with `curvscope demo`. For a network of yours: `curvscope eigs -k 10 --target MODULE:FUNCTION --out RUN`, "
     "then certify, overlap, density or report with that RUN.",
@@ -61,6 +76,3 @@ def run() -> None:
     except CurvscopeError as error:
         console.print("[bold red]error:[/]", str(error), highlight=False, markup=True, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt as stopped:
-        console.print(str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True)
-        sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from curvscope.estimators import RULES, count_outliers, density
 from curvscope.report import Document, Section
 from curvscope.report.style import CYCLE, GREY, figure
 from curvscope.studies.claims import claim, claims_table, share_holding
-from curvscope.studies.small import blobs, descend, hessian_of, mlp
+from curvscope.studies.small import blobs, descend, descend_together, hessian_of, mlp
 from curvscope.studies.study import Stages, Study
 
 CENTERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+AT_ONCE = 100
+"""Initialisations that are trained at once; a stage of the study."""
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -66,7 +69,9 @@ def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, 
     wide, seeds = config.deviation_width, range(config.seeds)
     sizes = networks("sizes", {f"{h} {s}": (h, 0.2, s) for h, s in product(config.widths, seeds)})
     spreads = networks("spreads", {f"{d} {s}": (wide, d, s) for d, s in product(config.deviations, seeds)})
-    starts = stages.numbers("starts", lambda: _starts(config))
+    groups = {first: range(first, min(first + AT_ONCE, config.starts)) for first in range(0, config.starts, AT_ONCE)}
+    found = [stages.numbers(f"starts-{first:05d}", partial(_starts, group, config)) for first, group in groups.items()]
+    starts = {"tops": [top for each in found for top in each["tops"]]}
     clusters = stages.numbers("clusters", lambda: _clusters(config))
     numbers = {"config": asdict(config), "sizes": sizes, "spreads": spreads, "starts": starts, "clusters": clusters}
     return numbers | {"claims": _claims(numbers)}
@@ -81,15 +86,18 @@ def _two_blobs(width: int, deviation: float, seed: int, config: DataConfig) -> d
     return {"updates": made, "eigenvalues": values.tolist(), "outliers": {r: count_outliers(values, r) for r in RULES}}
 
 
-def _starts(config: DataConfig) -> dict[str, Any]:
-    """The top eigenvalue after training from many initialisations on the same two blobs."""
+def _starts(seeds: range, config: DataConfig) -> dict[str, Any]:
+    """The top eigenvalue after training from some of many initialisations on the same two blobs."""
     width = config.deviation_width
     pair = blobs(CENTERS, config.deviations[0], 100, config.seed)
-    tops = []
-    for seed in range(config.starts):
-        model = mlp((2, width, width, 2), nn.ReLU, config.seed + seed)
-        descend(model, pair, rate=0.5, steps=config.small_steps, until=config.gradient_norm)
-        tops.append(float(density(hessian_of(model, pair), method="exact", progress=False).exact[-1]))
+    models = [mlp((2, width, width, 2), nn.ReLU, config.seed + seed) for seed in seeds]
+    descend_together(models, pair, rate=0.5, steps=config.small_steps, until=config.gradient_norm)
+    present, tops = mlp((2, width, width, 2), nn.ReLU, config.seed), []
+    H = hessian_of(present, pair)  # traced once for all
+    for model in models:
+        present.load_state_dict(model.state_dict())
+        H.move()
+        tops.append(float(density(H, method="exact", progress=False).exact[-1]))
     return {"tops": tops}
 
 

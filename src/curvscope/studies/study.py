@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.errors import Interrupted, InvalidArgument, RunConflict
 from curvscope.execution import Progress
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.report import Document, render, save_figures
@@ -108,13 +108,18 @@ def run_study(
         progress: see :data:`.progress.Progress`.
 
     Raises:
-        RunConflict: the directory holds something else; the difference is named.
+        RunConflict: the directory holds something else; the difference is named. Interrupted: by Ctrl-C; says how to go on.
     """
     chosen = study.config(preset) if config is None else config
     place = None if data is None else Path(data).resolve()
     options = {"study": study.name, "preset": preset, "data": place and str(place), "config": asdict(chosen)}
     run = open_or_create(out, kind="study", options=json.loads(json.dumps(options)))
-    numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
+    try:
+        numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
+    except KeyboardInterrupt as stopped:
+        raise Interrupted(
+            f"stopped; the stages that are done are in {run.path}: the same command goes on after them"
+        ) from stopped
     run.write_json(NUMBERS, numbers)
     document = study.document(numbers)
     save_figures(document, run.path / FIGURES, dpi=300, svg=True)
