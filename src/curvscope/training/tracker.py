@@ -54,7 +54,7 @@ class Tracker:
         memory: max_products + 2 k vectors while it lasts, k between. In training steps it is measured:
         "curvature/training_steps". On mnist16 (k = 10, every 100 steps, three runs) 22 to 39 products a check, 28 on average,
         for values right to 2e-4. No stopping rule could go below 26 on average and, in the checks in which the top space
-        turned fastest, 31 and 32 from the best of eight starts (``benchmarks/tracking.py --starts``).
+        turned fastest, 31 and 32 from the best of nine starts (``benchmarks/tracking.py --starts``).
 
     Raises:
         InvalidType: neither an objective nor a curvature operator. InvalidArgument: sizes that cannot work.
