@@ -264,7 +264,7 @@ STUDY = Study(
     "Outliers depend on the data, the bulk on the size",
     "Sagun et al. 2017: figure 2, table 1; Sagun, Bottou, LeCun 2016: figures 3-7",
     PRESETS,
-    {"quick": "under 3 minutes", "paper": "2 hours, most of it for 5,000 initialisations (estimated from parts)"},
+    {"quick": "1 minute", "paper": "1 hour, half of it for 5,000 initialisations (estimated from parts)"},
     measure,
     document,
 )
