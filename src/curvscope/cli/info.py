@@ -114,7 +114,7 @@ def _run(path: Path) -> dict[str, Any]:
         facts |= {
             "pairs": solution.k,
             "status": str(solution.status),
-            "products": f"{solution.cost.products} + {solution.cost.certificate_products} for the residuals",
+            "products": solution.spent_products(),
             "seconds": round(solution.cost.seconds, 2),
         }
         if (proven := (certified := certified_of(run)).certificate) is not None:

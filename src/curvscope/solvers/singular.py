@@ -112,7 +112,7 @@ class SingularSolution:
             rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {relative:>9.1e}")
         if self.k > 12:
             rows.append(f"{'...':>5}")
-        cost = f"{self.cost.products} products + {self.cost.certificate_products} for the residuals, {self.cost.seconds:.1f} s"
+        cost = f"{self.cost.products} products + {self.cost.certificate_products} for residuals, {self.cost.seconds:.1f} s"
         return "\n".join([*rows, "", str(self.status), cost])
 
 

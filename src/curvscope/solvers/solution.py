@@ -227,8 +227,13 @@ class Solution:
                 continue
             value, residual = float(self.eigenvalues[i]), float(self.residual_norms[i])
             rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {float(self.relative_residuals[i]):>9.1e}")
-        cost = f"{self.cost.products} products + {self.cost.certificate_products} for the residuals, {self.cost.seconds:.1f} s"
+        cost = f"{self.spent_products()}, {self.cost.seconds:.1f} s"
         return "\n".join([*rows, "", str(self.status), self._completeness(), cost])
+
+    def spent_products(self) -> str:
+        """Products of the solve, and what the later ones were for, in words."""
+        later = "residuals" if self.certificate is None else "residuals and certificates"
+        return f"{self.cost.products} products + {self.cost.certificate_products} for {later}"
 
     def _completeness(self) -> str:
         if self.order != "LM":
