@@ -101,6 +101,7 @@ def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None
             if tol is not None:
                 axes.axhline(tol, color=GREY, linestyle="--", linewidth=1.0, label=f"tol = {tol:g}")
             axes.set(yscale="log", xlabel="pair i", title=label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
         places[0].set_ylabel("relative residual\n‖H v − λ v‖ / |λ|")
         places[0].legend(loc="best")
     return sheet

@@ -239,6 +239,7 @@ def _drawn_tops(numbers: dict[str, Any]) -> Figure:
     with figure(width=5.0) as (sheet, (axes,)):
         axes.hist(numbers["starts"]["tops"], bins=30, color=CYCLE[0])
         axes.set(xlabel="largest eigenvalue", ylabel="initialisations")
+        axes.locator_params(axis="x", nbins=5)  # long numbers, close together
     return sheet
 
 
