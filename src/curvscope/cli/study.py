@@ -58,7 +58,8 @@ def command(
     if out is None:
         raise InvalidArgument(f"--out DIR is missing: say where the results of {name} shall go")
     console = Console(stderr=as_json)
-    console.width = max(console.width, TABLE_WIDTH)
+    if not console.is_terminal:
+        console.width = max(console.width, TABLE_WIDTH)
     changed = "; the settings change that" if changes else ""
     console.print(
         f"{study.title}: {study.shows}. The preset takes about {study.takes[preset]} on two cores{changed}.", highlight=False

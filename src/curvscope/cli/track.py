@@ -74,7 +74,8 @@ def command(
         return
     rows = [[str(step), *(_text(found.get(f"curvature/{name}")) for name in SHOWN)] for step, found in tracker.history.items()]
     console = Console()
-    console.width = max(console.width, 120)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
     console.print(as_rich(Table(["step", *(name.replace("_", "\n") for name in SHOWN)], rows)))
     if out is not None:
         console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
