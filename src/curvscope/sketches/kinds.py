@@ -61,6 +61,7 @@ class IndependentEntries(Kind):
         block = np.empty((stop - start, last - first), dtype=torch.empty(0, dtype=self.dtype).numpy().dtype)
 
         def fill(i: int) -> None:
+            """Draw one column, tile by tile."""
             for tile in range(first // TILE_ROWS, -(-last // TILE_ROWS)):
                 low = tile * TILE_ROWS
                 begin, end = max(first, low), min(last, low + TILE_ROWS)
@@ -89,6 +90,7 @@ class IndependentEntries(Kind):
         block = np.empty((len(streams), rows), dtype=torch.empty(0, dtype=self.dtype).numpy().dtype)
 
         def fill(i: int) -> None:
+            """Draw on in one column's stream."""
             block[i] = self._draw(streams[i], rows)
 
         in_parallel(fill, len(streams), block.size)

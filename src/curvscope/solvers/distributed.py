@@ -153,6 +153,7 @@ def measure(order: Order, columns: Drawn | np.ndarray, tile: Tile | None, adjoin
     """Multiply with columns of a test matrix, or with those that were sent; called in a worker."""
 
     def directions(operator: Operator) -> Tensor:
+        """The columns, where this worker's operator is."""
         return columns.on(operator) if isinstance(columns, Drawn) else received(columns).to(operator.device)
 
     result = product(order, directions, adjoint)

@@ -78,6 +78,7 @@ def hmt(
     }
 
     def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
         with meter.stage("sketch", num_outer):
             outer = Measured(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, fitted.block_size).all()
         with meter.stage("orthonormalisation", 0):

@@ -161,6 +161,7 @@ def remembered(meter: Meter, name: str, columns: int, compute: Callable[[], Tens
     before, passes, seconds = meter.products, meter.passes, meter.seconds["products"]
 
     def counted() -> dict[str, Tensor]:
+        """The result, and what it cost."""
         found = compute()
         return {
             "found": found,

@@ -100,6 +100,7 @@ def nystrom(
     }
 
     def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
         right = draw(sketch, operator, seed=seed, role="right")
         with meter.stage("sketch", num_outer):
             outer = Measured(meter, right, num_outer, fitted.block_size).all()

@@ -105,6 +105,7 @@ def seigh(
     options = {"method": "seigh", **sizes, "k": k, **kinds, "block_size": fitted.block_size}
 
     def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
         right = draw(sketch, operator, seed=seed, role="right")
         left = draw(left_sketch, operator, seed=seed, role="left")
         with meter.stage("sketch", num_inner):

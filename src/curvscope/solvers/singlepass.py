@@ -92,6 +92,7 @@ def singlepass(
     }
 
     def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
         right = draw(sketch, operator, seed=seed, role="right")
         with meter.stage("sketch", products):
             outer = Measured(meter, right, products, fitted.block_size).all()

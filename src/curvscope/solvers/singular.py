@@ -186,6 +186,7 @@ def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Te
     for start, stop in blocks(len(values), meter.workspace.widest):
 
         def measured(start: int = start, stop: int = stop) -> Tensor:
+            """Of one block."""
             left, right = (InMemory(matrix.columns(start, stop)) for matrix in (U, V))
             return dilation_residuals(
                 meter.multiply, meter.multiply_adjoint, left, values[start:stop], right, block_size=meter.workspace.widest

@@ -113,6 +113,7 @@ def ssvd(
     }
 
     def find(meter: Meter) -> Factors:
+        """Measure and recover: what the session times, keeps and goes on with."""
         right = draw(sketch, operator, seed=seed, role="right")
         left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
         match method:
