@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import long_work
-from curvscope.operators import empirical_fisher, ggn, hessian, preflight
+from curvscope.operators import Objective, empirical_fisher, ggn, hessian, preflight
+from curvscope.training import interpolate
 
 from .cases import build, dense_hessian, flat_function
 
@@ -167,3 +168,91 @@ def test_distributed_data_parallel_is_unwrapped(tmp_path, caplog):
         distributed.destroy_process_group()
     assert wrapped.parameters.names == plain.parameters.names
     assert "DistributedDataParallel" in caplog.text
+
+
+def test_frozen_and_trainable_parameters_look_so_to_a_loss():
+    model, _, batches = build("mlp")
+    model[0].bias.requires_grad_(False)
+
+    def loss(net: nn.Module, batch: tuple) -> Tensor:
+        return nn.functional.cross_entropy(net(batch[0]), batch[1]) + sum(
+            p.square().sum() for p in net.parameters() if p.requires_grad
+        )
+
+    objective = Objective(model, lambda model, batch: loss(model, batch), batches)
+    expected = sum(float(loss(model, batch).detach()) for batch in batches) / len(batches)
+    assert objective.mean_loss == pytest.approx(expected, rel=1e-12)
+    line = interpolate(objective, objective.parameters.join(objective.values), objective.parameters.join(objective.values))
+    assert float(line.loss[0]) == pytest.approx(expected, rel=1e-12)
+
+
+def causal_models():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 11, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+
+    class Renamed(transformers.GPT2LMHeadModel):
+        """A causal language model whose name does not say so."""
+
+    torch.manual_seed(0)
+    bart = transformers.BartConfig(
+        vocab_size=11, d_model=8, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=8, max_position_embeddings=8
+    )
+    return [(Renamed(transformers.GPT2Config(**sizes)), True), (transformers.BartForCausalLM(bart), False)]
+
+
+def test_whether_labels_are_shifted_is_told_by_the_loss_not_by_the_name():
+    for model, shifted in causal_models():
+        ids = torch.randint(3, 11, (2, 6))
+        labels = torch.full_like(ids, -100)
+        labels[0], labels[1, :2] = ids[0], ids[1, :2]  # 6 and 2 labels; of which, shifted, 5 and 1 count
+        batches = [{"input_ids": ids[i : i + 1], "labels": labels[i : i + 1]} for i in (0, 1)]
+        together = Objective(model, "model", [{"input_ids": ids, "labels": labels}])
+        assert together.total_terms == (6 if shifted else 8)
+        assert Objective(model, "model", batches).mean_loss == pytest.approx(together.mean_loss, rel=1e-5)
+
+
+def test_models_that_compute_in_float32_inside_pass_in_float64():
+    model, batch = hugging_face("causal")
+    H = hessian(model, "model", [batch], params="*ln_*")
+    assert H.dtype == torch.float64
+    assert H.rounding == torch.finfo(torch.float32).eps
+    assert preflight(H).passed, str(preflight(H))
+    assert preflight(hessian(model, "model", [batch], params="*ln_*", dtype=torch.float32)).passed
+    wrong = preflight(hessian(model, "model", [batch], params="*ln_*", weight=lambda batch: 1.0))
+    assert [check.name for check in wrong.checks if not check.passed] == ["batch-split invariance"]
+
+
+def test_models_whose_loss_comes_from_other_keys_than_labels():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=8
+    )
+    model = transformers.BertForQuestionAnswering(config).eval()
+    batch = {
+        "input_ids": torch.randint(11, (3, 6)),
+        "start_positions": torch.tensor([0, 1, 2]),
+        "end_positions": torch.ones(3).long(),
+    }
+    expected = float(model(**batch).loss.detach())
+    assert Objective(model, "model", [batch]).mean_loss == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(InvalidArgument, match=r"returns it as \.loss"):
+        Objective(model, "model", [{"input_ids": batch["input_ids"]}])
+
+
+class HardSigmoid(nn.Module):
+    """As PyTorch defines it, of functions that it can differentiate twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 3).clamp(0, 6) / 6
+
+
+@pytest.mark.parametrize("strategy", ["double_backward", "split"])
+def test_hardsigmoid_gates(strategy):
+    """Of MobileNetV3; PyTorch's own has no second derivative."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Hardsigmoid(), nn.Linear(5, 3)).double()
+    batches = [(4 * torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,)))]
+    H = hessian(model, nn.CrossEntropyLoss(), batches, strategy=strategy)
+    found = H @ torch.eye(H.shape[0], dtype=torch.float64)
+    expected = dense_hessian(nn.Sequential(model[0], HardSigmoid(), model[2]), nn.CrossEntropyLoss(), batches)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)

@@ -14,9 +14,6 @@ from curvscope.errors import InvalidArgument
 
 Batch = Any
 
-IGNORED_LABEL = -100
-"""Label of tokens without a loss, as PyTorch and Hugging Face have it."""
-
 CRITERIA: dict[Callable[..., Tensor], type[nn.Module]] = {
     functional.cross_entropy: nn.CrossEntropyLoss,
     functional.mse_loss: nn.MSELoss,
@@ -70,7 +67,10 @@ def length(batch: Batch) -> int:
     """
     tensors = tensors_of(batch)
     if not tensors:
-        raise InvalidArgument(f"cannot count the loss terms of a {type(batch).__name__}: pass weight=lambda batch: ...")
+        raise InvalidArgument(
+            f"no tensor is seen in a batch that is a {type(batch).__name__}: yield tensors, or tuples, lists and mappings "
+            "of them (vars(batch) is a mapping)"
+        )
     return next((tensor.shape[0] for tensor in tensors if tensor.ndim), 1)
 
 
@@ -111,19 +111,6 @@ def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
     if isinstance(criterion, ELEMENTWISE) and isinstance(target, Tensor):
         return float(target.numel())
     return float(length(batch))
-
-
-def label_terms(labels: Tensor, *, shifted: bool) -> float:
-    """Number of labels that have a loss; ``shifted`` when the first of each sequence is never predicted."""
-    if labels.is_floating_point():
-        return float(labels.numel())
-    counted = labels[..., 1:] if shifted and labels.ndim > 1 else labels
-    return float((counted != IGNORED_LABEL).sum())
-
-
-def predicts_next_token(model: nn.Module) -> bool:
-    """Whether a Hugging Face model compares the logits of each token with the label of the next."""
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def describe(leaves: Iterable[Any]) -> tuple[Any, ...]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from curvscope.execution.precision import float32_products
+
+log = logging.getLogger(__name__)
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
@@ -41,9 +47,22 @@ def isolated(
         if evaluated:
             stack.enter_context(_random_state(device))
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
+            if any(isinstance(module, nn.Hardsigmoid) for module in model.modules()):
+                stack.enter_context(_TwiceDifferentiable())
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
         yield
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Inside, ``hardsigmoid`` (of MobileNetV3) is made of functions with second derivatives, which PyTorch's own lacks."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.hardsigmoid:
+            return functional.relu6(args[0] + 3.0) / 6.0
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -117,3 +136,12 @@ def _without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside wrappers for data parallelism and compilation; said in a log message, as names change with it."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        log.warning("measuring the module inside %s: parameter names lose their 'module.'", type(model).__name__)
+        model = model.module
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model

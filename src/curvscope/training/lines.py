@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, Objective
+from curvscope.operators.parameters import leaves
 
 Point = Mapping[str, Tensor] | Tensor
 """Parameters by name, such as a state dict, or as the flat (D,) vector."""
@@ -168,9 +169,9 @@ def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, fl
         for number, (batch, weight) in enumerate(objective.batches()):
             objective.seed(number)
             if not objective.has_criterion:
-                total, right = total + weight * float(objective.loss(values, batch)), float("nan")
+                total, right = total + weight * float(objective.loss(leaves(values), batch)), float("nan")
                 continue
-            output, targets = objective.output(values, batch), batch[1]
+            output, targets = objective.output(leaves(values), batch), batch[1]
             total += weight * float(objective.criterion(output, targets))
             if output.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
                 right, count = right + float((output.argmax(dim=1) == targets).sum()), count + len(targets)
