@@ -12,7 +12,7 @@ from curvscope.execution import long_work
 from curvscope.operators import Objective, empirical_fisher, ggn, hessian, preflight
 from curvscope.training import interpolate
 
-from .cases import build, dense_hessian, flat_function
+from .cases import build, dense_ggn, dense_hessian, flat_function
 
 
 def test_loss_of_model_and_nested_batch():
@@ -256,3 +256,28 @@ def test_hardsigmoid_gates(strategy):
     found = H @ torch.eye(H.shape[0], dtype=torch.float64)
     expected = dense_hessian(nn.Sequential(model[0], HardSigmoid(), model[2]), nn.CrossEntropyLoss(), batches)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("strategy", ["double_backward", "split"])
+def test_criteria_without_forward_derivatives(strategy):
+    torch.manual_seed(0)
+    model, criterion = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double(), nn.SoftMarginLoss()
+    batches = [(torch.randn(5, 4, dtype=torch.float64), 2.0 * torch.randint(2, (5, 2)).double() - 1) for _ in range(2)]
+    G = ggn(model, criterion, batches, strategy=strategy)
+    found = G @ torch.eye(G.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(found, dense_ggn(model, criterion, batches), rtol=1e-9, atol=1e-12)
+
+
+def test_parts_that_are_compiled_run_as_they_were_written():
+    """In its place, by ``compile()``, or as a part of another: a model need not be compiled as a whole."""
+    model, criterion, batches = build("mlp")
+    expected = hessian(model, criterion, batches)
+    x = torch.ones(expected.shape[0], dtype=torch.float64)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    model.compile()
+    partly = nn.Sequential(model[0], torch.compile(model[1]), model[2])
+    for compiled in (model, partly):
+        for strategy in ("auto", "split"):
+            torch.testing.assert_close(hessian(compiled, criterion, batches, strategy=strategy) @ x, expected @ x)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before

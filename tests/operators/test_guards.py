@@ -193,6 +193,8 @@ def test_misunderstandings_are_explained():
     model, _, batches = build("mlp")
     with pytest.raises(InvalidArgument, match="no tensor is seen in a batch that is a Holder"):
         hessian(model, lambda model, batch: CE(model(batch.x), batch.y), [Holder(*batches[0])], weight=lambda batch: 1)
+    with pytest.raises(InvalidArgument, match="batch 1 holds a NumPy array"):
+        hessian(model, CE, [(batches[0][0], batches[0][1].numpy())])
     with pytest.raises(InvalidArgument, match=r"missing.*CTCLoss\(output, y\).*first parameter has the name model"):
         hessian(model, nn.CTCLoss(), batches)
     with pytest.raises(InvalidArgument, match="first parameter has the name model"):
@@ -236,3 +238,10 @@ def test_backwards_that_must_not_be_differentiated_are_refused(make, strategy):
     A = make(Sine(4, 3), CE, [(torch.randn(5, 4), torch.arange(5) % 3)], strategy=strategy)
     with pytest.raises(NotDifferentiable, match="once_differentiable"):
         A @ torch.ones(15)
+
+
+def test_dropout_of_a_model_without_dropout_layers_is_remarked_on(caplog):
+    model, criterion, batches = build("mlp")
+    with caplog.at_level(logging.WARNING):
+        hessian(model, criterion, batches, dropout=0)
+    assert "functional dropout stays off" in caplog.text

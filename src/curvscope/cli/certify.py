@@ -55,7 +55,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(_plain(certified, failed)))
     else:
-        console = Console()
+        console = Console(markup=False)
         console.print(str(certified), highlight=False, soft_wrap=True)
         console.print("\n".join(failed) or "every claim of the run holds", highlight=False, soft_wrap=True)
         if (opened.path / CERTIFIED).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -96,6 +97,17 @@ def split(batch: Batch, most: int | None) -> Iterator[Batch]:
 def is_pair(batch: Batch) -> bool:
     """Whether a batch is (x, y)."""
     return isinstance(batch, Sequence) and len(batch) == 2
+
+
+def check_batch(batch: Batch, number: int, *, pairs: bool) -> None:
+    """Raise InvalidArgument for NumPy arrays, and unless a batch is (x, y) where ``pairs`` are needed."""
+    if any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(plain(batch))):
+        raise InvalidArgument(f"batch {number} holds a NumPy array: make it a tensor, with torch.as_tensor")
+    if pairs and not is_pair(batch):
+        raise InvalidArgument(
+            f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
+            "pass a function loss(model, batch) for other batches, or loss='model' for Hugging Face models"
+        )
 
 
 def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -47,6 +48,8 @@ def isolated(
         if evaluated:
             stack.enter_context(_random_state(device))
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
+            if "torch._dynamo" in sys.modules:  # what is compiled runs as it was written: it has no second derivatives
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
             if any(isinstance(module, nn.Hardsigmoid) for module in model.modules()):
                 stack.enter_context(_TwiceDifferentiable())
         stack.enter_context(_kernels(model, device))
@@ -136,6 +139,12 @@ def _without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+
+
+def warn_without_dropout(model: nn.Module) -> None:
+    """Say so where dropout was asked for and no layer has any: functional dropout in a module of one's own stays off."""
+    if not any(isinstance(module, DROPOUTS) for module in model.modules()):
+        log.warning("dropout was asked for, but the model has no dropout layer: functional dropout stays off, use nn.Dropout")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -19,14 +19,14 @@ from curvscope.operators.arithmetic import CoarsestArithmetic
 from curvscope.operators.batches import (
     CRITERIA,
     Batch,
+    check_batch,
     criterion_terms,
-    is_pair,
     length,
     move,
     split,
 )
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.isolation import BATCH_NORMS, isolated, unwrapped
+from curvscope.operators.isolation import BATCH_NORMS, isolated, unwrapped, warn_without_dropout
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
 from curvscope.operators.losses import CallWithModel, models_own_loss, name_of, takes_model
 from curvscope.operators.parameters import ParameterFilter, Parameters, leaves, select, widest_dtype
@@ -84,7 +84,8 @@ class Objective:
         microbatch: most samples at a time: batches are cut along the first axis, which saves memory and changes nothing else.
         reduction: ``"mean"`` or ``"sum"``, what ``loss`` does with its terms; default: the criterion's own, else the mean.
         batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch.
-        dropout: None for off, or a seed: the masks are then drawn from it, the same for every product.
+        dropout: None for off, or a seed: the masks of dropout layers are then drawn from it, the same for every product
+            (functional dropout in modules of your own stays off).
 
     Cost: construction evaluates the loss once on all data, and twice more on a batch of token labels, to see whether the model
     shifts them; memory for one copy of the parameters.
@@ -327,6 +328,8 @@ class Objective:
             raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
         if dropout is not None and not isinstance(dropout, int):
             raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
+        if dropout is not None:
+            warn_without_dropout(self.model)
         if batchnorm == "batch" and microbatch is not None and any(isinstance(m, BATCH_NORMS) for m in self.model.modules()):
             raise InvalidArgument("microbatch would change the batch statistics: drop it, or choose batchnorm='eval'")
 
@@ -344,7 +347,7 @@ class Objective:
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
-                self._check_batch(batch, count)
+                check_batch(batch, count, pairs=self.has_criterion)
                 if self._weight is None and self.shifted is None and not self.has_criterion:
                     self.shifted = predicts_next_token(self.model, self._loss_here, batch)
                 for piece in split(batch, self.microbatch):
@@ -373,13 +376,6 @@ class Objective:
     def _loss_here(self, batch: Batch) -> Tensor:
         self.seed(0)
         return self.loss(leaves(self.values), move(batch, self.device, self.dtype))
-
-    def _check_batch(self, batch: Batch, number: int) -> None:
-        if self.has_criterion and not is_pair(batch):
-            raise InvalidArgument(
-                f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
-                "pass a function loss(model, batch) for other batches, or loss='model' for Hugging Face models"
-            )
 
     def _checked_loss(self, batch: Batch, number: int) -> float:
         try:
