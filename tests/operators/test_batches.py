@@ -281,3 +281,30 @@ def test_parts_that_are_compiled_run_as_they_were_written():
         for strategy in ("auto", "split"):
             torch.testing.assert_close(hessian(compiled, criterion, batches, strategy=strategy) @ x, expected @ x)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+class Bag(nn.Module):
+    """The mean of embeddings, which are turned by complex numbers as rotary embeddings are."""
+
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(6, 4, sparse=sparse), nn.Linear(4, 3)
+        self.register_buffer("turn", torch.polar(torch.ones(2), torch.tensor([0.3, 0.7])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = torch.view_as_complex(self.tokens(x).mean(1).unflatten(1, (2, 2))) * self.turn
+        return self.head(torch.view_as_real(turned).flatten(1).tanh())
+
+
+@pytest.mark.parametrize("strategy", ["double_backward", "split"])
+def test_sparse_embeddings_and_complex_buffers(strategy):
+    torch.manual_seed(0)
+    plain, model = Bag(sparse=False).double(), Bag(sparse=True).double()
+    model.load_state_dict(plain.state_dict())
+    batches = [(torch.randint(6, (4, 3)), torch.randint(3, (4,)))]
+    H = hessian(model, nn.CrossEntropyLoss(), batches, strategy=strategy)
+    expected = dense_hessian(plain, nn.CrossEntropyLoss(), batches)
+    torch.testing.assert_close(H @ torch.eye(H.shape[0], dtype=torch.float64), expected, rtol=1e-6, atol=1e-9)
+    assert model.tokens.sparse
+    coarse = hessian(model, nn.CrossEntropyLoss(), batches, strategy=strategy, dtype=torch.float32)
+    torch.testing.assert_close(coarse @ torch.eye(H.shape[0]), expected.float(), rtol=1e-4, atol=1e-5)

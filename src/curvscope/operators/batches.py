@@ -47,12 +47,20 @@ def plain(batch: Batch) -> Batch:
 
 def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
     """The batch on a device; floating-point tensors also in the dtype."""
+    return tree_map_only(Tensor, lambda tensor: placed(tensor, device, dtype), plain(batch))
 
-    def place(tensor: Tensor) -> Tensor:
-        """On the device, and in the dtype where it is a floating-point one."""
-        return tensor.detach().to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return tree_map_only(Tensor, place, plain(batch))
+def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """On a device, and in a floating-point dtype where it has one; complex numbers in the dtype that has it as parts.
+
+    >>> placed(torch.ones(1, dtype=torch.complex128), torch.device("cpu"), torch.float32).dtype
+    torch.complex64
+    """
+    if tensor.is_complex():
+        dtype = dtype.to_complex() if torch.finfo(dtype).bits >= 32 else torch.complex64
+    elif not tensor.is_floating_point():
+        dtype = tensor.dtype
+    return tensor.detach().to(device, dtype)
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:

@@ -83,11 +83,14 @@ def _random_state(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
+    sparse = [module for module in modes if isinstance(module, nn.Embedding) and module.sparse]
     norms = [module for module in modes if isinstance(module, BATCH_NORMS)] if batch_statistics else []
     tracking = {module: module.track_running_stats for module in norms}
     statistics = {module: (module.running_mean, module.running_var) for module in norms}
     try:
         model.eval()
+        for module in sparse:
+            module.sparse = False  # sparse gradients have no derivatives
         for module in norms:
             # Without running statistics the layer uses the batch's, in either mode, and updates nothing.
             module.track_running_stats, module.running_mean, module.running_var = False, None, None
@@ -98,6 +101,8 @@ def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterat
     finally:
         for module, training in modes.items():
             module.training = training
+        for module in sparse:
+            module.sparse = True
         for module in norms:
             module.track_running_stats = tracking[module]
             module.running_mean, module.running_var = statistics[module]

@@ -23,6 +23,7 @@ from curvscope.operators.batches import (
     criterion_terms,
     length,
     move,
+    placed,
     split,
 )
 from curvscope.operators.fingerprint import fingerprint
@@ -303,7 +304,7 @@ class Objective:
         return functional_call(CallWithModel(self.model, function), {f"model.{n}": t for n, t in tensors.items()}, (argument,))
 
     def _place(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+        return placed(tensor, self.device, self.dtype)
 
     def _understood(self, loss: Loss) -> tuple[Callable[..., Tensor], bool]:
         """The loss as a function, and whether it is a criterion."""
