@@ -76,6 +76,17 @@ def test_writes_to_views_are_followed():
     torch.testing.assert_close(run(function, [a], [t])[1][0], expected)
 
 
+def test_writes_reach_aliases_and_nothing_else_that_was_computed_alike():
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        first, second = tangents[0] * inputs[0], tangents[0] * inputs[0]
+        first.detach().mul_(3)
+        return [first, second, tangents[0] * inputs[0]]
+
+    a, t = torch.randn(4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    for piece, expected in zip(run(function, [a], [t])[1], (3 * a * t, a * t, a * t), strict=True):
+        torch.testing.assert_close(piece, expected)
+
+
 def test_looking_at_values_is_remembered():
     def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
         return [tangents[0] * (inputs[0] if bool(inputs[0].sum() > 0) else -1)]
