@@ -317,6 +317,7 @@ def test_targets_that_cannot_be_measured(curvscope, target, tmp_path, function, 
     [
         (("--target", "no_such_module:f"), TargetNotFound, "there is no module 'no_such_module'"),
         (("--target", "nonsense"), TargetNotFound, "write module:function"),
+        (("--target", "here/exp.py:make"), TargetNotFound, "name the module, not its file: exp:make"),
         ((), InvalidArgument, "either --problem NAME or --target"),
         (("--problem", "mnist16", "--matrix", "fisher"), InvalidArgument, "--matrix 'fisher'"),
         (("--problem", "mnist16", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),

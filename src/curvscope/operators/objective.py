@@ -349,9 +349,9 @@ class Objective:
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
                 check_batch(batch, count, pairs=self.has_criterion)
-                if self._weight is None and self.shifted is None and not self.has_criterion:
-                    self.shifted = predicts_next_token(self.model, self._loss_here, batch)
                 for piece in split(batch, self.microbatch):
+                    if self._weight is None and self.shifted is None and not self.has_criterion:
+                        self.shifted = predicts_next_token(self.model, self._loss_here, piece)
                     moved, terms = move(piece, self.device, self.dtype), self.terms(piece)
                     digests.append(fingerprint(moved, terms))
                     if terms:

@@ -224,7 +224,10 @@ def _finite_difference(objective: Objective, x: Tensor) -> Check:
     size, limit = (1e-5, 1e-3) if objective.rounding < 1e-10 else (1e-3, 1e-2)
     step = size * scale / float(x.norm())
     difference = (_gradient(objective, x, step) - _gradient(objective, x, -step)) / (2 * step)
-    remedy = "if the network is piecewise linear (ReLU, max-pooling) this is expected where a step crosses a kink"
+    remedy = (
+        "if the network is piecewise linear (ReLU, max-pooling) this is expected where a step crosses a kink; else a custom "
+        "autograd function has a backward that is not differentiable itself"
+    )
     return _check("finite difference", product, difference, limit, "gradient and product disagree", remedy)
 
 
