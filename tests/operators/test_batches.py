@@ -10,6 +10,7 @@ from torch.nn import functional
 from curvscope.errors import InvalidArgument
 from curvscope.execution import long_work
 from curvscope.operators import Objective, empirical_fisher, ggn, hessian, preflight
+from curvscope.solvers import eigsh
 from curvscope.training import interpolate
 
 from .cases import build, dense_ggn, dense_hessian, flat_function
@@ -217,6 +218,8 @@ def test_models_that_compute_in_float32_inside_pass_in_float64():
     assert H.dtype == torch.float64
     assert H.rounding == torch.finfo(torch.float32).eps
     assert preflight(H).passed, str(preflight(H))
+    for method in ("exact", "krylov"):
+        assert eigsh(H, 2, method=method).status.code == "converged"
     assert preflight(hessian(model, "model", [batch], params="*ln_*", dtype=torch.float32)).passed
     wrong = preflight(hessian(model, "model", [batch], params="*ln_*", weight=lambda batch: 1.0))
     assert [check.name for check in wrong.checks if not check.passed] == ["batch-split invariance"]
