@@ -90,6 +90,14 @@ def test_monte_carlo_draws_belong_to_samples_not_to_batches(criterion):
     torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [nn.MSELoss, nn.BCEWithLogitsLoss])
+def test_monte_carlo_fisher_of_a_sum_is_as_many_times_that_of_the_mean(kind):
+    model, x, y = problem(kind())
+    probes, entries = torch.eye(24, dtype=torch.float64), y.numel()
+    mean, total = (monte_carlo_fisher(model, kind(reduction=how), [(x, y)], num_draws=2) @ probes for how in ("mean", "sum"))
+    torch.testing.assert_close(total, entries * mean)
+
+
 def test_monte_carlo_fisher_leaves_ignored_labels_out():
     criterion = nn.CrossEntropyLoss()
     model, x, y = problem(criterion)

@@ -120,3 +120,14 @@ def test_a_recorded_choice_repeats_the_products_bit_for_bit():
             hessian(model, criterion, batches, strategy=wrong)
     with pytest.raises(InvalidArgument, match="disagree"):
         hessian(model, criterion, batches, strategy="split_vmap:4", width=8)
+
+
+def test_pieces_of_a_batch_do_not_change_what_an_operator_is():
+    whole, pieces = (hessian(MODEL, WEIGHTED, [(X, Y)], microbatch=size) for size in (None, 3))
+    assert whole.fingerprint == pieces.fingerprint
+    counted = {"weight": lambda batch: 1.0}  # every piece weighs as much as a whole batch: another matrix
+    parts = [(X[:2], Y[:2]), (X[2:], Y[2:])]
+    assert (
+        hessian(MODEL, WEIGHTED, parts, **counted).fingerprint
+        != hessian(MODEL, WEIGHTED, parts, microbatch=3, **counted).fingerprint
+    )

@@ -115,6 +115,15 @@ def test_every_difference_is_named(tmp_path):
     assert other.products == 0
 
 
+def test_other_pieces_of_a_batch_are_another_run(tmp_path):
+    torch.manual_seed(0)
+    model, data = torch.nn.Linear(3, 2), [(torch.randn(6, 3), torch.arange(6) % 2)]
+    whole, pieces = (cs.ggn(model, torch.nn.CrossEntropyLoss(), data, microbatch=size) for size in (None, 2))
+    cs.eigsh(pieces, 2, run=tmp_path)
+    with pytest.raises(RunConflict, match=r"microbatch is \[2\] in the run and not set here"):
+        cs.eigsh(whole, 2, run=tmp_path)
+
+
 def test_two_processes_do_not_share_a_run(tmp_path):
     METHODS["seigh"](Counting(), tmp_path)
     run = Run.open(tmp_path)

@@ -122,8 +122,11 @@ class _DrawnMap(SandwichMap):
         return (batch[0], batch[1], scores, counted.sum().to(output.dtype))
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
-        total = _outer(batch[2], tangent, first_axis=2).sum(0)
-        return total / (self.num_draws if self.objective.sums else self.num_draws * batch[3])
+        total = _outer(batch[2], tangent, first_axis=2).sum(0) / self.num_draws
+        if not self.objective.sums:
+            return total / batch[3]
+        # The scores are those of means over a sample's outputs.
+        return total if isinstance(self.objective.criterion, nn.CrossEntropyLoss) else total * output[0].numel()
 
 
 def _counted(criterion: Callable[..., Tensor], output: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from math import isfinite
+from math import isclose, isfinite
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -349,21 +349,32 @@ class Objective:
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
                 check_batch(batch, count, pairs=self.has_criterion)
+                cut = []
                 for piece in split(batch, self.microbatch):
                     if self._weight is None and self.shifted is None and not self.has_criterion:
                         self.shifted = predicts_next_token(self.model, self._loss_here, piece)
                     moved, terms = move(piece, self.device, self.dtype), self.terms(piece)
-                    digests.append(fingerprint(moved, terms))
+                    cut.append(terms)
+                    if self.dropout is not None:  # every piece has masks of its own
+                        digests.append(fingerprint(moved, terms))
                     if terms:
                         self.seed(pieces)
                         weighted += terms * self._checked_loss(moved, count)
                         total, pieces = total + terms, pieces + 1
+                if self.dropout is None:
+                    digests.append(self._digest(batch, cut))
         if count == 0:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
         total = 1.0 if self.sums else total
         return count, pieces, total, weighted / total, fingerprint(digests)
+
+    def _digest(self, batch: Batch, terms: list[float]) -> str:
+        """Of a batch and its weight, whatever the pieces are that it is taken in, where these change nothing but rounding."""
+        whole = self.terms(batch)
+        additive = all(terms) if self.sums else isclose(sum(terms), whole, rel_tol=1e-6)
+        return fingerprint(move(batch, torch.device("cpu"), self.dtype), whole, *(() if additive else terms))
 
     def _loss_and_arithmetic(self, batch: Batch) -> Tensor:
         """The loss at these parameters; the first one also tells what it is computed in."""

@@ -16,6 +16,7 @@ from curvscope.errors import OutOfDisk
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.operators import CurvatureOperator, Operator
+from curvscope.operators.algebra import Square, Submatrix, Sum
 from curvscope.solvers import storage
 from curvscope.solvers.in_run import DECISIONS, InRun
 from curvscope.solvers.workspace import Fit, Workspace
@@ -128,7 +129,18 @@ def _described(operator: Operator) -> dict[str, Any]:
         "shape": list(operator.shape),
         "dtype": str(operator.dtype).removeprefix("torch."),
         "device": str(operator.device),
+        **({"microbatch": pieces} if (pieces := _microbatches(operator)) else {}),
     }
+
+
+def _microbatches(operator: Operator) -> list[int]:
+    """Most samples at a time in every curvature matrix of an operator: the same matrix with others, to rounding."""
+    if isinstance(operator, Sum):
+        return [size for _, term in operator.terms for size in _microbatches(term)]
+    if isinstance(operator, Square | Submatrix):
+        return _microbatches(operator.inner)
+    own = operator.objective.microbatch if isinstance(operator, CurvatureOperator) else None
+    return [] if own is None else [own]
 
 
 def begun_with(run: storage.Place | Run | None, option: str) -> Any:
