@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -18,7 +18,8 @@ TF32_EPS = 2.0**-10
 def float32_products(*, tf32: bool = False) -> Iterator[None]:
     """Matrix products and convolutions of float32 numbers are exact to float32 while the block runs, or in TF32.
 
-    Whatever was set before, under PyTorch's older names or its newer ``fp32_precision``, holds again afterwards.
+    Autocasting is off. Whatever was set before, under PyTorch's older names or its newer ``fp32_precision``, holds again
+    afterwards.
 
     >>> before = torch.backends.cuda.matmul.fp32_precision
     >>> with float32_products(tf32=True):
@@ -37,7 +38,11 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
             if (own := place.fp32_precision) != wanted:
                 others.append((place, own))
                 place.fp32_precision = wanted
-        yield
+        with ExitStack() as stack:
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
     finally:
         for place, own in reversed(others):
             place.fp32_precision = own

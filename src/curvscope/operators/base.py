@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -76,12 +77,12 @@ class Operator(ABC):
             InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device.
         """
         self._check(block, self.shape[1])
-        return self._apply(block) if block.ndim == 2 else self._apply(block[:, None])[:, 0]
+        return _normally(self._apply, block)
 
     def adjoint_matmul(self, block: Tensor) -> Tensor:
         """A* @ block, for a vector (m,) or block (m, b)."""
         self._check(block, self.shape[0])
-        return self._apply_adjoint(block) if block.ndim == 2 else self._apply_adjoint(block[:, None])[:, 0]
+        return _normally(self._apply_adjoint, block)
 
     def _check(self, block: Tensor, length: int) -> None:
         if not isinstance(block, Tensor):
@@ -99,3 +100,10 @@ class Operator(ABC):
     def __repr__(self) -> str:
         kind = "Hermitian, " if self.hermitian else ""
         return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {kind}{self.dtype}, {self.device})"
+
+
+def _normally(apply: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
+    """A product with a vector or a block, also under ``torch.inference_mode``, where nothing could be differentiated."""
+    with torch.inference_mode(False):
+        block = block.clone() if block.is_inference() else block
+        return apply(block) if block.ndim == 2 else apply(block[:, None])[:, 0]

@@ -60,7 +60,8 @@ def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
         dtype = dtype.to_complex() if torch.finfo(dtype).bits >= 32 else torch.complex64
     elif not tensor.is_floating_point():
         dtype = tensor.dtype
-    return tensor.detach().to(device, dtype)
+    # What was made under inference_mode has no derivatives, its copy does.
+    return (tensor.clone() if tensor.is_inference() else tensor).detach().to(device, dtype)
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:

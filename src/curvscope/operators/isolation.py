@@ -45,6 +45,7 @@ def isolated(
         evaluated: whether the model is run at all; else its modes and the random state can stay as they are.
     """
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
         if evaluated:
             stack.enter_context(_random_state(device))
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))

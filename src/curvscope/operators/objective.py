@@ -134,7 +134,7 @@ class Objective:
         self._loss, self.has_criterion = self._understood(loss)
         self.sums = (reduction or getattr(self._loss, "reduction", "mean")) == "sum"
         self.parameters = Parameters(tuple(chosen), tuple(p.shape for p in chosen.values()))
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             self.values: Values = tuple(self._place(p).clone() for p in chosen.values())
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
@@ -164,8 +164,8 @@ class Objective:
 
     def gradient(self) -> Tensor:
         """The (D,) gradient of L. Cost: one gradient a batch."""
-        total = torch.zeros(self.parameters.size, dtype=self.dtype, device=self.device)
         with self.isolated():
+            total = torch.zeros(self.parameters.size, dtype=self.dtype, device=self.device)
             for number, (batch, weight) in enumerate(self.batches()):
                 self.seed(number)
                 total.add_(self.batch_gradient(batch), alpha=weight)
@@ -233,7 +233,7 @@ class Objective:
             batchnorm=self.batchnorm,
             dropout=self.dropout,
         )
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             rounded = (theirs.to(self.dtype) for theirs in other.values)
             if not all(torch.equal(theirs, ours) for theirs, ours in zip(rounded, self.values, strict=True)):
                 other.values = tuple(value.to(other.dtype) for value in self.values)  # the model has moved on since
@@ -249,7 +249,7 @@ class Objective:
             NotFinite: NaN or infinity in a parameter or in the loss.
         """
         present = dict(self.model.named_parameters())
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             self.values = tuple(self._place(present[name]).clone() for name in self.parameters.names)
             everything = {**present, **dict(self.model.named_buffers())}
             before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}

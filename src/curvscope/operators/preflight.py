@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import CurvscopeError
 from curvscope.execution import long_work
+from curvscope.execution.precision import float32_products
 from curvscope.operators.base import Operator
 from curvscope.operators.batches import length, tensors_of
 from curvscope.operators.curvature import CurvatureOperator, Hessian
@@ -66,6 +67,7 @@ class Preflight:
         return "\n".join(lines)
 
 
+@float32_products()
 def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Preflight:
     r"""Check that an operator is a fixed, linear, symmetric matrix, and that a Hessian is the derivative of the gradient.
 
