@@ -33,3 +33,18 @@ def test_nothing_around_a_call_matters(context, strategy):
     torch.testing.assert_close(found.eigenvalues, plain.eigenvalues)
     torch.testing.assert_close(gradient, expected.gradient())
     assert found.status.converged
+
+
+@pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
+def test_nothing_around_other_measurements_matters(context):
+    model, criterion, data = problem()
+    H = cs.hessian(model, criterion, data, strategy="double_backward")
+
+    def measured():
+        curve = cs.overlap_without_vectors(H, cs.masks.by_magnitude(model), 4, num_probes=2, num_steps=8)
+        return curve.value, cs.loss_along(H, torch.ones(H.shape[0]), points=3).loss, torch.tensor(cs.trace(H).value)
+
+    expected = measured()
+    with context():
+        found = measured()
+    torch.testing.assert_close(found, expected)

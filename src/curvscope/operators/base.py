@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.operators.isolation import out_of_inference
 
 if TYPE_CHECKING:
     from curvscope.operators.recipe import Recipe
@@ -104,6 +105,6 @@ class Operator(ABC):
 
 def _normally(apply: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
     """A product with a vector or a block, also under ``torch.inference_mode``, where nothing could be differentiated."""
-    with torch.inference_mode(False):
+    with out_of_inference():
         block = block.clone() if block.is_inference() else block
         return apply(block) if block.ndim == 2 else apply(block[:, None])[:, 0]

@@ -45,7 +45,7 @@ def isolated(
         evaluated: whether the model is run at all; else its modes and the random state can stay as they are.
     """
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(out_of_inference())
         if evaluated:
             stack.enter_context(_random_state(device))
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
@@ -55,6 +55,16 @@ def isolated(
                 stack.enter_context(_TwiceDifferentiable())
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
+        yield
+
+
+@contextmanager
+def out_of_inference() -> Iterator[None]:
+    """Inside, ``torch.inference_mode`` is as ``torch.no_grad``: where gradients are wanted they can be switched on."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
         yield
 
 

@@ -27,7 +27,7 @@ from curvscope.operators.batches import (
     split,
 )
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.isolation import BATCH_NORMS, isolated, unwrapped, warn_without_dropout
+from curvscope.operators.isolation import BATCH_NORMS, isolated, out_of_inference, unwrapped, warn_without_dropout
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
 from curvscope.operators.losses import CallWithModel, models_own_loss, name_of, takes_model
 from curvscope.operators.parameters import ParameterFilter, Parameters, leaves, select, widest_dtype
@@ -134,7 +134,7 @@ class Objective:
         self._loss, self.has_criterion = self._understood(loss)
         self.sums = (reduction or getattr(self._loss, "reduction", "mean")) == "sum"
         self.parameters = Parameters(tuple(chosen), tuple(p.shape for p in chosen.values()))
-        with torch.inference_mode(False), torch.no_grad():
+        with out_of_inference(), torch.no_grad():
             self.values: Values = tuple(self._place(p).clone() for p in chosen.values())
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
@@ -233,7 +233,7 @@ class Objective:
             batchnorm=self.batchnorm,
             dropout=self.dropout,
         )
-        with torch.inference_mode(False), torch.no_grad():
+        with out_of_inference(), torch.no_grad():
             rounded = (theirs.to(self.dtype) for theirs in other.values)
             if not all(torch.equal(theirs, ours) for theirs, ours in zip(rounded, self.values, strict=True)):
                 other.values = tuple(value.to(other.dtype) for value in self.values)  # the model has moved on since
@@ -249,7 +249,7 @@ class Objective:
             NotFinite: NaN or infinity in a parameter or in the loss.
         """
         present = dict(self.model.named_parameters())
-        with torch.inference_mode(False), torch.no_grad():
+        with out_of_inference(), torch.no_grad():
             self.values = tuple(self._place(present[name]).clone() for name in self.parameters.names)
             everything = {**present, **dict(self.model.named_buffers())}
             before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}

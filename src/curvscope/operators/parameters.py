@@ -93,7 +93,7 @@ class Parameters:
 
 def leaves(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The same numbers as parameters: losses ask them ``if p.requires_grad``, to leave out frozen ones."""
-    return tuple(value.detach().requires_grad_() for value in values)
+    return tuple((value.clone() if value.is_inference() else value).detach().requires_grad_() for value in values)
 
 
 def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Parameter]:

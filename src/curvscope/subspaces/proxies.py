@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress, stage
+from curvscope.execution.precision import float32_products
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.operators.differences import loss_differences
 from curvscope.sketches import TestMatrix
@@ -109,7 +110,7 @@ def sub_trace(
     probes = TestMatrix("rademacher", size, seed=seed, role="sub-trace", dtype=operator.dtype, device=operator.device)
 
     def samples() -> Iterator[Tensor]:
-        with stage("probes", num_probes, progress) as advance:
+        with stage("probes", num_probes, progress) as advance, float32_products():
             for start in range(0, num_probes, block_size):
                 block = probes.columns(start, min(start + block_size, num_probes))
                 product = operator @ block
@@ -143,7 +144,7 @@ def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = 
     operator = as_operator(operator)
     size = operator.shape[0]
     own, squared = torch.empty(size, dtype=torch.float64), torch.empty(size, dtype=torch.float64)
-    with stage("columns", size, progress) as advance:
+    with stage("columns", size, progress) as advance, float32_products():
         for start in range(0, size, block_size):
             stop = min(start + block_size, size)
             units = torch.zeros(size, stop - start, dtype=operator.dtype, device=operator.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress, stage
+from curvscope.execution.precision import float32_products
 from curvscope.execution.resources import as_bytes, as_text
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.sketches import TestMatrix
@@ -153,7 +154,7 @@ def overlap_without_vectors(
     width = _width(operator, num_probes, block_size, memory)
     known = None if eigenvalues is None else _between(eigenvalues, k, size)
     total = num_probes * (1 if known is not None else 2)
-    with stage("Lanczos quadrature", total * num_steps, progress) as advance:
+    with stage("Lanczos quadrature", total * num_steps, progress) as advance, float32_products():
 
         def multiply(block: Tensor) -> Tensor:
             product = operator @ block
