@@ -1,6 +1,7 @@
 """Losses and batches in the forms that users have them."""
 
 from collections import UserDict
+from functools import partial
 
 import pytest
 import torch
@@ -41,6 +42,38 @@ def test_regularisers_count_once_for_every_batching():
     expected = dense_hessian(model, criterion, batches) + 0.1 * eye
     for microbatch in (None, 2):
         torch.testing.assert_close(hessian(model, loss, batches, microbatch=microbatch) @ eye, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(functional.cross_entropy, weight=torch.tensor([1.0, 5.0, 0.1])),
+        lambda output, target: functional.cross_entropy(output, target, ignore_index=1),
+        lambda output, target: functional.cross_entropy(output, target, reduction="sum"),
+        lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1], ignore_index=1),
+    ],
+)
+def test_losses_that_average_over_something_else_are_noticed(loss, caplog):
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 1, 2])
+    hessian(model, loss, [(x, y)])
+    with pytest.raises(InvalidArgument, match=r"microbatch would change the matrix.*weight=lambda"):
+        hessian(model, loss, [(x, y)], microbatch=4)
+    assert not caplog.messages
+    hessian(model, loss, [(x, y), (x[:2], y[:2])])
+    assert "weighted by their numbers" in caplog.text
+
+
+def test_losses_that_average_over_samples_are_not_suspected(caplog):
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3), torch.randn(7, 4), torch.arange(7) % 3
+    data = [(x, y), (x[:1], y[:1]), (x[:2], y[:2])]
+    for loss in (partial(functional.cross_entropy, label_smoothing=0.1), functional.multi_margin_loss):
+        hessian(model, loss, data, microbatch=2)
+    hessian(model, partial(functional.cross_entropy, reduction="sum"), data, microbatch=2, reduction="sum")
+    ignoring = partial(functional.cross_entropy, ignore_index=0)
+    hessian(model, ignoring, data, weight=lambda batch: float((batch[1] > 0).sum()), microbatch=3)
+    assert not caplog.messages
 
 
 def test_weights_of_tokens_are_the_users():

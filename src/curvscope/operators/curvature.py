@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict, Unpack
@@ -16,6 +17,8 @@ from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichMap, loss_hessian
+
+log = logging.getLogger(__name__)
 
 
 class ProductOptions(TypedDict, total=False):
@@ -240,7 +243,28 @@ def build(
     if unknown := [name for name in options if name not in known]:
         raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(known))}")
     products = {name: value for name, value in options.items() if name in ProductOptions.__annotations__}
-    return Objective(model, loss, data, **{name: options[name] for name in options if name not in products}), products
+    objective = Objective(model, loss, data, **{name: options[name] for name in options if name not in products})
+    check_weights(objective)
+    return objective, products
+
+
+def check_weights(objective: Objective) -> None:
+    """Say so where batches, or pieces of them, are not weighted by what the loss averages over: a warning in the log.
+
+    Raises:
+        InvalidArgument: ``microbatch`` would give another function.
+    """
+    if objective.weighs_right is not False:
+        return
+    what, terms = ("sum", "") if objective.sums else ("mean", ", weighted by their numbers of samples or labels")
+    reason = f"the loss of a batch is not the {what} of its halves' losses{terms}"
+    remedy = (
+        "pass weight=lambda batch: number of loss terms (with class weights or ignored labels: what the mean divides by), "
+        "reduction='sum' for a sum, or nn.CrossEntropyLoss(...) and the like as modules, which are understood"
+    )
+    if objective.num_pieces > objective.num_batches:
+        raise InvalidArgument(f"{reason}, so that microbatch would change the matrix: {remedy}; or drop microbatch")
+    log.warning("%s, so that other batches of the same data would give another matrix: %s", reason, remedy)
 
 
 def hessian(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[MatrixOptions]) -> Hessian:

@@ -9,7 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators.batches import Batch
+from curvscope.operators.batches import ELEMENTWISE, Batch, length, split, tensors_of
+
+COUNTED = (nn.CrossEntropyLoss, nn.NLLLoss, *ELEMENTWISE)
+"""Criteria whose terms are known."""
 
 
 class CallWithModel(nn.Module):
@@ -58,3 +61,29 @@ def name_of(loss: Callable[..., Tensor]) -> str:
     if isinstance(loss, nn.Module):
         return f"{type(loss).__qualname__} {loss.extra_repr()} {getattr(loss, 'reduction', '')}"
     return getattr(loss, "__qualname__", type(loss).__qualname__)
+
+
+def is_mean_of_pieces(
+    loss: Callable[[Batch], Tensor], terms: Callable[[Batch], float], batch: Batch, most: int | None, limit: float
+) -> bool | None:
+    """Whether the loss of a batch is the mean of its halves' losses, weighted by their terms; None: this batch does not tell.
+
+    Args:
+        loss: of a batch.
+        terms: what it is weighted by.
+        batch: at least two samples.
+        most: samples at a time, where batches are cut anyway; else one is cut here only if all of its tensors can be.
+        limit: relative difference that rounding explains.
+
+    Cost: two evaluations of the loss of the batch.
+    """
+    if most is None and len({len(tensor) for tensor in tensors_of(batch) if tensor.ndim}) > 1:
+        return None  # a graph, say: a part of its nodes is no batch
+    whole = next(split(batch, max(2, most or length(batch))))
+    halves = [half for half in split(whole, -(-length(whole) // 2)) if terms(half)]
+    try:
+        expected = float(loss(whole)) * terms(whole)
+        found = [float(loss(half)) * terms(half) for half in halves]
+    except (RuntimeError, TypeError, ValueError, LookupError):
+        return None
+    return abs(sum(found) - expected) <= limit * max(abs(expected), *map(abs, found), 1e-300)

@@ -29,7 +29,7 @@ from curvscope.operators.batches import (
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import BATCH_NORMS, isolated, out_of_inference, unwrapped, warn_without_dropout
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
-from curvscope.operators.losses import CallWithModel, models_own_loss, name_of, takes_model
+from curvscope.operators.losses import COUNTED, CallWithModel, is_mean_of_pieces, models_own_loss, name_of, takes_model
 from curvscope.operators.parameters import ParameterFilter, Parameters, leaves, select, widest_dtype
 
 Values = tuple[Tensor, ...]
@@ -140,6 +140,7 @@ class Objective:
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
         self._check_parameters()
         self.shifted: bool | None = None
+        self.weighs_right: bool | None = None
         self._inner = 0.0
         self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
 
@@ -345,11 +346,12 @@ class Objective:
 
     def _survey(self) -> tuple[int, int, float, float, str]:
         """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
-        count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
+        count, pieces, total, weighted, digests, first = 0, 0, 0.0, 0.0, [], None
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
                 check_batch(batch, count, pairs=self.has_criterion)
                 cut = []
+                first = batch if first is None and length(batch) > 1 else first
                 for piece in split(batch, self.microbatch):
                     if self._weight is None and self.shifted is None and not self.has_criterion:
                         self.shifted = predicts_next_token(self.model, self._loss_here, piece)
@@ -363,12 +365,21 @@ class Objective:
                         total, pieces = total + terms, pieces + 1
                 if self.dropout is None:
                     digests.append(self._digest(batch, cut))
+            if pieces > 1 and first is not None and self.weighs_right is None:
+                self.weighs_right = self._weighs_right(first)
         if count == 0:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
         total = 1.0 if self.sums else total
         return count, pieces, total, weighted / total, fingerprint(digests)
+
+    def _weighs_right(self, batch: Batch) -> bool | None:
+        """Whether batches are weighted by what the loss averages over; None: as was asked for, or not to be told."""
+        fixed = self._weight is None and self.dropout is None and self.batchnorm == "eval"
+        if not fixed or type(self._loss) in COUNTED:
+            return None
+        return is_mean_of_pieces(self._loss_here, self.terms, batch, self.microbatch, min(1e2 * self.rounding, 0.1))
 
     def _digest(self, batch: Batch, terms: list[float]) -> str:
         """Of a batch and its weight, whatever the pieces are that it is taken in, where these change nothing but rounding."""

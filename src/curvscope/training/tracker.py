@@ -13,6 +13,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.estimators import density, trace
 from curvscope.operators import CurvatureOperator, Hessian, Objective
+from curvscope.operators.curvature import check_weights
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.checks import check_k
 from curvscope.solvers.eigsh import eigsh, krylov_request
@@ -90,6 +91,8 @@ class Tracker:
                 f"cannot follow a {type(objective).__name__}: pass curvscope.Objective(model, loss, data), or the operator "
                 "that curvscope.hessian or curvscope.ggn gives"
             )
+        if isinstance(objective, Objective):
+            check_weights(objective)
         self.operator = Hessian(objective) if isinstance(objective, Objective) else objective
         self.size = self.operator.shape[0]
         check_k(k, self.size)
