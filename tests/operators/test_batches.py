@@ -1,6 +1,7 @@
 """Losses and batches in the forms that users have them."""
 
-from collections import UserDict
+from collections import UserDict, namedtuple
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -74,6 +75,41 @@ def test_losses_that_average_over_samples_are_not_suspected(caplog):
     ignoring = partial(functional.cross_entropy, ignore_index=0)
     hessian(model, ignoring, data, weight=lambda batch: float((batch[1] > 0).sum()), microbatch=3)
     assert not caplog.messages
+
+
+@dataclass(frozen=True)
+class Pair:
+    x: Tensor
+    y: Tensor
+
+    def target(self) -> Tensor:
+        return self.y + 1
+
+
+class Encoding(UserDict):
+    def __getattr__(self, name):
+        try:
+            return self.__dict__["data"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+@pytest.mark.parametrize("strategy", ["split_vmap", "double_backward"])
+@pytest.mark.parametrize("kind", [Pair, lambda x, y: Encoding(x=x, y=y), namedtuple("Two", "x y")])
+def test_batches_are_what_their_loss_expects(kind, strategy):
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.arange(6) % 2
+
+    def loss(model: nn.Module, batch: object) -> Tensor:
+        target = batch.target() if isinstance(batch, Pair) else batch.y + 1
+        return functional.cross_entropy(model(batch.x), target)
+
+    expected = hessian(model, nn.CrossEntropyLoss(), [(x, y + 1)]) @ torch.eye(15)
+    for sizes, microbatch in (([4, 2], 3), ([6], None), ([1, 1, 4], None)):
+        data = [kind(*parts) for parts in zip(x.split(sizes), y.split(sizes), strict=True)]
+        H = hessian(model, loss, data, strategy=strategy, microbatch=microbatch)
+        torch.testing.assert_close(H @ torch.eye(15), expected)
+    assert hessian(model, loss, [kind(x, y)]).fingerprint != hessian(model, loss, [kind(x + 1e-6, y)]).fingerprint
 
 
 def test_weights_of_tokens_are_the_users():

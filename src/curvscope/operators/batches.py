@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map_only
 
 from curvscope.errors import InvalidArgument
 
@@ -33,15 +35,66 @@ ELEMENTWISE = (
 """Criteria whose mean goes over every entry of the target."""
 
 
+class Fields(dict[str, Any]):
+    """A dictionary whose values are attributes too: a mapping of another class (``BatchEncoding``), or what a dataclass holds.
+
+    Attributes:
+        kind: the dataclass, None for a mapping.
+    """
+
+    kind: type | None
+
+    def __init__(self, values: dict[str, Any], kind: type | None = None) -> None:
+        super().__init__(values)
+        self.__dict__["kind"] = kind
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"{name!r}: batches that are mappings are passed on with what they hold, {list(self)}, and nothing else"
+            ) from None
+
+
+register_pytree_node(
+    Fields,
+    lambda batch: (list(batch.values()), (batch.kind, *batch)),
+    lambda values, known: Fields(dict(zip(known[1:], values, strict=True)), known[0]),
+)
+
+
 def plain(batch: Batch) -> Batch:
-    """The batch with every mapping (Hugging Face's ``BatchEncoding`` too) as a dictionary."""
+    """The batch with every mapping (Hugging Face's ``BatchEncoding`` too) and every dataclass as a dictionary."""
     match batch:
         case Mapping():
-            return {key: plain(value) for key, value in batch.items()}
+            values = {key: plain(value) for key, value in batch.items()}
+            exact = type(batch) in (dict, OrderedDict, defaultdict)
+            return values if exact else Fields(values, batch.kind if isinstance(batch, Fields) else None)
+        case _ if is_dataclass(batch) and not isinstance(batch, type):
+            return Fields({field.name: plain(getattr(batch, field.name)) for field in fields(batch)}, type(batch))
         case tuple() if hasattr(batch, "_fields"):
             return type(batch)(*(plain(value) for value in batch))
         case tuple() | list():
             return type(batch)(plain(value) for value in batch)
+    return batch
+
+
+def as_given(batch: Batch) -> Batch:
+    """What :func:`plain` gave, with dataclasses as they were: what a model or a loss is called with."""
+    match batch:
+        case Fields() if batch.kind is not None:
+            made = object.__new__(batch.kind)
+            for name, value in batch.items():
+                object.__setattr__(made, name, as_given(value))  # frozen ones too
+            return made
+        case dict():
+            values = {key: as_given(value) for key, value in batch.items()}
+            return Fields(values) if isinstance(batch, Fields) else values
+        case tuple() if hasattr(batch, "_fields"):
+            return type(batch)(*(as_given(value) for value in batch))
+        case tuple() | list():
+            return type(batch)(as_given(value) for value in batch)
     return batch
 
 
@@ -78,8 +131,8 @@ def length(batch: Batch) -> int:
     tensors = tensors_of(batch)
     if not tensors:
         raise InvalidArgument(
-            f"no tensor is seen in a batch that is a {type(batch).__name__}: yield tensors, or tuples, lists and mappings "
-            "of them (vars(batch) is a mapping)"
+            f"no tensor is seen in a batch that is a {type(batch).__name__}: yield tensors, or tuples, lists, mappings "
+            "or dataclasses of them (vars(batch) is a mapping)"
         )
     return next((tensor.shape[0] for tensor in tensors if tensor.ndim), 1)
 

@@ -19,6 +19,7 @@ from curvscope.operators.arithmetic import CoarsestArithmetic
 from curvscope.operators.batches import (
     CRITERIA,
     Batch,
+    as_given,
     check_batch,
     criterion_terms,
     length,
@@ -210,7 +211,7 @@ class Objective:
     def terms(self, batch: Batch) -> float:
         """Number of loss terms n_b that the mean of this batch goes over (1 for a loss that sums; 0: nothing to measure)."""
         if self._weight is not None:
-            terms = float(self._weight(batch))
+            terms = float(self._weight(as_given(batch)))
         elif self.has_criterion:
             terms = criterion_terms(self._loss, batch)
         else:
@@ -300,6 +301,7 @@ class Objective:
         tensors = {**self._constants, **dict(zip(self.parameters.names, values, strict=True))}
         if self.batchnorm == "batch":
             tensors = {name: t for name, t in tensors.items() if not name.endswith(("running_mean", "running_var"))}
+        argument = as_given(argument)
         if function is None:
             return functional_call(self.model, tensors, (argument,))
         return functional_call(CallWithModel(self.model, function), {f"model.{n}": t for n, t in tensors.items()}, (argument,))
