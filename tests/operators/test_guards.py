@@ -115,6 +115,8 @@ def test_wrapped_models_are_unwrapped_with_a_notice(caplog):
         ({"params": "layer9.*"}, "matches none"),
         ({"dtype": torch.int64}, "dtype=torch.int64"),
         ({"accumulate": torch.int64}, "accumulate=torch.int64"),
+        ({"weight": lambda batch: -1.0}, r"weight\(batch\) gave -1.0"),
+        ({"weight": lambda batch: float("nan")}, r"weight\(batch\) gave nan"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -164,6 +166,14 @@ def test_losses_without_derivatives_are_named():
     H = hessian(model, detached, batches)
     with pytest.raises(NotDifferentiable, match="does not depend"):
         hessian(model, detached, batches, strategy="double_backward") @ torch.ones(H.shape[0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "split", "double_backward"])
+def test_losses_without_second_derivatives_are_named(strategy):
+    model, _, batches = build("mlp")
+    H = hessian(model, nn.MultiMarginLoss(), batches, strategy=strategy)
+    with pytest.raises(NotDifferentiable, match="multi_margin_loss"):
+        H @ torch.ones(H.shape[0], dtype=H.dtype)
 
 
 def test_data_that_changes_is_noticed():

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -122,6 +123,12 @@ def test_other_pieces_of_a_batch_are_another_run(tmp_path):
     cs.eigsh(pieces, 2, run=tmp_path)
     with pytest.raises(RunConflict, match=r"microbatch is \[2\] in the run and not set here"):
         cs.eigsh(whole, 2, run=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder in which not even root can write")
+def test_a_place_that_cannot_be_written_to_is_named_before():
+    with pytest.raises(RunConflict, match="/proc may not be written to"):
+        Run.planned("/proc/run", kind="eigs", options={})
 
 
 def test_two_processes_do_not_share_a_run(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -216,8 +217,11 @@ def check_can_be_made(folder: Path) -> None:
     above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not above.is_dir():
         raise RunConflict(f"{above} is a file: choose another directory with --out")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise RunConflict(f"{above} may not be written to: choose another directory with --out")
+    try:
+        with tempfile.TemporaryDirectory(dir=above):  # permissions alone do not tell: root has all of them, also in /proc
+            pass
+    except OSError as error:
+        raise RunConflict(f"{above} may not be written to ({error.strerror}): choose another directory with --out") from error
 
 
 def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str] = ()) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from math import isclose, isfinite
+from math import inf, isclose, isfinite
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -212,6 +212,8 @@ class Objective:
         """Number of loss terms n_b that the mean of this batch goes over (1 for a loss that sums; 0: nothing to measure)."""
         if self._weight is not None:
             terms = float(self._weight(as_given(batch)))
+            if not 0 <= terms < inf:
+                raise InvalidArgument(f"weight(batch) gave {terms}: expected the number of loss terms in the batch, at least 0")
         elif self.has_criterion:
             terms = criterion_terms(self._loss, batch)
         else:

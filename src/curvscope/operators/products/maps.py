@@ -145,7 +145,7 @@ def _dependent(value: Tensor) -> Tensor:
     if not value.requires_grad:
         raise NotDifferentiable(
             "the loss does not depend on the chosen parameters, or is computed under no_grad or from detached values: "
-            "compute it from the model's output with differentiable operations"
+            "compute it from the model's output with differentiable operations, and checkpoint with use_reentrant=False"
         )
     return value
 
@@ -174,4 +174,11 @@ def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Seq
     if not live:
         return (None,) * len(inputs)
     heads, tails = zip(*live, strict=True)
-    return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)
+    try:
+        return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)
+    except RuntimeError as error:
+        if "derivative for" in str(error) and "not implemented" in str(error):
+            raise NotDifferentiable(
+                f"PyTorch has no second derivative of an operation in the loss ({error}): write it with other operations"
+            ) from error
+        raise
