@@ -3,6 +3,7 @@
 from collections import UserDict, namedtuple
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -63,6 +64,31 @@ def test_losses_that_average_over_something_else_are_noticed(loss, caplog):
     assert not caplog.messages
     hessian(model, loss, [(x, y), (x[:2], y[:2])])
     assert "weighted by their numbers" in caplog.text
+
+
+class Classifier(nn.Module):
+    """Returns what Hugging Face models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> SimpleNamespace:
+        logits = self.layer(x).tanh()
+        return SimpleNamespace(logits=logits, loss=None if labels is None else functional.cross_entropy(logits, labels))
+
+
+def test_gauss_newton_matrices_of_models_with_a_loss_follow_training():
+    torch.manual_seed(0)
+    model, data = Classifier(), [{"x": torch.randn(6, 4), "labels": torch.arange(6) % 3}]
+    G, eye = ggn(model, "model", data), torch.eye(15)
+    with torch.no_grad():
+        model.layer.weight.add_(1)
+    G.move()
+    fresh = ggn(model, "model", data)
+    torch.testing.assert_close(G @ eye, fresh @ eye)
+    torch.testing.assert_close(G.in_dtype(torch.float64) @ eye.double(), (fresh @ eye).double())
+    assert G.objective.mean_loss == fresh.objective.mean_loss
 
 
 def test_losses_that_average_over_samples_are_not_suspected(caplog):

@@ -1,5 +1,8 @@
 """What is switched on around a call does not change what it computes."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -48,3 +51,39 @@ def test_nothing_around_other_measurements_matters(context):
     with context():
         found = measured()
     torch.testing.assert_close(found, expected)
+
+
+def sleepless(x):
+    """tanh, with many occasions for other threads."""
+    for _ in range(200):
+        os.sched_yield()
+    return x.tanh()
+
+
+def test_operators_of_one_model_in_several_threads(monkeypatch):
+    monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: sleepless(x))
+    model, criterion, data = problem()
+    model.append(nn.Dropout())  # in training mode when it comes back
+    eye = torch.eye(31)
+    operators = [kind(model, criterion, data, strategy="double_backward") for kind in (cs.hessian, cs.ggn) * 2]
+    expected = [A @ eye for A in operators]
+    with ThreadPoolExecutor(4) as pool:
+        found = [future.result() for future in [pool.submit(A.__matmul__, eye) for A in operators * 5]]
+    for product, right in zip(found, expected * 5, strict=True):
+        torch.testing.assert_close(product, right)
+    assert model.training
+
+
+class Noisy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.layer(x + torch.rand_like(x)).tanh()
+
+
+def test_noise_in_a_forward_pass_is_noticed_though_products_repeat():
+    H = cs.hessian(Noisy(), *problem()[1:], strategy="double_backward")
+    report = cs.preflight(H, short=True)
+    assert [check.name for check in report.checks if not check.passed] == ["same loss twice"]

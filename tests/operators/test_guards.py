@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
-from curvscope.operators import ggn, hessian
+from curvscope.operators import ggn, hessian, preflight
 
 from .cases import CASES, build
 
@@ -92,6 +92,39 @@ def test_training_on_does_not_change_an_operator():
     with torch.no_grad():
         next(model.parameters()).add_(1.0)
     assert torch.equal(before, H @ x)
+
+
+def test_other_precision_is_of_the_matrix_as_it_was():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3))
+    model[0].requires_grad_(False)
+    data = [(torch.randn(6, 4), torch.arange(6) % 3)]
+    H = hessian(model, CE, data)
+    eye = torch.eye(H.shape[0], dtype=torch.float64)
+    expected = H.in_dtype(torch.float64) @ eye
+    model(10 * data[0][0])  # running statistics, frozen parameters and what is frozen change; values stay
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    model[3].requires_grad_(False)
+    assert torch.equal(H.in_dtype(torch.float64) @ eye, expected)
+    assert preflight(H).passed
+    with torch.no_grad():
+        model[3].weight.mul_(2)
+    later = H.in_dtype(torch.float64)
+    torch.testing.assert_close(later @ eye, expected, rtol=1e-5, atol=1e-6)  # its own numbers, rounded, are all there is
+    assert later.objective.mean_loss == pytest.approx(H.objective.mean_loss)
+
+
+def test_globs_know_all_names_of_a_tied_parameter():
+    model = nn.ModuleDict({"enc": nn.Linear(3, 3), "dec": nn.Linear(3, 3)})
+    model["dec"].weight = model["enc"].weight
+
+    def loss(model: nn.ModuleDict, batch: torch.Tensor) -> torch.Tensor:
+        return model["dec"](model["enc"](batch).tanh()).square().mean()
+
+    for params, names in (("dec.*", ("enc.weight", "dec.bias")), (["dec.weight"], ("enc.weight",)), ("enc.b*", ("enc.bias",))):
+        assert hessian(model, loss, [torch.randn(4, 3)], params=params).parameters.names == names
+    assert hessian(model, loss, [torch.ones(2, 3)], params=lambda name, p: "enc" not in name).parameters.names == ("dec.bias",)
 
 
 def test_wrapped_models_are_unwrapped_with_a_notice(caplog):

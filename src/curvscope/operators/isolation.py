@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a model is borrowed: its parameters are exchanged in place, and switches of PyTorch's belong to all threads."""
 
 
 @contextmanager
@@ -45,6 +49,7 @@ def isolated(
         evaluated: whether the model is run at all; else its modes and the random state can stay as they are.
     """
     with ExitStack() as stack:
+        stack.enter_context(ONE_AT_A_TIME)
         stack.enter_context(out_of_inference())
         if evaluated:
             stack.enter_context(_random_state(device))

@@ -76,6 +76,13 @@ class LogitsObjective(Objective):
         batches = [batch[0] if isinstance(batch, tuple) else plain(batch) for batch in data]
         return LogitsObjective(self.raw.like(batches, dtype=dtype, microbatch=microbatch))
 
+    def move(self) -> bool:
+        """See :meth:`.Objective.move`."""
+        unchanged = self.raw.move()
+        own = {"_loss": self._loss, "has_criterion": True, "raw": self.raw}
+        self.__dict__.update(self.raw.__dict__ | own)
+        return unchanged
+
     @property
     def _regresses(self) -> bool:
         return isinstance(self._loss, nn.MSELoss)

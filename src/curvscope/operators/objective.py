@@ -31,7 +31,7 @@ from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import BATCH_NORMS, isolated, out_of_inference, unwrapped, warn_without_dropout
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
 from curvscope.operators.losses import COUNTED, CallWithModel, is_mean_of_pieces, models_own_loss, name_of, takes_model
-from curvscope.operators.parameters import ParameterFilter, Parameters, leaves, select, widest_dtype
+from curvscope.operators.parameters import ParameterFilter, Parameters, check_dtype, leaves, select, widest_dtype
 
 Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
@@ -123,8 +123,7 @@ class Objective:
         first = next(iter(chosen.values()))
         self.dtype = dtype or widest_dtype(self.model)
         self.device = torch.device(device or first.device)
-        if not self.dtype.is_floating_point:
-            raise InvalidArgument(f"dtype={self.dtype}: choose torch.float32 or torch.float64")
+        check_dtype(self.dtype)
         if isinstance(data, Iterator):
             raise InvalidArgument("data can be iterated over only once: pass a list of batches or a DataLoader")
         self._check_options(microbatch, reduction, batchnorm, dropout)
@@ -143,7 +142,7 @@ class Objective:
         self.shifted: bool | None = None
         self.weighs_right: bool | None = None
         self._inner = 0.0
-        self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
+        self._look()
 
     # --- the function ---------------------------------------------------------------------------------------------------
 
@@ -223,25 +222,23 @@ class Objective:
 
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
         """The same loss, parameters and modes on other data, another dtype (in its own precision) or other pieces."""
-        names = self.parameters.names
-        other = Objective(
-            self.model,
-            self._loss,
-            data,
-            params=lambda name, _: name in names,
-            dtype=dtype or self.dtype,
-            precision=self.precision if dtype is None else None,
-            device=self.device,
-            weight=self._weight,
-            reduction="sum" if self.sums else "mean",
-            batchnorm=self.batchnorm,
-            dropout=self.dropout,
-        )
+        other = copy.copy(self)
+        other.data, other.microbatch = data, microbatch
+        check_dtype(dtype or self.dtype)
+        other.dtype, other.precision = (self.dtype, self.precision) if dtype is None else (dtype, None)
+        other._loss, _ = other._understood(self._loss)
+        present = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+        def there(name: str, ours: Tensor) -> Tensor:
+            """The model's own numbers, not rounded to ours, unless it has moved on since."""
+            theirs = present.get(name, ours)
+            return other._place(theirs if torch.equal(self._place(theirs), ours) else ours).clone()
+
         with out_of_inference(), torch.no_grad():
-            rounded = (theirs.to(self.dtype) for theirs in other.values)
-            if not all(torch.equal(theirs, ours) for theirs, ours in zip(rounded, self.values, strict=True)):
-                other.values = tuple(value.to(other.dtype) for value in self.values)  # the model has moved on since
-        other.microbatch = microbatch
+            other.values = tuple(there(*item) for item in zip(self.parameters.names, self.values, strict=True))
+            other._constants = {name: there(name, tensor) for name, tensor in self._constants.items()}
+        other._inner = 0.0
+        other._look()
         return other
 
     def move(self) -> bool:
@@ -258,7 +255,7 @@ class Objective:
             everything = {**present, **dict(self.model.named_buffers())}
             before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}
         self._check_parameters()
-        self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
+        self._look()
         return all(torch.equal(tensor, before[name]) for name, tensor in self._constants.items())
 
     def isolated(self, *, evaluated: bool = True) -> AbstractContextManager[None]:
@@ -348,7 +345,7 @@ class Objective:
                     "load a checkpoint from before training diverged"
                 )
 
-    def _survey(self) -> tuple[int, int, float, float, str]:
+    def _look(self) -> None:
         """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
         count, pieces, total, weighted, digests, first = 0, 0, 0.0, 0.0, [], None
         with self.isolated(), torch.no_grad():
@@ -375,8 +372,8 @@ class Objective:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
-        total = 1.0 if self.sums else total
-        return count, pieces, total, weighted / total, fingerprint(digests)
+        self.num_batches, self.num_pieces, self._total = count, pieces, 1.0 if self.sums else total
+        self.mean_loss, self._data_digest = weighted / self._total, fingerprint(digests)
 
     def _weighs_right(self, batch: Batch) -> bool | None:
         """Whether batches are weighted by what the loss averages over; None: as was asked for, or not to be told."""

@@ -102,7 +102,8 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     Args:
         model: any module; parameters with ``requires_grad=False`` are constants, never part of the curvature.
         params: None (all), a glob such as ``"layer4.*"`` or a list of globs, a compiled regular expression (searched),
-            or a predicate ``(name, parameter) -> bool``.
+            or a predicate ``(name, parameter) -> bool``. A tied parameter counts once, under its first name; a glob selects it
+            by any of its names.
 
     Raises:
         InvalidArgument: nothing passes, or a parameter is not a real floating-point tensor.
@@ -119,14 +120,26 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
         if isinstance(p, UninitializedParameter):
             raise InvalidArgument(f"parameter {name!r} has no shape yet: call the model once on a batch first")
     keep = _predicate(params)
-    _check_globs(params, trainable)
-    chosen = {name: p for name, p in trainable.items() if keep(name, p)}
+    names = {name: [name] for name in trainable}
+    if not callable(params) and not isinstance(params, re.Pattern):  # these may be meant to leave something out
+        first = {p: name for name, p in trainable.items()}
+        for name, p in model.named_parameters(remove_duplicate=False):
+            if p in first and name not in names:
+                names[first[p]].append(name)
+    _check_globs(params, [name for own in names.values() for name in own])
+    chosen = {name: p for name, p in trainable.items() if any(keep(own, p) for own in names[name])}
     if not chosen:
         raise InvalidArgument(f"params={params!r} matches none of the trainable parameters {_short(trainable)}")
     for name, p in chosen.items():
         if not p.is_floating_point():
             raise InvalidArgument(f"parameter {name!r} is {p.dtype}: curvature needs real floating-point parameters")
     return chosen
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise InvalidArgument unless curvature can be computed in it."""
+    if not dtype.is_floating_point:
+        raise InvalidArgument(f"dtype={dtype}: choose torch.float32 or torch.float64")
 
 
 def widest_dtype(model: nn.Module) -> torch.dtype:

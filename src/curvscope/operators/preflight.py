@@ -17,6 +17,7 @@ from curvscope.operators.batches import length, tensors_of
 from curvscope.operators.curvature import CurvatureOperator, Hessian
 from curvscope.operators.isolation import BATCH_NORMS
 from curvscope.operators.objective import Objective
+from curvscope.operators.parameters import leaves
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
         short: determinism and symmetry alone.
         seed: of the test vectors.
 
-    Cost: two passes over the data and 3 products (short), or 4 products, 2 more on one batch and 2 gradients of it; 2 on one
-    batch more in coarse arithmetic. Nothing is raised for a failed check: look at ``passed``. A product that raises is a
-    failed check, with the error as its cause.
+    Cost: two passes over the data, two evaluations of one batch and 3 products (short), or 4 products, 2 more on one batch and
+    2 gradients of it; 2 on one batch more in coarse arithmetic. Nothing is raised for a failed check: look at ``passed``. A
+    product that raises is a failed check, with the error as its cause.
 
     >>> from curvscope.operators.interop import as_operator
     >>> preflight(as_operator(torch.eye(3))).passed
@@ -96,7 +97,7 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
             first = operator @ x
     except CurvscopeError as error:
         return Preflight((Check("product", float("nan"), limit, str(error), "see the message"),))
-    checks = _same_data(operator) if isinstance(operator, CurvatureOperator) else []
+    checks = [*_same_data(operator), _same_loss(operator, limit)] if isinstance(operator, CurvatureOperator) else []
     checks.append(_determinism(operator, x, first, limit))
     if not short:
         combined = operator @ (x - 2 * y)
@@ -127,12 +128,23 @@ def _determinism(operator: Operator, x: Tensor, first: Tensor, limit: float) -> 
         return Check("determinism", float("nan"), limit, str(error), remedy)
 
 
+def _same_loss(operator: CurvatureOperator, limit: float) -> Check:
+    """Whether a batch has the same loss twice: products may be kept, and begin at the same random state."""
+    objective, found = operator.objective, []
+    with objective.isolated(), torch.no_grad():
+        batch, _ = next(objective.batches())
+        for _ in range(2):
+            objective.seed(0)
+            found.append(objective.loss(leaves(objective.values), batch).double().reshape(()))
+    return _check("same loss twice", found[1], found[0], limit, *_cause_of_noise(operator))
+
+
 def _cause_of_noise(operator: Operator) -> tuple[str, str]:
     """The likeliest reason why the same product came out differently."""
     if not isinstance(operator, CurvatureOperator):
         return "the operator draws random numbers or accumulates in varying order", "fix its seed"
     return (
-        "the model draws random numbers of its own in evaluation mode, or a kernel sums in varying order",
+        "the model draws random numbers of its own in evaluation mode, keeps a state, or a kernel sums in varying order",
         "use functional dropout with training=self.training; on a GPU torch.use_deterministic_algorithms(True)",
     )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
 from curvscope.execution.progress import products_to_come
 from curvscope.operators.batches import Batch, length
+from curvscope.operators.isolation import ONE_AT_A_TIME
 from curvscope.operators.products.choice import (
     STRATEGIES,
     Choice,
@@ -83,6 +84,10 @@ class Engine:
         Raises:
             OutOfBudget: not even one vector fits. NotFinite: a product is NaN or infinite though the block is not.
         """
+        with ONE_AT_A_TIME:  # what is chosen and kept is no one thread's
+            return self._apply(block)
+
+    def _apply(self, block: Tensor) -> Tensor:
         objective = self.map.objective
         tangents = block.T.to(objective.dtype).contiguous()
         # Not zeroed: the first mini-batch writes, later ones add.
