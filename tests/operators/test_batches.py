@@ -344,6 +344,24 @@ class HardSigmoid(nn.Module):
         return (x + 3).clamp(0, 6) / 6
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("strategy", ["split_vmap", "double_backward"])
+@pytest.mark.parametrize("normed", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+def test_weight_normalisation_has_right_second_derivatives(normed, strategy):
+    """PyTorch's own leave terms out: the oracle writes the normalisation out."""
+    torch.manual_seed(0)
+    layer, x, y = normed(nn.Linear(4, 3).double()), torch.randn(6, 4, dtype=torch.float64), torch.arange(6) % 3
+    H = hessian(layer, nn.CrossEntropyLoss(), [(x, y)], strategy=strategy)
+
+    def written_out(vector: Tensor) -> Tensor:
+        given = H.parameters.unflatten(vector)
+        bias, g, v = (given[name] for name in H.parameters.names)
+        return functional.cross_entropy(functional.linear(x, g * v / v.square().sum(1, keepdim=True).sqrt(), bias), y)
+
+    expected = torch.autograd.functional.hessian(written_out, H.values())
+    torch.testing.assert_close(H @ torch.eye(18, dtype=torch.float64), expected, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("strategy", ["double_backward", "split"])
 def test_hardsigmoid_gates(strategy):
     """Of MobileNetV3; PyTorch's own has no second derivative."""

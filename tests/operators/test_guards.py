@@ -158,6 +158,12 @@ def test_bad_options_are_named(options, message):
         hessian(model, criterion, batches, **options)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_scripted_models_are_refused():
+    with pytest.raises(InvalidType, match="scripted"):
+        hessian(torch.jit.script(nn.Linear(2, 1)), nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
+
+
 def test_bad_data_is_named():
     model, _, batches = build("mlp")
     x, y = batches[0]

@@ -132,3 +132,12 @@ def test_shuffling_loaders_change_a_monte_carlo_fisher():
     samples = [(x, y) for xs, ys in batches for x, y in zip(xs, ys, strict=True)]
     loader = torch.utils.data.DataLoader(samples, batch_size=4, shuffle=True)
     assert not preflight(monte_carlo_fisher(model, criterion, loader), short=True).passed
+
+
+def test_batches_that_cannot_be_halved_are_a_failed_check():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 3))
+    H = hessian(model, nn.CrossEntropyLoss(), [(torch.randn(3, 3), torch.arange(3))])
+    (failed,) = (check for check in preflight(H).checks if not check.passed)
+    assert failed.name == "batch-split invariance"
+    assert "more than 1 value" in failed.cause

@@ -113,6 +113,8 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     """
     if not isinstance(model, nn.Module):
         raise InvalidType(f"model is a {type(model).__name__}, expected a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InvalidType("the parameters of a scripted model cannot be exchanged: pass the module that it was scripted from")
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise InvalidArgument("the model has no parameter with requires_grad=True: unfreeze those to be measured")

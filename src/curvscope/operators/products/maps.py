@@ -174,11 +174,4 @@ def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Seq
     if not live:
         return (None,) * len(inputs)
     heads, tails = zip(*live, strict=True)
-    try:
-        return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)
-    except RuntimeError as error:
-        if "derivative for" in str(error) and "not implemented" in str(error):
-            raise NotDifferentiable(
-                f"PyTorch has no second derivative of an operation in the loss ({error}): write it with other operations"
-            ) from error
-        raise
+    return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)
