@@ -118,7 +118,8 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
         obj: an operator (returned as it is), tensor, NumPy array, SciPy sparse matrix or ``LinearOperator``, curvlinops
             operator, or anything with ``.shape`` and ``@`` on tensors.
         hermitian: whether it equals its adjoint; None: for tensors and arrays it is looked up, for operators known only by
-            products it is taken to be true when they are square (solvers measure the asymmetry and report it).
+            products it is taken to be true when they are square (solvers look at their products and raise
+            ``NotHermitian`` if they show that it is not).
 
     Raises:
         InvalidType: no ``.shape`` of length 2 or no ``@``. InvalidArgument: a dtype that cannot be computed in; and later, from
