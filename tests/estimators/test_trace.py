@@ -10,7 +10,7 @@ import curvscope as cs
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.krylov import KrylovTrace
-from curvscope.estimators.probing import XNysTrace, XTrace
+from curvscope.estimators.probing import XNysTrace, XTrace, _left_out
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix
 
@@ -307,3 +307,28 @@ def test_another_operators_solution_is_refused():
     for estimator in (cs.trace, cs.diagonal, cs.frobenius_norm):
         with pytest.raises(InvalidArgument, match="not a solution of this operator"):
             estimator(matrix(), deflate=cs.eigsh(2 * matrix(), 3), max_products=20)
+
+
+@pytest.mark.parametrize("method", ["krylov", "xtrace", "xnystrace", "hutch++", "hutchinson"])
+@pytest.mark.parametrize("values", [[3.0], [1.0, -1.0], [2.0, 2.0, 2.0]])
+def test_matrices_so_small_that_signs_repeat_are_measured_exactly(values, method):
+    A = torch.diag(torch.tensor(values, dtype=torch.float64))
+    for seed in range(5):
+        assert cs.trace(A, method=method, seed=seed).value == pytest.approx(sum(values))
+        assert cs.diagonal(A, method=method, seed=seed).value.tolist() == pytest.approx(values)
+
+
+@pytest.mark.parametrize("method", ["auto", "krylov", "xtrace", "hutch++", "hutchinson"])
+def test_all_pairs_known_leave_nothing_to_estimate(method):
+    A = matrix(40, definite=False)
+    solution = cs.eigsh(A, k=40)
+    found = cs.trace(A, method=method, max_products=20, deflate=solution)
+    assert found.value == pytest.approx(float(A.trace()))
+    assert (found.products, found.stderr < 1e-11) == (0, True)
+    torch.testing.assert_close(cs.diagonal(A, method=method, max_products=20, deflate=solution).value, A.diagonal())
+
+
+def test_a_sign_that_repeats_leaves_the_others_their_directions():
+    """Columns 0 and 1 reach the same, column 2 one more: only that one is left out with it."""
+    left_out = _left_out(torch.tensor([[1.0, 1.0, 0.5], [0.0, 0.0, 2.0]], dtype=torch.float64))
+    torch.testing.assert_close(left_out.abs(), torch.tensor([[0.0, 0, 0], [0, 0, 1]], dtype=torch.float64))

@@ -175,7 +175,7 @@ class Density:
 
     @cached_property
     def grid(self) -> Tensor:
-        """Middles of 1,000 bins from the smallest to the largest eigenvalue, float64."""
+        """Middles of 1,000 bins from one end of the distribution to the other, float64."""
         return self.linear()[0]
 
     @cached_property
@@ -188,10 +188,10 @@ class Density:
 
         Args:
             points: number of bins.
-            low: lower end; default the smallest eigenvalue.
-            high: upper end; default the largest.
+            low: lower end; default that of the distribution: the smallest eigenvalue, or where what is unresolved may begin.
+            high: upper end; default likewise.
         """
-        span = self.range
+        span = float(self._breaks[0]), float(self._breaks[-1])
         low, high = span[0] if low is None else low, span[1] if high is None else high
         pad = 1e-3 * (high - low) or 1e-3 * abs(high) or 1e-12
         return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64))

@@ -14,7 +14,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr
 from curvscope.estimators.krylov import KrylovTrace
-from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace
+from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace, panels
 from curvscope.execution import Progress
 from curvscope.execution.resources import SAFE_SHARE, as_text
 from curvscope.operators import (
@@ -36,6 +36,8 @@ from curvscope.solvers.solve import metered
 METHODS = ("auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact")
 SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, GradientSecondMoment)
 BLOCK, FIRST_LOOK = 32, 8
+FEW = 32
+"""D up to which random signs are likely to repeat, or to depend on one another: samples then say nothing of their error."""
 VECTORS = {"krylov": 3.0, "xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
 """Kept for each product of the budget, in float64, at most."""
 
@@ -59,7 +61,7 @@ def trace(
             estimate more), "xtrace" (two products a sample), "xnystrace" (one product a sample, for positive semidefinite
             operators), "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D products), or
             "auto": exact where D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton and Fisher
-            matrices, else krylov.
+            matrices, else krylov. Matrices of D <= 32 that the budget has D products for are measured exactly by all.
         max_products: budget.
         rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget. An
             estimate that did not get there has the standard error that it has.
@@ -93,7 +95,7 @@ def trace(
     products = drive.run(sums, lambda: _relative(*sums.mean_and_stderr()))
     value, stderr = sums.mean_and_stderr() if drive.random else (float(sums.total[0]), 0.0)
     layers = {name: sums.layer(name, products, exact=not drive.random) for name in sums.slices}
-    unsure = 0.0 if deflate is None or not drive.random else float(deflate.residual_norms.sum())
+    unsure = 0.0 if deflate is None or drive.method == "exact" else float(deflate.residual_norms.sum())
     return Estimate(value, math.hypot(stderr, unsure), products, layers)
 
 
@@ -258,6 +260,8 @@ class _Drive:
         self.method, self.seed, self.rtol = method, seed, rtol
         if method == "auto":
             self.method = self._automatic(size, max_products, deflate)
+        if size <= min(FEW, max_products):
+            self.method = "exact"
         if self.method == "exact":
             if max_products < size:
                 raise InvalidArgument(f"method='exact' takes D = {size} products: allow them with max_products")
@@ -271,7 +275,7 @@ class _Drive:
     @property
     def random(self) -> bool:
         """Whether the result is an estimate."""
-        return self.method != "exact"
+        return self.method != "exact" and self.deflation.size > 0
 
     def run(self, consumer: Consumer, relative: Callable[[], float]) -> int:
         """Take samples until they are enough; the number of products."""
@@ -279,6 +283,9 @@ class _Drive:
             match self.method:
                 case "exact":
                     self._columns(consumer)
+                case _ if not self.deflation.size:
+                    source = Hutchinson(self.deflation, self.seed)
+                    consumer.add((rows, source.known(rows)[:, None]) for rows in panels(self.operator.shape[0]))
                 case "krylov":
                     self._balanced(KrylovTrace(self.deflation, self.seed, self.budget), consumer, relative)
                 case "xtrace":

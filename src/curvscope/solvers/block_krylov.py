@@ -32,6 +32,7 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
     the budget.
 
     Cost: ``meter.products``; D (m + b) numbers for the basis of m <= ncv columns; 4 D m b operations a step.
+
     Raises:
         NotHermitian: Q* A Q of the first columns is not symmetric, beyond rounding.
     Limits: a block of width b sees at most b copies of a multiple eigenvalue from one start, and two more from the random

@@ -105,8 +105,8 @@ def eigsh(
 
     Raises:
         InvalidArgument: k, which, method, tol or sizes that cannot work, an operator that is not square, symmetric and real.
-        UnfitOperator: the preflight failed; cause and remedy are named.
-        NotHermitian: the products show that it is not symmetric. NotFinite: one has NaN in it. OutOfBudget: a dense solve that does not fit.
+        UnfitOperator: the preflight failed; cause and remedy are named. NotHermitian: the products show that it is not
+            symmetric. NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
         RunConflict: the run is another solve's, each difference is named; or another process works on it. DamagedData: a file
             of its basis was altered (products are measured again instead). OutOfDisk: no room; what was written is kept.
 
