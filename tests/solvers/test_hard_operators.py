@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import curvscope as cs
-from curvscope.errors import NotHermitian
+from curvscope.errors import InvalidType, NotFinite, NotHermitian
 
 
 class ByProducts:
@@ -31,3 +32,58 @@ def test_an_operator_that_is_not_symmetric_is_refused_by_all(dtype, skew, make_s
     solution = cs.eigsh(ByProducts(S.to(dtype)), k=3)
     with pytest.raises(NotHermitian, match="not Hermitian"):
         cs.certify(A, replace(solution, provenance={}))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e299])
+@pytest.mark.parametrize("method", ["krylov", "hmt", "nystrom"])
+def test_scales_whose_squares_are_not_numbers_are_named(scale, method):
+    """Norms of 1e-160 are zero: everything would be called converged, with residuals of zero."""
+    A = torch.diag(scale * torch.linspace(-1, 3, 60, dtype=torch.float64))
+    with pytest.raises(NotFinite, match="multiply the operator by"):
+        cs.eigsh(A, k=3, method=method)
+    largest = cs.eigsh(A * (1e-200 if scale > 1 else 1e200), k=1, method=method).eigenvalues
+    assert 0.5 < float(largest) / (scale * (1e-200 if scale > 1 else 1e200)) < 4
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("method", ["krylov", "hmt", "nystrom", "seigh", "singlepass"])
+def test_scales_of_single_precision(scale, method):
+    A = torch.diag(0.7 ** torch.arange(60.0))
+    expected = cs.eigsh(A, k=1, method=method, max_products=40)
+    found = cs.eigsh(scale * A, k=1, method=method, max_products=40)
+    torch.testing.assert_close(found.eigenvalues / scale, expected.eigenvalues, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.residual_norms / scale, expected.residual_norms, rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["exact", "krylov"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_small_ends_of_a_large_operator_have_converged_to_its_rounding(method, dtype, make_symmetric):
+    A, _ = make_symmetric(torch.cat([torch.tensor([1e9]), torch.linspace(-1, 1, 60)]).double(), dtype=dtype)
+    found = cs.eigsh(A, k=2, which="SA", method=method)
+    assert found.status.converged, found.status
+    assert dtype == torch.float64 or "or rounding" in found.status.text
+
+
+@pytest.mark.parametrize("method", ["seigh", "hmt", "nystrom", "singlepass"])
+def test_sketches_say_where_they_give_fewer_pairs_than_asked_for(method):
+    values = torch.zeros(40, dtype=torch.float64)
+    values[:3] = torch.tensor([5.0, 4.0, 3.0])
+    found = cs.eigsh(torch.diag(values), k=10, method=method)
+    assert found.k == 3
+    assert str(found.status).startswith("approximate: 3 of the 10 asked for")
+    assert "asked for" not in str(cs.eigsh(torch.diag(values), k=3, method=method).status)
+    singular = cs.ssvd(torch.diag(values), num_outer=20, k=10)
+    assert "3 of the 10 asked for" in str(singular.status)
+
+
+@pytest.mark.parametrize("size", [1, 3, 10, 40])
+def test_adaptive_sketches_of_small_matrices_reach_any_target(size):
+    found = cs.adaptive_seigh(torch.eye(size, dtype=torch.float64), target=1e-3)
+    assert found.status.code == "approximate", found.status
+    assert found.k == size
+
+
+@pytest.mark.parametrize("v0", [np.ones(20), torch.ones(20, dtype=torch.complex64), "start"])
+def test_start_blocks_that_are_no_real_tensors_are_named(v0):
+    with pytest.raises(InvalidType, match="v0 is a"):
+        cs.eigsh(torch.eye(20), k=2, v0=v0)

@@ -49,6 +49,7 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
         tol=options.tol,
         advice=krylov_advice(options),
         diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
+        norm=expansion.norm,
     )
 
 

@@ -105,6 +105,7 @@ def _pairs(meter: Meter, k: int, which: str) -> Pairs:
         tol=1e3 * torch.finfo(operator.dtype).eps,
         advice="the products round more than that: use dtype=torch.float64, and look at diagnostics['asymmetry']",
         diagnostics={"asymmetry": asymmetry},
+        norm=float(values.abs().max()),
     )
 
 
