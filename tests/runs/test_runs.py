@@ -183,6 +183,31 @@ def test_a_damaged_record_is_computed_again(tmp_path, caplog):
     assert "does not match its checksum" in caplog.text
 
 
+@pytest.mark.parametrize("how", ["truncated", "empty", "altered", "no text"])
+def test_a_damaged_table_is_named_and_written_again(tmp_path, caplog, how):
+    before = METHODS["krylov"](Counting(), tmp_path)
+    table = tmp_path / "solution" / "solution.json"
+    whole = table.read_bytes()
+    value = repr(float(before.eigenvalues[0])).encode()
+    changed = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "altered": whole.replace(value, value[:-1] + (b"1" if value[-1:] != b"1" else b"2")),
+        "no text": bytes([255]) + whole,
+    }
+    assert changed[how] != whole
+    table.write_bytes(changed[how])
+    with pytest.raises(DamagedData, match=r"solution\.json"):
+        cs.open(tmp_path)
+    again = Counting()
+    after = METHODS["krylov"](again, tmp_path)
+    assert again.products == 0
+    assert "solution.json" in caplog.text
+    for solution in (after, cs.open(tmp_path)):
+        assert torch.equal(solution.eigenvalues, before.eigenvalues)
+        assert torch.equal(solution.residual_norms, before.residual_norms)
+
+
 def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, monkeypatch):
     import errno
 
