@@ -87,3 +87,13 @@ def test_adaptive_sketches_of_small_matrices_reach_any_target(size):
 def test_start_blocks_that_are_no_real_tensors_are_named(v0):
     with pytest.raises(InvalidType, match="v0 is a"):
         cs.eigsh(torch.eye(20), k=2, v0=v0)
+
+
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+def test_what_is_left_beside_locked_pairs_is_not_taken_for_asymmetric(which, make_symmetric):
+    """Restarts lock pairs, or leave out, that are most of the norm: what remains is only rounding."""
+    for values in ([1e7] + [1e-2] * 99, [-1e7] + [1e-2] * 99, [3.0, -2.0, 1.0] + [0.0] * 97):
+        A, _ = make_symmetric(torch.tensor(values, dtype=torch.float64), dtype=torch.float32)
+        found = cs.eigsh(ByProducts(A), k=6, which=which, method="krylov", block_size=3, ncv=18, tol=1e-6)
+        assert found.status.converged, found.status
+        assert found.diagnostics["asymmetry"] < 1e-4
