@@ -97,3 +97,21 @@ def test_what_is_left_beside_locked_pairs_is_not_taken_for_asymmetric(which, mak
         found = cs.eigsh(ByProducts(A), k=6, which=which, method="krylov", block_size=3, ncv=18, tol=1e-6)
         assert found.status.converged, found.status
         assert found.diagnostics["asymmetry"] < 1e-4
+
+
+@pytest.mark.parametrize(("k", "block_size"), [(1, 3), (11, 3), (11, 5), (22, 3), (23, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_basis_of_the_whole_space_takes_as_many_products_as_that_has_dimensions(k, block_size, dtype, make_symmetric):
+    """With room for all D columns there is nothing to restart for."""
+    A, _ = make_symmetric(torch.linspace(-1, 1.1, 23, dtype=torch.float64), dtype=dtype)
+    found = cs.eigsh(A, k=k, method="krylov", block_size=block_size, ncv=23, tol=0, max_products=400)
+    assert (found.cost.products, found.diagnostics["restarts"]) == (23, 0)
+    assert found.status.converged, found.status
+    triplets = cs.svds(A, k=k, block_size=block_size, ncv=23, tol=0, max_products=400)
+    assert (triplets.cost.products, triplets.status.converged) == (46, True)
+
+
+@pytest.mark.parametrize(("size", "k"), [(1, 1), (3, 2), (200, 199)])
+def test_no_plan_has_more_products_than_the_space_has_dimensions(size, k):
+    plan = cs.plan(torch.diag(torch.arange(1.0, size + 1)), k, method="krylov")
+    assert max(plan.methods[0].products) <= size + k
