@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curvscope.operators.products.tracing import kernels
+from curvscope.operators.products.tracing import kernels, recording
 from curvscope.operators.products.tracing.program import OtherBranch, trace
 from curvscope.operators.products.tracing.recording import NotRecordable
 
@@ -74,6 +74,33 @@ def test_writes_to_views_are_followed():
     a, t = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     expected = function((a,), (t.clone(),))[0]
     torch.testing.assert_close(run(function, [a], [t])[1][0], expected)
+
+
+def test_writes_reach_aliases_and_nothing_else_that_was_computed_alike():
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        first, second = tangents[0] * inputs[0], tangents[0] * inputs[0]
+        first.detach().mul_(3)
+        return [first, second, tangents[0] * inputs[0]]
+
+    a, t = torch.randn(4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    for piece, expected in zip(run(function, [a], [t])[1], (3 * a * t, a * t, a * t), strict=True):
+        torch.testing.assert_close(piece, expected)
+
+
+def test_a_write_looks_only_at_what_shares_its_memory(monkeypatch):
+    compared, kept = [], []
+    geometry = recording._geometry
+    monkeypatch.setattr(recording, "_geometry", lambda tensor: compared.append(tensor) or geometry(tensor))
+
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        value = tangents[0]
+        for _ in range(50):
+            kept.append(value := (value * inputs[0]).mul_(2))
+        return [value]
+
+    a, t = torch.rand(4, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    torch.testing.assert_close(run(function, [a], [t])[1][0], t * (2 * a) ** 50)
+    assert len(compared) <= 4 * 50
 
 
 def test_looking_at_values_is_remembered():

@@ -29,7 +29,7 @@ SOLVES = {
     "ssvd": lambda A, run: cs.ssvd(A, num_outer=12, k=K, block_size=4, run=run, progress=False),
     "exact": lambda A, run: cs.eigsh(A, K, method="exact", run=run, progress=False),
 }
-MOST_FILES = {"krylov": 30, "ssvd": 25}
+MOST_FILES = {"krylov": 20, "ssvd": 25}
 
 
 def operator(method="krylov"):

@@ -73,17 +73,10 @@ def collapse(graph: fx.Graph, num_primal: int) -> None:
             with graph.inserting_before(node):
                 written = _write(graph, node, form)
             if written is not None:
+                for reader in node.users.keys() & terms.keys():
+                    terms[reader][written] = terms[reader].pop(node)
                 node.replace_all_uses_with(written)
-                _rename(forms, terms, node, written)
     erase_unread(graph)
-
-
-def _rename(forms: dict[fx.Node, Form], terms: dict[fx.Node, Form], old: fx.Node, new: fx.Node) -> None:
-    """Later forms refer to the value that now stands in place of ``old``."""
-    for table in (forms, terms):
-        for form in table.values():
-            if old in form:
-                form[new] = form.pop(old)
 
 
 def _form(terms: Form, forms: dict[fx.Node, Form], inner: AbstractSet[fx.Node]) -> tuple[Form, bool]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakIdKeyDictionary
+
+from curvscope.operators.products.tracing.tidy import frozen
 
 
 class NotRecordable(Exception):
@@ -79,7 +82,9 @@ class _Recorder(DispatchMode):
         super().__init__()
         self.graph, self.constants = fx.Graph(), torch.nn.Module()
         self.seen: list[tuple[fx.Node, Any]] = []
-        self._nodes = WeakIdKeyDictionary()
+        self._nodes: dict[int, tuple[weakref.ref[Tensor], fx.Node]] = {}
+        self._sharing: defaultdict[int, list[weakref.ref[Tensor]]] = defaultdict(list)
+        self._calls: dict[Any, fx.Node] = {}
         for index, tensor in enumerate(inputs):
             self._name(tensor, self.graph.placeholder(f"input_{index}"))
 
@@ -98,23 +103,33 @@ class _Recorder(DispatchMode):
         result = func(*args, **kwargs)
         if written is not None:
             self._write(func, symbols, written)
+        elif func in SAME_VALUE:
+            self._name(result, symbols[0][0])
         elif tensors_in(result):
-            self._bind(result, self.graph.call_function(func, *symbols))
+            self._bind(result, self._call(func, *symbols))
         if looks_at_values and not isinstance(result, Tensor):
-            self.seen.append((self.graph.call_function(func, *symbols), result))
+            self.seen.append((self._call(func, *symbols), result))
         if shape_depends_on_values:
             shaped = tensors_in(result)
-            self.seen += [(self.graph.call_function(shape_of, (self._nodes[leaf],)), tuple(leaf.shape)) for leaf in shaped]
+            self.seen += [(self._call(shape_of, (self.node(leaf),), {}), tuple(leaf.shape)) for leaf in shaped]
         return result
 
     def node(self, tensor: Tensor) -> fx.Node:
         """The node whose value ``tensor`` is; tensors from outside become constants."""
-        found = self._nodes.get(tensor)
-        if found is None:
+        named, node = self._nodes.get(id(tensor), (None, None))
+        if node is None or named is None or named() is not tensor:
             name = f"constant_{len(self.constants._buffers)}"
             self.constants.register_buffer(name, tensor.detach())
-            found = self._name(tensor, self.graph.get_attr(name))
-        return found
+            node = self._name(tensor, self.graph.get_attr(name))
+        return node
+
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.Node:
+        """A node for a call; one node for all calls of the same, which have the same value."""
+        key = func, frozen(args), frozen(kwargs)
+        node = self._calls.get(key)
+        if node is None:
+            node = self._calls[key] = self.graph.call_function(func, args, kwargs)
+        return node
 
     def _symbol(self, value: Any) -> Any:
         """Arguments of a call with nodes in the place of tensors; they nest lists and tuples, and nothing else."""
@@ -127,10 +142,13 @@ class _Recorder(DispatchMode):
         return value
 
     def _name(self, tensor: Tensor, node: fx.Node) -> fx.Node:
-        node.meta.update(
-            shape=tensor.shape, dtype=tensor.dtype, device=tensor.device, stride=tensor.stride(), bytes=tensor.nbytes
-        )
-        self._nodes[tensor] = node
+        if "shape" not in node.meta:
+            node.meta.update(
+                shape=tensor.shape, dtype=tensor.dtype, device=tensor.device, stride=tensor.stride(), bytes=tensor.nbytes
+            )
+        named = weakref.ref(tensor)
+        self._nodes[id(tensor)] = named, node
+        self._sharing[tensor.untyped_storage()._cdata].append(named)
         return node
 
     def _bind(self, result: Any, node: fx.Node) -> None:
@@ -139,30 +157,35 @@ class _Recorder(DispatchMode):
             return
         for index, item in enumerate(result):
             if isinstance(item, Tensor):
-                self._name(item, self.graph.call_function(operator.getitem, (node, index)))
+                self._name(item, self._call(operator.getitem, (node, index), {}))
 
     def _write(self, func: OpOverload, symbols: Any, written: Tensor) -> None:
         """``written`` stands for a new value from here on, and so does every live tensor that shares its memory."""
-        node = self.graph.call_function(_functional(func), *symbols)
+        node = self._call(_functional(func), *symbols)
         if torch.Tag.inplace_view in func.tags:
             self._name(written, node)
             return
         storage = written.untyped_storage()._cdata
-        for tensor in list(self._nodes):
-            if tensor.untyped_storage()._cdata != storage:
-                continue
+        sharing = {id(tensor): tensor for named in self._sharing.pop(storage, ()) if (tensor := named()) is not None}
+        for tensor in sharing.values():
             if _geometry(tensor) == _geometry(written):
                 self._name(tensor, node)
             elif _overlap(tensor, written):
                 self._name(tensor, self._scattered(func, tensor, written, node))
+            else:
+                self._sharing[storage].append(weakref.ref(tensor))
 
     def _scattered(self, func: OpOverload, base: Tensor, written: Tensor, node: fx.Node) -> fx.Node:
         """The value of a tensor of which ``written`` is a view and now has the value ``node``."""
         whole = base.storage_offset() == 0 and base.nbytes == base.untyped_storage().nbytes()
         if not whole or base.dtype != written.dtype:
             raise NotRecordable(f"{func} writes to memory that overlapping views are still read from")
-        args = (self._nodes[base], node, list(written.shape), list(written.stride()), written.storage_offset())
-        return self.graph.call_function(torch.ops.aten.as_strided_scatter.default, args)
+        args = (self.node(base), node, list(written.shape), list(written.stride()), written.storage_offset())
+        return self._call(torch.ops.aten.as_strided_scatter.default, args, {})
+
+
+SAME_VALUE = {torch.ops.aten.alias.default, torch.ops.aten.detach.default}
+"""Calls that return what they are given as it is: a sixth of a recording, without a node of their own."""
 
 
 def tensors_in(result: Any) -> list[Tensor]:

@@ -108,7 +108,7 @@ def merge_duplicates(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op != "call_function" or _random(node.target):
             continue
-        key = (node.target, _frozen(node.args), _frozen(node.kwargs))
+        key = (node.target, frozen(node.args), frozen(node.kwargs))
         if key in seen:
             node.replace_all_uses_with(seen[key])
         else:
@@ -170,12 +170,13 @@ def _random(target: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
+    """Arguments of a call as something that can be looked up; a number is not a boolean of the same value."""
     match value:
         case list() | tuple():
-            return tuple(_frozen(item) for item in value)
+            return tuple(frozen(item) for item in value)
         case dict():
-            return tuple((key, _frozen(value[key])) for key in sorted(value))
+            return tuple((key, frozen(value[key])) for key in sorted(value))
         case bool() | int() | float():
             return type(value), value
     return value
