@@ -82,7 +82,7 @@ def _table(source: Path) -> dict[str, Any]:
         )
     try:
         table: dict[str, Any] = dict(json.loads((source / TABLE).read_text(encoding="utf-8")))
-    except ValueError as error:  # not JSON, or not text at all
+    except (ValueError, TypeError) as error:  # no JSON, no text, or no object
         raise DamagedData(f"{source / TABLE} is damaged ({error})") from error
     if table.get("format") not in VECTORS:
         raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
