@@ -84,6 +84,20 @@ def test_errors_reach_the_person_without_a_traceback(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_brackets_in_names_and_messages_are_no_markup(curvscope, tmp_path):
+    (tmp_path / "bracketed.py").write_text(
+        "import torch\ndef matrix():\n    return torch.eye(4)\ndef broken():\n    raise OSError('no [data] in [/data/x]')\n"
+    )
+    made = curvscope("eigs", "-k", 1, "--target", "bracketed:matrix", "--out", "run [a]")
+    assert "certify run [a];" in made.output
+    broken = [sys.executable, "-m", "curvscope", "eigs", "-k", "1", "--target", "bracketed:broken", "--out", "other"]
+    run = subprocess.run(broken, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr == "error: --target 'bracketed:broken': calling it failed: OSError: no [data] in [/data/x]\n"
+    (tmp_path / "file").touch()
+    assert "file is a file" in str(curvscope("eigs", "-k", 1, "--target", "bracketed:matrix", "--out", "file/run").error)
+
+
 def test_the_way_of_a_run(curvscope, target, tmp_path):
     made = curvscope("eigs", "-k", 6, "--target", target("pair"), "--out", "run")
     assert made.status == 0
@@ -303,6 +317,7 @@ def test_targets_that_cannot_be_measured(curvscope, target, tmp_path, function, 
     [
         (("--target", "no_such_module:f"), TargetNotFound, "there is no module 'no_such_module'"),
         (("--target", "nonsense"), TargetNotFound, "write module:function"),
+        (("--target", "here/exp.py:make"), TargetNotFound, "name the module, not its file: exp:make"),
         ((), InvalidArgument, "either --problem NAME or --target"),
         (("--problem", "mnist16", "--matrix", "fisher"), InvalidArgument, "--matrix 'fisher'"),
         (("--problem", "mnist16", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),

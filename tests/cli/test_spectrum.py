@@ -24,6 +24,10 @@ def training(watch):
         optimizer.step()
         other.step()
 
+def failing(watch):
+    training(watch)
+    raise RuntimeError("no loss at step 4")
+
 def forgetful(watch):
     pass
 
@@ -104,6 +108,21 @@ def test_track_a_training_function(curvscope, target, tmp_path):
     assert curvscope("track", "--target", target("training"), "-k", 3, "--out", "found").status == 2
     assert "did not call watch" in str(curvscope("track", "--target", target("forgetful")).error)
     assert curvscope("track").status == 2
+
+
+def test_track_keeps_what_it_found_when_the_training_fails(curvscope, target, tmp_path):
+    with pytest.raises(RuntimeError, match="no loss at step 4"):
+        curvscope("track", "--target", target("failing"), "-k", 3, "--every", 2, "--out", "found")
+    lines = (tmp_path / "found" / "track.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 2]
+
+
+def test_track_tells_before_the_training_what_cannot_work(curvscope, target, tmp_path):
+    assert "with one argument" in str(curvscope("track", "--target", target("pair")).error)
+    (tmp_path / "file").touch()
+    refused = curvscope("track", "--target", target("training"), "-k", 3, "--out", "file/found")
+    assert "file is a file" in str(refused.error)
+    assert "Traceback" not in refused.output
 
 
 def test_track_a_problem(curvscope):

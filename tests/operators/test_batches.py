@@ -9,9 +9,11 @@ from torch.nn import functional
 
 from curvscope.errors import InvalidArgument
 from curvscope.execution import long_work
-from curvscope.operators import empirical_fisher, ggn, hessian, preflight
+from curvscope.operators import Objective, empirical_fisher, ggn, hessian, preflight
+from curvscope.solvers import eigsh
+from curvscope.training import interpolate
 
-from .cases import build, dense_hessian, flat_function
+from .cases import build, dense_ggn, dense_hessian, flat_function
 
 
 def test_loss_of_model_and_nested_batch():
@@ -167,3 +169,145 @@ def test_distributed_data_parallel_is_unwrapped(tmp_path, caplog):
         distributed.destroy_process_group()
     assert wrapped.parameters.names == plain.parameters.names
     assert "DistributedDataParallel" in caplog.text
+
+
+def test_frozen_and_trainable_parameters_look_so_to_a_loss():
+    model, _, batches = build("mlp")
+    model[0].bias.requires_grad_(False)
+
+    def loss(net: nn.Module, batch: tuple) -> Tensor:
+        return nn.functional.cross_entropy(net(batch[0]), batch[1]) + sum(
+            p.square().sum() for p in net.parameters() if p.requires_grad
+        )
+
+    objective = Objective(model, lambda model, batch: loss(model, batch), batches)
+    expected = sum(float(loss(model, batch).detach()) for batch in batches) / len(batches)
+    assert objective.mean_loss == pytest.approx(expected, rel=1e-12)
+    line = interpolate(objective, objective.parameters.join(objective.values), objective.parameters.join(objective.values))
+    assert float(line.loss[0]) == pytest.approx(expected, rel=1e-12)
+
+
+def causal_models():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 11, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+
+    class Renamed(transformers.GPT2LMHeadModel):
+        """A causal language model whose name does not say so."""
+
+    torch.manual_seed(0)
+    bart = transformers.BartConfig(
+        vocab_size=11, d_model=8, decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=8, max_position_embeddings=8
+    )
+    return [(Renamed(transformers.GPT2Config(**sizes)), True), (transformers.BartForCausalLM(bart), False)]
+
+
+def test_whether_labels_are_shifted_is_told_by_the_loss_not_by_the_name():
+    for model, shifted in causal_models():
+        ids = torch.randint(3, 11, (2, 6))
+        labels = torch.full_like(ids, -100)
+        labels[0], labels[1, :2] = ids[0], ids[1, :2]  # 6 and 2 labels; of which, shifted, 5 and 1 count
+        batches = [{"input_ids": ids[i : i + 1], "labels": labels[i : i + 1]} for i in (0, 1)]
+        together = Objective(model, "model", [{"input_ids": ids, "labels": labels}])
+        assert together.total_terms == (6 if shifted else 8)
+        assert Objective(model, "model", batches).mean_loss == pytest.approx(together.mean_loss, rel=1e-5)
+
+
+def test_models_that_compute_in_float32_inside_pass_in_float64():
+    model, batch = hugging_face("causal")
+    H = hessian(model, "model", [batch], params="*ln_*")
+    assert H.dtype == torch.float64
+    assert H.rounding == torch.finfo(torch.float32).eps
+    assert preflight(H).passed, str(preflight(H))
+    for method in ("exact", "krylov"):
+        assert eigsh(H, 2, method=method).status.code == "converged"
+    assert preflight(hessian(model, "model", [batch], params="*ln_*", dtype=torch.float32)).passed
+    wrong = preflight(hessian(model, "model", [batch], params="*ln_*", weight=lambda batch: 1.0))
+    assert [check.name for check in wrong.checks if not check.passed] == ["batch-split invariance"]
+
+
+def test_models_whose_loss_comes_from_other_keys_than_labels():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=8
+    )
+    model = transformers.BertForQuestionAnswering(config).eval()
+    batch = {
+        "input_ids": torch.randint(11, (3, 6)),
+        "start_positions": torch.tensor([0, 1, 2]),
+        "end_positions": torch.ones(3).long(),
+    }
+    expected = float(model(**batch).loss.detach())
+    assert Objective(model, "model", [batch]).mean_loss == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(InvalidArgument, match=r"returns it as \.loss"):
+        Objective(model, "model", [{"input_ids": batch["input_ids"]}])
+
+
+class HardSigmoid(nn.Module):
+    """As PyTorch defines it, of functions that it can differentiate twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 3).clamp(0, 6) / 6
+
+
+@pytest.mark.parametrize("strategy", ["double_backward", "split"])
+def test_hardsigmoid_gates(strategy):
+    """Of MobileNetV3; PyTorch's own has no second derivative."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Hardsigmoid(), nn.Linear(5, 3)).double()
+    batches = [(4 * torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,)))]
+    H = hessian(model, nn.CrossEntropyLoss(), batches, strategy=strategy)
+    found = H @ torch.eye(H.shape[0], dtype=torch.float64)
+    expected = dense_hessian(nn.Sequential(model[0], HardSigmoid(), model[2]), nn.CrossEntropyLoss(), batches)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("strategy", ["double_backward", "split"])
+def test_criteria_without_forward_derivatives(strategy):
+    torch.manual_seed(0)
+    model, criterion = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double(), nn.SoftMarginLoss()
+    batches = [(torch.randn(5, 4, dtype=torch.float64), 2.0 * torch.randint(2, (5, 2)).double() - 1) for _ in range(2)]
+    G = ggn(model, criterion, batches, strategy=strategy)
+    found = G @ torch.eye(G.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(found, dense_ggn(model, criterion, batches), rtol=1e-9, atol=1e-12)
+
+
+def test_parts_that_are_compiled_run_as_they_were_written():
+    """In its place, by ``compile()``, or as a part of another: a model need not be compiled as a whole."""
+    model, criterion, batches = build("mlp")
+    expected = hessian(model, criterion, batches)
+    x = torch.ones(expected.shape[0], dtype=torch.float64)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    model.compile()
+    partly = nn.Sequential(model[0], torch.compile(model[1]), model[2])
+    for compiled in (model, partly):
+        for strategy in ("auto", "split"):
+            torch.testing.assert_close(hessian(compiled, criterion, batches, strategy=strategy) @ x, expected @ x)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before
+
+
+class Bag(nn.Module):
+    """The mean of embeddings, which are turned by complex numbers as rotary embeddings are."""
+
+    def __init__(self, sparse: bool) -> None:
+        super().__init__()
+        self.tokens, self.head = nn.Embedding(6, 4, sparse=sparse), nn.Linear(4, 3)
+        self.register_buffer("turn", torch.polar(torch.ones(2), torch.tensor([0.3, 0.7])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = torch.view_as_complex(self.tokens(x).mean(1).unflatten(1, (2, 2))) * self.turn
+        return self.head(torch.view_as_real(turned).flatten(1).tanh())
+
+
+@pytest.mark.parametrize("strategy", ["double_backward", "split"])
+def test_sparse_embeddings_and_complex_buffers(strategy):
+    torch.manual_seed(0)
+    plain, model = Bag(sparse=False).double(), Bag(sparse=True).double()
+    model.load_state_dict(plain.state_dict())
+    batches = [(torch.randint(6, (4, 3)), torch.randint(3, (4,)))]
+    H = hessian(model, nn.CrossEntropyLoss(), batches, strategy=strategy)
+    expected = dense_hessian(plain, nn.CrossEntropyLoss(), batches)
+    torch.testing.assert_close(H @ torch.eye(H.shape[0], dtype=torch.float64), expected, rtol=1e-6, atol=1e-9)
+    assert model.tokens.sparse
+    coarse = hessian(model, nn.CrossEntropyLoss(), batches, strategy=strategy, dtype=torch.float32)
+    torch.testing.assert_close(coarse @ torch.eye(H.shape[0]), expected.float(), rtol=1e-4, atol=1e-5)

@@ -180,3 +180,68 @@ def test_every_case_is_a_fixed_matrix_for_its_fingerprint():
         model, criterion, batches = build(name)
         assert hessian(model, criterion, batches).fingerprint == hessian(model, criterion, batches).fingerprint
     assert len(CASES) > 15
+
+
+class Holder:
+    """A batch of a class of its own."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+
+def test_misunderstandings_are_explained():
+    model, _, batches = build("mlp")
+    with pytest.raises(InvalidArgument, match="no tensor is seen in a batch that is a Holder"):
+        hessian(model, lambda model, batch: CE(model(batch.x), batch.y), [Holder(*batches[0])], weight=lambda batch: 1)
+    with pytest.raises(InvalidArgument, match="batch 1 holds a NumPy array"):
+        hessian(model, CE, [(batches[0][0], batches[0][1].numpy())])
+    with pytest.raises(InvalidArgument, match=r"missing.*CTCLoss\(output, y\).*first parameter has the name model"):
+        hessian(model, nn.CTCLoss(), batches)
+    with pytest.raises(InvalidArgument, match="first parameter has the name model"):
+        hessian(model, lambda m, batch: CE(m(batch[0]), batch[1]), batches)
+    with pytest.raises(InvalidArgument, match=r"'0\.weight' has no shape yet"):
+        hessian(nn.Sequential(nn.LazyLinear(2)), CE, batches)
+    with pytest.raises(InvalidArgument, match=r"'4\.\*' in params=.* matches none"):
+        hessian(model, CE, batches, params=["0.*", "4.*"])
+
+
+def test_no_parameter_is_rounded_unasked():
+    model = nn.Sequential(nn.Linear(4, 3).bfloat16(), nn.LayerNorm(3))
+    H = hessian(model, CE, [(torch.randn(5, 4), torch.arange(5) % 3)], params="0.*")
+    assert H.dtype == H.objective.dtype == torch.float32
+
+
+class Once(torch.autograd.Function):
+    """An operation whose backward must not be differentiated."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context, gradient):
+        return gradient * context.saved_tensors[0].cos()
+
+
+class Sine(nn.Linear):
+    """A layer that ends in such an operation."""
+
+    def forward(self, x):
+        return Once.apply(super().forward(x))
+
+
+@pytest.mark.parametrize("make", [hessian, ggn])
+@pytest.mark.parametrize("strategy", ["double_backward", "split", "auto"])
+def test_backwards_that_must_not_be_differentiated_are_refused(make, strategy):
+    A = make(Sine(4, 3), CE, [(torch.randn(5, 4), torch.arange(5) % 3)], strategy=strategy)
+    with pytest.raises(NotDifferentiable, match="once_differentiable"):
+        A @ torch.ones(15)
+
+
+def test_dropout_of_a_model_without_dropout_layers_is_remarked_on(caplog):
+    model, criterion, batches = build("mlp")
+    with caplog.at_level(logging.WARNING):
+        hessian(model, criterion, batches, dropout=0)
+    assert "functional dropout stays off" in caplog.text

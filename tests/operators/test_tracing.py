@@ -199,3 +199,18 @@ def test_large_float32_products_may_run_through_onednn(monkeypatch):
     expected = s.double() @ a.double() + b.double().T @ t.double()
     assert float((found - expected).norm() / expected.norm()) < 1e-6
     assert [node.target for node in program.tangent.graph.nodes].count(kernels.onednn_product) == 2
+
+
+def test_repeated_values_that_both_parts_read_stay():
+    """Keys shared by several heads, as in grouped-query attention: views of a repeated tensor, read once without tangents."""
+    k, t = torch.randn(3, 1, 2, dtype=torch.float64), torch.randn(12, dtype=torch.float64)
+
+    def function(inputs: tuple, tangents: tuple) -> list[Tensor]:
+        repeated = inputs[0].expand(3, 2, 2).clone()
+        views = [repeated.view(6, 2)]
+        for shape in ((2, 6), (4, 3), (3, 4), (12, 1), (1, 12), (12,)):
+            views.append(views[-1].view(shape))
+        return [tangents[0] * views[-1] + tangents[0] * repeated.view(12), tangents[0] * views[-1].exp()]
+
+    _, found = run(function, [k], [t])
+    torch.testing.assert_close(found, tuple(function((k,), (t,))))

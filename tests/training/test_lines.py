@@ -50,6 +50,7 @@ def test_along_an_eigenvector_the_quadratic_model_is_tangent():
     top = cs.eigsh(H, 1, method="exact")
     line = cs.loss_along(H, top.eigenvectors.columns(0, 1)[:, 0], radius=0.02, points=5)
     given = cs.loss_along(H, top.vector(0)["0.weight"].new_ones(H.shape[0]), radius=0.02, points=5)
+    assert torch.equal(cs.loss_along(H, top.vector(0), radius=0.02, points=5).loss, line.loss)
     for found in (line, given):  # what is left is of third order
         error = (found.loss - found.quadratic).abs()
         assert 6 < float(error[4] / error[3]) < 10

@@ -15,7 +15,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.solvers import Solution, certify
-from curvscope.solvers.certified import rounding_of
+from curvscope.solvers.certified import is_finer
 from curvscope.solvers.in_run import CERTIFIED
 from curvscope.solvers.session import check_disk
 from curvscope.studies.certified import failed_claims, keep_certificate
@@ -46,7 +46,7 @@ def command(
     opened = Run.open(run)
     claimed = solution_of(opened)
     operator = operator_in_precision(opened, claimed, precision)
-    if operator.rounding < rounding_of(claimed):
+    if is_finer(operator, claimed):
         _check_higher(opened, claimed, operator, hiring)
     with hiring.executor() as executor:
         certified = certify(operator, claimed, steps=steps, failure=failure, executor=executor)
@@ -55,7 +55,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(_plain(certified, failed)))
     else:
-        console = Console()
+        console = Console(markup=False)
         console.print(str(certified), highlight=False, soft_wrap=True)
         console.print("\n".join(failed) or "every claim of the run holds", highlight=False, soft_wrap=True)
         if (opened.path / CERTIFIED).exists():

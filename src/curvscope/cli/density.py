@@ -81,7 +81,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(_plain(found, between)))
         return
-    console = Console()
+    console = Console(markup=False)
     console.print(str(found), highlight=False, soft_wrap=True)
     if between is not None:
         inside = found.count(*between)

@@ -98,12 +98,12 @@ def command(
             made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
             run.manifest["plan"] = made.to_dict()
             if not as_json:
-                Console().print(str(made), highlight=False, soft_wrap=True)
+                Console(markup=False).print(str(made), highlight=False, soft_wrap=True)
         solution = eigsh(operator, **options, memory=memory, run=run, executor=executor)
     if as_json:
         typer.echo(json.dumps(_plain(out, solution)))
     else:
-        console = Console()
+        console = Console(markup=False)
         console.print(str(solution), highlight=False, soft_wrap=True)
         first = f"curvscope certify {out}; then " if which == "LM" else "curvscope "  # certificates are for LM
         console.print(f"Run: {out}. Next: {first}overlap, density or report with it", highlight=False, soft_wrap=True)

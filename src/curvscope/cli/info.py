@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 import curvscope
 from curvscope.cli.names import AsJson, ProblemName
@@ -52,8 +53,8 @@ def command(
         _end(facts)
     table = RichTable(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
-        table.add_row(f"[bold]{name}[/]", str(value))
-    Console().print(table, highlight=False)
+        table.add_row(Text(name, style="bold"), str(value))
+    Console(markup=False).print(table, highlight=False)
     _end(facts)
 
 

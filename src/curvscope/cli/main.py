@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
 import curvscope
@@ -22,7 +23,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stopped:
-            Console(stderr=True).print(str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True)
+            Console(stderr=True, markup=False).print(
+                str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True
+            )
             raise typer.Exit(130) from stopped
 
 
@@ -70,9 +73,9 @@ def _root(
 
 def run() -> None:
     """Entry point: 0 on success, 1 when a check fails, 2 on bad input, 130 when interrupted."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     try:
         app()
     except CurvscopeError as error:
-        console.print("[bold red]error:[/]", str(error), highlight=False, markup=True, soft_wrap=True)
+        console.print(Text("error:", style="bold red"), str(error), highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -79,7 +79,7 @@ def command(
     if as_json:
         typer.echo(json.dumps(curve.to_dict()))
         return
-    console = Console()
+    console = Console(markup=False)
     console.print(as_rich(_table(curve)))
     console.print(f"Every k is in {opened.path / f'overlap-{mask}.json'}", highlight=False, soft_wrap=True)
 
@@ -99,7 +99,7 @@ def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found.to_dict()))
         return
-    Console().print(as_rich(_estimates(found)))
+    Console(markup=False).print(as_rich(_estimates(found)))
     typer.echo(f"{found.products} products. Where 'half the steps' differs by more than the errors, take more --steps.")
 
 

@@ -71,6 +71,6 @@ def command(
     if as_json:
         typer.echo(json.dumps(made.to_dict()))
     else:
-        Console().print(str(made), highlight=False, soft_wrap=True)
+        Console(markup=False).print(str(made), highlight=False, soft_wrap=True)
     if not made.chosen:
         raise typer.Exit(1)

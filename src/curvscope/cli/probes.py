@@ -35,7 +35,7 @@ def command(
         typer.echo(json.dumps(facts))
         return
     smallest, largest = max(0.0, 1 - error) ** 0.5, (1 + error) ** 0.5
-    Console().print(
+    Console(markup=False).print(
         f"{count} probes: the estimated norm lies within {smallest:.2f} to {largest:.2f} times the true one with at least "
         f"{100 * facts['confidence']:.3g} % confidence\n(too small with probability at most {low:.2g}, too large {high:.2g}; "
         "for errors of rank one, less for all others).",

@@ -57,7 +57,7 @@ def command(
     config = with_settings(config, changes)
     if out is None:
         raise InvalidArgument(f"--out DIR is missing: say where the results of {name} shall go")
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, markup=False)
     if not console.is_terminal:
         console.width = max(console.width, TABLE_WIDTH)
     changed = "; the settings change that" if changes else ""
@@ -70,7 +70,7 @@ def command(
         return
     for section in document.sections:
         if section.table is not None:
-            console.print(f"\n[bold]{section.title}[/]")
+            console.print(f"\n{section.title}", style="bold")
             console.print(as_rich(section.table))
     for what, value in document.highlights:
         console.print(f"{what}: {value}", highlight=False)

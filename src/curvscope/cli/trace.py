@@ -57,13 +57,13 @@ def command(
             plain["spectral_norm"] = {"value": bound.value, "upper": bound.upper, "products": bound.products}
         typer.echo(json.dumps(plain))
         return
-    console = Console()
+    console = Console(markup=False)
     for name, estimate in found.items():
         rows = [["all", _text(estimate)], *([layer, _text(part)] for layer, part in estimate.layers.items())]
-        console.print(f"[bold]{name.replace('_', ' ')}[/], {estimate.products} products")
+        console.print(f"{name.replace('_', ' ')}, {estimate.products} products", style="bold")
         console.print(as_rich(Table(["parameters", "estimate"], rows)))
     if bound is not None:
-        console.print(f"[bold]spectral norm[/] {bound}", highlight=False)
+        console.print(f"spectral norm {bound}", highlight=False)
 
 
 def _text(estimate: Estimate) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +19,7 @@ from curvscope.cli.names import AsJson, DataFolder, ProblemName
 from curvscope.cli.source import check_source
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.execution.run import check_can_be_made
 from curvscope.operators import Objective
 from curvscope.operators.target import load_function
 from curvscope.problems import get
@@ -55,30 +59,51 @@ def command(
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
     options = {"k": k, "every": every, "tol": tol, "max_products": max_products, "density_probes": density_probes}
+    train = partial(_train, name=problem or "", data=data, steps=steps) if target is None else _training_function(target)
+    if out is not None:
+        check_can_be_made(out)
     watcher = Watcher(options)
     try:
-        if target is not None:
-            load_function(target)(watcher)
-        else:
-            _train(watcher, problem or "", data, steps)
+        train(watcher)
         tracker = watcher.finish()
     finally:
         watcher.detach()
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps({"step": step, **found}) for step, found in tracker.history.items()]
-        (out / FILES[0]).write_text("\n".join(lines) + "\n")
-        tracked(tracker.history, k).savefig(out / FILES[1], dpi=160)
+        if out is not None and watcher.tracker is not None and watcher.tracker.history:
+            _write(watcher.tracker, out)  # also what there is of a training that failed
     if as_json:
         typer.echo(json.dumps({str(step): found for step, found in tracker.history.items()}))
         return
     rows = [[str(step), *(_text(found.get(f"curvature/{name}")) for name in SHOWN)] for step, found in tracker.history.items()]
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(as_rich(Table(["step", *(name.replace("_", "\n") for name in SHOWN)], rows)))
     if out is not None:
         console.print(f"Written: {out / FILES[0]}, {out / FILES[1]}", highlight=False, soft_wrap=True)
+
+
+def _training_function(target: str) -> Callable[[Watcher], object]:
+    """The user's function, which takes ``watch``.
+
+    Raises:
+        InvalidArgument: it cannot be called so.
+    """
+    function = load_function(target)
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise InvalidArgument(
+            f"--target {target!r}: it is called as {function.__name__}(watch), which fails: {error}. Pass a function that "
+            "trains, with one argument"
+        ) from error
+    return function
+
+
+def _write(tracker: Tracker, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"step": step, **found}) for step, found in tracker.history.items()]
+    (out / FILES[0]).write_text("\n".join(lines) + "\n")
+    tracked(tracker.history, tracker.k).savefig(out / FILES[1], dpi=160)
 
 
 class Watcher:

@@ -203,13 +203,21 @@ class Run:
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
-    """Raise RunConflict unless ``path`` does not exist or is an empty directory."""
+    """Raise RunConflict unless ``path`` does not exist, and can be made, or is an empty directory."""
     folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise RunConflict(f"{folder} is a file: choose another directory with --out")
+    check_can_be_made(folder)
     if folder.is_dir() and any(not is_draft(item) and item.name != LOCK for item in folder.iterdir()):
         what = "holds another run" if (folder / MANIFEST).exists() else "is not empty"
         raise RunConflict(f"{folder} {what}: choose another directory with --out, or remove it first")
+
+
+def check_can_be_made(folder: Path) -> None:
+    """Raise RunConflict where there can be no directory that may be written to; long work comes after."""
+    above = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not above.is_dir():
+        raise RunConflict(f"{above} is a file: choose another directory with --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise RunConflict(f"{above} may not be written to: choose another directory with --out")
 
 
 def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str] = ()) -> list[str]:

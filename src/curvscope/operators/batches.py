@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,9 +14,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from curvscope.errors import InvalidArgument
 
 Batch = Any
-
-IGNORED_LABEL = -100
-"""Label of tokens without a loss, as PyTorch and Hugging Face have it."""
 
 CRITERIA: dict[Callable[..., Tensor], type[nn.Module]] = {
     functional.cross_entropy: nn.CrossEntropyLoss,
@@ -49,12 +47,20 @@ def plain(batch: Batch) -> Batch:
 
 def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
     """The batch on a device; floating-point tensors also in the dtype."""
+    return tree_map_only(Tensor, lambda tensor: placed(tensor, device, dtype), plain(batch))
 
-    def place(tensor: Tensor) -> Tensor:
-        """On the device, and in the dtype where it is a floating-point one."""
-        return tensor.detach().to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return tree_map_only(Tensor, place, plain(batch))
+def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """On a device, and in a floating-point dtype where it has one; complex numbers in the dtype that has it as parts.
+
+    >>> placed(torch.ones(1, dtype=torch.complex128), torch.device("cpu"), torch.float32).dtype
+    torch.complex64
+    """
+    if tensor.is_complex():
+        dtype = dtype.to_complex() if torch.finfo(dtype).bits >= 32 else torch.complex64
+    elif not tensor.is_floating_point():
+        dtype = tensor.dtype
+    return tensor.detach().to(device, dtype)
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
@@ -70,7 +76,10 @@ def length(batch: Batch) -> int:
     """
     tensors = tensors_of(batch)
     if not tensors:
-        raise InvalidArgument(f"cannot count the loss terms of a {type(batch).__name__}: pass weight=lambda batch: ...")
+        raise InvalidArgument(
+            f"no tensor is seen in a batch that is a {type(batch).__name__}: yield tensors, or tuples, lists and mappings "
+            "of them (vars(batch) is a mapping)"
+        )
     return next((tensor.shape[0] for tensor in tensors if tensor.ndim), 1)
 
 
@@ -98,6 +107,17 @@ def is_pair(batch: Batch) -> bool:
     return isinstance(batch, Sequence) and len(batch) == 2
 
 
+def check_batch(batch: Batch, number: int, *, pairs: bool) -> None:
+    """Raise InvalidArgument for NumPy arrays, and unless a batch is (x, y) where ``pairs`` are needed."""
+    if any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(plain(batch))):
+        raise InvalidArgument(f"batch {number} holds a NumPy array: make it a tensor, with torch.as_tensor")
+    if pairs and not is_pair(batch):
+        raise InvalidArgument(
+            f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
+            "pass a function loss(model, batch) for other batches, or loss='model' for Hugging Face models"
+        )
+
+
 def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
     """What the mean of a criterion divides by, for a batch (x, y)."""
     target = batch[1]
@@ -111,19 +131,6 @@ def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
     if isinstance(criterion, ELEMENTWISE) and isinstance(target, Tensor):
         return float(target.numel())
     return float(length(batch))
-
-
-def label_terms(labels: Tensor, *, shifted: bool) -> float:
-    """Number of labels that have a loss; ``shifted`` when the first of each sequence is never predicted."""
-    if labels.is_floating_point():
-        return float(labels.numel())
-    counted = labels[..., 1:] if shifted and labels.ndim > 1 else labels
-    return float((counted != IGNORED_LABEL).sum())
-
-
-def predicts_next_token(model: nn.Module) -> bool:
-    """Whether a Hugging Face model compares the logits of each token with the label of the next."""
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
 
 def describe(leaves: Iterable[Any]) -> tuple[Any, ...]:

@@ -114,7 +114,7 @@ class CurvatureOperator(Composable):
         At the model's own parameters where ours are these, rounded. Cost: one evaluation of the loss on all data; memory for
         one more copy of the parameters.
         """
-        if self.rounding <= torch.finfo(torch.float32).eps:
+        if self.objective.chosen_rounding <= torch.finfo(torch.float32).eps:
             return None
         return self.in_dtype(torch.float32)
 

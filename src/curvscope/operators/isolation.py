@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from curvscope.execution.precision import float32_products
+
+log = logging.getLogger(__name__)
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
@@ -41,9 +48,24 @@ def isolated(
         if evaluated:
             stack.enter_context(_random_state(device))
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
+            if "torch._dynamo" in sys.modules:  # what is compiled runs as it was written: it has no second derivatives
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            if any(isinstance(module, nn.Hardsigmoid) for module in model.modules()):
+                stack.enter_context(_TwiceDifferentiable())
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
         yield
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Inside, ``hardsigmoid`` (of MobileNetV3) is made of functions with second derivatives, which PyTorch's own lacks."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.hardsigmoid:
+            return functional.relu6(args[0] + 3.0) / 6.0
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -61,11 +83,14 @@ def _random_state(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
+    sparse = [module for module in modes if isinstance(module, nn.Embedding) and module.sparse]
     norms = [module for module in modes if isinstance(module, BATCH_NORMS)] if batch_statistics else []
     tracking = {module: module.track_running_stats for module in norms}
     statistics = {module: (module.running_mean, module.running_var) for module in norms}
     try:
         model.eval()
+        for module in sparse:
+            module.sparse = False  # sparse gradients have no derivatives
         for module in norms:
             # Without running statistics the layer uses the batch's, in either mode, and updates nothing.
             module.track_running_stats, module.running_mean, module.running_var = False, None, None
@@ -76,6 +101,8 @@ def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterat
     finally:
         for module, training in modes.items():
             module.training = training
+        for module in sparse:
+            module.sparse = True
         for module in norms:
             module.track_running_stats = tracking[module]
             module.running_mean, module.running_var = statistics[module]
@@ -117,3 +144,18 @@ def _without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+
+
+def warn_without_dropout(model: nn.Module) -> None:
+    """Say so where dropout was asked for and no layer has any: functional dropout in a module of one's own stays off."""
+    if not any(isinstance(module, DROPOUTS) for module in model.modules()):
+        log.warning("dropout was asked for, but the model has no dropout layer: functional dropout stays off, use nn.Dropout")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside wrappers for data parallelism and compilation; said in a log message, as names change with it."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        log.warning("measuring the module inside %s: parameter names lose their 'module.'", type(model).__name__)
+        model = model.module
+    inner = getattr(model, "_orig_mod", None)
+    return inner if isinstance(inner, nn.Module) else model

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators.batches import Batch, plain, predicts_next_token
+from curvscope.operators.batches import Batch, plain
 from curvscope.operators.objective import Objective, Values
+from curvscope.operators.parameters import leaves
 
 CRITERIA = {"regression": nn.MSELoss, "multi_label_classification": nn.BCEWithLogitsLoss}
 """By the ``problem_type`` of a sequence classifier's configuration; anything else is a cross-entropy."""
@@ -55,7 +56,7 @@ class LogitsObjective(Objective):
         """The logits that a label belongs to, one row each."""
         inputs = {name: value for name, value in batch[0].items() if name != "labels"}
         logits = self._call(values, _logits, inputs)
-        if predicts_next_token(self.model):
+        if self.shifted:
             logits = logits[:, :-1]
         return logits.flatten(0, 1) if logits.ndim == 3 else logits.view(batch[1].shape) if self._regresses else logits
 
@@ -80,7 +81,7 @@ class LogitsObjective(Objective):
         return isinstance(self._loss, nn.MSELoss)
 
     def _target(self, labels: Tensor) -> Tensor:
-        if predicts_next_token(self.model):
+        if self.shifted:
             labels = labels[:, 1:]
         return labels if labels.is_floating_point() else labels.flatten()
 
@@ -89,7 +90,7 @@ class LogitsObjective(Objective):
         with self.isolated(), torch.no_grad():
             for number, (batch, weight) in enumerate(self.batches()):
                 self.seed(number)
-                total += weight * float(self.loss(self.values, batch))
+                total += weight * float(self.loss(leaves(self.values), batch))
         return total
 
     def _explanation(self, reason: str) -> str:

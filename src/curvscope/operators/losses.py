@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators.batches import Batch
+
+
+class CallWithModel(nn.Module):
+    """``function(model, argument)`` as a module, so that functional_call can reach the model's parameters."""
+
+    def __init__(self, model: nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, argument: Any) -> Tensor:
+        """Call the function with the model."""
+        return self.function(self.model, argument)
 
 
 def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -17,10 +30,16 @@ def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         InvalidArgument: another batch.
     """
-    if not isinstance(batch, dict) or "labels" not in batch:
-        got = f"one with keys {list(batch)}" if isinstance(batch, dict) else f"a {type(batch).__name__}"
-        raise InvalidArgument(f"loss='model' needs batches that are mappings with 'labels', got {got}")
-    return model(**batch).loss
+    if not isinstance(batch, dict):
+        raise InvalidArgument(f"loss='model' needs batches that are mappings with 'labels', got a {type(batch).__name__}")
+    output = model(**batch)
+    loss = getattr(output, "loss", None)
+    if loss is None:
+        raise InvalidArgument(
+            f"loss='model' needs batches that are mappings with 'labels', or whatever {type(model).__name__} computes its loss "
+            f"from, and a model that returns it as .loss; got {type(output).__name__} for a batch with keys {list(batch)}"
+        )
+    return loss
 
 
 def takes_model(loss: Callable[..., Tensor]) -> bool:

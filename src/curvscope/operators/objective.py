@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from math import isfinite
@@ -16,27 +15,25 @@ from torch.func import functional_call
 
 from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
 from curvscope.execution.precision import TF32, TF32_EPS, check_precision
+from curvscope.operators.arithmetic import CoarsestArithmetic
 from curvscope.operators.batches import (
     CRITERIA,
     Batch,
+    check_batch,
     criterion_terms,
-    is_pair,
-    label_terms,
     length,
     move,
-    plain,
-    predicts_next_token,
+    placed,
     split,
 )
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.isolation import BATCH_NORMS, isolated
-from curvscope.operators.losses import models_own_loss, name_of, takes_model
-from curvscope.operators.parameters import ParameterFilter, Parameters, select
+from curvscope.operators.isolation import BATCH_NORMS, isolated, unwrapped, warn_without_dropout
+from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
+from curvscope.operators.losses import CallWithModel, models_own_loss, name_of, takes_model
+from curvscope.operators.parameters import ParameterFilter, Parameters, leaves, select, widest_dtype
 
 Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
-
-log = logging.getLogger(__name__)
 
 
 class SampleOptions(TypedDict, total=False):
@@ -77,8 +74,8 @@ class Objective:
             models and batches: ``model(**batch).loss``.
         data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
         params: which parameters vary; see :func:`.parameters.select`.
-        dtype: of the computation; default: that of the parameters. bfloat16 and float16 round parameters, data and everything
-            between; products are summed in float32.
+        dtype: of the computation; default: that of the parameters, the widest where they differ. bfloat16 and float16 round
+            parameters, data and everything between; products are summed in float32.
         device: where to compute; default: that of the parameters.
         precision: ``"tf32"``: float32 numbers are multiplied in TF32 (10 bits of mantissa, sums in float32), on GPUs that have
             it; None: fully, whatever PyTorch's own settings are.
@@ -88,9 +85,11 @@ class Objective:
         microbatch: most samples at a time: batches are cut along the first axis, which saves memory and changes nothing else.
         reduction: ``"mean"`` or ``"sum"``, what ``loss`` does with its terms; default: the criterion's own, else the mean.
         batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch.
-        dropout: None for off, or a seed: the masks are then drawn from it, the same for every product.
+        dropout: None for off, or a seed: the masks of dropout layers are then drawn from it, the same for every product
+            (functional dropout in modules of your own stays off).
 
-    Cost: construction evaluates the loss once on all data; memory for one copy of the parameters.
+    Cost: construction evaluates the loss once on all data, and twice more on a batch of token labels, to see whether the model
+    shifts them; memory for one copy of the parameters.
 
     Raises:
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar.
@@ -121,7 +120,7 @@ class Objective:
         self.model = unwrapped(model)
         chosen = select(self.model, params)
         first = next(iter(chosen.values()))
-        self.dtype = dtype or first.dtype
+        self.dtype = dtype or widest_dtype(self.model)
         self.device = torch.device(device or first.device)
         if not self.dtype.is_floating_point:
             raise InvalidArgument(f"dtype={self.dtype}: choose torch.float32 or torch.float64")
@@ -140,6 +139,8 @@ class Objective:
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
         self._check_parameters()
+        self.shifted: bool | None = None
+        self._inner = 0.0
         self.num_batches, self.num_pieces, self._total, self.mean_loss, self._data_digest = self._survey()
 
     # --- the function ---------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Objective:
     def batch_gradient(self, batch: Batch) -> Tensor:
         """The (D,) gradient of the loss of one batch, not weighted; call it inside :meth:`isolated`."""
         with torch.enable_grad():
-            values = tuple(value.detach().requires_grad_() for value in self.values)
+            values = leaves(self.values)
             loss = self.loss(values, batch).reshape(())
             return self.parameters.join(torch.autograd.grad(loss, values, materialize_grads=True))
 
@@ -212,9 +213,8 @@ class Objective:
         elif self.has_criterion:
             terms = criterion_terms(self._loss, batch)
         else:
-            batch = plain(batch)
-            labels = batch.get("labels") if isinstance(batch, dict) else None
-            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=predicts_next_token(self.model))
+            labels = labels_of(batch)
+            terms = float(length(batch)) if labels is None else label_terms(labels, shifted=bool(self.shifted))
         return float(terms > 0) if self.sums else terms
 
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
@@ -264,7 +264,12 @@ class Objective:
 
     @property
     def rounding(self) -> float:
-        """Machine epsilon of what the loss is computed in."""
+        """Machine epsilon of the coarsest arithmetic in the loss: many models compute parts in float32 in any dtype."""
+        return max(self.chosen_rounding, self._inner)
+
+    @property
+    def chosen_rounding(self) -> float:
+        """Machine epsilon of the arithmetic that was asked for."""
         return TF32_EPS if self.precision == TF32 else torch.finfo(self.dtype).eps
 
     @property
@@ -296,10 +301,10 @@ class Objective:
             tensors = {name: t for name, t in tensors.items() if not name.endswith(("running_mean", "running_var"))}
         if function is None:
             return functional_call(self.model, tensors, (argument,))
-        return functional_call(_Call(self.model, function), {f"model.{n}": t for n, t in tensors.items()}, (argument,))
+        return functional_call(CallWithModel(self.model, function), {f"model.{n}": t for n, t in tensors.items()}, (argument,))
 
     def _place(self, tensor: Tensor) -> Tensor:
-        return tensor.detach().to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+        return placed(tensor, self.device, self.dtype)
 
     def _understood(self, loss: Loss) -> tuple[Callable[..., Tensor], bool]:
         """The loss as a function, and whether it is a criterion."""
@@ -324,6 +329,8 @@ class Objective:
             raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
         if dropout is not None and not isinstance(dropout, int):
             raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
+        if dropout is not None:
+            warn_without_dropout(self.model)
         if batchnorm == "batch" and microbatch is not None and any(isinstance(m, BATCH_NORMS) for m in self.model.modules()):
             raise InvalidArgument("microbatch would change the batch statistics: drop it, or choose batchnorm='eval'")
 
@@ -341,8 +348,10 @@ class Objective:
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
-                self._check_batch(batch, count)
+                check_batch(batch, count, pairs=self.has_criterion)
                 for piece in split(batch, self.microbatch):
+                    if self._weight is None and self.shifted is None and not self.has_criterion:
+                        self.shifted = predicts_next_token(self.model, self._loss_here, piece)
                     moved, terms = move(piece, self.device, self.dtype), self.terms(piece)
                     digests.append(fingerprint(moved, terms))
                     if terms:
@@ -356,15 +365,30 @@ class Objective:
         total = 1.0 if self.sums else total
         return count, pieces, total, weighted / total, fingerprint(digests)
 
-    def _check_batch(self, batch: Batch, number: int) -> None:
-        if self.has_criterion and not is_pair(batch):
-            raise InvalidArgument(
-                f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
-                "pass a function loss(model, batch) for other batches, or loss='model' for Hugging Face models"
-            )
+    def _loss_and_arithmetic(self, batch: Batch) -> Tensor:
+        """The loss at these parameters; the first one also tells what it is computed in."""
+        if self._inner:
+            return self.loss(leaves(self.values), batch)
+        with torch.enable_grad(), CoarsestArithmetic() as arithmetic:
+            loss = self.loss(leaves(self.values), batch)
+        self._inner = arithmetic.rounding or self.chosen_rounding
+        return loss.detach() if isinstance(loss, Tensor) else loss
+
+    def _loss_here(self, batch: Batch) -> Tensor:
+        self.seed(0)
+        return self.loss(leaves(self.values), move(batch, self.device, self.dtype))
 
     def _checked_loss(self, batch: Batch, number: int) -> float:
-        loss = self.loss(self.values, batch)
+        try:
+            loss = self._loss_and_arithmetic(batch)
+        except (TypeError, AttributeError) as error:
+            if not self.has_criterion:
+                raise
+            raise InvalidArgument(
+                f"batch {number} (x, y): {type(error).__name__}: {error}. Called were model(x) and, with what it returned, "
+                f"{self.loss_name.split()[0]}(output, y): for anything else pass a function loss(model, batch), whose first "
+                "parameter has the name model, or loss='model' for Hugging Face models and batches"
+            ) from error
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise InvalidArgument(f"the loss of batch {number} is {got}, expected a scalar: use reduction='mean'")
@@ -374,24 +398,3 @@ class Objective:
         if not isfinite(value):
             raise NotFinite(f"the loss of batch {number} is {value}: look at that batch's inputs and at the parameters")
         return value
-
-
-class _Call(nn.Module):
-    """``function(model, argument)`` as a module, so that functional_call can reach the model's parameters."""
-
-    def __init__(self, model: nn.Module, function: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self, argument: Any) -> Tensor:
-        """Call the function with the model."""
-        return self.function(self.model, argument)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside wrappers for data parallelism and compilation; said in a log message, as names change with it."""
-    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        log.warning("measuring the module inside %s: parameter names lose their 'module.'", type(model).__name__)
-        model = model.module
-    inner = getattr(model, "_orig_mod", None)
-    return inner if isinstance(inner, nn.Module) else model

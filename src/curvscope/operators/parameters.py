@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import reduce
 from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from curvscope.errors import InvalidArgument, InvalidType
 
@@ -89,6 +91,11 @@ class Parameters:
         return torch.cat([tensor.reshape(*leading, -1) for tensor in tensors], dim=-1)
 
 
+def leaves(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The same numbers as parameters: losses ask them ``if p.requires_grad``, to leave out frozen ones."""
+    return tuple(value.detach().requires_grad_() for value in values)
+
+
 def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Parameter]:
     """The trainable parameters of ``model`` that pass the filter, by name.
 
@@ -108,7 +115,11 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise InvalidArgument("the model has no parameter with requires_grad=True: unfreeze those to be measured")
+    for name, p in trainable.items():
+        if isinstance(p, UninitializedParameter):
+            raise InvalidArgument(f"parameter {name!r} has no shape yet: call the model once on a batch first")
     keep = _predicate(params)
+    _check_globs(params, trainable)
     chosen = {name: p for name, p in trainable.items() if keep(name, p)}
     if not chosen:
         raise InvalidArgument(f"params={params!r} matches none of the trainable parameters {_short(trainable)}")
@@ -116,6 +127,15 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
         if not p.is_floating_point():
             raise InvalidArgument(f"parameter {name!r} is {p.dtype}: curvature needs real floating-point parameters")
     return chosen
+
+
+def widest_dtype(model: nn.Module) -> torch.dtype:
+    """The floating-point dtype that rounds none of a model's parameters.
+
+    >>> widest_dtype(nn.Sequential(nn.Linear(1, 1).bfloat16(), nn.LayerNorm(1)))
+    torch.float32
+    """
+    return reduce(torch.promote_types, (p.dtype for p in model.parameters() if p.is_floating_point()))
 
 
 def matching(names: Sequence[str], params: ParameterFilter) -> tuple[str, ...]:
@@ -128,6 +148,7 @@ def matching(names: Sequence[str], params: ParameterFilter) -> tuple[str, ...]:
     ('1.weight',)
     """
     keep = _predicate(params)
+    _check_globs(params, names)
     chosen = tuple(name for name in names if keep(name, None))
     if not chosen:
         raise InvalidArgument(f"params={params!r} matches none of the parameters {_short(names)}")
@@ -152,6 +173,14 @@ def _predicate(params: ParameterFilter) -> Callable[[str, nn.Parameter], bool]:
         f"params is a {type(params).__name__}, expected None, a glob, a list of globs, a compiled regular expression "
         "or a predicate (name, parameter) -> bool"
     )
+
+
+def _check_globs(params: ParameterFilter, names: Iterable[str]) -> None:
+    """Each of several globs has to match something: one that does not is a slip of the pen."""
+    globs = [] if params is None or isinstance(params, str | re.Pattern) or callable(params) else list(params)
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            raise InvalidArgument(f"{glob!r} in params={globs} matches none of the trainable parameters {_short(names)}")
 
 
 def _short(names: Iterable[str], most: int = 12) -> str:

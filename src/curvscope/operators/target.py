@@ -31,6 +31,10 @@ def load_function(target: str, *, folder: str | None = None) -> Callable[..., An
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise TargetNotFound(f"--target {target!r}: importing {module_name} failed: {error}") from error
+        if module_name.endswith(".py"):
+            raise TargetNotFound(
+                f"--target {target!r}: name the module, not its file: {Path(module_name).stem}:{function_name}, from its folder"
+            ) from error
         raise TargetNotFound(
             f"--target {target!r}: there is no module {module_name!r}; run from the folder that holds it, or set PYTHONPATH"
         ) from error

@@ -92,7 +92,7 @@ def certify(
         raise InvalidArgument(
             f'certificates are about the largest magnitudes, the solution has order {solution.order!r}: use "LM"'
         )
-    higher = operator.rounding < rounding_of(solution)
+    higher = is_finer(operator, solution)
     known = solution.provenance.get("fingerprint")
     if operator.shape[0] != solution.eigenvectors.shape[0] or not (higher or known in (None, operator.fingerprint)):
         raise InvalidArgument(
@@ -106,6 +106,12 @@ def certify(
 def rounding_of(solution: Solution) -> float:
     """Machine epsilon of the arithmetic in which the products of a solution were computed."""
     return float(solution.provenance.get("rounding", torch.finfo(solution.eigenvectors.dtype).eps))
+
+
+def is_finer(operator: Operator, solution: Solution) -> bool:
+    """Whether an operator's products, or else the vectors that it takes, are more precise than a solution's were."""
+    ours, theirs = (torch.finfo(dtype).eps for dtype in (operator.dtype, solution.eigenvectors.dtype))
+    return (operator.rounding, ours) < (rounding_of(solution), theirs)
 
 
 def product_rounding(solution: Solution) -> float:

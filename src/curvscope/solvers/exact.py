@@ -13,7 +13,7 @@ from curvscope.execution import Progress
 from curvscope.execution.resources import as_bytes, resident_bytes
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
-from curvscope.solvers.finish import Pairs
+from curvscope.solvers.finish import Pairs, unit_of
 from curvscope.solvers.measure import Measured, refuse_asymmetry
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
@@ -102,7 +102,7 @@ def _pairs(meter: Meter, k: int, which: str) -> Pairs:
     return Pairs(
         values[chosen],
         basis,
-        tol=1e3 * torch.finfo(operator.dtype).eps,
+        tol=1e3 * unit_of(operator),
         advice="the products round more than that: use dtype=torch.float64, and look at diagnostics['asymmetry']",
         diagnostics={"asymmetry": asymmetry},
         norm=float(values.abs().max()),

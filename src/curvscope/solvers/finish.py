@@ -14,7 +14,7 @@ from torch import Tensor
 from curvscope.certify import residual_norms
 from curvscope.errors import DamagedData
 from curvscope.execution.resources import peak_resident_bytes
-from curvscope.operators import Parameters
+from curvscope.operators import Operator, Parameters
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
@@ -62,9 +62,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         eigenvectors=pairs.eigenvectors,
         residual_norms=residuals,
         order=which,
-        status=status_of(
-            values, residuals, pairs.tol, _advice(meter, pairs), unit=torch.finfo(meter.operator.dtype).eps, norm=pairs.norm
-        ),
+        status=status_of(values, residuals, pairs.tol, _advice(meter, pairs), unit=unit_of(meter.operator), norm=pairs.norm),
         cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
@@ -88,6 +86,11 @@ def _advice(meter: Meter, pairs: Pairs) -> str:
     if unit <= torch.finfo(torch.float32).eps:
         return pairs.advice
     return f"{pairs.advice}, or products in float32: these are rounded to {unit:.0e}, residuals far below that cannot be seen"
+
+
+def unit_of(operator: Operator) -> float:
+    """What sums over products round to; float32 where a model in float64 computes parts in float32."""
+    return max(torch.finfo(operator.dtype).eps, min(operator.rounding, torch.finfo(torch.float32).eps))
 
 
 def settled(meter: Meter, pairs: Pairs) -> Pairs:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, Objective
+from curvscope.operators.parameters import leaves
 
 Point = Mapping[str, Tensor] | Tensor
 """Parameters by name, such as a state dict, or as the flat (D,) vector."""
@@ -110,13 +111,13 @@ def interpolate(
 
 
 def loss_along(
-    operator: CurvatureOperator, direction: Tensor, *, radius: float = 1.0, points: int = 21, eigenvalue: float | None = None
+    operator: CurvatureOperator, direction: Point, *, radius: float = 1.0, points: int = 21, eigenvalue: float | None = None
 ) -> LineProfile:
     """Loss and accuracy on w + a v, beside the quadratic model L + a g'v + a^2 v'Hv / 2.
 
     Args:
         operator: a curvature operator at w; with a Hessian the model is the second-order Taylor polynomial.
-        direction: v, (D,), such as ``solution.eigenvectors.columns(0, 1)[:, 0]``; it is normalised.
+        direction: v, (D,) or tensors by parameter name, such as ``solution.vector(0)``; it is normalised.
         radius: a goes from -radius to radius.
         points: odd, so that a = 0 is one of them.
         eigenvalue: v'Hv where it is known; None: one product.
@@ -137,6 +138,8 @@ def loss_along(
         raise InvalidArgument(f"pass a curvature operator such as curvscope.hessian(...), not a {type(operator).__name__}")
     if points < 3 or points % 2 == 0 or not radius > 0:
         raise InvalidArgument(f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a radius > 0")
+    if not isinstance(direction, Tensor):
+        direction = operator.parameters.flatten(direction)
     if direction.shape != (operator.shape[0],) or not float(direction.norm()) > 0:
         raise InvalidArgument(f"direction of shape {tuple(direction.shape)}: expected ({operator.shape[0]},), not zero")
     v = direction.to(operator.device, operator.dtype) / direction.norm()
@@ -168,9 +171,9 @@ def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, fl
         for number, (batch, weight) in enumerate(objective.batches()):
             objective.seed(number)
             if not objective.has_criterion:
-                total, right = total + weight * float(objective.loss(values, batch)), float("nan")
+                total, right = total + weight * float(objective.loss(leaves(values), batch)), float("nan")
                 continue
-            output, targets = objective.output(values, batch), batch[1]
+            output, targets = objective.output(leaves(values), batch), batch[1]
             total += weight * float(objective.criterion(output, targets))
             if output.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
                 right, count = right + float((output.argmax(dim=1) == targets).sum()), count + len(targets)

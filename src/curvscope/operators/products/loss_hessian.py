@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp
+from torch.func import grad, jvp, vjp
 
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 
@@ -39,8 +39,12 @@ def loss_hessian(criterion: Callable[[Tensor, Tensor], Tensor]) -> OutputMap:
 
 
 def _differentiated(criterion: Callable[..., Tensor], output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:
+    score = grad(lambda inner: criterion(inner, target))
     with ForwardModeLosses():
-        return jvp(grad(lambda inner: criterion(inner, target)), (output,), (tangent,))[1]
+        try:
+            return jvp(score, (output,), (tangent,))[1]
+        except NotImplementedError:  # in forward mode; the matrix is symmetric, so reverse mode gives the same
+            return vjp(score, output)[1](tangent)[0]
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:

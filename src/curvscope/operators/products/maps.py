@@ -15,6 +15,7 @@ from torch.func import grad, jvp, vjp, vmap
 
 from curvscope.errors import InvalidArgument, NotDifferentiable
 from curvscope.operators.objective import Batch, Objective, Values
+from curvscope.operators.parameters import leaves
 
 Pieces = tuple[Tensor | None, ...]
 OutputCurvature = Callable[[Tensor, Batch, Tensor], Tensor]
@@ -26,6 +27,19 @@ class BatchMap(ABC):
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
+        self._looked_at = False
+
+    def _refuse_dead_ends(self, gradient: Pieces) -> None:
+        """Raise NotDifferentiable where the gradient is marked as one that is not to be differentiated; looked at once.
+
+        Autograd itself says so only on its way through: here nothing lies behind, and the product would be zero.
+        """
+        if not self._looked_at and _has_dead_end(gradient):
+            raise NotDifferentiable(
+                "the backward of a custom autograd function is marked once_differentiable, so there is no second derivative: "
+                "write it with differentiable operations and without the mark"
+            )
+        self._looked_at = True
 
     def prepare(self, batch: Batch, number: int) -> Batch:
         """What :meth:`product` and :meth:`reverse` take for mini-batch ``number``; the batch itself unless overridden."""
@@ -57,9 +71,10 @@ class HessianMap(BatchMap):
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """Differentiate the gradient's graph once more; about 1 gradient to build and 1.5 to 2 gradients a vector."""
         with torch.enable_grad():
-            values = _leaves(self.objective)
+            values = leaves(self.objective.values)
             loss = _dependent(self.objective.loss(values, batch).reshape(()))
             gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
+        self._refuse_dead_ends(gradient)
 
         def apply(tangents: Values, batched: bool) -> Pieces:
             """Differentiate the gradient along tangents."""
@@ -94,10 +109,11 @@ class SandwichMap(BatchMap):
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """J v is the derivative of J^T u in u: two reverse sweeps a vector, about 2 gradients."""
         with torch.enable_grad():
-            values = _leaves(self.objective)
+            values = leaves(self.objective.values)
             output = _dependent(self._output(values, batch))
             seed = torch.zeros_like(output, requires_grad=True)
             pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
+        self._refuse_dead_ends(pulled)
         curve = self.curve
 
         def apply(tangents: Values, batched: bool) -> Pieces:
@@ -125,10 +141,6 @@ class SandwichMap(BatchMap):
         return output
 
 
-def _leaves(objective: Objective) -> Values:
-    return tuple(value.detach().requires_grad_() for value in objective.values)
-
-
 def _dependent(value: Tensor) -> Tensor:
     if not value.requires_grad:
         raise NotDifferentiable(
@@ -136,6 +148,20 @@ def _dependent(value: Tensor) -> Tensor:
             "compute it from the model's output with differentiable operations"
         )
     return value
+
+
+def _has_dead_end(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a graph holds the node that autograd puts behind functions marked once_differentiable."""
+    waiting = [tensor.grad_fn for tensor in tensors if tensor is not None and tensor.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node.name() == "torch::autograd::Error":
+            return True
+        new = {source for source, _ in node.next_functions if source is not None} - seen
+        seen |= new
+        waiting += new
+    return False
 
 
 def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Sequence[Tensor | None], batched: bool) -> Pieces:

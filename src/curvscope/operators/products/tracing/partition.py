@@ -72,7 +72,7 @@ def _read_by(graph: fx.Graph, readers: AbstractSet[fx.Node]) -> list[fx.Node]:
 
 def _copied_late(graph: fx.Graph, dependent: AbstractSet[fx.Node]) -> set[fx.Node]:
     """Copies of broadcast tensors (weights repeated for every vector) and their views: cheaper to make again than to keep."""
-    late: set[fx.Node] = set()
+    late: dict[fx.Node, None] = {}
     aten = torch.ops.aten
     for node in graph.nodes:
         if node in dependent or node.op != "call_function":
@@ -84,12 +84,12 @@ def _copied_late(graph: fx.Graph, dependent: AbstractSet[fx.Node]) -> set[fx.Nod
         broadcast = any(stride == 0 and length > 1 for stride, length in layout)
         repeats = broadcast and node.target in (aten.clone.default, aten.repeat.default)
         if repeats or (source in late and node.target in VIEWS):
-            late.add(node)
-    # Only what tangents alone read can move.
+            late[node] = None
+    # Only what tangents alone read can move: readers first, as one that stays holds what it reads.
     for node in reversed(list(late)):
         if any(user not in dependent and user not in late for user in node.users):
-            late.discard(node)
-    return late
+            del late[node]
+    return set(late)
 
 
 VIEWS = {
