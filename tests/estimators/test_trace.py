@@ -9,6 +9,7 @@ from torch import nn
 import curvscope as cs
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
+from curvscope.estimators.estimate import student
 from curvscope.estimators.krylov import KrylovTrace
 from curvscope.estimators.probing import XNysTrace, XTrace, _left_out
 from curvscope.operators import as_operator
@@ -233,6 +234,26 @@ def test_stops_at_the_wanted_width(method):
     entries = cs.diagonal(A, method=method, max_products=390, rtol=0.3)
     assert entries.products < 390
     assert float((entries.value - A.diagonal()).norm()) < 0.6 * float(A.diagonal().norm())
+
+
+def test_intervals_of_few_samples_hold_the_truth_as_often_as_they_say():
+    # On a flat spectrum a sample is a sum of many terms, about normal: 3 binomial standard deviations about 0.95.
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(100, 100, dtype=torch.float64, generator=generator)
+    A, count = A + A.T, 500
+    found = [cs.trace(A, method="hutchinson", max_products=6, seed=seed) for seed in range(count)]
+    held = sum(low <= float(A.trace()) <= high for low, high in (estimate.interval for estimate in found)) / count
+    assert abs(held - 0.95) < 3 * math.sqrt(0.95 * 0.05 / count)
+    assert {estimate.degrees for estimate in found} == {5}
+
+
+def test_width_of_an_interval_is_students():
+    from scipy.stats import t
+
+    for degrees in (1, 2, 3, 4, 7, 29, 1000):
+        assert student(degrees) == pytest.approx(float(t.ppf(0.975, degrees)), rel=2e-3)
+    assert student(0) == math.inf
+    assert student(math.inf) == pytest.approx(1.96, abs=1e-4)
 
 
 def test_frobenius_norm_with_and_without_known_pairs():

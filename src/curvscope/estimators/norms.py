@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from curvscope.certify import tail_norm
 from curvscope.certify.tail import slack
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
-from curvscope.estimators.estimate import Z95, Estimate, NormBound
+from curvscope.estimators.estimate import Estimate, NormBound
 from curvscope.estimators.trace import LayerSums
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
@@ -84,8 +85,8 @@ def frobenius_norm(
             squares = deflation.multiply_raw(deflation.project(random.columns(start, stop))).square()
             sums.add([(slice(0, operator.shape[0]), squares)])
             mean, stderr = sums.mean_and_stderr()
-            found = _root(known, Estimate(mean, math.hypot(stderr, unsure), meter.products))
-            if rtol is not None and Z95 * found.stderr <= rtol * found.value:
+            found = _root(known, Estimate(mean, math.hypot(stderr, unsure), meter.products, degrees=sums.degrees))
+            if rtol is not None and found.half_width <= rtol * found.value:
                 break
     layers = {}
     for name, place in sums.slices.items():
@@ -94,7 +95,7 @@ def frobenius_norm(
             rows = deflate.eigenvectors.rows(place).double()
             inside = float((rows.square() @ deflate.eigenvalues.square().to(rows.device)).sum())
         layers[name] = _root(inside, sums.layer(name, meter.products, exact=False))
-    return Estimate(found.value, found.stderr, meter.products, layers)
+    return replace(found, layers=layers)
 
 
 def spectral_norm(
@@ -143,4 +144,4 @@ def spectral_norm(
 
 def _root(known: float, square: Estimate) -> Estimate:
     root = math.sqrt(known + square.value)
-    return Estimate(root, square.stderr / (2 * root) if root else 0.0, square.products)
+    return Estimate(root, square.stderr / (2 * root) if root else 0.0, square.products, degrees=square.degrees)

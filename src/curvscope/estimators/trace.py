@@ -12,7 +12,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
-from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr
+from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr, student
 from curvscope.estimators.krylov import KrylovTrace
 from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace, panels
 from curvscope.execution import Progress
@@ -92,11 +92,11 @@ def trace(
     """
     drive = _Drive(operator, method, max_products, rtol, deflate, seed, executor, progress)
     sums = LayerSums(drive.operator)
-    products = drive.run(sums, lambda: _relative(*sums.mean_and_stderr()))
+    products = drive.run(sums, lambda: sums.relative_half_width)
     value, stderr = sums.mean_and_stderr() if drive.random else (float(sums.total[0]), 0.0)
     layers = {name: sums.layer(name, products, exact=not drive.random) for name in sums.slices}
     unsure = 0.0 if deflate is None or drive.method == "exact" else float(deflate.residual_norms.sum())
-    return Estimate(value, math.hypot(stderr, unsure), products, layers)
+    return Estimate(value, math.hypot(stderr, unsure), products, layers, sums.degrees if drive.random else math.inf)
 
 
 def diagonal(
@@ -134,7 +134,7 @@ def diagonal(
     """
     drive = _Drive(operator, method, max_products, rtol, deflate, seed, executor, progress)
     moments = RowMoments(drive.operator.shape[0])
-    products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), float(moments.stderr.norm())))
+    products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), Z95 * float(moments.stderr.norm())))
     stderr = moments.stderr if drive.random else torch.zeros_like(moments.mean)
     return DiagonalEstimate(moments.mean, stderr, products)
 
@@ -193,10 +193,23 @@ class LayerSums:
         mean, stderr = mean_and_stderr(self.total)
         return float(mean), float(stderr) * self.correction
 
+    @property
+    def degrees(self) -> int:
+        """Of freedom of the standard errors."""
+        return len(self.total) - 1
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half-width of the 95 % interval over the value, of the sum over all rows."""
+        value, stderr = self.mean_and_stderr()
+        return _relative(value, student(self.degrees) * stderr if stderr else 0.0)
+
     def layer(self, name: str, products: int, *, exact: bool) -> Estimate:
         """The estimate for one tensor."""
         value, stderr = mean_and_stderr(self._layers[list(self.slices).index(name)])
-        return Estimate(float(value), 0.0 if exact else float(stderr) * self.correction, products)
+        if exact:
+            return Estimate(float(value), 0.0, products)
+        return Estimate(float(value), float(stderr) * self.correction, products, degrees=self.degrees)
 
 
 class RowMoments:
@@ -357,6 +370,5 @@ class _Drive:
             )
 
 
-def _relative(value: float, stderr: float) -> float:
-    """Half-width of the 95 % interval over the value."""
-    return Z95 * stderr / abs(value) if value else (0.0 if stderr == 0 else torch.inf)
+def _relative(value: float, half_width: float) -> float:
+    return half_width / abs(value) if value else (0.0 if half_width == 0 else torch.inf)
