@@ -204,7 +204,7 @@ def test_layers_come_from_the_same_products_and_add_up(network):
         for name, place in operator.parameters.slices.items():
             layer = found.layers[name]
             assert layer.value == pytest.approx(float(A[place, place].trace()), abs=6 * layer.stderr + 1e-12)
-    norms = cs.frobenius_norm(H, max_products=64)
+    norms = cs.frobenius_norm(H, max_products=36)
     A = dense(H)
     assert math.hypot(*(layer.value for layer in norms.layers.values())) == pytest.approx(norms.value)
     for name, place in H.parameters.slices.items():
@@ -254,6 +254,17 @@ def test_width_of_an_interval_is_students():
         assert student(degrees) == pytest.approx(float(t.ppf(0.975, degrees)), rel=2e-3)
     assert student(0) == math.inf
     assert student(math.inf) == pytest.approx(1.96, abs=1e-4)
+
+
+def test_frobenius_norm_is_exact_where_all_columns_are_allowed(network):
+    H = cs.hessian(*network)
+    found, A = cs.frobenius_norm(H, max_products=H.shape[0]), dense(H)
+    assert found.value == pytest.approx(float(A.norm()))
+    assert (found.stderr, found.products) == (0, H.shape[0])
+    for name, rows in H.parameters.slices.items():
+        assert found.layers[name].value == pytest.approx(float(A[rows].norm()))
+        assert found.layers[name].stderr == 0
+    assert cs.frobenius_norm(H, max_products=H.shape[0] - 1).stderr > 0
 
 
 def test_frobenius_norm_with_and_without_known_pairs():
