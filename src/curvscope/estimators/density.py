@@ -342,7 +342,7 @@ class Density:
                 f"range            [{low:.4g}, {high:.4g}]",
                 f"outliers         {counts}",
                 f"bulk (ratio)     [{edges[0]:.3g}, {edges[1]:.3g}]",
-                f"below {floor:<10.2g} {100 * negative.value:.3g} % +- {100 * negative.stderr:.1g} of the eigenvalues",
+                f"below {floor:<10.2g} {100 * negative.value:.3g} % +- {100 * negative.stderr:.2g} of the eigenvalues",
                 f"trace            {self.trace.value:.5g} +- {self.trace.stderr:.1g}",
                 f"Frobenius norm   {self.frobenius_norm.value:.5g} +- {self.frobenius_norm.stderr:.1g}",
                 f"cost             {self.products} products, {self.seconds:.1f} s",
