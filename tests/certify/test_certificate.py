@@ -359,3 +359,16 @@ def test_a_value_that_is_not_the_rayleigh_quotient_gets_no_quadratic_interval():
     assert bool(((low <= exact.eigenvalues) & (exact.eigenvalues <= high)).all())
     assert float(certified.certificate.radii.max()) < 2.1e-5
     assert float(cs.certify(A, replace(off, eigenvalues=exact.eigenvalues)).certificate.radii.max()) < 1e-14
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("values", [[0.0] * 9, [2.0] * 9, [3.0] + [0.0] * 8, [1.0, -1.0, 1.0, -1.0, 0.0]])
+def test_what_is_left_of_small_matrices_with_multiple_eigenvalues_is_bounded(values, dtype):
+    """A Lanczos run ends early there, in too few steps for the theorem: it goes on in another direction."""
+    A = torch.diag(torch.tensor(values, dtype=dtype))
+    norm = cs.spectral_norm(A)
+    assert norm.upper == pytest.approx(max(values), rel=1e-5)
+    assert norm.failure == 0
+    for k in (1, len(values) - 1):
+        certificate = cs.certify(A, cs.eigsh(A, k=k)).certificate
+        assert certificate.tail.bound == pytest.approx(sorted(map(abs, values))[-1 - k], abs=1e-5)

@@ -57,7 +57,7 @@ def tail_norm(
         multiply: products with A, (D, b) to (D, b).
         vectors: V, (D, k) with orthonormal columns, k < D.
         start: (D,) with independent standard Gaussian entries, independent of V.
-        steps: m; fewer are made when the space is exhausted, and the bound then is exact up to rounding.
+        steps: m; fewer where the space has fewer dimensions, and the bound then is exact up to rounding.
         failure: probability with which the bound may be wrong.
 
     Cost: m products, one at a time; memory: m + 2 vectors; 4 D m (k + m) operations.
@@ -90,13 +90,22 @@ def tail_norm(
         coefficients[:made, made - 1] = found
         rest = float(product.double().norm())
         if rest <= 10 * torch.finfo(vectors.dtype).eps * scale:  # an invariant subspace: nothing is left to find
-            break
+            if steps < size or made == size:
+                break
+            product, rest = _direction(start, made, vectors, basis.leading(made)), 0.0  # every direction is looked at
         coefficients[made, made - 1] = rest
-        basis.write(made, product / rest)
+        basis.write(made, product / float(product.double().norm()))
     estimate = float(torch.linalg.matrix_norm(coefficients[: made + 1, :made], 2))
     if made == size:
         return TailNorm(estimate, estimate, 0.0, made)
     return TailNorm(estimate, estimate * slack(size, max(made, steps), failure), failure, made)
+
+
+def _direction(start: Tensor, turn: int, vectors: TallMatrix, basis: TallMatrix) -> Tensor:
+    """A (D, 1) direction outside of all these columns: the start with its entries in another order."""
+    turned = start.roll(turn)[:, None].to(vectors.device, vectors.dtype, copy=True)
+    _project_out(turned, basis, beside=vectors)
+    return turned
 
 
 def _project_out(block: Tensor, basis: TallMatrix, *, beside: TallMatrix | None = None) -> Tensor:

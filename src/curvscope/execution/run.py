@@ -70,10 +70,10 @@ class Run:
         """
         folder = Path(path)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
-        except json.JSONDecodeError as error:
+        except (ValueError, TypeError) as error:  # no JSON, no text, or no object
             raise RunNotFound(
                 f"{folder / MANIFEST} is not readable JSON ({error}): put it back, or begin again in another directory"
             ) from error
