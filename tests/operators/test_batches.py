@@ -66,6 +66,13 @@ def test_losses_that_average_over_something_else_are_noticed(loss, caplog):
     assert "weighted by their numbers" in caplog.text
 
 
+@pytest.mark.parametrize("criterion", [nn.NLLLoss(), functional.nll_loss, nn.CrossEntropyLoss()])
+def test_gauss_newton_matrices_that_are_zero_are_remarked_on(criterion, caplog):
+    G = ggn(nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1)), criterion, [(torch.ones(2, 4), torch.tensor([0, 1]))])
+    zero = not bool((G @ torch.arange(15.0)).any())
+    assert zero == ("GGN is zero" in caplog.text) == (not isinstance(criterion, nn.CrossEntropyLoss))
+
+
 class Classifier(nn.Module):
     """Returns what Hugging Face models do."""
 

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Composable
@@ -201,11 +202,21 @@ class Hessian(CurvatureOperator):
         super().__init__(objective, HessianMap(objective), **options)
 
 
+LINEAR = (nn.NLLLoss, nn.KLDivLoss, nn.L1Loss, functional.nll_loss, functional.kl_div, functional.l1_loss)
+"""Criteria without second derivatives in the output."""
+
+
 class GeneralizedGaussNewton(CurvatureOperator):
     """The generalised Gauss-Newton matrix of an objective; build it with :func:`ggn`."""
 
     def __init__(self, objective: Objective, **options: Unpack[ProductOptions]) -> None:
         objective = with_criterion(objective, "the GGN")
+        if type(objective.criterion) in LINEAR or objective.criterion in LINEAR:
+            log.warning(
+                "the GGN is zero: %s is linear in the model's outputs. For log-probabilities leave log_softmax out of the "
+                "model and pass nn.CrossEntropyLoss()",
+                objective.loss_name.split()[0],
+            )
         curve = loss_hessian(objective.criterion)
         batch_map = SandwichMap(objective, lambda output, batch, tangent: curve(output, batch[1], tangent))
         super().__init__(objective, batch_map, **options)
