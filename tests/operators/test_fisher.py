@@ -90,6 +90,22 @@ def test_monte_carlo_draws_belong_to_samples_not_to_batches(criterion):
     torch.testing.assert_close(pieces, whole, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "criterion",
+    [nn.MSELoss(), lambda output, target: nn.functional.mse_loss(output, target), nn.PoissonNLLLoss()],
+    ids=["module", "function", "Poisson"],
+)
+def test_empirical_fisher_of_any_mean_over_the_outputs_of_a_sample(criterion):
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3).double(), torch.randn(5, 4, dtype=torch.float64), torch.rand(5, 3, dtype=torch.float64)
+    found = empirical_fisher(model, criterion, [(x[:3], y[:3]), (x[3:], y[3:])]) @ torch.eye(15, dtype=torch.float64)
+    gradients = []
+    for i in range(5):
+        parts = torch.autograd.grad(criterion(model(x[i : i + 1]), y[i : i + 1]), list(model.parameters()))
+        gradients.append(torch.cat([part.flatten() for part in parts]))
+    torch.testing.assert_close(found, sum(g.outer(g) for g in gradients) / 5)
+
+
 @pytest.mark.parametrize("kind", [nn.MSELoss, nn.BCEWithLogitsLoss])
 def test_monte_carlo_fisher_of_a_sum_is_as_many_times_that_of_the_mean(kind):
     model, x, y = problem(kind())

@@ -14,6 +14,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.operators.algebra import Composable
 from curvscope.operators.curvature import CurvatureOperator, ProductOptions, build, with_criterion
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.losses import COUNTED
 from curvscope.operators.objective import Batch, Loss, Objective, SampleOptions
 from curvscope.operators.parameters import ParameterFilter, Parameters
 from curvscope.operators.products import SandwichMap
@@ -156,6 +157,8 @@ def _samples(objective: Objective, output: Tensor, batch: Batch) -> float:
     """How often the mean over a batch divides each sample's gradient; 1 for a sum."""
     if objective.sums:
         return 1.0
+    if objective._weight is None and not isinstance(objective.criterion, COUNTED):
+        return float(output.shape[0])  # terms are samples; each is a mean over its outputs
     target = batch[1]
     soft = target.shape == output.shape and isinstance(objective.criterion, nn.CrossEntropyLoss)
     places = target.numel() / (output.shape[1] if soft else 1)
