@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import curvscope as cs
 from curvscope.cli.main import app
+from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
 from curvscope.report import figures
 
@@ -423,3 +424,28 @@ def test_shells_can_complete_commands_and_options():
 
     assert completed("curvscope e") == ["eigs", "export"]
     assert completed("curvscope eigs --ma") == ["--matrix", "--max-products"]
+
+
+def test_json_has_stdout_for_itself(curvscope, tmp_path):
+    (tmp_path / "chatty.py").write_text(
+        "import os, torch\n"
+        "def zero():\n"
+        "    print('Files already downloaded and verified')\n"
+        "    os.write(1, b'from a library in C, or a worker')\n"
+        "    return torch.zeros(3, 3)\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-m", "curvscope", "eigs", "-k", "2", "--target", "chatty:zero", "--out", "run", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(made.stdout)["eigenvalues"] == [0, 0], made.stderr
+    assert "already downloaded" in made.stderr
+    assert "library in C" in made.stderr
+
+
+def test_json_has_no_numbers_that_json_does_not_know(capsys):
+    print_json({"bound": float("inf"), "list": [(1.0, float("nan")), "NaN"]})
+    assert json.loads(capsys.readouterr().out) == {"bound": None, "list": [[1.0, None], "NaN"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from rich.text import Text
 
 import curvscope
 from curvscope.cli.names import AsJson, ProblemName
+from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
@@ -49,7 +49,7 @@ def command(
         raise InvalidArgument("--reference is for a problem: pass --problem NAME too")
     facts = _run(run) if run is not None else _problem(problem, reference) if problem is not None else _installation()
     if as_json:
-        typer.echo(json.dumps(facts))
+        print_json(facts)
         _end(facts)
     table = RichTable(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
