@@ -359,3 +359,13 @@ def test_a_value_that_is_not_the_rayleigh_quotient_gets_no_quadratic_interval():
     assert bool(((low <= exact.eigenvalues) & (exact.eigenvalues <= high)).all())
     assert float(certified.certificate.radii.max()) < 2.1e-5
     assert float(cs.certify(A, replace(off, eigenvalues=exact.eigenvalues)).certificate.radii.max()) < 1e-14
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_small_operator_of_low_rank_is_seen_whole(rank):
+    values = torch.zeros(12, dtype=torch.float64)
+    values[:rank] = torch.tensor([5.0, -4.0, 3.0, 2.0], dtype=torch.float64)[:rank]
+    start = torch.randn(12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tail = tail_norm(lambda x: values[:, None] * x, InMemory(torch.eye(12, dtype=torch.float64)[:, :2]), start)
+    assert tail.bound == pytest.approx(3.0 if rank else 0.0)  # was infinite, and NaN for the zero operator
+    assert tail.failure == 0
