@@ -449,3 +449,14 @@ def test_json_has_stdout_for_itself(curvscope, tmp_path):
 def test_json_has_no_numbers_that_json_does_not_know(capsys):
     print_json({"bound": float("inf"), "list": [(1.0, float("nan")), "NaN"]})
     assert json.loads(capsys.readouterr().out) == {"bound": None, "list": [[1.0, None], "NaN"]}
+
+
+@pytest.mark.parametrize("name", ["solution/solution.json", "density.json", "parameters.safetensors"])
+def test_damaged_files_of_a_run_are_named(curvscope, target, tmp_path, name):
+    assert curvscope("eigs", "-k", 2, "--target", target("pair"), "--out", "run").status == 0
+    assert curvscope("density", "run").status == 0
+    file = tmp_path / "run" / name
+    file.write_bytes(file.read_bytes()[:100])
+    told = curvscope("report", "run")
+    assert told.status == 2
+    assert f"{name.rsplit('/')[-1]} is damaged" in str(told.error)

@@ -28,7 +28,7 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
     if operator.fingerprint != solution.provenance["fingerprint"]:
         raise RunConflict(
             f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "
-            "library changed): run `curvscope eigs` again"
+            "library changed; a function that draws them at random needs a fixed seed): run `curvscope eigs` again"
         )
     return operator
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curvscope.errors import RunConflict, RunNotFound
-from curvscope.store import Draft, write_text
+from curvscope.store import Draft, read_json, write_text
 from curvscope.tall import InMemory, OnDisk, TallMatrix
 
 EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
@@ -79,7 +79,7 @@ def _table(source: Path) -> dict[str, Any]:
         raise RunNotFound(
             f"{source} holds no solution (no {TABLE}): pass a directory that Solution.save or `curvscope eigs` wrote"
         )
-    table: dict[str, Any] = json.loads((source / TABLE).read_text())
+    table: dict[str, Any] = read_json(source / TABLE)
     if table.get("format") not in VECTORS:
         raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
     return table

@@ -10,13 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from curvscope.errors import Interrupted, InvalidArgument, RunConflict
 from curvscope.execution import Progress
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.report import Document, render, save_figures
+from curvscope.store import read_tensors
 
 NUMBERS, PAGE, FIGURES, STAGES = "numbers.json", "report.html", "figures", "stages"
 Config = Any
@@ -50,7 +51,7 @@ class Stages:
             draft = file.with_suffix(f".{os.getpid()}.partial")
             save_file({key: tensor.contiguous() for key, tensor in compute().items()}, draft)
             draft.replace(file)
-        return load_file(file)
+        return read_tensors(file)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
+from curvscope.store import read_tensors
 from curvscope.training.state import TrainingState, capture, load_state, restore, save_state
 
 
@@ -103,7 +104,7 @@ class Recorder:
         """
         if i not in self.recorded:
             raise RunNotFound(f"step {i} was not recorded; there are {self.recorded}")
-        return self._kept[i] if self.path is None else load_file(self._file(i))
+        return self._kept[i] if self.path is None else read_tensors(self._file(i))
 
     def load(self, i: int, model: nn.Module) -> nn.Module:
         """Put the parameters and buffers of step i into ``model`` and return it."""
