@@ -131,8 +131,8 @@ def _state(run: Run) -> dict[str, Any]:
     sessions, stages = run.manifest.get("sessions", []), run.manifest.get("stages", {})
     if not sessions:
         return {}
-    ended = sessions[-1]["ended"]
-    if (run.path / SOLUTION / TABLE).exists():
+    ended, solved = sessions[-1]["ended"], (run.path / SOLUTION / TABLE).exists()
+    if solved and (ended or {}).get("how") == "finished":
         state = "finished"
     elif run.in_use:
         state = "at work"
@@ -140,6 +140,8 @@ def _state(run: Run) -> dict[str, Any]:
         state = "stopped without a word (killed, or the machine went down): the same command goes on"
     else:
         state = f"stopped at {ended['at']} ({ended['how']}): the same command goes on"
+    if solved and state != "finished":
+        state += "; the pairs below are those that an earlier session finished"
     shown = {"state": state, "sessions": len(sessions)}
     for name, stage in stages.items():
         done, total = stage.get("done", 0), stage.get("total", 0)

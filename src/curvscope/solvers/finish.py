@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from curvscope.certify import residual_norms
+from curvscope.errors import DamagedData
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Operator, Parameters
 from curvscope.solvers.in_run import SOLUTION
@@ -22,6 +24,7 @@ from curvscope.solvers.storage import TABLE
 from curvscope.tall import InMemory, TallMatrix, orthogonality, polish
 
 VECTORS = "eigenvectors"
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,7 +70,10 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         return solution
     folder = meter.workspace.run.path / SOLUTION
     if (folder / TABLE).exists():  # a finished solve, asked for once more: it may have a certificate by now
-        return Solution.load(folder)
+        try:
+            return Solution.load(folder)
+        except DamagedData as error:
+            log.warning("%s: written again, without what was certified of it", error)
     solution.describe(folder)
     return solution
 
