@@ -116,7 +116,8 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, object], chance_label: st
         if line.low is not None and line.high is not None:
             drawn = axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.22, linewidth=0)
         if line.dashed is not None:
-            (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], label=label)
+            marker = "o" if len(line.x) == 1 else ""  # a line of one point would not be seen
+            (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], marker=marker, label=label)
         handles.setdefault(label, drawn)
     if panel.chance is not None:
         (drawn,) = axes.plot(*panel.chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.5)
