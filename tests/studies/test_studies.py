@@ -183,7 +183,9 @@ def test_steps_that_make_no_sequence_are_refused_before_any_work(tmp_path):
     for steps in ((0,), (5, 0), (0, 20, 100)):
         config = mnist16_crystallization.CrystallizationConfig(steps=steps)
         with pytest.raises(InvalidArgument, match="evenly spaced"):
-            run_study(mnist16_crystallization.STUDY, tmp_path / str(len(steps)), config=config)
+            run_study(mnist16_crystallization.STUDY, tmp_path / "-".join(map(str, steps)), config=config)
+    with pytest.raises(InvalidArgument, match="at least two"):
+        run_study(sagun_size.STUDY, tmp_path / "widths", config=sagun_size.SizeConfig(widths=(5,)))
 
 
 def test_a_line_of_one_point_is_seen():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -138,8 +139,10 @@ def loss_along(
     """
     if not isinstance(operator, CurvatureOperator):
         raise InvalidArgument(f"pass a curvature operator such as curvscope.hessian(...), not a {type(operator).__name__}")
-    if points < 3 or points % 2 == 0 or not radius > 0:
-        raise InvalidArgument(f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a radius > 0")
+    if points < 3 or points % 2 == 0 or not 0 < radius < inf:
+        raise InvalidArgument(
+            f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a finite radius > 0"
+        )
     if not isinstance(direction, Tensor):
         direction = operator.parameters.flatten(direction)
     if direction.shape != (operator.shape[0],) or not float(direction.norm()) > 0:
@@ -185,7 +188,11 @@ def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, fl
 
 
 def _objective(objective: Objective | CurvatureOperator) -> Objective:
-    return objective.objective if isinstance(objective, CurvatureOperator) else objective
+    if isinstance(objective, CurvatureOperator):
+        return objective.objective
+    if not isinstance(objective, Objective):
+        raise InvalidArgument(f"pass a curvscope.Objective(model, loss, data), not a {type(objective).__name__}")
+    return objective
 
 
 def _vector(objective: Objective, place: Point) -> Tensor:
