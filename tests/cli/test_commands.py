@@ -465,3 +465,19 @@ def test_damaged_files_of_a_run_are_named(curvscope, target, tmp_path, name):
     told = curvscope("report", "run")
     assert told.status == 2
     assert f"{name.rsplit('/')[-1]} is damaged" in str(told.error)
+
+
+def test_runs_that_were_made_in_python(curvscope, tmp_path):
+    model = torch.nn.Linear(2, 2)
+    H = cs.hessian(model, torch.nn.MSELoss(), [(torch.ones(3, 2), torch.zeros(3, 2))])
+    cs.eigsh(H, k=2, which="SA", run=tmp_path / "pairs")
+    cs.ssvd(H, num_outer=2, run=tmp_path / "triplets")
+    for command in ("certify", "density", "trace"):
+        told = curvscope(command, "pairs")
+        assert told.status == 2
+        assert "was made in Python" in str(told.error)
+    assert json.loads(curvscope("info", "triplets", "--json").output)["singular triplets"] == 2
+    assert curvscope("report", "pairs").status == 0
+    page = (tmp_path / "pairs" / "report.html").read_text()
+    assert "smallest (most negative) first" in page
+    assert "top-k eigenspace" not in page

@@ -22,7 +22,7 @@ from curvscope.problems import get, names
 from curvscope.problems.pinned import as_pinned, compare_with_reference
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.storage import TABLE
-from curvscope.studies.eigs import certified_of, solution_of
+from curvscope.studies.eigs import certified_of
 
 AS_PINNED = "the k largest are where they should be"
 DIFFERS = "DIFFERENT: the k largest are elsewhere"
@@ -111,14 +111,16 @@ def _run(path: Path) -> dict[str, Any]:
     }
     facts |= _state(run)
     if (run.path / SOLUTION / TABLE).exists():
-        solution = solution_of(run)
+        solution = curvscope.open(run.path)
+        is_pairs = isinstance(solution, curvscope.Solution)
+        spent = solution.cost.products + solution.cost.certificate_products
         facts |= {
-            "pairs": solution.k,
+            "pairs" if is_pairs else "singular triplets": solution.k,
             "status": str(solution.status),
-            "products": solution.spent_products(),
+            "products": solution.spent_products() if is_pairs else spent,
             "seconds": round(solution.cost.seconds, 2),
         }
-        if (proven := (certified := certified_of(run)).certificate) is not None:
+        if is_pairs and (proven := (certified := certified_of(run)).certificate) is not None:
             dtype = str(certified.eigenvectors.dtype).removeprefix("torch.")
             facts["certified"] = f"{proven.complete} of {certified.k} are the largest, in {dtype}"
     facts["size"] = as_text(run.bytes)

@@ -41,7 +41,10 @@ def overlaps(
         if dotted:
             axes.plot([], [], color=GREY, linestyle=":", label=dotted_label)
         axes.set(
-            xscale="log", yscale="log", xlabel="k", ylabel=f"overlap of the top-k eigenspace\nand the {longest.ranking} mask"
+            xscale="log",
+            yscale="log",
+            xlabel="k",
+            ylabel=f"overlap of the first k eigenvectors\nand the {longest.ranking} mask",
         )
         if len(longest.k) > 1:
             axes.set_xlim(1, len(longest.k))

@@ -21,6 +21,7 @@ from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
 from curvscope.solvers.in_run import CERTIFIED, SOLUTION
+from curvscope.solvers.ordering import ORDERS
 from curvscope.solvers.session import PARAMETERS
 from curvscope.store import read_tensors
 from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
@@ -140,7 +141,7 @@ def document(run: Run) -> Document:
         sections.append(
             Section(
                 "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level."
+                f"For every k: the share of {_space(solution)} that lies on the k largest weights. Dashed: chance level."
                 + (" Shaded: what is certain of the true eigenspace's." if solution.certificate is not None else ""),
                 figures.overlaps({label: measure_overlap(run)}),
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
@@ -183,6 +184,13 @@ def document(run: Run) -> Document:
         highlights=_highlights(solution),
         provenance=_provenance(run, solution),
     )
+
+
+def _space(solution: Solution) -> str:
+    """Which space the first k vectors span."""
+    if solution.order == "LM":
+        return "the top-k eigenspace"
+    return f"the span of the first k eigenvectors in the order of this run ({ORDERS[solution.order]})"
 
 
 def _others(solution: Solution) -> str:

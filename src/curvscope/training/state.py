@@ -83,5 +83,5 @@ def load_state(file: Path) -> TrainingState:
     """
     try:
         return torch.load(file, weights_only=True)
-    except Exception as error:  # noqa: BLE001 -- torch.load fails in many ways on bytes that are something else
+    except Exception as error:  # torch.load fails in many ways on bytes that are something else
         raise DamagedData(f"{file} is damaged ({type(error).__name__}): restore another step") from error
