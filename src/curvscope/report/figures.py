@@ -139,7 +139,9 @@ def tracked(history: Mapping[int, Mapping[str, float]], k: int) -> Figure:
             "overlap_previous": "as before",
         }
         for (name, label), colour in zip(labels.items(), CYCLE, strict=False):
-            shares.plot(steps, [history[step].get(f"curvature/{name}", np.nan) for step in steps], color=colour, label=label)
+            shares.plot(
+                steps, [history[step].get(f"curvature/{name}", np.nan) for step in steps], color=colour, label=label, marker="."
+            )
         shares.set(xlabel="step", ylabel="share in the top space", ylim=(0, 1))
         shares.legend(loc="best")
     return sheet
