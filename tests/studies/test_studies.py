@@ -186,6 +186,7 @@ def test_steps_that_make_no_sequence_are_refused_before_any_work(tmp_path):
             run_study(mnist16_crystallization.STUDY, tmp_path / "-".join(map(str, steps)), config=config)
     with pytest.raises(InvalidArgument, match="at least two"):
         run_study(sagun_size.STUDY, tmp_path / "widths", config=sagun_size.SizeConfig(widths=(5,)))
+    assert not any((tmp_path / "widths").iterdir()), "the same folder is free for the right widths"
 
 
 def test_a_line_of_one_point_is_seen():
