@@ -1,5 +1,6 @@
 """The commands as a person runs them: what they print, write and refuse, and with which exit status."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -481,3 +482,12 @@ def test_runs_that_were_made_in_python(curvscope, tmp_path):
     page = (tmp_path / "pairs" / "report.html").read_text()
     assert "smallest (most negative) first" in page
     assert "top-k eigenspace" not in page
+
+
+def test_a_full_disk_is_named_by_every_command(curvscope, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "figures/the-spectrum.png")
+
+    monkeypatch.setattr("curvscope.cli.report.save_figures", full)
+    cs.eigsh(torch.eye(3), k=1, run=tmp_path / "run")
+    assert "no room on the disk for figures/the-spectrum.png" in str(curvscope("report", "run").error)

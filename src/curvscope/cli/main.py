@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ import curvscope
 from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace, track
 from curvscope.cli.output import reserved_stdout
 from curvscope.errors import CurvscopeError
+from curvscope.store.files import raise_if_full
 
 
 class Commands(TyperGroup):
@@ -25,6 +27,9 @@ class Commands(TyperGroup):
         try:
             with reserved_stdout() if "--json" in ctx.args else nullcontext():
                 return super().invoke(ctx)
+        except OSError as error:
+            raise_if_full(error, Path(error.filename or "what was being written"))
+            raise
         except KeyboardInterrupt as stopped:
             Console(stderr=True, markup=False).print(
                 str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True
