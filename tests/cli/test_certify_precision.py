@@ -169,6 +169,7 @@ def test_claims_of_residuals_that_are_too_small_are_found(curvscope, target, tmp
     assert curvscope("certify", "run", "--precision", "float64").status == 0
     assert max(plain["residual_norms"]) > 1e-3
     plain["residual_norms"] = [0.1 * norm for norm in plain["residual_norms"]]
+    del plain["checksum"]
     table.write_text(json.dumps(plain))
     made = curvscope("certify", "run", "--precision", "float64")
     assert made.status == 1

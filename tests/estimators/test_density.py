@@ -260,3 +260,23 @@ def test_plot_tells_estimated_from_exact():
         assert any("estimated" in label for label in labels)
     with pytest.raises(InvalidArgument):
         found.plot(Figure().subplots(), scale="cubic")
+
+
+def test_the_density_integrates_to_one_where_ends_are_not_resolved():
+    for steps in (2, 10):
+        found = cs.density(torch.diag(torch.arange(1.0, 201.0, dtype=torch.float64)), method="lanczos", num_steps=steps)
+        assert float(found.density.sum() * found.grid.diff().mean()) == pytest.approx(1)
+
+
+def test_a_single_step_is_refused():
+    """One node has no width: it would be given with a standard error of zero."""
+    with pytest.raises(InvalidArgument, match="2 steps"):
+        cs.density(torch.eye(50), method="lanczos", num_steps=1)
+
+
+@pytest.mark.parametrize("rule", ["gap", "ratio", "elbow"])
+def test_equal_eigenvalues_have_no_outliers(rule):
+    A = torch.diag(torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(30))
+    U = torch.linalg.qr(torch.randn(60, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    for made in (A, U @ A @ U.T, (U @ A @ U.T).float()):
+        assert cs.density((made + made.T) / 2, method="exact").outliers(rule) == 0

@@ -9,8 +9,9 @@ from torch import nn
 import curvscope as cs
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
+from curvscope.estimators.estimate import student
 from curvscope.estimators.krylov import KrylovTrace
-from curvscope.estimators.probing import XNysTrace, XTrace
+from curvscope.estimators.probing import XNysTrace, XTrace, _left_out
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix
 
@@ -203,7 +204,7 @@ def test_layers_come_from_the_same_products_and_add_up(network):
         for name, place in operator.parameters.slices.items():
             layer = found.layers[name]
             assert layer.value == pytest.approx(float(A[place, place].trace()), abs=6 * layer.stderr + 1e-12)
-    norms = cs.frobenius_norm(H, max_products=64)
+    norms = cs.frobenius_norm(H, max_products=36)
     A = dense(H)
     assert math.hypot(*(layer.value for layer in norms.layers.values())) == pytest.approx(norms.value)
     for name, place in H.parameters.slices.items():
@@ -233,6 +234,37 @@ def test_stops_at_the_wanted_width(method):
     entries = cs.diagonal(A, method=method, max_products=390, rtol=0.3)
     assert entries.products < 390
     assert float((entries.value - A.diagonal()).norm()) < 0.6 * float(A.diagonal().norm())
+
+
+def test_intervals_of_few_samples_hold_the_truth_as_often_as_they_say():
+    # On a flat spectrum a sample is a sum of many terms, about normal: 3 binomial standard deviations about 0.95.
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(100, 100, dtype=torch.float64, generator=generator)
+    A, count = A + A.T, 500
+    found = [cs.trace(A, method="hutchinson", max_products=6, seed=seed) for seed in range(count)]
+    held = sum(low <= float(A.trace()) <= high for low, high in (estimate.interval for estimate in found)) / count
+    assert abs(held - 0.95) < 3 * math.sqrt(0.95 * 0.05 / count)
+    assert {estimate.degrees for estimate in found} == {5}
+
+
+def test_width_of_an_interval_is_students():
+    from scipy.stats import t
+
+    for degrees in (1, 2, 3, 4, 7, 29, 1000):
+        assert student(degrees) == pytest.approx(float(t.ppf(0.975, degrees)), rel=2e-3)
+    assert student(0) == math.inf
+    assert student(math.inf) == pytest.approx(1.96, abs=1e-4)
+
+
+def test_frobenius_norm_is_exact_where_all_columns_are_allowed(network):
+    H = cs.hessian(*network)
+    found, A = cs.frobenius_norm(H, max_products=H.shape[0]), dense(H)
+    assert found.value == pytest.approx(float(A.norm()))
+    assert (found.stderr, found.products) == (0, H.shape[0])
+    for name, rows in H.parameters.slices.items():
+        assert found.layers[name].value == pytest.approx(float(A[rows].norm()))
+        assert found.layers[name].stderr == 0
+    assert cs.frobenius_norm(H, max_products=H.shape[0] - 1).stderr > 0
 
 
 def test_frobenius_norm_with_and_without_known_pairs():
@@ -307,3 +339,28 @@ def test_another_operators_solution_is_refused():
     for estimator in (cs.trace, cs.diagonal, cs.frobenius_norm):
         with pytest.raises(InvalidArgument, match="not a solution of this operator"):
             estimator(matrix(), deflate=cs.eigsh(2 * matrix(), 3), max_products=20)
+
+
+@pytest.mark.parametrize("method", ["krylov", "xtrace", "xnystrace", "hutch++", "hutchinson"])
+@pytest.mark.parametrize("values", [[3.0], [1.0, -1.0], [2.0, 2.0, 2.0]])
+def test_matrices_so_small_that_signs_repeat_are_measured_exactly(values, method):
+    A = torch.diag(torch.tensor(values, dtype=torch.float64))
+    for seed in range(5):
+        assert cs.trace(A, method=method, seed=seed).value == pytest.approx(sum(values))
+        assert cs.diagonal(A, method=method, seed=seed).value.tolist() == pytest.approx(values)
+
+
+@pytest.mark.parametrize("method", ["auto", "krylov", "xtrace", "hutch++", "hutchinson"])
+def test_all_pairs_known_leave_nothing_to_estimate(method):
+    A = matrix(40, definite=False)
+    solution = cs.eigsh(A, k=40)
+    found = cs.trace(A, method=method, max_products=20, deflate=solution)
+    assert found.value == pytest.approx(float(A.trace()))
+    assert (found.products, found.stderr < 1e-11) == (0, True)
+    torch.testing.assert_close(cs.diagonal(A, method=method, max_products=20, deflate=solution).value, A.diagonal())
+
+
+def test_a_sign_that_repeats_leaves_the_others_their_directions():
+    """Columns 0 and 1 reach the same, column 2 one more: only that one is left out with it."""
+    left_out = _left_out(torch.tensor([[1.0, 1.0, 0.5], [0.0, 0.0, 2.0]], dtype=torch.float64))
+    torch.testing.assert_close(left_out.abs(), torch.tensor([[0.0, 0, 0], [0, 0, 1]], dtype=torch.float64))

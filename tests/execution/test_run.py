@@ -46,7 +46,7 @@ def test_what_is_no_run_is_named(tmp_path):
     with pytest.raises(RunNotFound, match="has format 'other'"):
         Run.open(tmp_path)
     for content, what in (
-        (b"[1]", "another program"),
+        (b"[1]", "not readable"),
         (b"\xff\xfe", "not readable"),
         (b'{"format": "curvscope run 1"}', "has no kind"),
     ):

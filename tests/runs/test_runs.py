@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import DamagedData, Interrupted, OutOfBudget, OutOfDisk, RunConflict
+from curvscope.errors import DamagedData, Interrupted, OutOfBudget, OutOfDisk, RunConflict, RunNotFound
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.tall import OnDisk
@@ -185,6 +185,57 @@ def test_a_damaged_record_is_computed_again(tmp_path, caplog):
     METHODS["hmt"](B, tmp_path)
     assert B.products == 5
     assert "does not match its checksum" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "altered", "no text"])
+def test_a_damaged_table_is_named_and_written_again(tmp_path, caplog, how):
+    before = METHODS["krylov"](Counting(), tmp_path)
+    table = tmp_path / "solution" / "solution.json"
+    whole = table.read_bytes()
+    value = repr(float(before.eigenvalues[0])).encode()
+    changed = {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "altered": whole.replace(value, value[:-1] + (b"1" if value[-1:] != b"1" else b"2")),
+        "no text": bytes([255]) + whole,
+    }
+    assert changed[how] != whole
+    table.write_bytes(changed[how])
+    with pytest.raises(DamagedData, match=r"solution\.json"):
+        cs.open(tmp_path)
+    again = Counting()
+    after = METHODS["krylov"](again, tmp_path)
+    assert again.products == 0
+    assert "solution.json" in caplog.text
+    for solution in (after, cs.open(tmp_path)):
+        assert torch.equal(solution.eigenvalues, before.eigenvalues)
+        assert torch.equal(solution.residual_norms, before.residual_norms)
+
+
+@pytest.mark.parametrize("when", ["fsync", "replace"])
+def test_a_disk_that_tells_late_that_it_is_full_is_named(tmp_path, monkeypatch, when):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    METHODS["krylov"](Counting(), tmp_path / "run")
+    solution = cs.open(tmp_path / "run")
+    monkeypatch.setattr(os, when, full)
+    with pytest.raises(OutOfDisk):
+        solution.save_again(tmp_path / "run" / "solution")
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.partial"))
+    assert torch.equal(cs.open(tmp_path / "run").eigenvalues, solution.eigenvalues)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"null", bytes([255, 254])])
+def test_manifests_that_are_none_are_named(tmp_path, content):
+    METHODS["krylov"](Counting(), tmp_path)
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(RunNotFound, match="not readable JSON"):
+        METHODS["krylov"](Counting(), tmp_path)
+    (tmp_path / "solution" / "solution.json").write_bytes(content)
+    with pytest.raises(DamagedData, match=r"solution\.json is damaged"):
+        cs.open(tmp_path)
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, monkeypatch):

@@ -240,3 +240,14 @@ def test_bad_input_is_named(basis):
         cs.grassmann.distance(basis(9, 2), basis(9, 2), unequal="pad")
     with pytest.raises(InvalidArgument, match="2 angles for dimensions"):
         grassmann.similarity_of_angles(torch.zeros(2), "iou", (3, 4))
+
+
+@pytest.mark.parametrize("metric", grassmann.METRICS)
+def test_similarities_of_different_dimensions_are_one_minus_the_share_of_the_largest_distance(metric):
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.linalg.qr(torch.randn(9, k, generator=generator).double()).Q for k in (2, 4))
+    for unequal in ("inclusion", "metric"):
+        share = cs.grassmann.distance(first, second, metric, unequal=unequal) / cs.grassmann.largest_distance(
+            metric, (2, 4), unequal=unequal
+        )
+        assert cs.grassmann.similarity(first, second, metric, unequal=unequal) == pytest.approx(1 - share)

@@ -6,6 +6,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, NotFinite
+from curvscope.subspaces.ranking import Ranking
 from curvscope.tall import InMemory
 
 
@@ -82,3 +83,27 @@ def test_bad_input_is_named():
         cs.overlap(random_basis(30, 3), ranking).at(4)
     with pytest.raises(InvalidArgument, match="choose 0 to D = 30"):
         ranking.mask(31)
+
+
+def test_bases_of_other_precision_are_compared():
+    """A solution in single precision with what the certificate in double made of it."""
+    V = random_basis(30, 4)
+    torch.testing.assert_close(cs.overlap(V.float(), V).value, torch.ones(4, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(cs.overlap(V, V.float()).value, torch.ones(4, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_columns_that_are_not_numbers_are_refused():
+    with pytest.raises(InvalidArgument, match="nan"):
+        cs.overlap(random_basis(30, 4) * float("nan"), random_basis(30, 4))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_shares_of_gradients_of_any_scale(scale):
+    V, g = random_basis(30, 4), torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(cs.gradient_fraction(scale * g, V).value, cs.gradient_fraction(g, V).value)
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1], [0, 1, 3], [-1, 0, 1], [0.0, 1.0, 2.0], [[0, 1, 2]]])
+def test_orders_that_are_no_permutation_are_refused(order):
+    with pytest.raises(InvalidArgument, match="permutation"):
+        Ranking(torch.tensor(order), "example")

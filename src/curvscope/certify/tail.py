@@ -57,7 +57,7 @@ def tail_norm(
         multiply: products with A, (D, b) to (D, b).
         vectors: V, (D, k) with orthonormal columns, k < D.
         start: (D,) with independent standard Gaussian entries, independent of V.
-        steps: m; at most D - k, which see the whole complement: the bound then is exact up to rounding.
+        steps: m; fewer where the space has fewer dimensions, and the bound then is exact up to rounding.
         failure: probability with which the bound may be wrong.
 
     Cost: m products, one at a time; memory: m + 2 vectors; 4 D m (k + m) operations.
@@ -89,25 +89,23 @@ def tail_norm(
         found = _project_out(product, basis.leading(made), beside=vectors)
         coefficients[:made, made - 1] = found
         rest = float(product.double().norm())
-        coefficients[made, made - 1] = rest
-        if rest <= 10 * torch.finfo(vectors.dtype).eps * scale:  # an invariant subspace
+        if rest <= 10 * torch.finfo(vectors.dtype).eps * scale:  # an invariant subspace: nothing is left to find
             if steps < size or made == size:
                 break
-            product = _elsewhere(basis.leading(made), vectors)  # the whole space is seen, without any probability
-            rest = float(product.double().norm())
-        basis.write(made, product / rest)
+            product, rest = _direction(start, made, vectors, basis.leading(made)), 0.0  # every direction is looked at
+        coefficients[made, made - 1] = rest
+        basis.write(made, product / float(product.double().norm()))
     estimate = float(torch.linalg.matrix_norm(coefficients[: made + 1, :made], 2))
     if made == size:
         return TailNorm(estimate, estimate, 0.0, made)
     return TailNorm(estimate, estimate * slack(size, max(made, steps), failure), failure, made)
 
 
-def _elsewhere(basis: TallMatrix, vectors: TallMatrix) -> Tensor:
-    """A (D, 1) column in which both are not, drawn at random."""
-    generator = torch.Generator().manual_seed(basis.shape[1])
-    column = torch.randn(basis.shape[0], 1, generator=generator, dtype=torch.float64).to(vectors.device, vectors.dtype)
-    _project_out(column, basis, beside=vectors)
-    return column
+def _direction(start: Tensor, turn: int, vectors: TallMatrix, basis: TallMatrix) -> Tensor:
+    """A (D, 1) direction outside of all these columns: the start with its entries in another order."""
+    turned = start.roll(turn)[:, None].to(vectors.device, vectors.dtype, copy=True)
+    _project_out(turned, basis, beside=vectors)
+    return turned
 
 
 def _project_out(block: Tensor, basis: TallMatrix, *, beside: TallMatrix | None = None) -> Tensor:

@@ -72,4 +72,5 @@ def _text(estimate: Estimate) -> str:
 
 def _plain(estimate: Estimate) -> dict[str, Any]:
     layers = {name: [part.value, part.stderr] for name, part in estimate.layers.items()}
-    return {"value": estimate.value, "stderr": estimate.stderr, "products": estimate.products, "layers": layers}
+    facts = {"value": estimate.value, "stderr": estimate.stderr, "interval": list(estimate.interval)}
+    return {**facts, "products": estimate.products, "layers": layers}

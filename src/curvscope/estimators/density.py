@@ -175,7 +175,7 @@ class Density:
 
     @cached_property
     def grid(self) -> Tensor:
-        """Middles of 1,000 bins from the smallest to the largest eigenvalue, float64."""
+        """Middles of 1,000 bins from one end of the distribution to the other, float64."""
         return self.linear()[0]
 
     @cached_property
@@ -188,10 +188,10 @@ class Density:
 
         Args:
             points: number of bins.
-            low: lower end; default the smallest eigenvalue.
-            high: upper end; default the largest.
+            low: lower end; default that of the distribution: the smallest eigenvalue, or where what is unresolved may begin.
+            high: upper end; default likewise.
         """
-        span = self.range
+        span = float(self._breaks[0]), float(self._breaks[-1])
         low, high = span[0] if low is None else low, span[1] if high is None else high
         pad = 1e-3 * (high - low) or 1e-3 * abs(high) or 1e-12
         return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64))
@@ -342,7 +342,7 @@ class Density:
                 f"range            [{low:.4g}, {high:.4g}]",
                 f"outliers         {counts}",
                 f"bulk (ratio)     [{edges[0]:.3g}, {edges[1]:.3g}]",
-                f"below {floor:<10.2g} {100 * negative.value:.3g} % +- {100 * negative.stderr:.1g} of the eigenvalues",
+                f"below {floor:<10.2g} {100 * negative.value:.3g} % +- {100 * negative.stderr:.2g} of the eigenvalues",
                 f"trace            {self.trace.value:.5g} +- {self.trace.stderr:.1g}",
                 f"Frobenius norm   {self.frobenius_norm.value:.5g} +- {self.frobenius_norm.stderr:.1g}",
                 f"cost             {self.products} products, {self.seconds:.1f} s",

@@ -22,6 +22,7 @@ class Estimate:
         stderr: its standard error; 0 where it is exact, infinite where one probe tells nothing about it.
         products: that it cost.
         layers: the same quantity for each parameter tensor, from the same products; empty for operators without names.
+        degrees: of freedom of the standard error: the samples whose scatter it is, less one; infinite where theory gives it.
 
     >>> estimate = Estimate(10.0, 0.5, products=40)
     >>> print(estimate, [round(end, 2) for end in estimate.interval])
@@ -32,11 +33,17 @@ class Estimate:
     stderr: float
     products: int
     layers: Mapping[str, Estimate] = field(default_factory=dict)
+    degrees: float = math.inf
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval of 95 % confidence: few samples tell little of their own scatter, see :func:`student`."""
+        return student(self.degrees) * self.stderr if self.stderr else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The normal interval of 95 % confidence."""
-        return self.value - Z95 * self.stderr, self.value + Z95 * self.stderr
+        """The interval of 95 % confidence, for samples that are about normal."""
+        return self.value - self.half_width, self.value + self.half_width
 
     def __float__(self) -> float:
         return self.value
@@ -95,6 +102,30 @@ class NormBound:
 
     def __str__(self) -> str:
         return f"in [{self.value:.6g}, {self.upper:.6g}] ({self.products} products)"
+
+
+def student(degrees: float) -> float:
+    """Standard errors on each side of a mean of ``degrees`` + 1 normal samples that hold the truth with probability 0.95.
+
+    Within 0.2 % of Student's quantile. Source: Abramowitz and Stegun, 26.7.5; closed forms for 1 and 2 degrees.
+
+    >>> [round(student(degrees), 2) for degrees in (1, 2, 5, 30, math.inf)]
+    [12.71, 4.3, 2.57, 2.04, 1.96]
+    """
+    if degrees < 1:
+        return math.inf
+    if degrees == 1:
+        return math.tan(0.475 * math.pi)
+    if degrees == 2:
+        return 0.95 * math.sqrt(2 / (1 - 0.95**2))
+    x = Z95
+    terms = (
+        (x**3 + x) / 4,
+        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
+        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
+        (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
+    )
+    return x + sum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def mean_and_stderr(samples: Tensor) -> tuple[Tensor, Tensor]:

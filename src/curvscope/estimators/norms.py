@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,13 +12,14 @@ from curvscope.certify import tail_norm
 from curvscope.certify.tail import slack
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
-from curvscope.estimators.estimate import Z95, Estimate, NormBound
+from curvscope.estimators.estimate import Estimate, NormBound
 from curvscope.estimators.trace import LayerSums
 from curvscope.execution import Progress
-from curvscope.operators import as_operator
+from curvscope.operators import Operator, as_operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import Solution
 from curvscope.solvers.checks import check_operator
+from curvscope.solvers.exact import Units
 from curvscope.solvers.measure import blocks
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.solve import metered
@@ -41,7 +43,8 @@ def frobenius_norm(
 
     .. math:: \|A\|_F^2 = \|A V\|_F^2 + E \|A (I - V V^*) w\|^2, \qquad \|A V\|_F^2 = \sum \theta_i^2 + \|r_i\|^2
 
-    for Gaussian w, with V, theta and residuals r of a solution, if there is one: the first part is exact.
+    for Gaussian w, with V, theta and residuals r of a solution, if there is one: the first part is exact. All of it is where D
+    products are allowed, without ``rtol``: they give every column.
 
     Args:
         operator: D x D; anything that :func:`curvscope.as_operator` takes.
@@ -72,6 +75,8 @@ def frobenius_norm(
     check_operator(operator)
     if max_products < 2 or (rtol is not None and not rtol > 0):
         raise InvalidArgument(f"max_products={max_products}, rtol={rtol}: allow at least 2 products, and a positive rtol")
+    if rtol is None and max_products >= operator.shape[0]:
+        return _exact_frobenius(operator, executor, progress)
     random = TestMatrix("gaussian", operator.shape[0], seed=seed, role=ROLE, dtype=torch.float64, device=operator.device)
     sums = LayerSums(operator)
     known = unsure = 0.0
@@ -84,8 +89,8 @@ def frobenius_norm(
             squares = deflation.multiply_raw(deflation.project(random.columns(start, stop))).square()
             sums.add([(slice(0, operator.shape[0]), squares)])
             mean, stderr = sums.mean_and_stderr()
-            found = _root(known, Estimate(mean, math.hypot(stderr, unsure), meter.products))
-            if rtol is not None and Z95 * found.stderr <= rtol * found.value:
+            found = _root(known, Estimate(mean, math.hypot(stderr, unsure), meter.products, degrees=sums.degrees))
+            if rtol is not None and found.half_width <= rtol * found.value:
                 break
     layers = {}
     for name, place in sums.slices.items():
@@ -94,7 +99,7 @@ def frobenius_norm(
             rows = deflate.eigenvectors.rows(place).double()
             inside = float((rows.square() @ deflate.eigenvalues.square().to(rows.device)).sum())
         layers[name] = _root(inside, sums.layer(name, meter.products, exact=False))
-    return Estimate(found.value, found.stderr, meter.products, layers)
+    return replace(found, layers=layers)
 
 
 def spectral_norm(
@@ -141,6 +146,17 @@ def spectral_norm(
     return NormBound(found.estimate, found.bound, found.failure, found.products)
 
 
+def _exact_frobenius(operator: Operator, executor: Any, progress: Progress) -> Estimate:
+    size, sums = operator.shape[0], LayerSums(operator)
+    units = Units(size, operator.dtype, operator.device)
+    with metered(operator, executor, progress) as meter, meter.stage("Frobenius norm", size):
+        for start, stop in blocks(size, BLOCK):
+            columns = meter.multiply(units.columns(start, stop)).double()
+            sums.add([(slice(0, size), size * columns.square())])
+    layers = {name: _root(0.0, sums.layer(name, meter.products, exact=True)) for name in sums.slices}
+    return replace(_root(0.0, Estimate(sums.mean_and_stderr()[0], 0.0, meter.products)), layers=layers)
+
+
 def _root(known: float, square: Estimate) -> Estimate:
     root = math.sqrt(known + square.value)
-    return Estimate(root, square.stderr / (2 * root) if root else 0.0, square.products)
+    return Estimate(root, square.stderr / (2 * root) if root else 0.0, square.products, degrees=square.degrees)

@@ -8,6 +8,8 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 
 RULES = ("gap", "ratio", "elbow")
+EQUAL = 1e-6
+"""Relative difference up to which values are equal, in single precision."""
 
 
 def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> int:
@@ -28,7 +30,7 @@ def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> in
         most: where the look ends.
 
     Returns:
-        A number from 0 (fewer than two positive values) to ``most``.
+        A number from 0 (fewer than two positive values, or all of them equal up to rounding) to ``most``.
 
     Source: Sagun, Evci, Guney, Dauphin, Bottou (arXiv 1706.04454), table 1.
 
@@ -41,7 +43,7 @@ def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> in
     if most < 1:
         raise InvalidArgument(f"most={most}: choose at least 1")
     top = values[values > 0].double().sort(descending=True).values[: most + 1]
-    if len(top) < 2:
+    if len(top) < 2 or float(top[0] - top[-1]) <= EQUAL * float(top[0]):
         return 0
     match rule:
         case "gap":

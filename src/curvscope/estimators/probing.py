@@ -273,13 +273,12 @@ def jackknife(alone: Tensor, pairs: Tensor) -> float:
 
 
 def _left_out(triangle: Tensor) -> Tensor:
-    """For each column of the (r, m) coefficients R of Y = Q R: the unit vector that it alone reaches; 0 if there is none.
-
-    With fewer directions than columns, the others reach all that there is (their signs are random).
-    """
+    """For each column of the (r, m) coefficients R of Y = Q R: the unit vector that it alone reaches; 0 if there is none."""
     r, m = triangle.shape
-    if r < m:
-        return torch.zeros(r, m, dtype=torch.float64)
+    if r < m:  # with R^+, column i is the only one to reach row i of it where (R^+ R)_ii = 1
+        inverse = torch.linalg.pinv(triangle).T
+        alone = (inverse * triangle).sum(dim=0) > 1 - 1e-8
+        return torch.where(alone, inverse / inverse.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny), 0.0)
     turn, upper = torch.linalg.qr(triangle)
     inverse = torch.linalg.solve_triangular(upper, torch.eye(m, dtype=torch.float64), upper=True)
     directions = turn @ inverse.T

@@ -88,8 +88,8 @@ def density(
     """
     operator = as_operator(operator)
     check_operator(operator)
-    if num_probes < 1 or num_steps < 1:
-        raise InvalidArgument(f"num_probes={num_probes}, num_steps={num_steps}: choose at least 1 of each")
+    if num_probes < 1 or num_steps < 2:
+        raise InvalidArgument(f"num_probes={num_probes}, num_steps={num_steps}: choose at least 1 probe, of 2 steps or more")
     if method not in METHODS:
         raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
     free = as_bytes(memory) if memory is not None else int(SAFE_SHARE * psutil.virtual_memory().available)

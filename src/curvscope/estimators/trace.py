@@ -12,9 +12,9 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
-from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr
+from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr, student
 from curvscope.estimators.krylov import KrylovTrace
-from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace
+from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysTrace, XTrace, panels
 from curvscope.execution import Progress
 from curvscope.execution.resources import SAFE_SHARE, as_text
 from curvscope.operators import (
@@ -36,6 +36,8 @@ from curvscope.solvers.solve import metered
 METHODS = ("auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact")
 SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, GradientSecondMoment)
 BLOCK, FIRST_LOOK = 32, 8
+FEW = 32
+"""D up to which random signs are likely to repeat, or to depend on one another: samples then say nothing of their error."""
 VECTORS = {"krylov": 3.0, "xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
 """Kept for each product of the budget, in float64, at most."""
 
@@ -59,7 +61,7 @@ def trace(
             estimate more), "xtrace" (two products a sample), "xnystrace" (one product a sample, for positive semidefinite
             operators), "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D products), or
             "auto": exact where D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton and Fisher
-            matrices, else krylov.
+            matrices, else krylov. Matrices of D <= 32 that the budget has D products for are measured exactly by all.
         max_products: budget.
         rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget. An
             estimate that did not get there has the standard error that it has.
@@ -90,11 +92,11 @@ def trace(
     """
     drive = _Drive(operator, method, max_products, rtol, deflate, seed, executor, progress)
     sums = LayerSums(drive.operator)
-    products = drive.run(sums, lambda: _relative(*sums.mean_and_stderr()))
+    products = drive.run(sums, lambda: sums.relative_half_width)
     value, stderr = sums.mean_and_stderr() if drive.random else (float(sums.total[0]), 0.0)
     layers = {name: sums.layer(name, products, exact=not drive.random) for name in sums.slices}
-    unsure = 0.0 if deflate is None or not drive.random else float(deflate.residual_norms.sum())
-    return Estimate(value, math.hypot(stderr, unsure), products, layers)
+    unsure = 0.0 if deflate is None or drive.method == "exact" else float(deflate.residual_norms.sum())
+    return Estimate(value, math.hypot(stderr, unsure), products, layers, sums.degrees if drive.random else math.inf)
 
 
 def diagonal(
@@ -132,7 +134,7 @@ def diagonal(
     """
     drive = _Drive(operator, method, max_products, rtol, deflate, seed, executor, progress)
     moments = RowMoments(drive.operator.shape[0])
-    products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), float(moments.stderr.norm())))
+    products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), Z95 * float(moments.stderr.norm())))
     stderr = moments.stderr if drive.random else torch.zeros_like(moments.mean)
     return DiagonalEstimate(moments.mean, stderr, products)
 
@@ -191,10 +193,23 @@ class LayerSums:
         mean, stderr = mean_and_stderr(self.total)
         return float(mean), float(stderr) * self.correction
 
+    @property
+    def degrees(self) -> int:
+        """Of freedom of the standard errors."""
+        return len(self.total) - 1
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half-width of the 95 % interval over the value, of the sum over all rows."""
+        value, stderr = self.mean_and_stderr()
+        return _relative(value, student(self.degrees) * stderr if stderr else 0.0)
+
     def layer(self, name: str, products: int, *, exact: bool) -> Estimate:
         """The estimate for one tensor."""
         value, stderr = mean_and_stderr(self._layers[list(self.slices).index(name)])
-        return Estimate(float(value), 0.0 if exact else float(stderr) * self.correction, products)
+        if exact:
+            return Estimate(float(value), 0.0, products)
+        return Estimate(float(value), float(stderr) * self.correction, products, degrees=self.degrees)
 
 
 class RowMoments:
@@ -258,6 +273,8 @@ class _Drive:
         self.method, self.seed, self.rtol = method, seed, rtol
         if method == "auto":
             self.method = self._automatic(size, max_products, deflate)
+        if size <= min(FEW, max_products):
+            self.method = "exact"
         if self.method == "exact":
             if max_products < size:
                 raise InvalidArgument(f"method='exact' takes D = {size} products: allow them with max_products")
@@ -271,7 +288,7 @@ class _Drive:
     @property
     def random(self) -> bool:
         """Whether the result is an estimate."""
-        return self.method != "exact"
+        return self.method != "exact" and self.deflation.size > 0
 
     def run(self, consumer: Consumer, relative: Callable[[], float]) -> int:
         """Take samples until they are enough; the number of products."""
@@ -279,6 +296,9 @@ class _Drive:
             match self.method:
                 case "exact":
                     self._columns(consumer)
+                case _ if not self.deflation.size:
+                    source = Hutchinson(self.deflation, self.seed)
+                    consumer.add((rows, source.known(rows)[:, None]) for rows in panels(self.operator.shape[0]))
                 case "krylov":
                     self._balanced(KrylovTrace(self.deflation, self.seed, self.budget), consumer, relative)
                 case "xtrace":
@@ -350,6 +370,5 @@ class _Drive:
             )
 
 
-def _relative(value: float, stderr: float) -> float:
-    """Half-width of the 95 % interval over the value."""
-    return Z95 * stderr / abs(value) if value else (0.0 if stderr == 0 else torch.inf)
+def _relative(value: float, half_width: float) -> float:
+    return half_width / abs(value) if value else (0.0 if half_width == 0 else torch.inf)

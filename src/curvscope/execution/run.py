@@ -69,15 +69,13 @@ class Run:
         """
         folder = Path(path)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
-        except ValueError as error:  # also bytes that are no text
+        except (ValueError, TypeError) as error:  # no JSON, no text, or no object
             raise RunNotFound(
                 f"{folder / MANIFEST} is not readable JSON ({error}): put it back, or begin again in another directory"
             ) from error
-        if not isinstance(manifest, dict):
-            raise RunNotFound(f"{folder} is no run: its {MANIFEST} was written by another program, choose another directory")
         if manifest.get("format") != FORMAT:
             raise RunNotFound(
                 f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT!r}: compute it again, elsewhere"

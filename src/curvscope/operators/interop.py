@@ -11,6 +11,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.sketches import TestMatrix
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -37,6 +38,7 @@ class Dense(Operator):
                 f"expected a floating-point matrix, got shape {tuple(matrix.shape)} of {matrix.dtype}: "
                 "pass a two-dimensional tensor, for integers matrix.double()"
             )
+        check_dtype(matrix.dtype)
         if not bool(torch.isfinite(matrix).all()):
             raise InvalidArgument("the matrix has entries that are NaN or infinite: look at what it was made from")
         self.matrix = matrix
@@ -74,13 +76,39 @@ class Foreign(Operator):
         return self._call(adjoint.__matmul__, block)
 
     def _call(self, multiply: Any, block: Tensor) -> Tensor:
-        if not self.arrays:
-            return multiply(block)
-        return torch.from_numpy(np.asarray(multiply(block.cpu().numpy()))).to(self.device, self.dtype)
+        rows, before = self.shape[0] + self.shape[1] - block.shape[0], block.sum()
+        product = multiply(block.cpu().numpy() if self.arrays else block)
+        if not torch.equal(block.sum().nan_to_num(), before.nan_to_num()):
+            raise InvalidArgument(f"{self._name} changes the block that it multiplies: work on a copy of it")
+        if self.arrays:
+            product = self._as_tensor(np.asarray(product))
+        if not isinstance(product, Tensor):
+            raise InvalidType(f"{self._name} gives a {type(product).__name__} for a tensor: its @ must give a tensor")
+        if product.shape != (rows, block.shape[1]):
+            raise InvalidArgument(
+                f"{self._name} gives {tuple(product.shape)} for a block {tuple(block.shape)}, expected ({rows}, "
+                f"{block.shape[1]}): its @ must take blocks of any number of columns"
+            )
+        if product.dtype != self.dtype or product.device != block.device:
+            raise InvalidArgument(
+                f"{self._name} says {self.dtype} on {block.device}, its product is {product.dtype} on {product.device}: set "
+                "its .dtype and .device to those of its products"
+            )
+        return product.detach()
+
+    def _as_tensor(self, product: np.ndarray) -> Tensor:
+        """A product as a tensor of this dtype: SciPy operators need not say exactly which one they have."""
+        made = torch.from_numpy(_native(product))
+        return made if made.dtype.is_complex and not self.dtype.is_complex else made.to(self.device, self.dtype)
+
+    @property
+    def _name(self) -> str:
+        return f"the operator ({type(self.inner).__name__})"
 
     def _fingerprint(self) -> str:
-        probe = torch.ones(self.shape[1], 1, dtype=self.dtype, device=self.device)
-        return fingerprint("foreign", type(self.inner).__qualname__, self.shape, self._apply(probe))
+        # a random vector: simple ones, such as that of ones, are in the null space of many matrices
+        probe = TestMatrix("gaussian", self.shape[1], seed=0, role="fingerprint", dtype=self.dtype, device=self.device)
+        return fingerprint("foreign", type(self.inner).__qualname__, self.shape, self._apply(probe.columns(0, 1)))
 
 
 def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
@@ -90,10 +118,12 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
         obj: an operator (returned as it is), tensor, NumPy array, SciPy sparse matrix or ``LinearOperator``, curvlinops
             operator, or anything with ``.shape`` and ``@`` on tensors.
         hermitian: whether it equals its adjoint; None: for tensors and arrays it is looked up, for operators known only by
-            products it is taken to be true when they are square (solvers measure the asymmetry and report it).
+            products it is taken to be true when they are square (solvers look at their products and raise
+            ``NotHermitian`` if they show that it is not).
 
     Raises:
-        InvalidType: no ``.shape`` of length 2 or no ``@``.
+        InvalidType: no ``.shape`` of length 2 or no ``@``. InvalidArgument: a dtype that cannot be computed in; and later, from
+            the first product: one of another shape, dtype or device than the object says, or its block changed.
 
     >>> import numpy as np
     >>> as_operator(np.eye(3)) @ torch.ones(3, dtype=torch.float64)
@@ -105,7 +135,7 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
         case Tensor():
             return Dense(obj, hermitian=hermitian)
         case np.ndarray():
-            return Dense(torch.from_numpy(obj), hermitian=hermitian)
+            return Dense(torch.from_numpy(_native(obj)), hermitian=hermitian)
     shape = getattr(obj, "shape", None)
     if shape is None or len(shape) != 2 or not hasattr(obj, "__matmul__"):
         raise InvalidType(
@@ -116,9 +146,11 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
         hermitian = shape[0] == shape[1]
     dtype = getattr(obj, "dtype", torch.get_default_dtype())
     if isinstance(dtype, torch.dtype):
+        check_dtype(dtype)
         device = torch.device(getattr(obj, "device", "cpu"))
         return Foreign(obj, dtype, device, arrays=False, hermitian=hermitian)
-    torch_dtype = torch.from_numpy(np.empty(0, dtype if dtype is not None else np.float64)).dtype
+    torch_dtype = torch.from_numpy(_native(np.empty(0, dtype if dtype is not None else np.float64))).dtype
+    check_dtype(torch_dtype)
     return Foreign(obj, torch_dtype, torch.device("cpu"), arrays=True, hermitian=hermitian)
 
 
@@ -148,6 +180,23 @@ def to_scipy(operator: Operator) -> LinearOperator:
     return LinearOperator(
         operator.shape, matvec=multiply, matmat=multiply, rmatvec=multiply_adjoint, rmatmat=multiply_adjoint, dtype=dtype
     )
+
+
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise InvalidArgument unless solvers can compute in it."""
+    if dtype not in DTYPES:
+        raise InvalidArgument(f"operators in {dtype} are not supported: pass one in float32 or float64 (or complex)")
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The array as PyTorch takes it: of this machine's byte order, writable, without negative strides; copied if need be."""
+    if array.dtype in (np.longdouble, np.clongdouble) and array.dtype not in (np.float64, np.complex128):
+        raise InvalidArgument(f"arrays of {array.dtype} are not supported: pass array.astype(np.float64)")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 
 def _looks_hermitian(matrix: Tensor) -> bool:

@@ -51,7 +51,7 @@ def adaptive_seigh(
     Args:
         operator: Hermitian, real or complex; anything that ``as_operator`` takes.
         target: relative Frobenius error wanted, in (0, 1).
-        num_outer: of the first round.
+        num_outer: of the first round; at most D.
         max_products: of the sketch, probes not counted; default D.
         num_probes: for the estimate.
         sketch: kind of the right test matrix; see :class:`.TestMatrix`.
@@ -80,10 +80,12 @@ def adaptive_seigh(
     """
     operator = as_operator(operator)
     size = operator.shape[0]
+    num_outer = min(num_outer, size)
     most = size if max_products is None else min(max_products, size)
     num_inner = min(2 * num_outer, most)
     _check(target, num_probes, num_outer, num_inner, max_products)
     check_block_size(block_size)
+    num_outer = num_inner if num_inner == size else num_outer
     hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=None, which="LM", sketch=sketch)
     check_kind(left_sketch, operator.dtype)
     kinds = {"sketch": sketch, "left_sketch": left_sketch, "seed": seed}
@@ -107,7 +109,7 @@ def adaptive_seigh(
             if estimate.relative <= target or num_inner == most:
                 break
             num_inner = min(most, max(num_inner + 2, int(GROWTH * num_inner)))
-            num_outer = max(1, num_inner // 2)
+            num_outer = num_inner if num_inner == size else max(1, num_inner // 2)  # D products know the whole matrix
         sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_probes": num_probes}
         options = {"method": "adaptive_seigh", "target": target, **sizes, **kinds}
         return _certified(meter, pairs, estimate, rounds, options)
@@ -147,7 +149,7 @@ def _certified(meter: Meter, pairs: Pairs, estimate: FrobeniusEstimate, rounds: 
     solution = finish(meter, pairs, which="LM", options=options)
     if estimate.relative <= target:
         return replace(solution, status=replace(solution.status, text=f"{reached}; judge each pair by its residual"))
-    advice = "raise max_products, or use method='krylov' for single pairs"
+    advice = "raise max_products, up to D, or use eigsh(..., method='krylov') for single pairs"
     return replace(solution, status=replace(solution.status, code="partly", text=f"{reached} not reached: {advice}"))
 
 

@@ -8,6 +8,7 @@ from curvscope.execution import long_work
 from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs, is_converged
 from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
+from curvscope.solvers.measure import refuse_asymmetry
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.width import expected_products
 from curvscope.tall import multiply
@@ -16,6 +17,8 @@ GROWTH_BETWEEN_CHECKS = (0.02, 0.1)
 """Share of the products so far after which to look again: at least the first, and the second times the share of pairs that have
 not converged: they converge one after the other, at no less than a product each."""
 CONFIRMING_STEPS = 4
+LOOKED_AT = 100
+"""Columns up to which Q* A Q is held against its transpose: an operator that is not symmetric shows it in the first ones."""
 
 
 def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loop: Loop | None = None) -> Pairs:
@@ -29,6 +32,9 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
     the budget.
 
     Cost: ``meter.products``; D (m + b) numbers for the basis of m <= ncv columns; 4 D m b operations a step.
+
+    Raises:
+        NotHermitian: Q* A Q of the first columns is not symmetric, beyond rounding.
     Limits: a block of width b sees at most b copies of a multiple eigenvalue from one start, and two more from the random
         directions at the end; only :func:`curvscope.certify` proves that none is missing.
     Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
@@ -43,6 +49,7 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
         tol=options.tol,
         advice=krylov_advice(options),
         diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
+        norm=expansion.norm,
     )
 
 
@@ -71,6 +78,8 @@ def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, sta
             if expansion.crowded:
                 expansion.restart()
             expansion.step(meter, loop.note)
+            if isinstance(expansion, Expansion) and expansion.multiplied <= LOOKED_AT:
+                refuse_asymmetry(expansion.asymmetry, meter.operator, "Q'AQ on the Krylov basis differs from its transpose")
             if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
                 _look(meter, options, expansion, loop)
             if isinstance(expansion, Expansion):

@@ -24,11 +24,12 @@ from curvscope.execution.resources import as_text
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.checks import check_operator
+from curvscope.solvers.measure import check_hermitian
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import metered
-from curvscope.tall import TallMatrix, orthogonality
+from curvscope.tall import InMemory, TallMatrix, orthogonality
 
 BLOCK = 32
 
@@ -72,6 +73,7 @@ def certify(
         higher precision also 10 D k^2 operations and the memory of two D x k matrices of it.
 
     Raises:
+        NotHermitian: the products show that the operator is not symmetric.
         InvalidArgument: another operator than the solution's (by fingerprint; in higher precision by the residuals), another
             order than LM. OutOfBudget: in higher precision, vectors and products exceed the free memory.
     Limits: the bound is for the operator that is applied: its sampling error is not covered. In coarse arithmetic it is for the
@@ -142,8 +144,15 @@ def _certified(meter: Meter, solution: Solution, steps: int, failure: float, see
 
 def _noise(meter: Meter, vectors: TallMatrix, random: Tensor) -> tuple[ProductNoise, int]:
     """What products get wrong, coarse ones against float32; and how many float32 ones it took."""
+
+    def multiply(block: Tensor) -> Tensor:
+        """These products, which also show whether the operator is symmetric at all."""
+        products = meter.multiply(block)
+        check_hermitian(InMemory(block), InMemory(products), meter.operator)
+        return products
+
     with meter.stage("noise", 9):
-        noise = product_noise(meter.multiply, vectors, random)
+        noise = product_noise(multiply, vectors, random)
     exact = meter.operator.exactly() if isinstance(meter.operator, CurvatureOperator) else None
     if exact is None:
         return noise, 0

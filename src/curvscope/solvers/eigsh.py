@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.execution.workers import as_workers
@@ -104,9 +104,10 @@ def eigsh(
         A :class:`Solution`; one that did not converge holds what there is, and its status says what to do.
 
     Raises:
-        InvalidArgument: k, which, method, tol or sizes that cannot work, an operator that is not square, symmetric and real.
-        UnfitOperator: the preflight failed; cause and remedy are named.
-        NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
+        InvalidArgument, InvalidType: k, which, method, tol, v0 or sizes that cannot work, an operator that is not square,
+            symmetric and real.
+        UnfitOperator: the preflight failed; cause and remedy are named. NotHermitian: the products show that it is not
+            symmetric. NotFinite: a product has NaN in it. OutOfBudget: a dense solve that does not fit.
         RunConflict: the run is another solve's, each difference is named; or another process works on it. DamagedData: a file
             of its basis was altered (products are measured again instead). OutOfDisk: no room; what was written is kept.
 
@@ -280,6 +281,9 @@ def _start_block(operator: Operator, v0: Tensor | TallMatrix | Solution | None) 
         return None
     source = v0.eigenvectors if isinstance(v0, Solution) else v0
     block = source.to_tensor() if isinstance(source, TallMatrix) else source
+    if not isinstance(block, Tensor) or block.is_complex():
+        kind = block.dtype if isinstance(block, Tensor) else type(block).__name__
+        raise InvalidType(f"v0 is a {kind}: pass a real tensor (torch.as_tensor) or a solution")
     block = block[:, None] if block.ndim == 1 else block
     if block.ndim != 2 or block.shape[0] != operator.shape[0]:
         raise InvalidArgument(f"v0 has shape {tuple(block.shape)}, expected ({operator.shape[0]},) or ({operator.shape[0]}, b)")

@@ -14,7 +14,7 @@ from curvscope.execution.resources import as_bytes, as_text, resident_bytes
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.solvers.finish import Pairs, unit_of
-from curvscope.solvers.measure import Measured
+from curvscope.solvers.measure import Measured, refuse_asymmetry
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.solution import Solution
@@ -41,13 +41,13 @@ def exact(
 ) -> Solution:
     """The k wanted eigenpairs from the dense float64 matrix.
 
-    The matrix is measured column by column in the operator's dtype, symmetrised (the asymmetry is reported) and decomposed
+    The matrix is measured column by column in the operator's dtype, symmetrised (the rounding is reported) and decomposed
     in float64 on the CPU; for a result that is exact to float64 the operator must be float64 too.
 
     Cost: D + k products, about 10 D^3 operations; memory: 4 D^2 float64 numbers.
 
     Raises:
-        OutOfBudget: the matrix does not fit the free memory.
+        OutOfBudget: the matrix does not fit the free memory. NotHermitian: it is not symmetric, beyond rounding.
     """
     size = operator.shape[0]
     free = psutil.virtual_memory().available if memory is None else as_bytes(memory) - resident_bytes()
@@ -73,6 +73,9 @@ def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
     """The symmetrised matrix, float64 on the CPU, measured column by column; and its relative asymmetry, as measured.
 
     Cost: D products; memory: 2 D^2 float64 numbers.
+
+    Raises:
+        NotHermitian: it is not symmetric, beyond rounding.
     """
     operator, size = meter.operator, meter.operator.shape[0]
     matrix = torch.empty(size, size, dtype=torch.float64)
@@ -82,6 +85,7 @@ def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
             matrix[start : start + block.shape[1]] = block.T.to("cpu", torch.float64)
     norm = float(matrix.norm())
     asymmetry = float((matrix - matrix.T).norm()) / norm if norm else 0.0
+    refuse_asymmetry(asymmetry, operator, "its matrix differs from the transpose")
     matrix.add_(matrix.T.clone()).mul_(0.5)
     return matrix, asymmetry
 
@@ -101,6 +105,7 @@ def _pairs(meter: Meter, k: int, which: str) -> Pairs:
         tol=1e3 * unit_of(operator),
         advice="the products round more than that: use dtype=torch.float64, and look at diagnostics['asymmetry']",
         diagnostics={"asymmetry": asymmetry},
+        norm=float(values.abs().max()),
     )
 
 

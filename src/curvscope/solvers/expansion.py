@@ -60,9 +60,12 @@ class Expansion(KrylovBasis):
 
     @property
     def asymmetry(self) -> float:
-        """||B - B*||_F / ||B||_F of the projected matrix; rounding, unless the operator is not symmetric."""
+        """||B - B*||_F / ||B||_F of the projected matrix; rounding, unless the operator is not symmetric.
+
+        ||A|| stands for ||B|| where that is less: locked pairs, and those that restarts leave out, may be most of the norm.
+        """
         active = self._active()
-        norm = float(active.norm())
+        norm = max(float(active.norm()), self.norm)
         return float((active - active.T).norm()) / norm if norm else 0.0
 
     def step(self, meter: Meter, note: str = "") -> None:

@@ -32,7 +32,8 @@ class Pairs:
     """What a solver hands over: pairs in the wanted order, not yet certified.
 
     ``tol`` is what the residuals are held against; None for methods that do not iterate. ``settled``: the vectors are polished
-    and kept. ``chosen``: what the method decided on the way, to be recorded with the options.
+    and kept. ``chosen``: what the method decided on the way, to be recorded with the options. ``norm``: what is known of ||A||
+    beside the pairs, whose rounding residuals are held against too.
     """
 
     eigenvalues: Tensor
@@ -42,6 +43,7 @@ class Pairs:
     diagnostics: dict[str, float] = field(default_factory=dict)
     settled: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
+    norm: float = 0.0
 
 
 def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -> Solution:
@@ -60,7 +62,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         eigenvectors=pairs.eigenvectors,
         residual_norms=residuals,
         order=which,
-        status=status_of(values, residuals, pairs.tol, _advice(meter, pairs), unit=unit_of(meter.operator)),
+        status=status_of(values, residuals, pairs.tol, _advice(meter, pairs), unit=unit_of(meter.operator), norm=pairs.norm),
         cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
         provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
@@ -103,6 +105,7 @@ def settled(meter: Meter, pairs: Pairs) -> Pairs:
             "advice": pairs.advice,
             "diagnostics": pairs.diagnostics,
             "chosen": pairs.chosen,
+            "norm": pairs.norm,
             **meter.spent(),
         }
         vectors = meter.workspace.keep({VECTORS: pairs.eigenvectors}, {"eigenvalues": pairs.eigenvalues}, facts)
@@ -124,6 +127,7 @@ def recalled(meter: Meter) -> Pairs | None:
         facts["diagnostics"],
         settled=True,
         chosen=facts["chosen"],
+        norm=facts.get("norm", 0.0),  # runs of versions before it was kept
     )
 
 
@@ -148,14 +152,15 @@ def is_converged(values: Tensor, residuals: Tensor, tol: float, *, scale: float,
     return residuals <= torch.clamp(tol * values.abs(), min=10 * unit * scale)
 
 
-def status_of(values: Tensor, residuals: Tensor, tol: float | None, advice: str, *, unit: float) -> Status:
-    """The status that fresh residuals earn; without ``tol`` the method did not iterate."""
+def status_of(values: Tensor, residuals: Tensor, tol: float | None, advice: str, *, unit: float, norm: float = 0.0) -> Status:
+    """The status that fresh residuals earn; without ``tol`` the method did not iterate. ``norm``: as in :class:`Pairs`."""
     if tol is None:
         return Status("approximate", advice)
-    scale = float(values.abs().max()) if len(values) else 0.0
+    scale = max(float(values.abs().max()) if len(values) else 0.0, norm)
     good = int(is_converged(values, residuals, tol, scale=scale, unit=unit).sum())
     if good == len(values):
-        return Status("converged", f"all {good} residuals, measured with fresh products, are within tol={tol:g}")
+        within = f"tol={tol:g}" if bool((residuals <= tol * values.abs()).all()) else f"tol={tol:g} or rounding"
+        return Status("converged", f"all {good} residuals, measured with fresh products, are within {within}")
     return Status("partly", f"{good} of {len(values)} residuals are within tol={tol:g}; {advice}")
 
 

@@ -49,6 +49,8 @@ def known_eigenvalues(spectrum: Any, k: int, size: int) -> Tensor:
 def krylov_products(known: Tensor | None, size: int, options: KrylovOptions, dtype: torch.dtype) -> tuple[int, int, int]:
     """Fewest, expected and most products, residuals not included; exactly the budget without a tolerance."""
     k, budget = options.k, options.max_products
+    if options.ncv == size:  # the basis may span the whole space: nothing is left to multiply
+        budget = min(budget, size)
     if not options.tol:
         return budget, budget, budget
     if known is None:

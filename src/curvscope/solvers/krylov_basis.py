@@ -141,8 +141,8 @@ class KrylovBasis(ABC):
 
     @property
     def crowded(self) -> bool:
-        """Whether the products of a block would not fit in."""
-        return self.filled < self.size and self.capacity - self.filled < min(self.waiting, self.options.block_size)
+        """Whether the products of a block would not fit in; never where the whole space does."""
+        return self.capacity < self.size and self.capacity - self.filled < min(self.waiting, self.options.block_size)
 
     def affordable(self, meter: Meter) -> bool:
         """Whether the budget has room for one more column."""

@@ -182,11 +182,16 @@ def check_hermitian(directions: TallMatrix, products: TallMatrix, operator: Oper
     column of a real operator.
     """
     measured = asymmetry(gram(directions, products))
-    allowed = allowed_asymmetry(directions.shape[0], operator.rounding)
+    refuse_asymmetry(measured, operator, f"X'AX of {directions.shape[1]} vectors differs from its adjoint")
+
+
+def refuse_asymmetry(measured: float, operator: Operator, seen: str) -> None:
+    """Raise NotHermitian if an asymmetry, relative to the norm, is more than rounding; ``seen`` says in what it showed."""
+    allowed = allowed_asymmetry(operator.shape[0], operator.rounding)
     if measured > allowed:
         raise NotHermitian(
-            f"the operator is not Hermitian: X'AX of {directions.shape[1]} random vectors differs from its adjoint by "
-            f"{measured:.1e} of its norm (rounding explains {allowed:.0e}); use ssvd, or (A + A*)/2 if that is meant",
+            f"the operator is not Hermitian: {seen} by {measured:.1e} of its norm (rounding explains {allowed:.0e}); use ssvd, "
+            "or (A + A*)/2 if that is meant",
             measured,
         )
 

@@ -20,6 +20,20 @@ from curvscope.operators import Operator
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.workspace import Workspace
 
+SQUARABLE = (1e-145, 1e145)
+"""Magnitudes whose squares are numbers in double precision, with something to spare for sums and rounding."""
+
+
+def check_scale(products: Tensor) -> None:
+    """Raise NotFinite where the norms of products, in double precision, would underflow or overflow."""
+    largest = float(torch.linalg.vector_norm(products, ord=torch.inf)) if products.numel() else 0.0
+    least, most = SQUARABLE
+    if largest and not least < largest < most:
+        raise NotFinite(
+            f"products have entries of up to {largest:.0e}, whose squares are not numbers in double precision: multiply the "
+            f"operator by {1 / largest:.0e}, and divide its eigenvalues by that afterwards"
+        )
+
 
 class Meter:
     """An operator whose products are counted.
@@ -56,7 +70,7 @@ class Meter:
         """The product operator @ block for a (D, b) block.
 
         Raises:
-            NotFinite: a product has NaN or infinity in it; the message says which.
+            NotFinite: a product has NaN or infinity in it; the message says which. Or squares of the first have.
         """
         return self._count(block, note, adjoint=self.turned)
 
@@ -73,6 +87,8 @@ class Meter:
             result = apply(block)
         if not bool(torch.isfinite(result.sum())):
             self._blame(result)
+        if not self.products and result.dtype in (torch.float64, torch.complex128):
+            check_scale(result)
         self.count(block.shape[1], time.perf_counter() - start, note)
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +20,12 @@ from curvscope.solvers.measure import Measured, blocks
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors
-from curvscope.solvers.sketched import ADVICE, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import ADVICE, advised, draw, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
 from curvscope.solvers.workspace import room_for
-from curvscope.tall import TallMatrix, multiply, orthonormalize
+from curvscope.tall import TallMatrix, multiply, orthonormalize, small_dtype
 
 DEFINITE, INDEFINITE = "psd", "indefinite"
 NEGATIVE = 1e3
@@ -133,8 +134,8 @@ def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | No
     """The shifted approximation, from A Omega + shift Omega."""
     size, count = outer.shape
     # As large as the rounding of Omega* Y, so that it stays positive; a larger one (u ||Y||) would cost accuracy in proportion.
-    squares = sum(float(outer.rows(panel).abs().square().sum(dtype=torch.float64)) for panel in outer.panels())
-    shift = 3 * torch.finfo(outer.dtype).eps * squares**0.5 / size
+    norms = [float(torch.linalg.vector_norm(outer.rows(panel), dtype=small_dtype(outer.dtype))) for panel in outer.panels()]
+    shift = 3 * torch.finfo(outer.dtype).eps * math.hypot(*norms) / size
     shifted = room_for(outer)
     for start, stop in blocks(count, block_size):
         shifted.write(start, right.columns(start, stop).mul_(shift).add_(outer.columns(start, stop)))
@@ -147,7 +148,7 @@ def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | No
         values[chosen],
         vectors,
         tol=None,
-        advice=ADVICE,
+        advice=advised(ADVICE, len(chosen), k),
         diagnostics={"rank": float(len(values)), "shift": shift},
         chosen={"core": DEFINITE},
     )

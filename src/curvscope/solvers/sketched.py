@@ -56,4 +56,14 @@ def pairs_of_core(
     values, rotation = torch.linalg.eigh(core)
     chosen = wanted(values, len(values) if k is None else k, which)
     vectors = multiply(basis, rotation[:, chosen])
+    advice = advised(advice, len(chosen), k)
     return Pairs(values[chosen], vectors, tol=None, advice=advice, diagnostics=diagnostics)
+
+
+def advised(advice: str, found: int, k: int | None) -> str:
+    """The advice, and that there are fewer pairs than were asked for, where there are."""
+    if k is None or found >= k:
+        return advice
+    return (
+        f"{found} of the {k} asked for: the products have {found} directions beyond rounding, all others are 0 to it; {advice}"
+    )

@@ -18,8 +18,8 @@ from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import bearable_rank, generalized_nystrom_core, oversampled_core
 from curvscope.solvers.session import workspace
-from curvscope.solvers.singular import SingularSolution, finish_singular, recalled_triplets, triplets_of_core
-from curvscope.solvers.sketched import check_sizes, draw
+from curvscope.solvers.singular import ADVICE, SingularSolution, finish_singular, recalled_triplets, triplets_of_core
+from curvscope.solvers.sketched import advised, check_sizes, draw
 from curvscope.solvers.storage import Place
 from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, orthonormalize
@@ -136,7 +136,8 @@ def ssvd(
             *factors, rank = find(meter)
             diagnostics = {"rank": float(rank)}
             triplets = triplets_of_core(meter, *factors, k=rank if k is None else k, diagnostics=diagnostics)
-        return finish_singular(meter, triplets, options=options | {"method": method})
+        advice = advised(ADVICE, len(triplets.values), k)
+        return finish_singular(meter, triplets, options=options | {"method": method}, advice=advice)
 
 
 def _oversampled(

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from curvscope.errors import RunConflict, RunNotFound
-from curvscope.store import Draft, read_json, write_text
+from curvscope.errors import DamagedData, RunConflict, RunNotFound
+from curvscope.store import Draft, checksum, write_text
 from curvscope.tall import InMemory, OnDisk, TallMatrix
 
 EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
 VECTORS = {EIGEN: ("eigenvectors",), SINGULAR: ("U", "V")}
 """The tall matrices that a solution of each format has, each in a Zarr array of its name."""
-TABLE = "solution.json"
+TABLE, CHECKSUM = "solution.json", "checksum"
 SMALL = 1 << 28
 """Bytes up to which vectors are read into memory when a solution is opened."""
 
@@ -41,7 +41,8 @@ def write(path: Place, form: str, table: dict[str, Any], vectors: dict[str, Tall
 
 def rewrite_table(path: Place, form: str, table: dict[str, Any]) -> None:
     """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
-    write_text(Path(path) / TABLE, json.dumps({"format": form, **table}, indent=1))
+    content = {"format": form, **table}
+    write_text(Path(path) / TABLE, json.dumps({**content, CHECKSUM: _digest(content)}, indent=1))
 
 
 def form_of(path: Place) -> str:
@@ -57,8 +58,8 @@ def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]
     """Table and vectors that :func:`write` wrote in this format; large vectors stay on disk.
 
     Raises:
-        RunNotFound: no solution there, one of another format, or one with a part missing. DamagedData: a tile of
-            the vectors is damaged.
+        RunNotFound: no solution there, one of another format, or one with a part missing. DamagedData: the table, or a tile of
+            the vectors, is damaged.
     """
     source = Path(path)
     table = _table(source)
@@ -79,7 +80,16 @@ def _table(source: Path) -> dict[str, Any]:
         raise RunNotFound(
             f"{source} holds no solution (no {TABLE}): pass a directory that Solution.save or `curvscope eigs` wrote"
         )
-    table: dict[str, Any] = read_json(source / TABLE)
+    try:
+        table: dict[str, Any] = dict(json.loads((source / TABLE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # no JSON, no text, or no object
+        raise DamagedData(f"{source / TABLE} is damaged ({error})") from error
     if table.get("format") not in VECTORS:
         raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
+    if table.pop(CHECKSUM, None) not in (None, _digest(table)):  # None: written before there was one
+        raise DamagedData(f"{source / TABLE} does not match its checksum, it was altered")
     return table
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return checksum(json.dumps(content, sort_keys=True).encode()).hex()

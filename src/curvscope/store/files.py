@@ -63,13 +63,18 @@ class Draft:
         return self.path
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
+        if error is not None:
+            remove(self.path)
+            raise_if_full(error, self.target)
+            return
+        try:
             if self.durable:
                 _synchronise(self.path)
             self.path.replace(self.target)
-            return
-        remove(self.path)
-        raise_if_full(error, self.target)
+        except OSError as late:  # disks on a network, and quotas, tell only here
+            remove(self.path)
+            raise_if_full(late, self.target)
+            raise
 
 
 def remove(path: Path) -> None:

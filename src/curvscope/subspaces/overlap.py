@@ -97,10 +97,11 @@ def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = No
     if not bool(torch.isfinite(gradient).all()):
         raise NotFinite("the gradient holds NaN or infinity: load a checkpoint from before training diverged")
     direction = gradient.detach().double()
-    norm = float(direction.norm())
-    if norm == 0:
+    largest = direction.abs().max()
+    if not largest:
         raise InvalidArgument("the gradient is zero: it lies in every subspace, and in none")
-    unit = (direction / norm).to(vectors.device)
+    direction = direction / largest  # so that no square is too large or too small
+    unit = (direction / direction.norm()).to(vectors.device)
     found = gram(vectors, InMemory(unit[:, None]), double=True)[:, 0]
     growing = found.abs().square().cumsum(0)
     k = torch.arange(1, len(growing) + 1)
@@ -157,7 +158,7 @@ def _with_basis(basis: Basis, other: Basis, check: bool | None) -> OverlapCurve:
     if first.shape[0] != second.shape[0]:
         raise InvalidArgument(f"the spaces lie in dimensions {first.shape[0]} and {second.shape[0]}: pass the same parameters")
     most = min(first.shape[1], second.shape[1])
-    squares = gram(first, second).abs().square()
+    squares = gram(first, second, double=first.dtype != second.dtype).abs().square()
     captured = squares.T.cumsum(0).cumsum(1)[:most]  # entry (k, l): the first k of the second space, the first l of the first
     k = torch.arange(1, most + 1)
     ours = _curve(basis, captured, k, first.shape[0], "eigenspace", None)

@@ -22,6 +22,13 @@ class Ranking:
     order: Tensor
     name: str
 
+    def __post_init__(self) -> None:
+        if self.order.ndim != 1 or self.order.dtype != torch.int64 or not _permutes(self.order):
+            raise InvalidArgument(
+                f"a ranking's order is a permutation of 0 to D - 1 in int64, got {tuple(self.order.shape)} of "
+                f"{self.order.dtype}: pass importance.argsort(descending=True, stable=True)"
+            )
+
     @property
     def size(self) -> int:
         """D, the number of parameters ranked."""
@@ -87,3 +94,12 @@ class Mask:
         mask = torch.zeros(self.size, dtype=torch.bool)
         mask[self.index] = True
         return mask
+
+
+def _permutes(order: Tensor) -> bool:
+    """Whether every place from 0 to D - 1 is there, D of them. Cost: D bytes."""
+    if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(order):
+        return False
+    seen = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+    seen[order] = True
+    return bool(seen.all())

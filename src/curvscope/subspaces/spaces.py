@@ -44,7 +44,7 @@ def columns(basis: Basis, *, check: bool | None = False) -> TallMatrix:
         raise InvalidArgument(f"the columns have shape {rows} x {width}: pass (D, K) with 1 <= K <= D")
     if check is None:
         check = 2.0 * rows * width**2 <= MOST_CHECKED
-    if check and (defect := orthogonality(vectors)) > LARGEST_DEFECT:
+    if check and not (defect := orthogonality(vectors)) <= LARGEST_DEFECT:  # NaN is refused too
         raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
     return vectors
 

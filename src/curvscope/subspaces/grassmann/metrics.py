@@ -143,7 +143,7 @@ def similarity_of_angles(
             return float(2 * shared.sum() / sum(dimensions))
         case "iou":
             return float(shared.sum() / (sum(dimensions) - shared.sum()))
-    return 1 - distance_of_angles(theta, metric, dimensions) / largest_distance(metric, (len(theta), len(theta)))
+    return 1 - distance_of_angles(theta, metric) / largest_distance(metric, (len(theta), len(theta)))
 
 
 def largest_distance(metric: str, dimensions: tuple[int, int], *, unequal: str = "inclusion") -> float:
