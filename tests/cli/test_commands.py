@@ -1,5 +1,6 @@
 """The commands as a person runs them: what they print, write and refuse, and with which exit status."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import curvscope as cs
 from curvscope.cli.main import app
+from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
 from curvscope.report import figures
 
@@ -358,6 +360,11 @@ def test_info_tells_how_far_a_run_is(curvscope, target, tmp_path):
     info = json.loads(curvscope("info", "run", "--json").output)
     assert info["state"] == "finished"
     assert info["  columns"].startswith("4 of 4 products")
+    assert curvscope("eigs", "-k", 3, "--which", "LA", "--target", target("matrix"), "--out", "run").status == 2
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest["sessions"].append(manifest["sessions"][-1] | {"ended": {"at": "noon", "how": "Interrupted: stopped"}})
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))  # a larger k was asked for, and stopped
+    assert "an earlier session finished" in json.loads(curvscope("info", "run", "--json").output)["state"]
     (tmp_path / "run" / "solution" / "solution.json").unlink()
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     manifest["sessions"][-1]["ended"] = None
@@ -424,3 +431,64 @@ def test_shells_can_complete_commands_and_options():
 
     assert completed("curvscope e") == ["eigs", "export"]
     assert completed("curvscope eigs --ma") == ["--matrix", "--max-products"]
+
+
+def test_json_has_stdout_for_itself(curvscope, tmp_path):
+    (tmp_path / "chatty.py").write_text(
+        "import os, torch\n"
+        "def zero():\n"
+        "    print('Files already downloaded and verified')\n"
+        "    os.write(1, b'from a library in C, or a worker')\n"
+        "    return torch.zeros(3, 3)\n"
+    )
+    made = subprocess.run(
+        [sys.executable, "-m", "curvscope", "eigs", "-k", "2", "--target", "chatty:zero", "--out", "run", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(made.stdout)["eigenvalues"] == [0, 0], made.stderr
+    assert "already downloaded" in made.stderr
+    assert "library in C" in made.stderr
+
+
+def test_json_has_no_numbers_that_json_does_not_know(capsys):
+    print_json({"bound": float("inf"), "list": [(1.0, float("nan")), "NaN"]})
+    assert json.loads(capsys.readouterr().out) == {"bound": None, "list": [[1.0, None], "NaN"]}
+
+
+@pytest.mark.parametrize("name", ["solution/solution.json", "density.json", "parameters.safetensors"])
+def test_damaged_files_of_a_run_are_named(curvscope, target, tmp_path, name):
+    assert curvscope("eigs", "-k", 2, "--target", target("pair"), "--out", "run").status == 0
+    assert curvscope("density", "run").status == 0
+    file = tmp_path / "run" / name
+    file.write_bytes(file.read_bytes()[:100])
+    told = curvscope("report", "run")
+    assert told.status == 2
+    assert f"{name.rsplit('/')[-1]} is damaged" in str(told.error)
+
+
+def test_runs_that_were_made_in_python(curvscope, tmp_path):
+    model = torch.nn.Linear(2, 2)
+    H = cs.hessian(model, torch.nn.MSELoss(), [(torch.ones(3, 2), torch.zeros(3, 2))])
+    cs.eigsh(H, k=2, which="SA", run=tmp_path / "pairs")
+    cs.ssvd(H, num_outer=2, run=tmp_path / "triplets")
+    for command in ("certify", "density", "trace"):
+        told = curvscope(command, "pairs")
+        assert told.status == 2
+        assert "was made in Python" in str(told.error)
+    assert json.loads(curvscope("info", "triplets", "--json").output)["singular triplets"] == 2
+    assert curvscope("report", "pairs").status == 0
+    page = (tmp_path / "pairs" / "report.html").read_text()
+    assert "smallest (most negative) first" in page
+    assert "top-k eigenspace" not in page
+
+
+def test_a_full_disk_is_named_by_every_command(curvscope, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "figures/the-spectrum.png")
+
+    monkeypatch.setattr("curvscope.cli.report.save_figures", full)
+    cs.eigsh(torch.eye(3), k=1, run=tmp_path / "run")
+    assert "no room on the disk for figures/the-spectrum.png" in str(curvscope("report", "run").error)

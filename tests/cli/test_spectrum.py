@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from curvscope.execution.run import Run
+from curvscope.report import figures
+from curvscope.studies.eigs import measure_overlap
+
 TARGET = """
 import torch
 from torch import nn
@@ -147,3 +151,23 @@ def test_bad_requests(curvscope, arguments, words):
     told = curvscope("density", *arguments)
     assert told.status == 2
     assert words in str(told.error)
+
+
+def test_reports_of_a_zero_operator_and_of_one_pair(curvscope, tmp_path):
+    (tmp_path / "smallest.py").write_text(
+        "import torch\nfrom torch import nn\ndef zero():\n    return torch.zeros(6, 6)\n"
+        "def one():\n    torch.manual_seed(0)\n"
+        "    return nn.Linear(1, 1), nn.MSELoss(), [(torch.ones(2, 1), torch.zeros(2, 1))]\n"
+    )
+    for name in ("zero", "one"):
+        assert curvscope("eigs", "-k", 1, "--target", f"smallest:{name}", "--out", name).status == 0
+        assert curvscope("certify", name).status == 0
+        assert curvscope("density", name).status == 0
+        assert curvscope("report", name).status == 0  # warnings are errors here
+        page = (tmp_path / name / "report.html").read_text()
+        assert "eigenvalues, known exactly (ticks) with" in page
+        assert "the others estimated" not in page
+        assert "except with probability" not in page
+    curve = measure_overlap(Run.open("one"))
+    (drawn,) = (line for line in figures.overlaps({"one": curve}).axes[0].lines if line.get_label() == "one")
+    assert drawn.get_marker() == "o"  # a line of one point is invisible

@@ -76,6 +76,8 @@ def test_settings(curvscope):
         ("SIZE=3", "there is no setting 'SIZE'; this study has size"),
         ("pairs=a", "there is no setting 'pairs'"),  # not to be written in a line
         ("size=2.5", "size is a whole number, got '2.5'"),
+        ("size=0", "size starts at 1"),
+        ("tol=-1", "tol starts at 0"),
         ("size=", "size is a whole number, got ''"),
         ("size=3,4", "size is a whole number, got '3,4'"),
         ("names=a,", "names is one or more, separated by commas, each a word, got 'a,'"),

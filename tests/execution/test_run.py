@@ -45,6 +45,14 @@ def test_what_is_no_run_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(RunNotFound, match="has format 'other'"):
         Run.open(tmp_path)
+    for content, what in (
+        (b"[1]", "not readable"),
+        (b"\xff\xfe", "not readable"),
+        (b'{"format": "curvscope run 1"}', "has no kind"),
+    ):
+        (tmp_path / "manifest.json").write_bytes(content)
+        with pytest.raises(RunNotFound, match=what):
+            Run.open(tmp_path)
 
 
 def test_progress_bar_callback_and_silence(capsys):

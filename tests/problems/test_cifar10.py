@@ -147,3 +147,13 @@ def test_without_data_there_is_the_network_and_a_clear_error(tmp_path):
     (tmp_path / "cifar10-jpeg" / "train" / "lion" / "0.jpg").write_bytes(b"")
     with pytest.raises(InvalidArgument, match=r"train/lion/0\.jpg is not"):
         load(tmp_path, CIFAR10)
+
+
+def test_partial_downloads_are_named(tmp_path):
+    pytest.importorskip("torchvision.datasets")
+    (tmp_path / "cifar10-jpeg.tar.gz").write_bytes(b"\x1f\x8b\x08\x00 the rest did not come")
+    with pytest.raises(InvalidArgument, match=r"cifar10-jpeg\.tar\.gz cannot be read, is it whole\?"):
+        load(tmp_path, CIFAR10)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(InvalidArgument, match=r"cifar-10-batches-py cannot be read, is it whole\?"):
+        load(tmp_path, CIFAR10)

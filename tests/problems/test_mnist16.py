@@ -91,6 +91,13 @@ def test_full_set_through_torchvision(tmp_path):
     expected = Image.fromarray(originals["t10k"][3]).resize((16, 16), Image.Resampling.BILINEAR)
     assert np.array_equal(digits.test_images[3].numpy(), np.array(expected))
     assert torchvision.__version__
+    labels = raw / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(np.array([2049, 9], dtype=">i4").tobytes() + bytes(9))
+    with pytest.raises(InvalidArgument, match="8 images and 9 labels"):
+        full(tmp_path)
+    labels.write_bytes(labels.read_bytes()[:12])
+    with pytest.raises(InvalidArgument, match="four idx files, whole"):
+        full(tmp_path)
 
 
 def test_bad_input_is_named(problem, tmp_path):

@@ -1,12 +1,15 @@
 """The report in a browser: it works from a file, its script runs without errors, its figures are there, its tables sort."""
 
+import itertools
 import re
 import shutil
 import subprocess
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from curvscope.report import plots
 from curvscope.report.document import Document, Section, Table, render
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -49,3 +52,20 @@ def test_it_works_in_a_browser(page, tmp_path):
     assert "CONSOLE" not in done.stderr
     title = re.search(r"<title>(.*)</title>", done.stdout)[1]
     assert title == '[["10 %","2.5e-3","-1","none"],true,true]'
+
+
+def test_numbers_below_a_short_logarithmic_axis_do_not_touch():
+    line = plots.Line([16, 64, 256], [0.1, 0.2, 0.3])
+    sheet = plots.panels([plots.Panel(str(i), {"a": line}) for i in range(7)], x="D", y="y", columns=4)
+    renderer = FigureCanvasAgg(sheet).get_renderer()
+    sheet.draw(renderer)
+    axis = sheet.axes[4].xaxis
+    low, high = sheet.axes[4].get_xlim()
+    shown = [
+        tick.label1.get_window_extent(renderer)
+        for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        if tick.label1.get_text() and low <= tick.get_loc() <= high
+    ]
+    shown.sort(key=lambda box: box.x0)
+    assert len(shown) >= 3
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(shown))

@@ -178,6 +178,10 @@ def test_a_damaged_result_is_found_again_from_the_measurements(tmp_path, caplog)
     assert "computed again" in caplog.text
     assert B.products == 0, "the residual norms are those of the same vectors"
     assert torch.equal(again.eigenvectors.to_tensor(), whole.eigenvectors.to_tensor())
+    (tmp_path / "solution" / "solution.json").write_text("{")
+    assert torch.equal(METHODS["seigh"](B, tmp_path).residual_norms, whole.residual_norms)
+    assert "written again" in caplog.text
+    assert B.products == 0
 
 
 def test_a_damaged_basis_is_refused(tmp_path):

@@ -10,6 +10,7 @@ import torch
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
+from curvscope.report.plots import Line, Panel, panels
 from curvscope.studies import (
     beyond,
     gradient_subspace,
@@ -176,3 +177,23 @@ def test_what_cannot_be_run_is_named(tmp_path):
     open_or_create(tmp_path / "demo", kind="demo", options={})
     with pytest.raises(RunConflict, match="kind = 'demo', asked for is 'study'"):
         open_or_create(tmp_path / "demo", kind="study", options={})
+
+
+def test_steps_that_make_no_sequence_are_refused_before_any_work(tmp_path):
+    for steps in ((0,), (5, 0), (0, 20, 100)):
+        config = mnist16_crystallization.CrystallizationConfig(steps=steps)
+        with pytest.raises(InvalidArgument, match="evenly spaced"):
+            run_study(mnist16_crystallization.STUDY, tmp_path / "-".join(map(str, steps)), config=config)
+    with pytest.raises(InvalidArgument, match="at least two"):
+        run_study(sagun_size.STUDY, tmp_path / "widths", config=sagun_size.SizeConfig(widths=(5,)))
+    assert not any((tmp_path / "widths").iterdir()), "the same folder is free for the right widths"
+
+
+def test_a_line_of_one_point_is_seen():
+    sheet = panels([Panel("", {"one": Line([1], [0.5])}, ([1], [0.1]), floor=1e-3)], x="k", y="overlap")
+    assert sheet.axes[0].lines[0].get_marker() == "o"
+
+
+def test_the_page_says_where_overlap_is_below_chance():
+    assert "above chance at every k" in mnist16_overlap._against_chance([0.2, 0.3], [0.1, 0.2])
+    assert "below at k = 2" in mnist16_overlap._against_chance([0.2, 0.1], [0.1, 0.2])

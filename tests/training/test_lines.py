@@ -1,5 +1,7 @@
 """Losses on lines against evaluating the model there."""
 
+from math import isnan
+
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -40,6 +42,7 @@ def test_barrier():
     alpha = torch.tensor([-1.0, 0.0, 0.25, 0.5, 1.0]).double()
     line = LineProfile(alpha, torch.tensor([9.0, 1.0, 4.0, 3.0, 3.0]).double())
     assert line.barrier == pytest.approx(4 - 1.5)
+    assert isnan(LineProfile(alpha[1:], torch.tensor([1.0, torch.nan, 3.0, 3.0]).double()).barrier)  # was 0: no barrier
     with pytest.raises(InvalidArgument, match="a = 0 and a = 1"):
         _ = LineProfile(alpha[2:], line.loss[2:]).barrier
 
@@ -75,3 +78,13 @@ def test_ill_requests():
     ):
         with pytest.raises(InvalidArgument):
             action()
+
+
+def test_ignored_samples_do_not_count_as_wrong():
+    model, loss, data = setting()
+    padded = [(x, torch.where(torch.arange(len(y)) < 2, -100, y)) for x, y in data]
+    kept = [(x[2:], y[2:]) for x, y in data]
+    ends = [{name: scale * p.detach() for name, p in model.named_parameters()} for scale in (1.0, 2.0)]
+    found, expected = (cs.interpolate(cs.Objective(model, loss, batches), *ends, points=2) for batches in (padded, kept))
+    assert found.accuracy.tolist() == expected.accuracy.tolist()
+    assert found.loss.tolist() == pytest.approx(expected.loss.tolist())

@@ -150,3 +150,11 @@ def test_ill_requests():
     for options in ({"k": 0}, {"every": 0}, {"tol": 0.0}, {"k": 5, "max_products": 5}, {"trace_products": 3}):
         with pytest.raises(InvalidArgument):
             cs.Tracker(objective, **options)
+
+
+def test_the_lowest_ritz_value_is_not_that_of_the_pairs_alone():
+    model, loss, data = setting()
+    tracker = cs.Tracker(cs.Objective(model, loss, data), k=1, every=1)
+    values, _ = trained(model, loss, data, tracker, updates=1)[0]
+    assert values[0] < 0 < values[values.abs().argsort(descending=True)[1]], "the two largest magnitudes are positive"
+    assert tracker.history[0]["curvature/smallest"] == pytest.approx(float(values[0]), rel=1e-3)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument, NotFinite, RunConflict, RunNotFound
+from curvscope.errors import DamagedData, InvalidArgument, NotFinite, RunConflict, RunNotFound
 from curvscope.training import train
 from curvscope.training.sgd import evaluate
 
@@ -89,3 +89,28 @@ def test_recorder_on_disk_keeps_buffers_and_tied_weights(tmp_path):
 def test_recorder_needs_steps(steps):
     with pytest.raises(InvalidArgument, match="choose at least one step"):
         cs.Recorder(nn.Linear(1, 1), steps)
+
+
+def test_recorder_refuses_steps_that_would_never_come():
+    with pytest.raises(InvalidArgument, match=r"step 0.5 is no whole number"):
+        cs.Recorder(nn.Linear(1, 1), [0, 0.5])
+    assert cs.Recorder(nn.Linear(1, 1), torch.arange(3)).steps == [0, 1, 2]
+
+
+def test_another_optimizer_is_not_restored_without_a_word(tmp_path):
+    model = nn.Linear(1, 1)
+    cs.Recorder(model, [0], path=tmp_path, optimizer=torch.optim.Adam(model.parameters())).step(0)
+    before = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight += 1
+    other = cs.Recorder(model, [0], path=tmp_path, optimizer=torch.optim.SGD(model.parameters()), resume=True)
+    with pytest.raises(InvalidArgument, match="is no SGD"):
+        other.restore(0)
+    assert torch.equal(model.weight, before + 1)
+    again = torch.optim.Adam(model.parameters())
+    torch.optim.lr_scheduler.StepLR(again, 1)
+    cs.Recorder(model, [0], path=tmp_path, optimizer=again, resume=True).restore(0)
+    assert torch.equal(model.weight, before)
+    (tmp_path / "step_000000.state.pt").write_bytes(b"torn")
+    with pytest.raises(DamagedData, match=r"state\.pt is damaged"):
+        other.restore(0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, RunFolder
+from curvscope.cli.output import print_json
 from curvscope.cli.source import operator_in_precision
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
@@ -53,7 +53,7 @@ def command(
     failed = failed_claims(claimed, certified)
     keep_certificate(opened, certified)
     if as_json:
-        typer.echo(json.dumps(_plain(certified, failed)))
+        print_json(_plain(certified, failed))
     else:
         console = Console(markup=False)
         console.print(str(certified), highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from curvscope.cli.names import (
     Step,
     TargetName,
 )
+from curvscope.cli.output import print_json
 from curvscope.cli.source import chosen
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument, RunConflict
@@ -79,7 +80,7 @@ def command(
         (out / FILES[0]).write_text(json.dumps(found.to_dict()))
         spectral_density(found).savefig(out / FILES[1], dpi=160)
     if as_json:
-        typer.echo(json.dumps(_plain(found, between)))
+        print_json(_plain(found, between))
         return
     console = Console(markup=False)
     console.print(str(found), highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
+from curvscope.cli.output import print_json
 from curvscope.cli.source import check_source
 from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
@@ -101,7 +101,7 @@ def command(
                 Console(markup=False).print(str(made), highlight=False, soft_wrap=True)
         solution = eigsh(operator, **options, memory=memory, run=run, executor=executor)
     if as_json:
-        typer.echo(json.dumps(_plain(out, solution)))
+        print_json(_plain(out, solution))
     else:
         console = Console(markup=False)
         console.print(str(solution), highlight=False, soft_wrap=True)

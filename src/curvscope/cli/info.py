@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from rich.text import Text
 
 import curvscope
 from curvscope.cli.names import AsJson, ProblemName
+from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import Run
@@ -22,7 +22,7 @@ from curvscope.problems import get, names
 from curvscope.problems.pinned import as_pinned, compare_with_reference
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.storage import TABLE
-from curvscope.studies.eigs import certified_of, solution_of
+from curvscope.studies.eigs import certified_of
 
 AS_PINNED = "the k largest are where they should be"
 DIFFERS = "DIFFERENT: the k largest are elsewhere"
@@ -49,7 +49,7 @@ def command(
         raise InvalidArgument("--reference is for a problem: pass --problem NAME too")
     facts = _run(run) if run is not None else _problem(problem, reference) if problem is not None else _installation()
     if as_json:
-        typer.echo(json.dumps(facts))
+        print_json(facts)
         _end(facts)
     table = RichTable(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
@@ -111,14 +111,16 @@ def _run(path: Path) -> dict[str, Any]:
     }
     facts |= _state(run)
     if (run.path / SOLUTION / TABLE).exists():
-        solution = solution_of(run)
+        solution = curvscope.open(run.path)
+        is_pairs = isinstance(solution, curvscope.Solution)
+        spent = solution.cost.products + solution.cost.certificate_products
         facts |= {
-            "pairs": solution.k,
+            "pairs" if is_pairs else "singular triplets": solution.k,
             "status": str(solution.status),
-            "products": solution.spent_products(),
+            "products": solution.spent_products() if is_pairs else spent,
             "seconds": round(solution.cost.seconds, 2),
         }
-        if (proven := (certified := certified_of(run)).certificate) is not None:
+        if is_pairs and (proven := (certified := certified_of(run)).certificate) is not None:
             dtype = str(certified.eigenvectors.dtype).removeprefix("torch.")
             facts["certified"] = f"{proven.complete} of {certified.k} are the largest, in {dtype}"
     facts["size"] = as_text(run.bytes)
@@ -131,8 +133,8 @@ def _state(run: Run) -> dict[str, Any]:
     sessions, stages = run.manifest.get("sessions", []), run.manifest.get("stages", {})
     if not sessions:
         return {}
-    ended = sessions[-1]["ended"]
-    if (run.path / SOLUTION / TABLE).exists():
+    ended, solved = sessions[-1]["ended"], (run.path / SOLUTION / TABLE).exists()
+    if solved and (ended or {}).get("how") == "finished":
         state = "finished"
     elif run.in_use:
         state = "at work"
@@ -140,6 +142,8 @@ def _state(run: Run) -> dict[str, Any]:
         state = "stopped without a word (killed, or the machine went down): the same command goes on"
     else:
         state = f"stopped at {ended['at']} ({ended['how']}): the same command goes on"
+    if solved and state != "finished":
+        state += "; the pairs below are those that an earlier session finished"
     shown = {"state": state, "sessions": len(sessions)}
     for name, stage in stages.items():
         done, total = stage.get("done", 0), stage.get("total", 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,16 +14,22 @@ from typer.core import TyperGroup
 
 import curvscope
 from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace, track
+from curvscope.cli.output import reserved_stdout
 from curvscope.errors import CurvscopeError
+from curvscope.store.files import raise_if_full
 
 
 class Commands(TyperGroup):
-    """All commands: one that is stopped says how to go on, where Typer would end without a word."""
+    """All commands: one that is stopped says how to go on, and ``--json`` has stdout for itself."""
 
     def invoke(self, ctx: typer.Context) -> object:
         """Run the command that was asked for; Ctrl-C ends it with exit status 130 and a message."""
         try:
-            return super().invoke(ctx)
+            with reserved_stdout() if "--json" in ctx.args else nullcontext():
+                return super().invoke(ctx)
+        except OSError as error:
+            raise_if_full(error, Path(error.filename or "what was being written"))
+            raise
         except KeyboardInterrupt as stopped:
             Console(stderr=True, markup=False).print(
                 str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, Precision, ProblemName, Split, Step, TargetName
+from curvscope.cli.output import print_json
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
@@ -77,7 +77,7 @@ def command(
     opened = Run.open(run)
     curve = measure_overlap(opened, mask)
     if as_json:
-        typer.echo(json.dumps(curve.to_dict()))
+        print_json(curve.to_dict())
         return
     console = Console(markup=False)
     console.print(as_rich(_table(curve)))
@@ -90,14 +90,14 @@ def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
     options = {"num_probes": asked.probes, "num_steps": asked.steps, "memory": asked.memory}
     if asked.plan:
         plan = plan_without_vectors(operator, known_eigenvalues=asked.known is not None, **options)
-        typer.echo(json.dumps(vars(plan)) if as_json else str(plan))
+        print_json(vars(plan)) if as_json else typer.echo(str(plan))
         return
     eigenvalues = None if asked.known is None else solution_of(Run.open(asked.known))
     found = overlap_without_vectors(
         operator, masks.largest(operator.values(), asked.k), asked.k, eigenvalues=eigenvalues, **options
     )
     if as_json:
-        typer.echo(json.dumps(found.to_dict()))
+        print_json(found.to_dict())
         return
     Console(markup=False).print(as_rich(_estimates(found)))
     typer.echo(f"{found.products} products. Where 'half the steps' differs by more than the errors, take more --steps.")

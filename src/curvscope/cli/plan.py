@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
+from curvscope.cli.output import print_json
 from curvscope.cli.source import check_source
 from curvscope.errors import InvalidArgument
 from curvscope.execution.devices import preferred
@@ -69,7 +69,7 @@ def command(
         spectrum=earlier,
     )
     if as_json:
-        typer.echo(json.dumps(made.to_dict()))
+        print_json(made.to_dict())
     else:
         Console(markup=False).print(str(made), highlight=False, soft_wrap=True)
     if not made.chosen:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from curvscope.certify import failure_probabilities, probes_needed
 from curvscope.cli.names import AsJson
+from curvscope.cli.output import print_json
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
         "too_large": high,
     }
     if as_json:
-        typer.echo(json.dumps(facts))
+        print_json(facts)
         return
     smallest, largest = max(0.0, 1 - error) ** 0.5, (1 + error) ** 0.5
     Console(markup=False).print(

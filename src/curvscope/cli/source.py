@@ -21,14 +21,22 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
     """The operator of a run, built again; workers can build it, too.
 
     Raises:
-        RunConflict: parameters, data, loss or library have changed since.
+        RunConflict: parameters, data, loss or library have changed since. InvalidArgument: it was made by a program of the
+            user's, and does not know how to build its operator.
     """
-    target = run.manifest["options"].get("target")
+    options = run.manifest["options"]
+    target = options.get("target")
+    if target is None and options.get("problem") is None:
+        raise InvalidArgument(
+            f"{run.path} was made in Python and does not know how to build its operator: there, pass it with "
+            f"curvscope.open({str(run.path)!r}) to curvscope.certify, density or trace; overlap, report, export and info need "
+            "the run alone"
+        )
     operator = operator_of_problem(run) if target is None else Recipe(target).build()
     if operator.fingerprint != solution.provenance["fingerprint"]:
         raise RunConflict(
             f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "
-            "library changed): run `curvscope eigs` again"
+            "library changed; a function that draws them at random needs a fixed seed): run `curvscope eigs` again"
         )
     return operator
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder
+from curvscope.cli.output import print_json
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
 from curvscope.studies.registry import STUDIES, get_study
@@ -66,7 +67,7 @@ def command(
     )
     document = run_study(study, out, preset=preset, data=data, config=config)
     if as_json:
-        typer.echo((out / NUMBERS).read_text())
+        print_json(json.loads((out / NUMBERS).read_text()))
         return
     for section in document.sections:
         if section.table is not None:
@@ -89,7 +90,7 @@ def _list(as_json: bool) -> None:
             }
             for s in STUDIES.values()
         ]
-        typer.echo(json.dumps(listed))
+        print_json(listed)
         return
     for study in STUDIES.values():
         takes = ", ".join(f"--preset {preset}: {time}" for preset, time in study.takes.items())

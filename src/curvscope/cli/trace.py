@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName
+from curvscope.cli.output import print_json
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
@@ -55,7 +55,7 @@ def command(
         plain = {name: _plain(estimate) for name, estimate in found.items()}
         if bound is not None:
             plain["spectral_norm"] = {"value": bound.value, "upper": bound.upper, "products": bound.products}
-        typer.echo(json.dumps(plain))
+        print_json(plain)
         return
     console = Console(markup=False)
     for name, estimate in found.items():

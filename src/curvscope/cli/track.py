@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from curvscope.cli.names import AsJson, DataFolder, ProblemName
+from curvscope.cli.output import print_json
 from curvscope.cli.source import check_source
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument, RunConflict
@@ -71,7 +72,7 @@ def command(
         if out is not None and watcher.tracker is not None and watcher.tracker.history:
             _write(watcher.tracker, out)  # also what there is of a training that failed
     if as_json:
-        typer.echo(json.dumps({str(step): found for step, found in tracker.history.items()}))
+        print_json({str(step): found for step, found in tracker.history.items()})
         return
     rows = [[str(step), *(_text(found.get(f"curvature/{name}")) for name in SHOWN)] for step, found in tracker.history.items()]
     console = Console(markup=False)

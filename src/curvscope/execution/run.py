@@ -19,7 +19,7 @@ import torch
 from curvscope.errors import RunConflict, RunNotFound
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import LOCK, Lock
-from curvscope.store import Records, is_draft, remove_drafts, write_text
+from curvscope.store import Records, is_draft, read_json, remove_drafts, write_text
 
 MANIFEST, RECORDS = "manifest.json", "records"
 FORMAT = "curvscope run 1"
@@ -81,6 +81,8 @@ class Run:
             raise RunNotFound(
                 f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT!r}: compute it again, elsewhere"
             )
+        if missing := [name for name in ("kind", "options", "created", "command", "versions") if name not in manifest]:
+            raise RunNotFound(f"{folder / MANIFEST} has no {', '.join(missing)}: put it back, or begin again elsewhere")
         return cls(folder, manifest)
 
     @classmethod
@@ -192,7 +194,7 @@ class Run:
     def read_json(self, name: str) -> Any:
         """What :meth:`write_json` wrote; None when the run has no such file."""
         file = self.path / name
-        return json.loads(file.read_text()) if file.exists() else None
+        return read_json(file) if file.exists() else None
 
     def _end(self, how: str) -> None:
         self.manifest["sessions"][-1]["ended"] = {"at": _now(), "how": how}

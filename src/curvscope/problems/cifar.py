@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -105,22 +106,30 @@ def load(root: str | os.PathLike[str], data: Cifar) -> Images:
     Cost: about 12 seconds for the tar file, 180 MB.
 
     Raises:
-        MissingExtra: torchvision is not installed. InvalidArgument: none of the three is there, or a tree is something else.
+        MissingExtra: torchvision is not installed. InvalidArgument: none of the three is there, it is damaged, or a tree
+            is something else.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise InvalidArgument(f"data={str(root)!r} is not a directory: pass the one that holds {data.files} or {data.tree}")
-    if (folder / data.files).is_dir():
-        return _batches(folder, data)
-    if (folder / data.tree).is_dir():
-        return _sorted_tree(_files(folder / data.tree), folder / data.tree, data)
-    for name in (f"{data.tree}.tar.gz", f"{data.tree}.tar"):
-        if (folder / name).is_file():
-            return _sorted_tree(_members(folder / name), folder / name, data)
+    for name in (data.files, data.tree, f"{data.tree}.tar.gz", f"{data.tree}.tar"):
+        if (folder / name).exists():
+            try:
+                return _read(folder / name, data)
+            except (RuntimeError, EOFError, tarfile.TarError, zlib.error, OSError) as error:  # torchvision's, and Pillow's
+                raise InvalidArgument(
+                    f"{folder / name} cannot be read, is it whole? ({type(error).__name__}: {error}): download it again"
+                ) from error
     raise InvalidArgument(
         f"no {data.title} in {folder}: expected {data.files} (torchvision's), {data.tree}/train/<class>/*.jpg or "
         f"{data.tree}.tar.gz"
     )
+
+
+def _read(place: Path, data: Cifar) -> Images:
+    if place.name == data.files:
+        return _batches(place.parent, data)
+    return _sorted_tree(_files(place) if place.is_dir() else _members(place), place, data)
 
 
 def _batches(folder: Path, data: Cifar) -> Images:

@@ -74,10 +74,15 @@ def full(root: str | os.PathLike[str]) -> Digits:
     resize = Resize(SIDE)
     arrays = []
     for train in (True, False):
+        raw = folder / "MNIST" / "raw"
         try:
             data = MNIST(root=str(folder), train=train, download=False)
-        except RuntimeError as error:
-            raise InvalidArgument(f"no MNIST in {folder}: expected {folder / 'MNIST' / 'raw'} with the idx files") from error
+        except (RuntimeError, ValueError, AssertionError) as error:
+            raise InvalidArgument(
+                f"no MNIST in {folder}: expected {raw} with the four idx files, whole and unpacked"
+            ) from error
+        if len(data.data) != len(data.targets):
+            raise InvalidArgument(f"{raw}: {len(data.data)} images and {len(data.targets)} labels, one file is damaged")
         data.transform = lambda image: torch.from_numpy(np.array(resize(image)))
         arrays += [torch.stack([image for image, _ in data]), data.targets.long()]
     return Digits(*arrays, complete=True)

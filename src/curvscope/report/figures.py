@@ -31,9 +31,9 @@ def overlaps(
         raise InvalidArgument("there are no curves to draw")
     with figure(width=7.2, height=4.4) as (sheet, (axes,)):
         longest = max(curves.values(), key=lambda curve: len(curve.k))
-        axes.plot(longest.k, longest.chance, color=GREY, linestyle="--", label="chance, k/D")
+        axes.plot(longest.k, longest.chance, color=GREY, linestyle="--", label="chance, k/D", marker=_marker(len(longest.k)))
         for (label, curve), colour in zip(curves.items(), CYCLE, strict=False):
-            axes.plot(curve.k, curve.value, color=colour, label=label)
+            axes.plot(curve.k, curve.value, color=colour, label=label, marker=_marker(len(curve.k)))
             if curve.lower is not None and curve.upper is not None:
                 axes.fill_between(curve.k, curve.lower.clamp(min=1e-12), curve.upper, color=colour, alpha=0.18, linewidth=0)
             if dotted and label in dotted:
@@ -41,13 +41,22 @@ def overlaps(
         if dotted:
             axes.plot([], [], color=GREY, linestyle=":", label=dotted_label)
         axes.set(
-            xscale="log", yscale="log", xlabel="k", ylabel=f"overlap of the top-k eigenspace\nand the {longest.ranking} mask"
+            xscale="log",
+            yscale="log",
+            xlabel="k",
+            ylabel=f"overlap of the first k eigenvectors\nand the {longest.ranking} mask",
         )
-        axes.set_xlim(1, len(longest.k))
+        if len(longest.k) > 1:
+            axes.set_xlim(1, len(longest.k))
         floor = min(float(curve.value[len(curve.k) // 50 :].min()) for curve in curves.values())
         axes.set_ylim(max(1e-12, 0.3 * min(floor, float(longest.chance[0]))), None)
         axes.legend(loc="lower right")
     return sheet
+
+
+def _marker(points: int) -> str:
+    """A line of one point would not be seen."""
+    return "o" if points == 1 else ""
 
 
 def spectra(solutions: Mapping[str, Solution]) -> Figure:
@@ -88,7 +97,7 @@ def _spectrum(axes: Axes, title: str, solution: Solution) -> None:
     axes.set(yscale="log", xlabel="eigenvalue", title=title)
     axes.tick_params(axis="x", pad=9)
     axes.set_ylim(0.6, None)
-    axes.legend(loc="upper right", handlelength=1.0)
+    axes.legend(loc="best", handlelength=1.0)
 
 
 def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None = None) -> Figure:
@@ -97,7 +106,8 @@ def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None
         for axes, (label, methods) in zip(places, panels.items(), strict=True):
             for (method, solution), colour in zip(methods.items(), METHOD_COLOURS, strict=False):
                 relative = solution.relative_residuals.clamp(min=1e-17).numpy()
-                axes.plot(np.arange(1, solution.k + 1), relative, color=colour, label=method, linewidth=1.3)
+                pairs = np.arange(1, solution.k + 1)
+                axes.plot(pairs, relative, color=colour, label=method, linewidth=1.3, marker=_marker(solution.k))
             if tol is not None:
                 axes.axhline(tol, color=GREY, linestyle="--", linewidth=1.0, label=f"tol = {tol:g}")
             axes.set(yscale="log", xlabel="pair i", title=label)
@@ -129,7 +139,9 @@ def tracked(history: Mapping[int, Mapping[str, float]], k: int) -> Figure:
             "overlap_previous": "as before",
         }
         for (name, label), colour in zip(labels.items(), CYCLE, strict=False):
-            shares.plot(steps, [history[step].get(f"curvature/{name}", np.nan) for step in steps], color=colour, label=label)
+            shares.plot(
+                steps, [history[step].get(f"curvature/{name}", np.nan) for step in steps], color=colour, label=label, marker="."
+            )
         shares.set(xlabel="step", ylabel="share in the top space", ylim=(0, 1))
         shares.legend(loc="best")
     return sheet

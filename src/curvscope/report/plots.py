@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from curvscope.report.style import CYCLE, GREY, PAGE, figure
 
@@ -92,6 +93,8 @@ def panels(
             _draw(place, panel, handles, chance_label)
             place.set(xscale=xscale, yscale=yscale, title=panel.title)
             _limits(place, content if share else [panel], logarithmic=yscale == "log")
+            if xscale == "log":
+                _few_decades(place)
         for place in axes[len(content) :]:
             place.set_visible(False)
         for number, place in enumerate(axes[: len(content)]):
@@ -113,7 +116,8 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, object], chance_label: st
         if line.low is not None and line.high is not None:
             drawn = axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.22, linewidth=0)
         if line.dashed is not None:
-            (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], label=label)
+            marker = "o" if len(line.x) == 1 else ""  # a line of one point would not be seen
+            (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], marker=marker, label=label)
         handles.setdefault(label, drawn)
     if panel.chance is not None:
         (drawn,) = axes.plot(*panel.chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.5)
@@ -131,6 +135,15 @@ def _limits(axes: Axes, content: Sequence[Panel], *, logarithmic: bool) -> None:
         tops += [np.nanmax(panel.chance[1]) for panel in content if panel.chance is not None]
         top = float(max(tops))
         axes.set_ylim(floor, top * 1.6 if logarithmic else floor + 1.08 * (top - floor))
+
+
+def _few_decades(axes: Axes) -> None:
+    """Plain numbers below a logarithmic axis of up to two decades, where matplotlib's own would run into each other."""
+    low, high = axes.get_xlim()
+    if high < 100 * low:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def heatmaps(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from curvscope.errors import OutOfBudget
 from curvscope.execution import Progress
-from curvscope.execution.resources import as_bytes, resident_bytes
+from curvscope.execution.resources import as_bytes, as_text, resident_bytes
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.solvers.finish import Pairs, unit_of
@@ -53,8 +53,8 @@ def exact(
     free = psutil.virtual_memory().available if memory is None else as_bytes(memory) - resident_bytes()
     if bytes_needed(size) > free:
         raise OutOfBudget(
-            f'method="exact" needs {bytes_needed(size) / 2**30:.1f} GiB for D = {size}, {free / 2**30:.1f} GiB are free: '
-            'use method="krylov"'
+            f'method="exact" needs {as_text(bytes_needed(size))} for D = {size}, {as_text(max(free, 0))} are free: '
+            'use method="krylov", or more memory'
         )
     options = {"method": "exact", "k": k, "which": which}
     return solve(

@@ -74,8 +74,8 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
     if (folder / TABLE).exists():  # a finished solve, asked for once more: it may have a certificate by now
         try:
             return Solution.load(folder)
-        except DamagedData as damage:
-            log.warning("%s", damage)  # what was just measured takes its place
+        except DamagedData as error:
+            log.warning("%s: written again, without what was certified of it", error)
     solution.describe(folder)
     return solution
 

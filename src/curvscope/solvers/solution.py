@@ -243,10 +243,9 @@ class Solution:
         complete = self.certificate.complete
         if not complete:
             return f"completeness: of none of the {self.k} pairs is it proven to be among the largest"
-        return (
-            f"completeness: the first {complete} of {self.k} pairs are certainly the largest, except with "
-            f"probability {self.certificate.tail.failure:g}"
-        )
+        failure = self.certificate.tail.failure  # 0: the whole complement was seen
+        unless = f", except with probability {failure:g}" if failure else ""
+        return f"completeness: the first {complete} of {self.k} pairs are certainly the largest{unless}"
 
     def _shown(self) -> list[int | None]:
         if self.k <= 12:

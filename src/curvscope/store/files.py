@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import shutil
@@ -12,8 +13,11 @@ from types import TracebackType
 from typing import Any
 
 import google_crc32c
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
-from curvscope.errors import OutOfDisk
+from curvscope.errors import DamagedData, OutOfDisk
 
 CHECKSUM_BYTES = 4
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -96,6 +100,30 @@ def write_text(target: Path, content: str, *, durable: bool = True) -> None:
     """Put a text in the place of a file, on the device before this returns."""
     with Draft(target, durable=durable) as draft:
         draft.write_text(content, encoding="utf-8")
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DamagedData: it is none.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # also bytes that are no text
+        raise DamagedData(f"{file} is damaged ({error}): put it back, or remove it and run what wrote it again") from error
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file.
+
+    Raises:
+        DamagedData: it is none, or truncated.
+    """
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise DamagedData(f"{file} is damaged ({error}): put it back, or remove it and run what wrote it again") from error
 
 
 def raise_if_full(error: BaseException, target: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
@@ -22,7 +21,9 @@ from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
 from curvscope.solvers.in_run import CERTIFIED, SOLUTION
+from curvscope.solvers.ordering import ORDERS
 from curvscope.solvers.session import PARAMETERS
+from curvscope.store import read_tensors
 from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
 from curvscope.training import Recorder, train
 
@@ -81,7 +82,7 @@ def operator_at_checkpoint(
     known = get(problem, data=data)
     model = known.model().to(preferred())
     with torch.no_grad():
-        model.load_state_dict(load_file(checkpoint), strict=False)
+        model.load_state_dict(read_tensors(Path(checkpoint)), strict=False)
     return MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
 
 
@@ -105,7 +106,7 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
     file = run.path / PARAMETERS
     if not file.exists() or solution.parameters is None:
         raise RunNotFound(f"{run.path} holds no parameters: its operator was not built from a model, so there is no mask")
-    stored = load_file(file)
+    stored = read_tensors(file)
     return {name: stored[name] for name in solution.parameters.names}
 
 
@@ -140,7 +141,7 @@ def document(run: Run) -> Document:
         sections.append(
             Section(
                 "Overlap with the largest weights",
-                "For every k: the share of the top-k eigenspace that lies on the k largest weights. Dashed: chance level."
+                f"For every k: the share of {_space(solution)} that lies on the k largest weights. Dashed: chance level."
                 + (" Shaded: what is certain of the true eigenspace's." if solution.certificate is not None else ""),
                 figures.overlaps({label: measure_overlap(run)}),
                 alternative="Overlap against k on logarithmic axes, with the chance level k/D",
@@ -174,7 +175,7 @@ def document(run: Run) -> Document:
         )
     held = "up to the rounding of the products"
     if solution.certificate is not None:
-        held = f"rounding included, except with probability {solution.certificate.tail.failure:g}"
+        held = f"rounding included{_except(solution)}"
     sections.append(Section("The pairs", f"Each interval holds an eigenvalue, {held}.", table=pairs_table(solution)))
     return Document(
         title=f"{solution.k} eigenpairs: {label}",
@@ -185,6 +186,13 @@ def document(run: Run) -> Document:
     )
 
 
+def _space(solution: Solution) -> str:
+    """Which space the first k vectors span."""
+    if solution.order == "LM":
+        return "the top-k eigenspace"
+    return f"the span of the first k eigenvectors in the order of this run ({ORDERS[solution.order]})"
+
+
 def _others(solution: Solution) -> str:
     """What is known of the eigenvalues that were not computed, in a sentence."""
     if solution.order != "LM" or solution.k == solution.eigenvectors.shape[0]:
@@ -193,13 +201,19 @@ def _others(solution: Solution) -> str:
     if certificate is None:
         known = "the method looks for the largest, and the command curvscope certify tells which of them certainly are"
     elif certificate.complete == solution.k:
-        known = f"certain except with probability {certificate.tail.failure:g}"
+        known = f"certain{_except(solution)}"
     elif certificate.complete:
         proven = f"only the first {certificate.complete} of {solution.k} are proven to be the largest"
         known = f"some may be larger than the last pairs: {proven}"
     else:
         known = f"some may be larger than these: of none of the {solution.k} pairs is it proven to be among the largest"
     return f"Grey: the others, {figures.others(solution)}; {known}."
+
+
+def _except(solution: Solution) -> str:
+    """With which probability the certificate is wrong, after what it says."""
+    failure = solution.certificate.tail.failure if solution.certificate is not None else 0.0
+    return f", except with probability {failure:g}" if failure else ""
 
 
 def density_of(run: Run) -> Density | None:
@@ -211,11 +225,15 @@ def density_of(run: Run) -> Density | None:
 def _density_section(found: Density) -> Section:
     counts = ", ".join(f"{found.outliers(rule)} by {rule}" for rule in RULES)
     low, high = found.bulk_edges()
+    known, error = ", known exactly (ticks)", ""
+    if found.unknown:
+        known = f": {len(found.exact):,} known exactly (ticks), the others estimated"
+        error = f" ± {found.trace.stderr:.1g}"
     return Section(
         "The whole spectrum",
-        f"All {found.size:,} eigenvalues: {len(found.exact)} known exactly (ticks), the others estimated with "
-        f"{found.products:,} products. Outliers: {counts}; the bulk, by ratio, lies in [{low:.3g}, {high:.3g}]; the trace is "
-        f"{found.trace.value:.4g} ± {found.trace.stderr:.1g}.",
+        f"All {found.size:,} eigenvalues{known} with {found.products:,} products. "
+        f"Outliers: {counts}; the bulk, by ratio, lies in [{low:.3g}, {high:.3g}]; the trace is "
+        f"{found.trace.value:.4g}{error}.",
         figures.spectral_density(found),
         alternative="Spectral density on a linear axis, and by magnitude",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curvscope.errors import InvalidArgument
 from curvscope.execution import stage
 from curvscope.problems import Problem
 from curvscope.report import Document, Section
@@ -40,6 +42,8 @@ PRESETS = {
 
 def measure(stages: Stages, config: CrystallizationConfig, data: Path | None) -> dict[str, Any]:
     """Train; eigenpairs at each step, kept in float32; then every step against every other."""
+    if len({later - earlier for earlier, later in pairwise(config.steps)}) != 1 or config.steps[1] <= config.steps[0]:
+        raise InvalidArgument(f"steps={config.steps}: choose at least two, evenly spaced, such as 0,50,100")
     problem = mnist16.problem(data)
     recorder, losses = mnist16.trained(stages, problem, config.steps, config.seed)
     found, most = [], mask_size(sum(p.numel() for p in recorder.model.parameters()), max(config.rhos))

@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from curvscope.errors import InvalidArgument
 from curvscope.estimators import RULES, Density, density
 from curvscope.report import Document, Section
 from curvscope.report.style import CYCLE, figure
@@ -42,6 +43,8 @@ PRESETS = {"quick": SizeConfig(), "paper": SizeConfig(steps=10_000, num_probes=1
 
 def measure(stages: Stages, config: SizeConfig, data: Path | None) -> dict[str, Any]:
     """A stage for each width."""
+    if list(config.widths) != sorted(set(config.widths)) or len(config.widths) < 2:
+        raise InvalidArgument(f"widths={config.widths}: choose at least two, ascending, for they are compared")
     pair = digits(data)
     cells = {str(h): stages.numbers(f"width-{h:03d}", lambda h=h: _width(h, pair, config)) for h in config.widths}
     deep = stages.numbers("two-layers", lambda: _two_layers(config))

@@ -11,6 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from curvscope.errors import InvalidArgument
 
 KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false", NoneType: "none"}
+FROM_ZERO, FROM_ZERO_EACH = ("seed", "num_outer", "num_inner"), ("steps", "seeds")
+"""Whole numbers that may be 0 (no sketch, for two of them), alone and in tuples; all others count something."""
 TRUTH = {"true": True, "false": False}
 
 
@@ -24,7 +26,8 @@ def with_settings(config: Any, assignments: Iterable[str]) -> Any:
 
     Raises:
         InvalidArgument: no such field, a field of another kind than those of ``KINDS`` and tuples of them, a value that is
-            missing or does not fit, or a second one for the same field; the message names what can be set.
+            missing or does not fit, a number below 0 (0 for what is counted), or a second one for the same field; the message
+            names what can be set.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -49,7 +52,19 @@ def with_settings(config: Any, assignments: Iterable[str]) -> Any:
             changes[name] = _read(text, kinds[name])
         except ValueError:
             raise InvalidArgument(f"--set {assignment}: {name} is {_described(kinds[name])}, got {text!r}") from None
+        _check_size(assignment, name, changes[name])
     return replace(config, **changes)
+
+
+def _check_size(assignment: str, name: str, value: Any) -> None:
+    """Raise InvalidArgument for numbers that no study can work with: they are sizes, counts, rates and seeds."""
+    several = isinstance(value, tuple)
+    for number in value if several else (value,):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        least = 0 if isinstance(number, float) or name in (FROM_ZERO_EACH if several else FROM_ZERO) else 1
+        if number < least:
+            raise InvalidArgument(f"--set {assignment}: {name} starts at {least}")
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

@@ -10,13 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from curvscope.errors import Interrupted, InvalidArgument, RunConflict
+from curvscope.errors import CurvscopeError, Interrupted, InvalidArgument, RunConflict
 from curvscope.execution import Progress
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.report import Document, render, save_figures
+from curvscope.store import read_tensors, remove
 
 NUMBERS, PAGE, FIGURES, STAGES = "numbers.json", "report.html", "figures", "stages"
 Config = Any
@@ -50,7 +51,7 @@ class Stages:
             draft = file.with_suffix(f".{os.getpid()}.partial")
             save_file({key: tensor.contiguous() for key, tensor in compute().items()}, draft)
             draft.replace(file)
-        return load_file(file)
+        return read_tensors(file)
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def run_study(
     chosen = study.config(preset) if config is None else config
     place = None if data is None else Path(data).resolve()
     options = {"study": study.name, "preset": preset, "data": place and str(place), "config": asdict(chosen)}
+    is_new = not (Path(out) / MANIFEST).exists()
     run = open_or_create(out, kind="study", options=json.loads(json.dumps(options)))
     try:
         numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
@@ -120,6 +122,11 @@ def run_study(
         raise Interrupted(
             f"stopped; the stages that are done are in {run.path}: the same command goes on after them"
         ) from stopped
+    except CurvscopeError:
+        if is_new and not any((run.path / STAGES).iterdir()):  # refused before any work: the folder is free again
+            remove(run.path / STAGES)
+            remove(run.path / MANIFEST)
+        raise
     run.write_json(NUMBERS, numbers)
     document = study.document(numbers)
     save_figures(document, run.path / FIGURES, dpi=300, svg=True)

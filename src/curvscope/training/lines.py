@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class LineProfile:
     Attributes:
         alpha: float64 (n,), ascending.
         loss: float64 (n,).
-        accuracy: float64 (n,); None where targets are no class indices.
+        accuracy: float64 (n,), of the samples that the criterion does not ignore; None where targets are no class indices.
         quadratic: float64 (n,), what gradient and curvature at a = 0 predict; None where they are not known.
 
     >>> line = LineProfile(alpha=torch.tensor([0.0, 0.5, 1.0]).double(), loss=torch.tensor([1.0, 3.0, 2.0]).double())
@@ -41,6 +42,8 @@ class LineProfile:
     def barrier(self) -> float:
         """Max over 0 <= a <= 1 of L(a) - (1 - a) L(0) - a L(1): how far the loss rises above the chord; at least 0.
 
+        NaN where a loss between them is NaN.
+
         Raises:
             InvalidArgument: the line was not evaluated at 0 and 1.
         """
@@ -50,7 +53,7 @@ class LineProfile:
         first, last = (self.loss[(self.alpha - end).abs().argmin()] for end in (0.0, 1.0))
         inside = (self.alpha >= -1e-9) & (self.alpha <= 1 + 1e-9)
         a = self.alpha[inside]
-        return max(0.0, float((self.loss[inside] - (1 - a) * first - a * last).max()))
+        return float((self.loss[inside] - (1 - a) * first - a * last).max().clamp(min=0))  # NaN stays NaN
 
     def plot(self, ax: Any = None) -> Any:
         """Draw loss, and where known its quadratic model and the accuracy, into matplotlib axes; returns the axes."""
@@ -136,8 +139,10 @@ def loss_along(
     """
     if not isinstance(operator, CurvatureOperator):
         raise InvalidArgument(f"pass a curvature operator such as curvscope.hessian(...), not a {type(operator).__name__}")
-    if points < 3 or points % 2 == 0 or not radius > 0:
-        raise InvalidArgument(f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a radius > 0")
+    if points < 3 or points % 2 == 0 or not 0 < radius < inf:
+        raise InvalidArgument(
+            f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a finite radius > 0"
+        )
     if not isinstance(direction, Tensor):
         direction = operator.parameters.flatten(direction)
     if direction.shape != (operator.shape[0],) or not float(direction.norm()) > 0:
@@ -176,12 +181,18 @@ def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, fl
             output, targets = objective.output(leaves(values), batch), batch[1]
             total += weight * float(objective.criterion(output, targets))
             if output.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
-                right, count = right + float((output.argmax(dim=1) == targets).sum()), count + len(targets)
+                counted = targets != getattr(objective.criterion, "ignore_index", -100)
+                right += float((output.argmax(dim=1) == targets)[counted].sum())
+                count += int(counted.sum())
     return total, right / count if count and right == right else None
 
 
 def _objective(objective: Objective | CurvatureOperator) -> Objective:
-    return objective.objective if isinstance(objective, CurvatureOperator) else objective
+    if isinstance(objective, CurvatureOperator):
+        return objective.objective
+    if not isinstance(objective, Objective):
+        raise InvalidArgument(f"pass a curvscope.Objective(model, loss, data), not a {type(objective).__name__}")
+    return objective
 
 
 def _vector(objective: Objective, place: Point) -> Tensor:

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
-from curvscope.training.state import TrainingState, capture, load_state, restore, save_state
+from curvscope.store import read_tensors
+from curvscope.training.state import TrainingState, capture, check_optimizer, load_state, restore, save_state
 
 
 class Recorder:
@@ -29,7 +30,8 @@ class Recorder:
         resume: go on with an earlier recording in ``path``: steps that are there stay as they are, and are not written again.
 
     Raises:
-        InvalidArgument: no steps, or negative ones. RunConflict: ``path`` already holds one of these steps, without ``resume``.
+        InvalidArgument: no steps, negative ones, or other than whole numbers. RunConflict: ``path`` already holds one of these
+            steps, without ``resume``.
 
     >>> model = nn.Linear(2, 1)
     >>> recorder = Recorder(model, [0, 2])
@@ -49,7 +51,10 @@ class Recorder:
         random_state: bool = False,
         resume: bool = False,
     ) -> None:
-        self.model, self.steps = model, sorted(set(steps))
+        asked = list(steps)
+        if strange := [step for step in asked if not hasattr(step, "__index__")]:
+            raise InvalidArgument(f"step {strange[0]!r} is no whole number: steps are counted, such as range(0, 1001, 100)")
+        self.model, self.steps = model, sorted({int(step) for step in asked})
         if not self.steps or self.steps[0] < 0:
             raise InvalidArgument(f"steps={self.steps}: choose at least one step, 0 or later")
         self.path = None if path is None else Path(path)
@@ -103,7 +108,7 @@ class Recorder:
         """
         if i not in self.recorded:
             raise RunNotFound(f"step {i} was not recorded; there are {self.recorded}")
-        return self._kept[i] if self.path is None else load_file(self._file(i))
+        return self._kept[i] if self.path is None else read_tensors(self._file(i))
 
     def load(self, i: int, model: nn.Module) -> nn.Module:
         """Put the parameters and buffers of step i into ``model`` and return it."""
@@ -115,13 +120,15 @@ class Recorder:
         """Put model, optimizer and random generators back to step i: training goes on as if it had not been interrupted.
 
         Raises:
-            RunNotFound: the step was not recorded, or without the state of optimizer and generators.
+            RunNotFound: the step was not recorded, or without the state of optimizer and generators. InvalidArgument: another
+                kind of optimizer was recorded.
         """
         if i not in self.resumable:
             raise RunNotFound(
                 f"step {i} has no training state; there are {self.resumable}: record with optimizer=... or random_state=True"
             )
         extra = self._states[i] if self.path is None else load_state(self._state_file(i))
+        check_optimizer(extra, self.optimizer)
         self.load(i, self.model)
         restore(extra, self.optimizer)
 

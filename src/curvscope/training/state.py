@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from curvscope.errors import RunNotFound
+from curvscope.errors import DamagedData, InvalidArgument, RunNotFound
 
 TrainingState = dict[str, Any]
 """Tensors, numbers and containers of them: ``torch.load(..., weights_only=True)`` reads it back."""
@@ -33,15 +33,29 @@ def capture(optimizer: torch.optim.Optimizer | None, *, random_state: bool) -> T
     return state
 
 
-def restore(state: TrainingState, optimizer: torch.optim.Optimizer | None) -> None:
-    """Put back what :func:`capture` took.
+def check_optimizer(state: TrainingState, optimizer: torch.optim.Optimizer | None) -> None:
+    """Make sure that what :func:`capture` took can be put back, before anything is.
 
     Raises:
-        RunNotFound: an optimizer is given and its state was not captured.
+        RunNotFound: an optimizer is given and its state was not captured. InvalidArgument: it has other options than the one
+            that was captured: PyTorch would exchange them without a word.
     """
+    if optimizer is None:
+        return
+    if "optimizer" not in state:
+        raise RunNotFound("the optimizer's state was not recorded: pass optimizer=... to the Recorder")
+    recorded = {name for group in state["optimizer"]["param_groups"] for name in group}
+    own = {name for group in optimizer.param_groups for name in group}
+    if differing := sorted((recorded ^ own) - {"initial_lr", "param_names"}):  # these come and go with schedulers and names
+        raise InvalidArgument(
+            f"the recorded optimizer is no {type(optimizer).__name__} (only one of them has {', '.join(differing)}): pass one "
+            "of the kind that was recorded"
+        )
+
+
+def restore(state: TrainingState, optimizer: torch.optim.Optimizer | None) -> None:
+    """Put back what :func:`capture` took; see :func:`check_optimizer`."""
     if optimizer is not None:
-        if "optimizer" not in state:
-            raise RunNotFound("the optimizer's state was not recorded: pass optimizer=... to the Recorder")
         optimizer.load_state_dict(state["optimizer"])
     if "random" in state:
         kept = state["random"]
@@ -62,5 +76,12 @@ def save_state(state: TrainingState, file: Path) -> None:
 
 
 def load_state(file: Path) -> TrainingState:
-    """Read what :func:`save_state` wrote; nothing but tensors and plain containers is accepted."""
-    return torch.load(file, weights_only=True)
+    """Read what :func:`save_state` wrote; nothing but tensors and plain containers is accepted.
+
+    Raises:
+        DamagedData: it cannot be read.
+    """
+    try:
+        return torch.load(file, weights_only=True)
+    except Exception as error:  # torch.load fails in many ways on bytes that are something else
+        raise DamagedData(f"{file} is damaged ({type(error).__name__}): restore another step") from error

@@ -155,10 +155,12 @@ class Tracker:
         """Values, vectors, estimated error of the values, lowest Ritz value, products."""
         wanted = min(self.k + 1, self.size)
         if self.eigenvectors is None:
-            solution = eigsh(self.operator, wanted, method="krylov", tol=self.tol, seed=self.seed, progress=False)
+            solution = eigsh(
+                self.operator, wanted, method="krylov", tol=self.tol, seed=self.seed, keep_basis=True, progress=False
+            )
             values, vectors = solution.eigenvalues, solution.eigenvectors.to_tensor()[:, : self.k]
             error, products = self._error(values, solution.residual_norms), solution.cost
-            return values[: self.k], vectors, error, float(values.min()), products.products + products.certificate_products
+            return values[: self.k], vectors, error, _lowest(solution.basis), products.products + products.certificate_products
         budget = min(self.size, self.budget)
         options = krylov_request(
             self.size, wanted, which="LM", tol=self.tol, block_size=1, ncv=budget + 1, max_products=budget, seed=self.seed
@@ -174,10 +176,8 @@ class Tracker:
                 break
             before = values
         values, rotation, residuals = expansion.ritz()
-        seen = expansion.action[: expansion.multiplied, : expansion.multiplied]
-        lowest = float(torch.linalg.eigvalsh((seen + seen.T) / 2)[0])
         vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation[:, : self.k]).to_tensor()
-        return values[: self.k], vectors, self._error(values, residuals), lowest, meter.products
+        return values[: self.k], vectors, self._error(values, residuals), _lowest(expansion), meter.products
 
     def _close(self, values: Tensor, before: Tensor) -> bool:
         """Whether one more product left the k values where they were."""
@@ -232,3 +232,9 @@ class Tracker:
             found["trace"], found["trace_stderr"] = estimate.value, estimate.stderr
             products += estimate.products
         return found, products
+
+
+def _lowest(expansion: Expansion) -> float:
+    """The lowest Ritz value of all that was multiplied, not of the k pairs alone."""
+    seen = expansion.action[: expansion.multiplied, : expansion.multiplied]
+    return float(torch.linalg.eigvalsh((seen + seen.T) / 2)[0])
