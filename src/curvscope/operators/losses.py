@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from math import isfinite
 from typing import Any
 
 from torch import Tensor, nn
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, NotDifferentiable, NotFinite
 from curvscope.operators.batches import ELEMENTWISE, Batch, length, split, tensors_of
 
 COUNTED = (nn.CrossEntropyLoss, nn.NLLLoss, *ELEMENTWISE)
@@ -43,6 +44,23 @@ def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
             f"from, and a model that returns it as .loss; got {type(output).__name__} for a batch with keys {list(batch)}"
         )
     return loss
+
+
+def checked_value(loss: Any, what: str) -> float:
+    """The number that a loss is; ``what`` names it.
+
+    Raises:
+        InvalidArgument: not a scalar. NotDifferentiable: an integer. NotFinite: NaN or infinite.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise InvalidArgument(f"{what} is {got}, expected a scalar: use reduction='mean'")
+    if not loss.is_floating_point():
+        raise NotDifferentiable(f"{what} is {loss.dtype}: it must be a floating-point scalar")
+    value = float(loss)
+    if not isfinite(value):
+        raise NotFinite(f"{what} is {value}: look at that batch's inputs and at the parameters")
+    return value
 
 
 def takes_model(loss: Callable[..., Tensor]) -> bool:

@@ -6,14 +6,14 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from math import inf, isclose, isfinite
+from math import inf, isclose
 from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable, NotFinite
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution.precision import TF32, TF32_EPS, check_precision
 from curvscope.operators.arithmetic import CoarsestArithmetic
 from curvscope.operators.batches import (
@@ -28,10 +28,26 @@ from curvscope.operators.batches import (
     split,
 )
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.isolation import BATCH_NORMS, isolated, out_of_inference, unwrapped, warn_without_dropout
+from curvscope.operators.isolation import check_options, isolated, out_of_inference, unwrapped
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
-from curvscope.operators.losses import COUNTED, CallWithModel, is_mean_of_pieces, models_own_loss, name_of, takes_model
-from curvscope.operators.parameters import ParameterFilter, Parameters, check_dtype, leaves, select, widest_dtype
+from curvscope.operators.losses import (
+    COUNTED,
+    CallWithModel,
+    checked_value,
+    is_mean_of_pieces,
+    models_own_loss,
+    name_of,
+    takes_model,
+)
+from curvscope.operators.parameters import (
+    ParameterFilter,
+    Parameters,
+    check_dtype,
+    check_finite,
+    leaves,
+    select,
+    widest_dtype,
+)
 
 Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
@@ -126,7 +142,7 @@ class Objective:
         check_dtype(self.dtype)
         if isinstance(data, Iterator):
             raise InvalidArgument("data can be iterated over only once: pass a list of batches or a DataLoader")
-        self._check_options(microbatch, reduction, batchnorm, dropout)
+        check_options(self.model, microbatch, reduction, batchnorm, dropout)
         check_precision(precision, self.dtype, self.device)
         self.precision = precision
         self.data, self._weight, self.microbatch = data, weight, microbatch
@@ -138,7 +154,7 @@ class Objective:
             self.values: Values = tuple(self._place(p).clone() for p in chosen.values())
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
-        self._check_parameters()
+        check_finite(self.parameters.names, self.values)
         self.shifted: bool | None = None
         self.weighs_right: bool | None = None
         self._inner = 0.0
@@ -254,7 +270,7 @@ class Objective:
             self.values = tuple(self._place(present[name]).clone() for name in self.parameters.names)
             everything = {**present, **dict(self.model.named_buffers())}
             before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}
-        self._check_parameters()
+        check_finite(self.parameters.names, self.values)
         self._look()
         return all(torch.equal(tensor, before[name]) for name, tensor in self._constants.items())
 
@@ -321,29 +337,6 @@ class Objective:
         if isinstance(loss, nn.Module) and next(loss.buffers(), None) is not None:
             loss = copy.deepcopy(loss).to(self.device, self.dtype)
         return loss, not takes_model(loss)
-
-    def _check_options(self, microbatch: Any, reduction: Any, batchnorm: Any, dropout: Any) -> None:
-        if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
-            raise InvalidArgument(f"microbatch={microbatch!r}: choose a number of samples >= 1, or None")
-        if reduction not in (None, "mean", "sum"):
-            raise InvalidArgument(f"reduction={reduction!r}: choose 'mean' or 'sum', or None for the criterion's own")
-        if batchnorm not in ("eval", "batch"):
-            raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
-        if dropout is not None and not isinstance(dropout, int):
-            raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
-        if dropout is not None:
-            warn_without_dropout(self.model)
-        if batchnorm == "batch" and microbatch is not None and any(isinstance(m, BATCH_NORMS) for m in self.model.modules()):
-            raise InvalidArgument("microbatch would change the batch statistics: drop it, or choose batchnorm='eval'")
-
-    def _check_parameters(self) -> None:
-        for name, value in zip(self.parameters.names, self.values, strict=True):
-            bad = int((~torch.isfinite(value)).sum())
-            if bad:
-                raise NotFinite(
-                    f"parameter {name!r} has {bad} of {value.numel()} entries that are NaN or infinite: "
-                    "load a checkpoint from before training diverged"
-                )
 
     def _look(self) -> None:
         """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
@@ -412,12 +405,4 @@ class Objective:
                 f"{self.loss_name.split()[0]}(output, y): for anything else pass a function loss(model, batch), whose first "
                 "parameter has the name model, or loss='model' for Hugging Face models and batches"
             ) from error
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-            raise InvalidArgument(f"the loss of batch {number} is {got}, expected a scalar: use reduction='mean'")
-        if not loss.is_floating_point():
-            raise NotDifferentiable(f"the loss of batch {number} is {loss.dtype}: it must be a floating-point scalar")
-        value = float(loss)
-        if not isfinite(value):
-            raise NotFinite(f"the loss of batch {number} is {value}: look at that batch's inputs and at the parameters")
-        return value
+        return checked_value(loss, f"the loss of batch {number}")

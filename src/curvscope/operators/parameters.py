@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 
 ParameterFilter = None | str | Sequence[str] | re.Pattern[str] | Callable[[str, nn.Parameter | None], bool]
 
@@ -136,6 +136,17 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
         if not p.is_floating_point():
             raise InvalidArgument(f"parameter {name!r} is {p.dtype}: curvature needs real floating-point parameters")
     return chosen
+
+
+def check_finite(names: Sequence[str], values: Sequence[Tensor]) -> None:
+    """Raise NotFinite, by name, for a parameter that has NaN or infinity in it."""
+    for name, value in zip(names, values, strict=True):
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise NotFinite(
+                f"parameter {name!r} has {bad} of {value.numel()} entries that are NaN or infinite: "
+                "load a checkpoint from before training diverged"
+            )
 
 
 def check_dtype(dtype: torch.dtype) -> None:
