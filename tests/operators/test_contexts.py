@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
+from curvscope.errors import InvalidArgument
 
 CONTEXTS = {
     "inference": torch.inference_mode,
@@ -87,3 +88,14 @@ def test_noise_in_a_forward_pass_is_noticed_though_products_repeat():
     H = cs.hessian(Noisy(), *problem()[1:], strategy="double_backward")
     report = cs.preflight(H, short=True)
     assert [check.name for check in report.checks if not check.passed] == ["same loss twice"]
+
+
+def test_another_default_device_is_named_and_can_be_left():
+    H = cs.hessian(*problem())
+    expected = cs.eigsh(H, 3)
+    with torch.device("meta"):
+        for call in (lambda: cs.eigsh(H, 3), lambda: cs.trace(H, max_products=10), lambda: cs.certify(H, expected)):
+            with pytest.raises(InvalidArgument, match=r"inside `with torch.device\('cpu'\):`"):
+                call()
+        with torch.device("cpu"):
+            torch.testing.assert_close(cs.eigsh(H, 3).eigenvalues, expected.eigenvalues)

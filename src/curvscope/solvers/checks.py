@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from curvscope.errors import InvalidArgument, UnfitOperator
 from curvscope.operators import CurvatureOperator, Operator, preflight
 from curvscope.solvers.ordering import check_which
@@ -10,7 +12,12 @@ METHODS = ("auto", "exact", "krylov", "seigh", "oversampled", "hmt", "singlepass
 
 
 def check_operator(operator: Operator, *, real: bool = True) -> None:
-    """Raise InvalidArgument unless the operator is square, Hermitian and (unless told otherwise) real."""
+    """Raise InvalidArgument unless it is square, Hermitian, (unless told otherwise) real, and tensors are made on the CPU."""
+    if (default := torch.get_default_device()).type != "cpu":
+        raise InvalidArgument(
+            f"torch.set_default_device({str(default)!r}) holds, but small matrices are on the CPU here: call this inside "
+            "`with torch.device('cpu'):`, which leaves the operator and its model where they are"
+        )
     m, n = operator.shape
     if m != n:
         raise InvalidArgument(f"eigenpairs need a square operator, got {m} x {n}")
