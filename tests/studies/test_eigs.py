@@ -8,6 +8,7 @@ from curvscope.report import figures
 from curvscope.studies.eigs import _interval, _others, pairs_table
 
 GAPS = torch.diag(torch.tensor([5.0, -4.0, 3.0, 0.5, 0.1], dtype=torch.float64))
+WIDE = torch.diag(torch.cat([GAPS.diagonal()[:3], torch.linspace(0.0, 0.5, 397, dtype=torch.float64)]))
 TIE = torch.diag(torch.tensor([5.0, -4.0, 3.0, 3.0, 0.1], dtype=torch.float64))
 
 
@@ -20,11 +21,12 @@ def solved(A, k, *, certified=True, which="LM"):
     ("solution", "complete", "sentence", "legend"),
     [
         (solved(GAPS, 3, certified=False), None, "not computed; the method looks for the largest", "not computed"),
-        (solved(GAPS, 3), 3, "of smaller magnitude; certain except with", "of smaller magnitude"),
+        (solved(WIDE, 3), 3, "of smaller magnitude; certain, except with", "of smaller magnitude"),
+        (solved(GAPS, 3), 3, "of smaller magnitude; certain.", "of smaller magnitude"),
         (solved(TIE, 3), 2, "not computed; some may be larger than the last pairs: only the first 2 of 3", "not computed"),
         (solved(TIE[2:, 2:], 1), 0, "not computed; some may be larger than these: of none of the 1 pairs", "not computed"),
     ],
-    ids=["not certified", "all", "some", "none"],
+    ids=["not certified", "all", "all, of few", "some", "none"],
 )
 def test_of_the_others_is_said_what_is_known(solution, complete, sentence, legend):
     """All, some, or none of the pairs are proven to be the largest; text and figure say the same."""
