@@ -145,6 +145,17 @@ def test_batches_are_what_their_loss_expects(kind, strategy):
     assert hessian(model, loss, [kind(x, y)]).fingerprint != hessian(model, loss, [kind(x + 1e-6, y)]).fingerprint
 
 
+def test_values_of_a_batch_may_have_any_name():
+    torch.manual_seed(0)
+    model, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.arange(6) % 3
+
+    def loss(model: nn.Module, batch: object) -> Tensor:
+        return functional.cross_entropy(model(batch.x), batch.kind)
+
+    expected = hessian(model, nn.CrossEntropyLoss(), [(x, y)]) @ torch.eye(15)
+    torch.testing.assert_close(hessian(model, loss, [Encoding(x=x, kind=y)]) @ torch.eye(15), expected)
+
+
 def test_weights_of_tokens_are_the_users():
     model, _, batches = build("mlp")
     weighted = [(x, y, torch.rand(6, dtype=torch.float64)) for x, y in batches]

@@ -90,7 +90,10 @@ def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
     options = {"num_probes": asked.probes, "num_steps": asked.steps, "memory": asked.memory}
     if asked.plan:
         plan = plan_without_vectors(operator, known_eigenvalues=asked.known is not None, **options)
-        print_json(vars(plan)) if as_json else typer.echo(str(plan))
+        if as_json:
+            print_json(vars(plan))
+        else:
+            typer.echo(str(plan))
         return
     eigenvalues = None if asked.known is None else solution_of(Run.open(asked.known))
     found = overlap_without_vectors(

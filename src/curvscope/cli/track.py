@@ -127,6 +127,7 @@ class Watcher:
         ours = {id(parameter) for parameter in model.parameters()}
 
         def before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            """Check, before the first optimizer that holds parameters of this model makes a step."""
             held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
             if self._optimizer is None and held & ours:
                 self._optimizer = optimizer

@@ -39,14 +39,14 @@ class Fields(dict[str, Any]):
     """A dictionary whose values are attributes too: a mapping of another class (``BatchEncoding``), or what a dataclass holds.
 
     Attributes:
-        kind: the dataclass, None for a mapping.
+        _dataclass: the class, None for a mapping; hidden, as values may have any name.
     """
 
-    kind: type | None
+    _dataclass: type | None
 
-    def __init__(self, values: dict[str, Any], kind: type | None = None) -> None:
+    def __init__(self, values: dict[str, Any], dataclass: type | None = None) -> None:
         super().__init__(values)
-        self.__dict__["kind"] = kind
+        self.__dict__["_dataclass"] = dataclass
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -59,7 +59,7 @@ class Fields(dict[str, Any]):
 
 register_pytree_node(
     Fields,
-    lambda batch: (list(batch.values()), (batch.kind, *batch)),
+    lambda batch: (list(batch.values()), (batch._dataclass, *batch)),
     lambda values, known: Fields(dict(zip(known[1:], values, strict=True)), known[0]),
 )
 
@@ -70,7 +70,7 @@ def plain(batch: Batch) -> Batch:
         case Mapping():
             values = {key: plain(value) for key, value in batch.items()}
             exact = type(batch) in (dict, OrderedDict, defaultdict)
-            return values if exact else Fields(values, batch.kind if isinstance(batch, Fields) else None)
+            return values if exact else Fields(values, batch._dataclass if isinstance(batch, Fields) else None)
         case _ if is_dataclass(batch) and not isinstance(batch, type):
             return Fields({field.name: plain(getattr(batch, field.name)) for field in fields(batch)}, type(batch))
         case tuple() if hasattr(batch, "_fields"):
@@ -83,8 +83,8 @@ def plain(batch: Batch) -> Batch:
 def as_given(batch: Batch) -> Batch:
     """What :func:`plain` gave, with dataclasses as they were: what a model or a loss is called with."""
     match batch:
-        case Fields() if batch.kind is not None:
-            made = object.__new__(batch.kind)
+        case Fields() if batch._dataclass is not None:
+            made = object.__new__(batch._dataclass)
             for name, value in batch.items():
                 object.__setattr__(made, name, as_given(value))  # frozen ones too
             return made

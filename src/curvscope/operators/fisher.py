@@ -157,7 +157,7 @@ def _samples(objective: Objective, output: Tensor, batch: Batch) -> float:
     """How often the mean over a batch divides each sample's gradient; 1 for a sum."""
     if objective.sums:
         return 1.0
-    if objective._weight is None and not isinstance(objective.criterion, COUNTED):
+    if objective.weight is None and not isinstance(objective.criterion, COUNTED):
         return float(output.shape[0])  # terms are samples; each is a mean over its outputs
     target = batch[1]
     soft = target.shape == output.shape and isinstance(objective.criterion, nn.CrossEntropyLoss)

@@ -19,7 +19,6 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from curvscope.errors import InvalidArgument
 from curvscope.execution.precision import float32_products
 
 log = logging.getLogger(__name__)
@@ -175,23 +174,6 @@ def _without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
-
-
-def check_options(model: nn.Module, microbatch: int | None, reduction: str | None, batchnorm: str, dropout: int | None) -> None:
-    """Raise InvalidArgument for options of an objective that cannot be; warn where dropout was asked for and there is none."""
-    if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
-        raise InvalidArgument(f"microbatch={microbatch!r}: choose a number of samples >= 1, or None")
-    if reduction not in (None, "mean", "sum"):
-        raise InvalidArgument(f"reduction={reduction!r}: choose 'mean' or 'sum', or None for the criterion's own")
-    if batchnorm not in ("eval", "batch"):
-        raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
-    if dropout is not None and not isinstance(dropout, int):
-        raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
-    if batchnorm == "batch" and microbatch is not None and any(isinstance(m, BATCH_NORMS) for m in model.modules()):
-        raise InvalidArgument("microbatch would change the batch statistics: drop it, or choose batchnorm='eval'")
-    if dropout is not None and not any(isinstance(module, DROPOUTS) for module in model.modules()):
-        # functional dropout in a module of one's own stays off
-        log.warning("dropout was asked for, but the model has no dropout layer: functional dropout stays off, use nn.Dropout")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -28,7 +28,7 @@ from curvscope.operators.batches import (
     split,
 )
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.isolation import check_options, isolated, out_of_inference, unwrapped
+from curvscope.operators.isolation import isolated, out_of_inference, unwrapped
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
 from curvscope.operators.losses import (
     COUNTED,
@@ -39,6 +39,7 @@ from curvscope.operators.losses import (
     name_of,
     takes_model,
 )
+from curvscope.operators.options import check_options
 from curvscope.operators.parameters import (
     ParameterFilter,
     Parameters,
@@ -105,8 +106,9 @@ class Objective:
         dropout: None for off, or a seed: the masks of dropout layers are then drawn from it, the same for every product
             (functional dropout in modules of your own stays off).
 
-    Cost: construction evaluates the loss once on all data, and twice more on a batch of token labels, to see whether the model
-    shifts them; memory for one copy of the parameters.
+    Cost: construction evaluates the loss once on all data; twice more on a batch of token labels, to see whether the model
+    shifts them, and on one of several pieces, to see whether it averages over what they are weighted by; memory for one copy
+    of the parameters.
 
     Raises:
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar.
@@ -145,7 +147,7 @@ class Objective:
         check_options(self.model, microbatch, reduction, batchnorm, dropout)
         check_precision(precision, self.dtype, self.device)
         self.precision = precision
-        self.data, self._weight, self.microbatch = data, weight, microbatch
+        self.data, self.weight, self.microbatch = data, weight, microbatch
         self.batchnorm, self.dropout = batchnorm, dropout
         self._loss, self.has_criterion = self._understood(loss)
         self.sums = (reduction or getattr(self._loss, "reduction", "mean")) == "sum"
@@ -225,8 +227,8 @@ class Objective:
 
     def terms(self, batch: Batch) -> float:
         """Number of loss terms n_b that the mean of this batch goes over (1 for a loss that sums; 0: nothing to measure)."""
-        if self._weight is not None:
-            terms = float(self._weight(as_given(batch)))
+        if self.weight is not None:
+            terms = float(self.weight(as_given(batch)))
             if not 0 <= terms < inf:
                 raise InvalidArgument(f"weight(batch) gave {terms}: expected the number of loss terms in the batch, at least 0")
         elif self.has_criterion:
@@ -347,7 +349,7 @@ class Objective:
                 cut = []
                 first = batch if first is None and length(batch) > 1 else first
                 for piece in split(batch, self.microbatch):
-                    if self._weight is None and self.shifted is None and not self.has_criterion:
+                    if self.weight is None and self.shifted is None and not self.has_criterion:
                         self.shifted = predicts_next_token(self.model, self._loss_here, piece)
                     moved, terms = move(piece, self.device, self.dtype), self.terms(piece)
                     cut.append(terms)
@@ -370,7 +372,7 @@ class Objective:
 
     def _weighs_right(self, batch: Batch) -> bool | None:
         """Whether batches are weighted by what the loss averages over; None: as was asked for, or not to be told."""
-        fixed = self._weight is None and self.dropout is None and self.batchnorm == "eval"
+        fixed = self.weight is None and self.dropout is None and self.batchnorm == "eval"
         if not fixed or type(self._loss) in COUNTED:
             return None
         return is_mean_of_pieces(self._loss_here, self.terms, batch, self.microbatch, min(1e2 * self.rounding, 0.1))

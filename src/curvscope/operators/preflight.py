@@ -78,7 +78,7 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
 
     Args:
         operator: any.
-        short: determinism and symmetry alone.
+        short: determinism, of products and of one batch's loss, and symmetry alone.
         seed: of the test vectors.
 
     Cost: two passes over the data, two evaluations of one batch and 3 products (short), or 4 products, 2 more on one batch and

@@ -151,6 +151,7 @@ def eigsh(
     if certify_overlap is not None:
 
         def solve_for(pairs: int, tol: float, earlier: Solution | None) -> Solution:
+            """A solve that goes on from an earlier one."""
             start = v0 if earlier is None or run is not None else earlier
             return _krylov(operator, pairs, which, tol, place, ncv, max_products, seed, start, run is None, progress)
 
@@ -236,6 +237,7 @@ def _krylov(
     kept = []
 
     def find(meter: Meter) -> Pairs:
+        """Iterate: what the session times, keeps and goes on with."""
         expansion, loop = _begun(meter, options, start, earlier)
         if keep_basis:
             kept.append(expansion)

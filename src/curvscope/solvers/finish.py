@@ -137,6 +137,7 @@ def _residuals(meter: Meter, values: Tensor, vectors: TallMatrix) -> Tensor:
     for start, stop in blocks(len(values), meter.workspace.widest):
 
         def measured(start: int = start, stop: int = stop) -> Tensor:
+            """Of one block."""
             block = InMemory(vectors.columns(start, stop))
             return residual_norms(meter.multiply, values[start:stop], block, block_size=meter.workspace.widest)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curvscope.errors import DamagedData, RunConflict, RunNotFound
-from curvscope.store import Draft, checksum, write_text
+from curvscope.store import RESTORE, Draft, checksum, read_json, write_text
 from curvscope.tall import InMemory, OnDisk, TallMatrix
 
 EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
@@ -80,14 +80,13 @@ def _table(source: Path) -> dict[str, Any]:
         raise RunNotFound(
             f"{source} holds no solution (no {TABLE}): pass a directory that Solution.save or `curvscope eigs` wrote"
         )
-    try:
-        table: dict[str, Any] = dict(json.loads((source / TABLE).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:  # no JSON, no text, or no object
-        raise DamagedData(f"{source / TABLE} is damaged ({error})") from error
+    table = read_json(source / TABLE)
+    if not isinstance(table, dict):
+        raise DamagedData(f"{source / TABLE} is damaged (a {type(table).__name__}, no object): {RESTORE}")
     if table.get("format") not in VECTORS:
         raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
     if table.pop(CHECKSUM, None) not in (None, _digest(table)):  # None: written before there was one
-        raise DamagedData(f"{source / TABLE} does not match its checksum, it was altered")
+        raise DamagedData(f"{source / TABLE} does not match its checksum, it was altered: {RESTORE}")
     return table
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 from curvscope.errors import DamagedData, OutOfDisk
 
 CHECKSUM_BYTES = 4
+RESTORE = "put it back, or remove it and run what wrote it again"
+"""What to do about a damaged file."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -111,7 +113,7 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:  # also bytes that are no text
-        raise DamagedData(f"{file} is damaged ({error}): put it back, or remove it and run what wrote it again") from error
+        raise DamagedData(f"{file} is damaged ({error}): {RESTORE}") from error
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -123,7 +125,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise DamagedData(f"{file} is damaged ({error}): put it back, or remove it and run what wrote it again") from error
+        raise DamagedData(f"{file} is damaged ({error}): {RESTORE}") from error
 
 
 def raise_if_full(error: BaseException, target: Path) -> None:

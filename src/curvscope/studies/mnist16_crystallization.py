@@ -74,6 +74,7 @@ def _checkpoint(
     """Numbers and vectors of one step; the vectors are written first, so that numbers are there only with them."""
 
     def compute() -> dict[str, Any]:
+        """Pairs and what is said of them."""
         solution = mnist16.top_pairs(problem, model, config.split, most, progress=stages.progress)
         vectors = solution.eigenvectors.columns(0, most)
         stages.tensors(_vectors(step), lambda: {"vectors": vectors.float()})
@@ -114,6 +115,7 @@ def _eigenspaces(stages: Stages, config: CrystallizationConfig, sizes: list[int]
     count = len(config.steps)
 
     def vectors(i: int) -> Tensor:
+        """Of the i-th step, as kept."""
         return stages.tensors(_vectors(config.steps[i]), dict)["vectors"]
 
     matrix, at = torch.ones(len(sizes), count, count, dtype=torch.float64), torch.tensor(sizes) - 1
@@ -121,6 +123,7 @@ def _eigenspaces(stages: Stages, config: CrystallizationConfig, sizes: list[int]
         for i, step in enumerate(config.steps):
 
             def against_earlier(i: int = i) -> dict[str, Any]:
+                """Overlaps of one step with all before it."""
                 own = InMemory(vectors(i))
                 return {"rows": [overlap(own, InMemory(vectors(j)), check=False).value[at].tolist() for j in range(i)]}
 

@@ -110,6 +110,7 @@ def sub_trace(
     probes = TestMatrix("rademacher", size, seed=seed, role="sub-trace", dtype=operator.dtype, device=operator.device)
 
     def samples() -> Iterator[Tensor]:
+        """One sample of the diagonal a probe."""
         with stage("probes", num_probes, progress) as advance, float32_products():
             for start in range(0, num_probes, block_size):
                 block = probes.columns(start, min(start + block_size, num_probes))

@@ -157,11 +157,13 @@ def overlap_without_vectors(
     with stage("Lanczos quadrature", total * num_steps, progress) as advance, float32_products():
 
         def multiply(block: Tensor) -> Tensor:
+            """A product, counted."""
             product = operator @ block
             advance(block.shape[1])
             return product
 
         def runs(role: str, places: Tensor | None, rows: Tensor | None) -> list[tuple[Tensor, Recurrence]]:
+            """The signs and the recurrence of every probe."""
             found = []
             for start in range(0, num_probes, width):
                 stop = min(start + width, num_probes)

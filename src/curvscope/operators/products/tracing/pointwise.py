@@ -73,8 +73,9 @@ def collapse(graph: fx.Graph, num_primal: int) -> None:
             with graph.inserting_before(node):
                 written = _write(graph, node, form)
             if written is not None:
-                for reader in node.users.keys() & terms.keys():
-                    terms[reader][written] = terms[reader].pop(node)
+                for reader in node.users:
+                    if node in terms.get(reader, ()):
+                        terms[reader][written] = terms[reader].pop(node)
                 node.replace_all_uses_with(written)
     erase_unread(graph)
 
