@@ -9,6 +9,7 @@ import torch
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Operator, Recipe
+from curvscope.operators.identity import operator_differences
 from curvscope.problems import get
 from curvscope.solvers import Solution
 from curvscope.solvers.certified import rounding_of
@@ -33,10 +34,10 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
             "the run alone"
         )
     operator = operator_of_problem(run) if target is None else Recipe(target).build()
-    if operator.fingerprint != solution.provenance["fingerprint"]:
+    if differing := operator_differences(solution.provenance, operator):
         raise RunConflict(
-            f"{run.path} was made with another operator than {target or 'its problem'} gives now (parameters, data, loss or "
-            "library changed; a function that draws them at random needs a fixed seed): run `curvscope eigs` again"
+            f"{run.path} was made with another operator than {target or 'its problem'} gives now: {'; '.join(differing)}. A "
+            "function that draws parameters or data at random needs a fixed seed; otherwise run `curvscope eigs` again"
         )
     return operator
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator
+from curvscope.operators.identity import operator_differences
 from curvscope.solvers import Solution
 from curvscope.tall import InMemory, TallMatrix, gram, subtract
 
@@ -58,11 +59,12 @@ class Deflation:
 
 def check_solution(operator: Operator, solution: Solution) -> None:
     """Raise InvalidArgument unless a solution is of this very operator."""
-    known = solution.provenance.get("fingerprint")
-    if operator.shape[0] != solution.eigenvectors.shape[0] or known not in (None, operator.fingerprint):
+    rows = solution.eigenvectors.shape[0]
+    differing = [f"D is {rows} in the solution and {operator.shape[0]} here"] if rows != operator.shape[0] else []
+    if differing := differing or operator_differences(solution.provenance, operator, there="in the solution"):
         raise InvalidArgument(
-            f"deflate is not a solution of this operator (D = {operator.shape[0]} and {solution.eigenvectors.shape[0]}; "
-            f"fingerprints {operator.fingerprint[:12]} and {str(known)[:12]}): pass the same parameters, data, loss and dtype"
+            f"deflate is not a solution of this operator: {'; '.join(differing)}. Pass the same parameters, data, network, "
+            "loss and dtype"
         )
 
 

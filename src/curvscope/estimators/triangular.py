@@ -11,6 +11,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Composable, Operator, as_operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.identity import combined
 from curvscope.solvers.checks import check_operator
 
 
@@ -47,6 +48,10 @@ class BlockTriangular(Operator):
     def _fingerprint(self) -> str:
         ends = [(place.start, place.stop) for place in self.places]
         return fingerprint("block triangular", self.inner.fingerprint, ends, self.lower, self.diagonal)
+
+    def _identity(self) -> dict[str, Any]:
+        ends = [(place.start, place.stop) for place in self.places]
+        return combined("BlockTriangular", [self.inner], ends=ends, lower=self.lower, diagonal=self.diagonal)
 
 
 def block_triangular(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.identity import combined
 from curvscope.operators.parameters import ParameterFilter, Parameters, matching
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class Sum(Composable):
     def _fingerprint(self) -> str:
         return fingerprint("sum", self.offset, [(factor, operator.fingerprint) for factor, operator in self.terms])
 
+    def _identity(self) -> dict[str, Any]:
+        return combined(
+            "Sum", [term for _, term in self.terms], offset=self.offset, factors=[factor for factor, _ in self.terms]
+        )
+
 
 class Square(Composable):
     """A @ A."""
@@ -147,6 +153,9 @@ class Square(Composable):
 
     def _fingerprint(self) -> str:
         return fingerprint("square", self.inner.fingerprint)
+
+    def _identity(self) -> dict[str, Any]:
+        return combined("Square", [self.inner])
 
 
 class Submatrix(Composable):
@@ -181,3 +190,6 @@ class Submatrix(Composable):
 
     def _fingerprint(self) -> str:
         return fingerprint("submatrix", self.inner.fingerprint, list(self._parameters.names))
+
+    def _identity(self) -> dict[str, Any]:
+        return combined("Submatrix", [self.inner], parameters=fingerprint(list(self._parameters.names)))

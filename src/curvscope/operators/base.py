@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -70,6 +70,18 @@ class Operator(ABC):
 
     @abstractmethod
     def _fingerprint(self) -> str: ...
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Facts and values on fixed vectors that tell this matrix from others, see :mod:`.operators.identity`.
+
+        Empty where the fingerprint says everything. Cost: for curvature operators two products with the first mini-batch and
+        one evaluation of its loss; for those of other libraries one product; computed once.
+        """
+        return self._identity()
+
+    def _identity(self) -> dict[str, Any]:
+        return {}
 
     def __matmul__(self, block: Tensor) -> Tensor:
         """The product with one vector (n,) or a block of them (n, b); the result has the same form.

@@ -14,6 +14,7 @@ from torch.nn import functional
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Composable
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.identity import of_objective, with_rounded_values
 from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions
 from curvscope.operators.parameters import Parameters
@@ -88,7 +89,8 @@ class CurvatureOperator(Composable):
             self._engine._kept.forget()
         else:
             self._engine = self._new_engine()
-        self.__dict__.pop("fingerprint", None)
+        for name in ("fingerprint", "identity"):
+            self.__dict__.pop(name, None)
 
     @property
     def parameters(self) -> Parameters:
@@ -193,6 +195,18 @@ class CurvatureOperator(Composable):
 
     def _fingerprint(self) -> str:
         return fingerprint(type(self).__name__, self.objective.fingerprint())
+
+    def _identity(self) -> dict[str, Any]:
+        first = self.objective.of_first_batch()
+
+        def multiply(vector: Tensor, at: Objective = first) -> Tensor:
+            """The product with the first mini-batch's matrix, by the strategy that every model can do."""
+            made = self.on(at)
+            made._engine = made._new_engine(strategy="double_backward", memory=self.memory, accumulate=self.dtype)
+            return made @ vector
+
+        moved = with_rounded_values(first, self.rounding)
+        return of_objective(self, multiply, lambda vector: multiply(vector, moved))
 
 
 class Hessian(CurvatureOperator):

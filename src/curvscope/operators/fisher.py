@@ -14,6 +14,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.operators.algebra import Composable
 from curvscope.operators.curvature import CurvatureOperator, ProductOptions, build, with_criterion
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.identity import of_objective, with_rounded_values
 from curvscope.operators.losses import COUNTED
 from curvscope.operators.objective import Batch, Loss, Objective, SampleOptions
 from curvscope.operators.parameters import ParameterFilter, Parameters
@@ -68,6 +69,10 @@ class MonteCarloFisher(CurvatureOperator):
     def _fingerprint(self) -> str:
         return fingerprint(super()._fingerprint(), self.num_draws, self.seed)
 
+    def _identity(self) -> dict[str, Any]:
+        made = super()._identity()
+        return {**made, "exact": made["exact"] | {"num_draws": str(self.num_draws), "seed": str(self.seed)}}
+
 
 class GradientSecondMoment(Composable):
     """Second moment of the mini-batches' gradients; build it with :func:`gradient_second_moment`."""
@@ -94,6 +99,16 @@ class GradientSecondMoment(Composable):
 
     def _fingerprint(self) -> str:
         return fingerprint("gradient second moment", self.centered, self.objective.fingerprint())
+
+    def _identity(self) -> dict[str, Any]:
+        def multiply(vector: Tensor, at: Objective) -> Tensor:
+            """The product with the first mini-batch's matrix."""
+            return GradientSecondMoment(at) @ vector
+
+        first = self.objective.of_first_batch()
+        moved = with_rounded_values(first, self.rounding)
+        made = of_objective(self, lambda vector: multiply(vector, first), lambda vector: multiply(vector, moved))
+        return {**made, "exact": made["exact"] | {"centered": str(self.centered)}}
 
 
 class _DrawnMap(SandwichMap):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.sketches import TestMatrix
+from curvscope.operators.identity import fixed_vector, measured
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -105,10 +106,23 @@ class Foreign(Operator):
     def _name(self) -> str:
         return f"the operator ({type(self.inner).__name__})"
 
-    def _fingerprint(self) -> str:
+    @cached_property
+    def _product(self) -> Tensor:
         # a random vector: simple ones, such as that of ones, are in the null space of many matrices
-        probe = TestMatrix("gaussian", self.shape[1], seed=0, role="fingerprint", dtype=self.dtype, device=self.device)
-        return fingerprint("foreign", type(self.inner).__qualname__, self.shape, self._apply(probe.columns(0, 1)))
+        return self._apply(fixed_vector(self))
+
+    def _fingerprint(self) -> str:
+        return fingerprint("foreign", type(self.inner).__qualname__, self.shape, self._product)
+
+    def _identity(self) -> dict[str, Any]:
+        exact = {"class": type(self.inner).__qualname__, "shape": list(self.shape), "dtype": str(self.dtype)}
+        product, rounding = measured(self, lambda vector: self._product)
+        return {
+            "kind": "Foreign",
+            "exact": exact,
+            "values": {"product": product},
+            "rounding": {"unit": self.rounding, "product": rounding},
+        }
 
 
 def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:

@@ -76,6 +76,10 @@ class LogitsObjective(Objective):
         batches = [batch[0] if isinstance(batch, tuple) else plain(batch) for batch in data]
         return LogitsObjective(self.raw.like(batches, dtype=dtype, microbatch=microbatch))
 
+    def of_first_batch(self) -> LogitsObjective:
+        """See :meth:`.Objective.of_first_batch`."""
+        return LogitsObjective(self.raw.of_first_batch())
+
     def move(self) -> bool:
         """See :meth:`.Objective.move`."""
         unchanged = self.raw.move()

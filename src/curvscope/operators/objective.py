@@ -27,6 +27,7 @@ from curvscope.operators.batches import (
     placed,
     split,
 )
+from curvscope.operators.code import code_digest, loss_digest, modules_of
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import isolated, out_of_inference, unwrapped
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
@@ -307,10 +308,33 @@ class Objective:
         return self._total
 
     def fingerprint(self, *, data: bool = True) -> str:
-        """Digest of parameters, constants, data (unless told otherwise), loss, dtype and modes."""
+        """Digest of parameters, constants, data (unless told otherwise), loss, dtype, modes, and the code of network and loss.
+
+        With the data the mean loss is one of its parts, to a few digits: what neither numbers nor code show may show there.
+        """
         modes = (self.dtype, self.batchnorm, self.dropout, self.sums, *filter(None, (self.precision,)))
-        digest = self._data_digest if data else ""
-        return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes)
+        digest = (self._data_digest, f"{self.mean_loss:.{2 if self.rounding < 1e-6 else 0}e}") if data else ""
+        code = (modules_of(self.model), loss_digest(self._loss), code_digest(self.model))
+        return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes, *code)
+
+    def exact_parts(self) -> dict[str, str]:
+        """What must be equal for two objectives to be the same function, each part by its name."""
+        modes = {"batchnorm": self.batchnorm, "dropout": self.dropout, "sum": self.sums, "arithmetic": self.arithmetic}
+        return {
+            "parameters": fingerprint(self.parameters.names, self.values),
+            "buffers and frozen parameters": fingerprint(self._constants),
+            "data": self._data_digest,
+            "loss": self.loss_name.strip(),
+            **{name: str(value) for name, value in modes.items()},
+        }
+
+    def of_first_batch(self) -> Objective:
+        """The same on the first batch alone that has loss terms; parameters are shared. Cost: one evaluation of its loss."""
+        other = copy.copy(self)
+        with self.isolated():
+            other.data = [next(batch for batch in self.data if any(map(self.terms, split(batch, self.microbatch))))]
+        other._look()
+        return other
 
     # --- inside -----------------------------------------------------------------------------------------------------------
 

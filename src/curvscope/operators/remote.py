@@ -20,6 +20,7 @@ from curvscope.execution import long_work, threads
 from curvscope.execution.progress import products_to_come
 from curvscope.operators.base import Operator
 from curvscope.operators.curvature import CurvatureOperator
+from curvscope.operators.identity import recorded, recorded_differences
 from curvscope.operators.recipe import Recipe
 
 SHARE_OF_FREE = 0.5
@@ -131,12 +132,21 @@ def libraries() -> tuple[tuple[str, Any], ...]:
 
 
 def _facts(operator: Operator) -> tuple[tuple[str, Any], ...]:
-    return (("shape", tuple(operator.shape)), ("dtype", str(operator.dtype)), ("fingerprint", operator.fingerprint))
+    same = tuple(recorded(operator).items())
+    return (("shape", tuple(operator.shape)), ("dtype", str(operator.dtype)), *same)
 
 
 def _differences(order: Order, facts: dict[str, Any]) -> list[str]:
-    expected = ((name, value) for name, value in order.expected if name in facts)
-    return [f"{name} is {facts[name]} there, {value} here" for name, value in expected if facts[name] != value]
+    expected = dict(order.expected)
+    same = ("fingerprint", "identity")
+    found = [
+        f"{name} is {facts[name]} there, {value} here"
+        for name, value in expected.items()
+        if name in facts and name not in same and facts[name] != value
+    ]
+    if "fingerprint" in expected and "fingerprint" in facts:
+        found += recorded_differences(expected, facts, there="here", here="there")
+    return found
 
 
 def _refuse_if(order: Order, facts: dict[str, Any]) -> None:

@@ -73,6 +73,10 @@ class Sharded(Composable):
     def _fingerprint(self) -> str:
         return fingerprint("sharded", self.weights, [dict(shard.order.expected)["fingerprint"] for shard in self.shards])
 
+    def _identity(self) -> dict[str, Any]:
+        parts = [dict(shard.order.expected)["identity"] for shard in self.shards]
+        return {"kind": "Sharded", "exact": {"weights": str(self.weights)}, "parts": parts}
+
 
 def data_parallel(recipe: Recipe, num_shards: int, executor: Any) -> Sharded:
     r"""One curvature operator whose data are spread over workers.

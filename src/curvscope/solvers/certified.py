@@ -22,6 +22,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution import Progress
 from curvscope.execution.resources import as_text
 from curvscope.operators import CurvatureOperator, Operator, as_operator
+from curvscope.operators.identity import operator_differences, recorded
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.checks import check_operator
 from curvscope.solvers.measure import check_hermitian
@@ -93,11 +94,15 @@ def certify(
             f'certificates are about the largest magnitudes, the solution has order {solution.order!r}: use "LM"'
         )
     higher = is_finer(operator, solution)
-    known = solution.provenance.get("fingerprint")
-    if operator.shape[0] != solution.eigenvectors.shape[0] or not (higher or known in (None, operator.fingerprint)):
+    if operator.shape[0] != solution.eigenvectors.shape[0]:
         raise InvalidArgument(
-            f"this is not the operator of the solution (fingerprint {operator.fingerprint[:12]}, the solution's is "
-            f"{str(known)[:12]}): pass the same parameters, data and loss, with the same or a more precise dtype"
+            f"the operator has D = {operator.shape[0]}, the eigenvectors have {solution.eigenvectors.shape[0]} rows: pass the "
+            "operator of the solution"
+        )
+    if not higher and (differing := operator_differences(solution.provenance, operator, there="in the solution")):
+        raise InvalidArgument(
+            f"this is not the operator of the solution: {'; '.join(differing)}. Pass the same parameters, data, network and "
+            "loss, with the same or a more precise dtype"
         )
     with metered(operator, executor, progress) as meter:
         return _certified(meter, solution, steps, failure, seed, higher=higher)
@@ -188,7 +193,7 @@ def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, di
         residual_norms=found.residual_norms,
         provenance={
             **solution.provenance,
-            "fingerprint": operator.fingerprint,
+            **recorded(operator),
             "dtype": str(operator.dtype).removeprefix("torch."),
             "rounding": operator.rounding,
             "refined from": {name: solution.provenance.get(name) for name in ("fingerprint", "dtype", "rounding")},

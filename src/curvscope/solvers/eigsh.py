@@ -14,6 +14,7 @@ from curvscope.execution.run import Run
 from curvscope.execution.workers import as_workers
 from curvscope.operators import Operator, as_operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.identity import operator_differences
 from curvscope.solvers.block_krylov import Loop, block_krylov
 from curvscope.solvers.bracketed import check_ranking, until_bracketed
 from curvscope.solvers.certified import certify
@@ -275,7 +276,7 @@ def _begun(
 
 def _continues(operator: Operator, earlier: Solution) -> bool:
     """Whether the basis of an earlier solution can be gone on with."""
-    return earlier.basis is not None and earlier.provenance["fingerprint"] == operator.fingerprint
+    return earlier.basis is not None and not operator_differences(earlier.provenance, operator)
 
 
 def _start_block(operator: Operator, v0: Tensor | TallMatrix | Solution | None) -> Tensor | None:

@@ -15,6 +15,7 @@ from curvscope.certify import residual_norms
 from curvscope.errors import DamagedData
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Operator, Parameters
+from curvscope.operators.identity import recorded
 from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
@@ -171,7 +172,7 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
     return {
         "operator": type(operator).__name__,
         "shape": list(operator.shape),
-        "fingerprint": operator.fingerprint,
+        **recorded(operator),
         "dtype": str(operator.dtype).removeprefix("torch."),
         "rounding": operator.rounding,
         "device": str(operator.device),

@@ -12,11 +12,12 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from curvscope.errors import OutOfDisk
+from curvscope.errors import OutOfDisk, RunConflict
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.operators import CurvatureOperator, Operator
 from curvscope.operators.algebra import Square, Submatrix, Sum
+from curvscope.operators.identity import operator_differences, recorded
 from curvscope.solvers import storage
 from curvscope.solvers.in_run import DECISIONS, InRun
 from curvscope.solvers.workspace import Fit, Workspace
@@ -56,7 +57,7 @@ def workspace(
         if not opened.manifest.get("solve"):
             check_disk(opened.path, fitted.disk)
         with opened.session() as work:
-            opened.claim("operator", _described(operator))
+            claim_operator(opened, operator)
             opened.claim("solve", options, free=free)
             _keep_parameters(opened, operator)
             decisions = opened.manifest.setdefault(DECISIONS, {})
@@ -122,10 +123,26 @@ def _replayed(operator: Operator, report: dict[str, Any] | None) -> Iterator[Non
             operator.replay(None)
 
 
+def claim_operator(run: Run, operator: Operator) -> None:
+    """Record what a run measures, or compare it with what the run was begun with.
+
+    Raises:
+        RunConflict: it is another operator; each difference is named.
+    """
+    facts, known = _described(operator) | recorded(operator), run.manifest.get("operator")
+    if known is not None:
+        if differing := operator_differences(known, operator):
+            raise RunConflict(
+                f"{run.path} is of another operator: {'; '.join(differing)}. Pass the run's own, or choose another directory"
+            )
+        # what the run was begun with stays: small differences must not add up from session to session
+        facts |= {name: known[name] for name in ("fingerprint", "identity") if name in known}
+    run.claim("operator", facts)
+
+
 def _described(operator: Operator) -> dict[str, Any]:
     return {
         "kind": type(operator).__name__,
-        "fingerprint": operator.fingerprint,
         "shape": list(operator.shape),
         "dtype": str(operator.dtype).removeprefix("torch."),
         "device": str(operator.device),
@@ -150,7 +167,7 @@ def begun_with(run: storage.Place | Run | None, option: str) -> Any:
 
 def was_begun(run: storage.Place | Run | None, operator: Operator) -> bool:
     """Whether a run has measurements of this very operator."""
-    return begun_with(run, "method") is not None and _manifest(run)["operator"]["fingerprint"] == operator.fingerprint
+    return begun_with(run, "method") is not None and not operator_differences(_manifest(run)["operator"], operator)
 
 
 def _manifest(run: storage.Place | Run | None) -> dict[str, Any]:
