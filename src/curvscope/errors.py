@@ -25,8 +25,8 @@ class InvalidType(CurvscopeError, TypeError):
     """An argument is of a kind that cannot work; the message says which kinds can."""
 
 
-class NotHermitian(CurvscopeError, ValueError):
-    """Products show that an operator is not Hermitian; ``asymmetry`` is the measured share of its norm."""
+class NotHermitian(InvalidArgument):
+    """An operator that must be Hermitian is not; ``asymmetry`` is the measured share of its norm (NaN: not measured)."""
 
     def __init__(self, message: str, asymmetry: float) -> None:
         super().__init__(message)

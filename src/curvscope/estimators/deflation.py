@@ -63,8 +63,8 @@ def check_solution(operator: Operator, solution: Solution) -> None:
     differing = [f"D is {rows} in the solution and {operator.shape[0]} here"] if rows != operator.shape[0] else []
     if differing := differing or operator_differences(solution.provenance, operator, there="in the solution"):
         raise InvalidArgument(
-            f"deflate is not a solution of this operator: {'; '.join(differing)}. Pass the same parameters, data, network, "
-            "loss and dtype"
+            f"deflate is not a solution of this operator: {'; '.join(differing)}. Pass "
+            f"{operator.needed_again}, in the same dtype"
         )
 
 

@@ -18,7 +18,6 @@ from curvscope.estimators.probing import Hutchinson, HutchPlusPlus, Panel, XNysT
 from curvscope.execution import Progress
 from curvscope.execution.resources import SAFE_SHARE, as_text
 from curvscope.operators import (
-    Composable,
     EmpiricalFisher,
     GeneralizedGaussNewton,
     GradientSecondMoment,
@@ -164,7 +163,8 @@ class LayerSums:
     """
 
     def __init__(self, operator: Operator) -> None:
-        self.slices = operator.parameters.slices if isinstance(operator, Composable) else {}
+        parameters = getattr(operator, "parameters", None)
+        self.slices = parameters.slices if parameters is not None else {}
         self.clear()
 
     def clear(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators import Composable, Operator, as_operator
+from curvscope.operators import Operator, as_operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.identity import combined
 from curvscope.solvers.checks import check_operator
@@ -81,7 +81,7 @@ def block_triangular(
     check_operator(operator)
     size = operator.shape[0]
     if blocks is None:
-        if not isinstance(operator, Composable):
+        if getattr(operator, "parameters", None) is None:
             raise InvalidArgument("this operator has no named parameters: pass the sizes of the blocks")
         places = list(operator.parameters.slices.values())
     else:

@@ -1,8 +1,9 @@
-"""Sums, multiples, squares and principal submatrices of Hermitian operators: matrices again, known by their products."""
+"""Sums, multiples, squares and principal submatrices of operators: matrices again, known by their products."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,23 +19,20 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 
-class Composable(Operator):
-    """A Hermitian operator with arithmetic.
+class Arithmetic(Operator):
+    """An operator with arithmetic.
 
-    ``2 * A``, ``A / 2``, ``-A``, ``A + B``, ``A - B``, :meth:`shift`, :meth:`square` and :meth:`submatrix` give operators
-    whose products are computed from those of A and B; nothing is formed. :meth:`to_scipy` hands A to SciPy.
+    ``2 * A``, ``A / 2``, ``-A``, ``A + B``, ``A - B``, :meth:`shift` and :meth:`square` give operators whose products are
+    computed from those of A and B; nothing is formed. :meth:`to_scipy` hands A to SciPy.
     """
 
-    hermitian = True
-
-    @property
-    @abstractmethod
-    def parameters(self) -> Parameters:
-        """Names, shapes and places of the D parameters."""
+    def without_assumption(self) -> Arithmetic:
+        """See :meth:`.Operator.without_assumption`."""
+        return self
 
     def __mul__(self, factor: float) -> Sum:
         """A times a real number."""
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
+        if isinstance(factor, bool) or not isinstance(factor, Real):
             return NotImplemented
         return Sum(((float(factor), self),))
 
@@ -42,19 +40,19 @@ class Composable(Operator):
 
     def __truediv__(self, divisor: float) -> Sum:
         """A divided by a real number."""
-        return NotImplemented if not isinstance(divisor, int | float) else self * (1.0 / divisor)
+        return NotImplemented if not isinstance(divisor, Real) else self * (1.0 / float(divisor))
 
     def __neg__(self) -> Sum:
         """Minus A."""
         return self * -1.0
 
-    def __add__(self, other: Composable) -> Sum:
+    def __add__(self, other: Arithmetic) -> Sum:
         """A + B."""
-        return Sum(((1.0, self), (1.0, other))) if isinstance(other, Composable) else NotImplemented
+        return Sum(((1.0, self), (1.0, other))) if isinstance(other, Arithmetic) else NotImplemented
 
-    def __sub__(self, other: Composable) -> Sum:
+    def __sub__(self, other: Arithmetic) -> Sum:
         """A - B."""
-        return Sum(((1.0, self), (-1.0, other))) if isinstance(other, Composable) else NotImplemented
+        return Sum(((1.0, self), (-1.0, other))) if isinstance(other, Arithmetic) else NotImplemented
 
     def shift(self, number: float) -> Sum:
         """A + number * I."""
@@ -63,16 +61,6 @@ class Composable(Operator):
     def square(self) -> Square:
         """A @ A; two products for one."""
         return Square(self)
-
-    def submatrix(self, params: ParameterFilter) -> Submatrix:
-        """The diagonal block of the parameters that pass the filter (a glob, a list of globs, a pattern, a predicate on names).
-
-        Its products cost as much as those of A; ``params=`` of :func:`.curvature.hessian` gives the same block for less.
-
-        Raises:
-            InvalidArgument: nothing passes.
-        """
-        return Submatrix(self, params)
 
     def to_scipy(self) -> LinearOperator:
         """A SciPy ``LinearOperator`` on NumPy arrays on the CPU; needs SciPy.
@@ -85,11 +73,33 @@ class Composable(Operator):
         return to_scipy(self)
 
 
+class Composable(Arithmetic):
+    """A Hermitian operator on named parameters, with arithmetic and :meth:`submatrix`."""
+
+    hermitian = True
+    needed_again = "the same parameters, data and loss"
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Parameters:
+        """Names, shapes and places of the D parameters."""
+
+    def submatrix(self, params: ParameterFilter) -> Submatrix:
+        """The diagonal block of the parameters that pass the filter (a glob, a list of globs, a pattern, a predicate on names).
+
+        Its products cost as much as those of A; ``params=`` of :func:`.curvature.hessian` gives the same block for less.
+
+        Raises:
+            InvalidArgument: nothing passes.
+        """
+        return Submatrix(self, params)
+
+
 class Sum(Composable):
     """sum_i c_i A_i + shift * I for operators of one shape, dtype and device."""
 
-    def __init__(self, terms: tuple[tuple[float, Composable], ...], *, shift: float = 0.0) -> None:
-        flat: list[tuple[float, Composable]] = []
+    def __init__(self, terms: tuple[tuple[float, Arithmetic], ...], *, shift: float = 0.0) -> None:
+        flat: list[tuple[float, Arithmetic]] = []
         for factor, operator in terms:
             if isinstance(operator, Sum):
                 flat += [(factor * inner, term) for inner, term in operator.terms]
@@ -101,15 +111,20 @@ class Sum(Composable):
             ours, theirs = ((o.shape, o.dtype, o.device) for o in (first, operator))
             if ours != theirs:
                 raise InvalidArgument(f"cannot add {operator!r} to {first!r}: shape, dtype and device must agree")
-            if operator.parameters != first.parameters:
-                raise InvalidArgument("cannot add operators on different parameters: build both with the same params=...")
+        named = [operator.parameters for _, operator in flat if hasattr(operator, "parameters")]
+        if any(parameters != named[0] for parameters in named):
+            raise InvalidArgument("cannot add operators on different parameters: build both with the same params=...")
         self.terms, self.offset = tuple(flat), shift
         self.shape, self.dtype, self.device = first.shape, first.dtype, first.device
+        if shift:
+            _check_square(first)
+        self.hermitian = all(operator.hermitian for _, operator in flat)
+        self.assumed_hermitian = any(operator.assumed_hermitian for _, operator in flat)
 
     @property
     def parameters(self) -> Parameters:
-        """Those of the summands."""
-        return self.terms[0][1].parameters
+        """Those of the summands; an AttributeError where none has any."""
+        return next((operator for _, operator in self.terms if hasattr(operator, "parameters")), self.terms[0][1]).parameters
 
     @property
     def rounding(self) -> float:
@@ -117,9 +132,22 @@ class Sum(Composable):
         return max(operator.rounding for _, operator in self.terms)
 
     def _apply(self, block: Tensor) -> Tensor:
-        total = block * self.offset if self.offset else torch.zeros_like(block)
+        total = block * self.offset if self.offset else block.new_zeros(self.shape[0], block.shape[1])
         for factor, operator in self.terms:
             total.add_(operator._apply(block), alpha=factor)
+        return total
+
+    def without_assumption(self) -> Sum:
+        """See :meth:`.Operator.without_assumption`."""
+        if not self.assumed_hermitian:
+            return self
+        return Sum(tuple((factor, operator.without_assumption()) for factor, operator in self.terms), shift=self.offset)
+
+    def _apply_adjoint(self, block: Tensor) -> Tensor:
+        rows = self.shape[1]
+        total = block * self.offset if self.offset else block.new_zeros(rows, block.shape[1])
+        for factor, operator in self.terms:
+            total.add_(operator._apply_adjoint(block), alpha=factor)
         return total
 
     def _fingerprint(self) -> str:
@@ -134,13 +162,15 @@ class Sum(Composable):
 class Square(Composable):
     """A @ A."""
 
-    def __init__(self, inner: Composable) -> None:
+    def __init__(self, inner: Arithmetic) -> None:
+        _check_square(inner)
         self.inner = inner
         self.shape, self.dtype, self.device = inner.shape, inner.dtype, inner.device
+        self.hermitian, self.assumed_hermitian = inner.hermitian, inner.assumed_hermitian
 
     @property
     def parameters(self) -> Parameters:
-        """Those of A."""
+        """Those of A; an AttributeError where it has none."""
         return self.inner.parameters
 
     @property
@@ -150,6 +180,13 @@ class Square(Composable):
 
     def _apply(self, block: Tensor) -> Tensor:
         return self.inner._apply(self.inner._apply(block))
+
+    def without_assumption(self) -> Square:
+        """See :meth:`.Operator.without_assumption`."""
+        return Square(self.inner.without_assumption()) if self.assumed_hermitian else self
+
+    def _apply_adjoint(self, block: Tensor) -> Tensor:
+        return self.inner._apply_adjoint(self.inner._apply_adjoint(block))
 
     def _fingerprint(self) -> str:
         return fingerprint("square", self.inner.fingerprint)
@@ -193,3 +230,8 @@ class Submatrix(Composable):
 
     def _identity(self) -> dict[str, Any]:
         return combined("Submatrix", [self.inner], parameters=fingerprint(list(self._parameters.names)))
+
+
+def _check_square(operator: Operator) -> None:
+    if operator.shape[0] != operator.shape[1]:
+        raise InvalidArgument(f"shift() and square() need a square operator, got {operator!r}")

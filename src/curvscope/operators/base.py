@@ -28,7 +28,10 @@ class Operator(ABC):
         dtype: of the columns, and of the products.
         device: where the columns must lie.
         hermitian: whether A equals its conjugate transpose.
+        assumed_hermitian: whether that was only assumed, so that the first products are looked at; see :mod:`.symmetry`.
         recipe: how other processes can make it; None unless :meth:`.Recipe.build` made it.
+        needed_again: what has to be passed again for the same fingerprint, in messages.
+        not_finite_advice: where NaN or infinity in a product may come from.
 
     >>> class Twice(Operator):
     ...     shape, dtype, device, hermitian = (3, 3), torch.float32, torch.device("cpu"), True
@@ -44,7 +47,10 @@ class Operator(ABC):
     dtype: torch.dtype
     device: torch.device
     hermitian: bool
+    assumed_hermitian: bool = False
     recipe: Recipe | None = None
+    not_finite_advice: str = "look at the operator's entries, and at what it does with large ones"
+    needed_again: str = "the same object or matrix (another wrapper of it counts as another operator)"
 
     @property
     def rounding(self) -> float:
@@ -62,6 +68,10 @@ class Operator(ABC):
         raise InvalidArgument(
             f"{type(self).__name__} is not Hermitian and gives no products with its adjoint: define _apply_adjoint"
         )
+
+    def without_assumption(self) -> Operator:
+        """This matrix where nothing is assumed of its symmetry, for work that multiplies with the adjoint as well."""
+        return self
 
     @cached_property
     def fingerprint(self) -> str:

@@ -106,6 +106,12 @@ class CurvatureOperator(Composable):
         return self.objective.gradient()
 
     @property
+    def not_finite_advice(self) -> str:
+        """Where NaN or infinity in a product may come from."""
+        advice = "the loss is not twice differentiable at these parameters, or overflows"
+        return advice if self.dtype == torch.float64 else f"{advice}; try dtype=torch.float64"
+
+    @property
     def rounding(self) -> float:
         """Machine epsilon of the arithmetic that products are computed in: coarse for TF32, bfloat16 and float16."""
         return self.objective.rounding

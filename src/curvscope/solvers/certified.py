@@ -101,8 +101,8 @@ def certify(
         )
     if not higher and (differing := operator_differences(solution.provenance, operator, there="in the solution")):
         raise InvalidArgument(
-            f"this is not the operator of the solution: {'; '.join(differing)}. Pass the same parameters, data, network and "
-            "loss, with the same or a more precise dtype"
+            f"this is not the operator of the solution: {'; '.join(differing)}. Pass {operator.needed_again}, "
+            "with the same or a more precise dtype"
         )
     with metered(operator, executor, progress) as meter:
         return _certified(meter, solution, steps, failure, seed, higher=higher)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from curvscope.errors import InvalidArgument, UnfitOperator
+from curvscope.errors import InvalidArgument, NotHermitian, UnfitOperator
 from curvscope.operators import CurvatureOperator, Operator, preflight
 from curvscope.solvers.ordering import check_which
 
@@ -12,7 +14,10 @@ METHODS = ("auto", "exact", "krylov", "seigh", "oversampled", "hmt", "singlepass
 
 
 def check_operator(operator: Operator, *, real: bool = True) -> None:
-    """Raise InvalidArgument unless it is square, Hermitian, (unless told otherwise) real, and tensors are made on the CPU."""
+    """Raise InvalidArgument unless it is square, Hermitian, (unless told otherwise) real, and tensors are made on the CPU.
+
+    Operators whose symmetry was only assumed pass; their first products are looked at, see :class:`.symmetry.ProductsCheck`.
+    """
     if (default := torch.get_default_device()).type != "cpu":
         raise InvalidArgument(
             f"torch.set_default_device({str(default)!r}) holds, but small matrices are on the CPU here: call this inside "
@@ -20,9 +25,17 @@ def check_operator(operator: Operator, *, real: bool = True) -> None:
         )
     m, n = operator.shape
     if m != n:
-        raise InvalidArgument(f"eigenpairs need a square operator, got {m} x {n}")
+        raise InvalidArgument(f"this needs a square operator, got {m} x {n}; singular values (svds, ssvd) take any shape")
+    if not m:
+        raise InvalidArgument("the operator is 0 x 0: there is nothing to measure")
     if not operator.hermitian:
-        raise InvalidArgument("eigenpairs need a Hermitian operator; for a matrix A pass (A + A.T) / 2 if that is meant")
+        measured = getattr(operator, "asymmetry", math.nan)
+        differs = "" if math.isnan(measured) else f" (A and its adjoint differ by {measured:.1e} of the largest entry)"
+        raise NotHermitian(
+            f"this needs a Hermitian operator, and this one is not{differs}: use svds or ssvd for singular values, or pass "
+            "(A + A.T) / 2 if that is meant",
+            measured,
+        )
     if real and operator.dtype.is_complex:
         raise InvalidArgument(f"this method needs a real operator, got {operator.dtype}: use seigh")
 

@@ -57,7 +57,7 @@ def eigsh_by_layer(
     >>> {name: (solution.k, solution.status.converged) for name, solution in eigsh_by_layer(H, 2).items()}
     {'0': (2, True), '2': (2, True)}
     """
-    if not isinstance(operator, Composable):
+    if not isinstance(operator, Composable) or getattr(operator, "parameters", None) is None:
         raise InvalidType(
             f"{type(operator).__name__} has no named parameters: pass cs.hessian(...), cs.ggn(...) or a sum of them"
         )

@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from curvscope.errors import NotHermitian
 from curvscope.execution.resources import give_back
-from curvscope.operators import Operator
+from curvscope.operators import Operator, symmetry
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.meter import Meter
@@ -186,16 +185,5 @@ def check_hermitian(directions: TallMatrix, products: TallMatrix, operator: Oper
 
 
 def refuse_asymmetry(measured: float, operator: Operator, seen: str) -> None:
-    """Raise NotHermitian if an asymmetry, relative to the norm, is more than rounding; ``seen`` says in what it showed."""
-    allowed = allowed_asymmetry(operator.shape[0], operator.rounding)
-    if measured > allowed:
-        raise NotHermitian(
-            f"the operator is not Hermitian: {seen} by {measured:.1e} of its norm (rounding explains {allowed:.0e}); use ssvd, "
-            "or (A + A*)/2 if that is meant",
-            measured,
-        )
-
-
-def allowed_asymmetry(size: int, unit: float) -> float:
-    """What the rounding of products and sums over D entries may show: generous, as products of networks round too."""
-    return max(10 * unit**0.5, 10 * unit * size**0.5)
+    """See :func:`.symmetry.refuse_asymmetry`."""
+    symmetry.refuse_asymmetry(measured, operator.shape[0], operator.rounding, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,21 +18,37 @@ from curvscope.execution.precision import float32_products
 from curvscope.execution.progress import Advance
 from curvscope.execution.resources import give_back
 from curvscope.operators import Operator
+from curvscope.operators.symmetry import ProductsCheck
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.workspace import Workspace
 
 SQUARABLE = (1e-145, 1e145)
 """Magnitudes whose squares are numbers in double precision, with something to spare for sums and rounding."""
+LARGEST_POWER = 300
+"""Powers of ten that are numbers in double precision, with something to spare."""
 
 
 def check_scale(products: Tensor) -> None:
-    """Raise NotFinite where the norms of products, in double precision, would underflow or overflow."""
+    """Raise NotFinite where products are too small or too large for their dtype.
+
+    In double precision their squares must be numbers, in single precision they must be so large that rounding is relative.
+    """
     largest = float(torch.linalg.vector_norm(products, ord=torch.inf)) if products.numel() else 0.0
-    least, most = SQUARABLE
-    if largest and not least < largest < most:
+    if not largest:
+        return
+    power = round(-math.log10(largest))
+    parts = [power] if abs(power) <= LARGEST_POWER else [power - power // 2, power // 2]  # 1e310 is not a number
+    factor = " and by ".join(f"1e{part}" for part in parts)
+    if torch.finfo(products.dtype).bits == 64:
+        least, most, why = *SQUARABLE, "whose squares are not numbers in double precision"
+        advice = f"multiply the operator by {factor}"
+    else:
+        finfo = torch.finfo(products.dtype)
+        least, most, why = finfo.smallest_normal / finfo.eps, math.inf, "which single precision rounds to few digits or to zero"
+        advice = f"take the operator in float64, and multiply it by {factor}"
+    if not least < largest < most:
         raise NotFinite(
-            f"products have entries of up to {largest:.0e}, whose squares are not numbers in double precision: multiply the "
-            f"operator by {1 / largest:.0e}, and divide its eigenvalues by that afterwards"
+            f"products have entries of up to {largest:.0e}, {why}: {advice}, and divide its eigenvalues by that afterwards"
         )
 
 
@@ -47,6 +64,8 @@ class Meter:
             are counted.
         workspace: where the matrices of the solve lie, and what of it is kept.
         distributed: who computes the products; None: this process.
+        symmetry: looks at the first products of an operator whose symmetry was only assumed; solvers that take products with
+            the adjoint turn it off.
         turned: whether products with A stand for those with A* and the other way round.
     """
 
@@ -65,6 +84,7 @@ class Meter:
         self.seconds: dict[str, float] = {"products": 0.0}
         self.progress = progress
         self._advance: Advance = lambda steps=1, note="": None
+        self.symmetry = ProductsCheck(hermitian=operator.assumed_hermitian, size=operator.shape[0], rounding=operator.rounding)
 
     def multiply(self, block: Tensor, note: str = "") -> Tensor:
         """The product operator @ block for a (D, b) block.
@@ -87,8 +107,10 @@ class Meter:
             result = apply(block)
         if not bool(torch.isfinite(result.sum())):
             self._blame(result)
-        if not self.products and result.dtype in (torch.float64, torch.complex128):
+        if not self.products:
             check_scale(result)
+        if self.symmetry.active and not adjoint:
+            self.symmetry.look(block, result)
         self.count(block.shape[1], time.perf_counter() - start, note)
         return result
 
@@ -155,5 +177,5 @@ class Meter:
         if bad:
             raise NotFinite(
                 f"product {self.products + bad[0] + 1} has NaN or infinite entries ({len(bad)} of {result.shape[1]} in its "
-                "block): the loss is not twice differentiable at these parameters, or overflows; try dtype=torch.float64"
+                f"block): {self.operator.not_finite_advice}"
             )

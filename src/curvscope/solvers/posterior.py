@@ -65,7 +65,7 @@ def posterior_error(
     >>> estimate.truncation_errors.shape, low < estimate.error < high
     (torch.Size([21]), True)
     """
-    operator = as_operator(operator)
+    operator = as_operator(operator).without_assumption()
     left, values, right = factors(solution)
     if (left.shape[0], right.shape[0]) != operator.shape:
         raise InvalidArgument(

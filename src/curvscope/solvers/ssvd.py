@@ -87,7 +87,7 @@ def ssvd(
     >>> [round(value, 6) for value in ssvd(A, num_outer=5, k=3).S.tolist()]
     [5.0, 4.0, 1.0]
     """
-    operator = as_operator(operator)
+    operator = as_operator(operator).without_assumption()
     size = min(operator.shape)
     if method not in SSVD_METHODS:
         raise InvalidArgument(f"method={method!r}: choose one of {', '.join(SSVD_METHODS)}")

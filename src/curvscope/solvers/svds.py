@@ -67,7 +67,7 @@ def svds(
     >>> [round(float(s), 4) for s in solution.S], solution.status.converged
     ([5.0, 3.0], True)
     """
-    operator = as_operator(operator)
+    operator = as_operator(operator).without_assumption()
     m, n = operator.shape
     _check_singular_k(k, m, n)
     check_tol(tol)

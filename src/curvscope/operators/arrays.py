@@ -1,0 +1,48 @@
+"""NumPy arrays and dtypes as PyTorch takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+
+DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise InvalidArgument unless solvers can compute in it."""
+    if dtype not in DTYPES:
+        raise InvalidArgument(f"operators in {dtype} are not supported: pass one in float32 or float64 (or complex)")
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array as PyTorch takes it: of this machine's byte order, writable, without negative strides; copied if need be.
+
+    Integers and booleans become float64.
+
+    Raises:
+        InvalidArgument: a dtype that PyTorch does not have.
+    """
+    if array.dtype in (np.longdouble, np.clongdouble) and array.dtype not in (np.float64, np.complex128):
+        raise InvalidArgument(f"arrays of {array.dtype} are not supported: pass array.astype(np.float64)")
+    if array.dtype.kind in "iub":
+        return array.astype(np.float64)
+    if array.dtype.kind not in "fc":
+        raise InvalidArgument(f"arrays of dtype {array.dtype} are not supported: pass numbers, array.astype(np.float64)")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
+
+
+def numeric(tensor: Tensor) -> Tensor:
+    """The tensor without its autograd graph, integers and booleans as float64.
+
+    Raises:
+        InvalidArgument: a dtype that solvers cannot compute in.
+    """
+    tensor = tensor.detach()
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        tensor = tensor.double()
+    check_dtype(tensor.dtype)
+    return tensor
