@@ -35,7 +35,9 @@ def test_empirical_fisher_is_the_mean_outer_product(criterion, strategy):
     rows = torch.stack(sample_gradients(model, criterion, x, y))
     F = empirical_fisher(model, criterion, [(x[:4], y[:4]), (x[4:], y[4:])], strategy=strategy)
     found = F @ torch.eye(F.shape[0], dtype=torch.float64)
-    torch.testing.assert_close(found, rows.T @ rows / len(rows), rtol=1e-10, atol=1e-12)
+    # A sample's negative log-likelihood is the sum of its terms, of which the mean loss has that many.
+    terms = 1 if isinstance(criterion, nn.CrossEntropyLoss) else y.shape[1]
+    torch.testing.assert_close(found, terms * rows.T @ rows / len(rows), rtol=1e-10, atol=1e-12)
 
 
 def test_empirical_fisher_of_a_sum():
@@ -103,7 +105,8 @@ def test_empirical_fisher_of_any_mean_over_the_outputs_of_a_sample(criterion):
     for i in range(5):
         parts = torch.autograd.grad(criterion(model(x[i : i + 1]), y[i : i + 1]), list(model.parameters()))
         gradients.append(torch.cat([part.flatten() for part in parts]))
-    torch.testing.assert_close(found, sum(g.outer(g) for g in gradients) / 5)
+    terms = 3 if isinstance(criterion, nn.Module) else 1  # of a label; a function does not say that it averages over them
+    torch.testing.assert_close(found, terms * sum(g.outer(g) for g in gradients) / 5)
 
 
 @pytest.mark.parametrize("kind", [nn.MSELoss, nn.BCEWithLogitsLoss])
@@ -139,3 +142,103 @@ def test_gradient_second_moment(centered):
         mean = 2 / 3 * slopes[0] + 1 / 3 * slopes[1]
         expected -= torch.outer(mean, mean)
     torch.testing.assert_close(M @ torch.eye(M.shape[0], dtype=torch.float64), expected, rtol=1e-10, atol=1e-13)
+
+
+class Shaped(nn.Module):
+    """An output of any shape: (N, *shape), affine in the parameters and then bent."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape, self.layer = shape, nn.Linear(2, int(torch.tensor(shape).prod())).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).tanh().view(len(x), *self.shape) * 2
+
+
+def jacobian(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """(outputs, D) by one backward pass an output."""
+    rows = [torch.autograd.grad(entry, list(model.parameters()), retain_graph=True) for entry in model(x).flatten()]
+    return torch.stack([torch.cat([g.reshape(-1) for g in row]) for row in rows])
+
+
+def drawn_labels(criterion: nn.Module, output: torch.Tensor) -> torch.Tensor:
+    if isinstance(criterion, nn.CrossEntropyLoss):
+        return torch.distributions.Categorical(logits=output.movedim(1, -1)).sample()
+    if isinstance(criterion, nn.MSELoss):
+        return output + 0.5**0.5 * torch.randn_like(output)
+    return torch.bernoulli(output.sigmoid())
+
+
+SHAPES = [(nn.CrossEntropyLoss, (3,)), (nn.CrossEntropyLoss, (3, 4)), (nn.CrossEntropyLoss, (3, 2, 2))]
+SHAPES += [(kind, shape) for kind in (nn.MSELoss, nn.BCEWithLogitsLoss) for shape in ((), (3,), (4, 3))]
+
+
+PLAIN = {"strategy": "double_backward"}  # nothing is traced
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(("kind", "shape"), SHAPES)
+def test_fisher_matrices_have_one_scale_and_one_grouping(kind, shape, reduction):
+    """Scores of single labels, gathered by hand: one label is what shares all axes but that of the classes or outputs."""
+    torch.manual_seed(3)
+    criterion, model, x = kind(reduction=reduction), Shaped(*shape), torch.randn(5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        output = model(x)
+        y = drawn_labels(criterion, output)
+    logits = output.clone().requires_grad_()
+    (score,) = torch.autograd.grad(kind(reduction="sum")(logits, y), logits)
+    axis = 1 if kind is nn.CrossEntropyLoss else output.ndim - 1
+    labels = torch.arange(output.numel()).view(output.shape).movedim(axis, -1) if shape else torch.arange(5)[:, None]
+    rows = score.flatten()[:, None] * jacobian(model, x)
+    g = torch.stack([rows[label].sum(0) for label in labels.reshape(-1, labels.shape[-1])])
+    terms = (len(g) if kind is nn.CrossEntropyLoss else output.numel()) if reduction == "mean" else 1
+    eye = torch.eye(rows.shape[1], dtype=torch.float64)
+    F = empirical_fisher(model, criterion, [(x[:3], y[:3]), (x[3:], y[3:])], **PLAIN) @ eye
+    torch.testing.assert_close(F, g.T @ g / terms, rtol=1e-9, atol=1e-12)
+    # the draws' mean is the GGN, in scale and in grouping
+    G = ggn(model, criterion, [(x, y)], **PLAIN) @ eye
+    M = monte_carlo_fisher(model, criterion, [(x[:2], y[:2]), (x[2:], y[2:])], num_draws=60, **PLAIN) @ eye
+    assert float((M.trace() - G.trace()).abs() / G.trace()) < 0.3  # a wrong factor would be 2 or more
+
+
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss])
+def test_labels_drawn_from_the_model_give_equal_traces(kind):
+    """Many labels for one small data set: the empirical Fisher then is a Monte-Carlo one."""
+    torch.manual_seed(5)
+    criterion, model, x = kind(), Shaped(4), torch.randn(3, 2, dtype=torch.float64).repeat(2000, 1)
+    with torch.no_grad():
+        y = drawn_labels(criterion, model(x))
+    eye = torch.eye(12, dtype=torch.float64)
+    G, F = ggn(model, criterion, [(x, y)], **PLAIN) @ eye, empirical_fisher(model, criterion, [(x, y)], **PLAIN) @ eye
+    assert float((F.trace() - G.trace()).abs() / G.trace()) < 0.04
+    assert float((F - G).norm() / G.norm()) < 0.06
+
+
+def test_criteria_of_ones_own_have_the_scale_of_their_weights():
+    torch.manual_seed(0)
+    model, x, y = Shaped(3), torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    probe, data = torch.randn(9, dtype=torch.float64), [(x, y)]
+
+    def own(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).square().mean()
+
+    expected = empirical_fisher(model, nn.MSELoss(), data, **PLAIN) @ probe
+    torch.testing.assert_close(empirical_fisher(model, own, data, **PLAIN) @ probe, expected / 3)
+    torch.testing.assert_close(
+        empirical_fisher(model, own, data, weight=lambda batch: batch[1].numel(), **PLAIN) @ probe, expected
+    )
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4)])
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss])
+def test_scales_are_those_of_curvlinops(kind, shape):
+    curvlinops = pytest.importorskip("curvlinops")
+    torch.manual_seed(1)
+    model, x = Shaped(*shape), torch.randn(6, 2, dtype=torch.float64)
+    with torch.no_grad():
+        y = drawn_labels(kind(), model(x))
+    data, params, eye = [(x, y)], list(model.parameters()), torch.eye(sum(p.numel() for p in model.parameters())).double()
+    theirs = curvlinops.EFLinearOperator(model, kind(), params, data, check_deterministic=False) @ eye
+    torch.testing.assert_close(empirical_fisher(model, kind(), data, **PLAIN) @ eye, theirs, rtol=1e-9, atol=1e-12)
+    theirs = curvlinops.GGNLinearOperator(model, kind(), params, data, check_deterministic=False) @ eye
+    torch.testing.assert_close(ggn(model, kind(), data, **PLAIN) @ eye, theirs, rtol=1e-9, atol=1e-12)

@@ -31,6 +31,8 @@ ELEMENTWISE = (
     nn.HuberLoss,
     nn.BCELoss,
     nn.BCEWithLogitsLoss,
+    nn.PoissonNLLLoss,
+    nn.SoftMarginLoss,
 )
 """Criteria whose mean goes over every entry of the target."""
 

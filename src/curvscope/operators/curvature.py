@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict, Unpack
 
@@ -14,9 +14,10 @@ from torch.nn import functional
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Composable
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.functions import FunctionObjective, is_function
 from curvscope.operators.identity import of_objective, with_rounded_values
 from curvscope.operators.logits import LogitsObjective
-from curvscope.operators.objective import Loss, Objective, ObjectiveOptions
+from curvscope.operators.objective import Loss, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichMap, loss_hessian
 
@@ -252,29 +253,53 @@ def with_criterion(objective: Objective, matrix: str) -> Objective:
         return objective
     if objective.is_models_own:
         return LogitsObjective(objective)
+    if isinstance(objective, FunctionObjective):
+        raise InvalidArgument(
+            f"{matrix} needs to know the outputs that the loss is a function of: pass function(parameters, x) -> outputs, data "
+            "that yields (x, y), and criterion=(outputs, y) -> scalar; of a scalar function alone only the Hessian is known"
+        )
     raise InvalidArgument(
         f"{matrix} needs to know where the network ends and the loss begins: pass a criterion (output, target) and "
         "data that yields (x, y), or loss='model' for a Hugging Face model, not a function loss(model, batch)"
     )
 
 
-class MatrixOptions(ObjectiveOptions, ProductOptions, total=False):
+class FunctionOptions(TypedDict, total=False):
+    """Of functions of a pytree of tensors: ``criterion``, ``(outputs, target) -> scalar``; see :class:`.FunctionObjective`."""
+
+    criterion: Loss | None
+
+
+class MatrixOptions(ObjectiveOptions, ProductOptions, FunctionOptions, total=False):
     """All options of :func:`hessian` and :func:`ggn`: those of :class:`.objective.Objective` and of :class:`ProductOptions`."""
 
 
 def build(
-    model: nn.Module, loss: Loss, data: Iterable[Any], options: Mapping[str, Any], allowed: type
+    model: nn.Module | Callable[..., Any], loss: Any, data: Iterable[Any] | None, options: Mapping[str, Any], allowed: type
 ) -> tuple[Objective, ProductOptions]:
     """The objective, and what is left of its options for the products.
 
     Raises:
-        InvalidType: an option that is not in ``allowed``, a typed dictionary.
+        InvalidType: an option that is not in ``allowed``, a typed dictionary, or no data for a model.
     """
     known = allowed.__annotations__
     if unknown := [name for name in options if name not in known]:
         raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(known))}")
     products = {name: value for name, value in options.items() if name in ProductOptions.__annotations__}
-    objective = Objective(model, loss, data, **{name: options[name] for name in options if name not in products})
+    rest = {name: value for name, value in options.items() if name not in products}
+    objective: Objective
+    if is_function(model):
+        if beside := [name for name in rest if name not in WeightOptions.__annotations__ and name != "criterion"]:
+            raise InvalidArgument(f"{beside[0]}= is for models: a function of parameters has no layers that it could change")
+        objective = FunctionObjective(model, loss, data, **rest)
+    elif rest.pop("criterion", None) is not None:
+        raise InvalidArgument("criterion= is for functions of parameters: for a model pass it as the loss")
+    elif data is None:
+        raise InvalidType(
+            "data is missing: pass (model, loss, data), or (function, parameters) for a scalar function of tensors"
+        )
+    else:
+        objective = Objective(model, loss, data, **rest)
     check_weights(objective)
     return objective, products
 
@@ -298,12 +323,20 @@ def check_weights(objective: Objective) -> None:
     log.warning("%s, so that other batches of the same data would give another matrix: %s", reason, remedy)
 
 
-def hessian(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[MatrixOptions]) -> Hessian:
+def hessian(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    **options: Unpack[MatrixOptions],
+) -> Hessian:
     r"""The Hessian of the mean loss with respect to the parameters, as an operator.
 
     .. math:: H = \sum_b w_b \, \nabla^2_\theta\, \ell(f_\theta, \mathrm{batch}_b)
 
-    Exact products, symmetric, D x D; the same matrix for every batching of the same data. Arguments and errors are those of
+    Exact products, symmetric, D x D; the same matrix for every batching of the same data. Also the Hessian of any scalar
+    function of tensors: ``hessian(function, parameters)`` with ``function(parameters) -> scalar`` and a tensor, or nested
+    dictionaries and lists of tensors, whose paths are the parameters' names; ``hessian(function, parameters, data)`` with
+    ``function(parameters, batch) -> mean``; see :class:`.functions.FunctionObjective`. Arguments and errors are those of
     :class:`.objective.Objective`; ``strategy``, ``width``, ``memory`` and ``accumulate`` those of :class:`ProductOptions`.
 
     Cost: a product costs 0.5 to 2 gradients of the loss with the traced strategies, 2 to 4 by double backward, with which
@@ -317,19 +350,28 @@ def hessian(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack
     >>> H = hessian(model, nn.MSELoss(), [(x, torch.zeros(3, 1))])
     >>> H @ torch.ones(3)                   # 2/3 times the identity
     tensor([0.6667, 0.6667, 0.6667])
+    >>> hessian(lambda p: p["a"] ** 2 * p["b"][0], {"a": torch.tensor(3.0), "b": [torch.tensor(1.0)]}) @ torch.eye(2)
+    tensor([[2., 6.],
+            [6., 0.]])
     """
     objective, products = build(model, loss, data, options, MatrixOptions)
     return Hessian(objective, **products)
 
 
-def ggn(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[MatrixOptions]) -> GeneralizedGaussNewton:
+def ggn(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    **options: Unpack[MatrixOptions],
+) -> GeneralizedGaussNewton:
     r"""The generalised Gauss-Newton matrix of the mean loss, as an operator.
 
     .. math:: G = \sum_b w_b\, J_b^\top \big(\nabla^2_f\, \ell\big)\, J_b, \qquad J_b = \partial f_\theta / \partial \theta
 
     Positive semi-definite for a convex loss; equal to the Fisher matrix for softmax cross-entropy and for squared error.
     Needs a criterion and pairs (x, y), or ``loss="model"`` with a Hugging Face model whose loss is a cross-entropy, squared
-    error or binary cross-entropy of its logits; otherwise as :func:`hessian`. The loss Hessian is used in closed form for
+    error or binary cross-entropy of its logits; otherwise as :func:`hessian`. For functions: ``ggn(function, parameters, data,
+    criterion=...)`` with ``function(parameters, x) -> outputs``. The loss Hessian is used in closed form for
     cross-entropy, squared error and binary cross-entropy with logits.
 
     Cost: a product costs about two thirds of a Hessian product. Source: Schraudolph (2002); Martens (2020).

@@ -12,12 +12,13 @@ from torch.func import grad
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators.algebra import Composable
-from curvscope.operators.curvature import CurvatureOperator, ProductOptions, build, with_criterion
+from curvscope.operators.batches import ELEMENTWISE, criterion_terms
+from curvscope.operators.curvature import CurvatureOperator, FunctionOptions, ProductOptions, build, with_criterion
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.identity import of_objective, with_rounded_values
 from curvscope.operators.losses import COUNTED
-from curvscope.operators.objective import Batch, Loss, Objective, SampleOptions
-from curvscope.operators.parameters import ParameterFilter, Parameters
+from curvscope.operators.objective import Batch, Objective, ObjectiveOptions, WeightOptions
+from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import SandwichMap
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.sketches.streams import Streams
@@ -30,10 +31,10 @@ class EmpiricalFisher(CurvatureOperator):
         objective = with_criterion(objective, "the empirical Fisher matrix")
 
         def curve(output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
-            """The samples' scores, times their products with the tangent."""
+            """The labels' scores, times their products with the tangent; the score of a mean has the number of terms in it."""
             with ForwardModeLosses():
                 score = grad(lambda inner: objective.criterion(inner, batch[1]))(output)
-            return _outer(score, tangent) * _samples(objective, output, batch)
+            return _outer(score, tangent, label_axes(objective.criterion, output.ndim)) * _divisor(objective, batch)
 
         super().__init__(objective, SandwichMap(objective, curve), **options)
 
@@ -112,44 +113,73 @@ class GradientSecondMoment(Composable):
 
 
 class _DrawnMap(SandwichMap):
-    """J^T C J with C from drawn scores, which go with the batch: (x, y, scores)."""
+    """J^T C J with C from drawn scores, which go with the batch: (x, y, scores, divisor)."""
 
     def __init__(self, objective: Objective, num_draws: int, seed: int) -> None:
         super().__init__(objective, self._curve)
         self.num_draws, self.random_seed = num_draws, seed
-        self._first_samples = [0]
+        self._first_labels = [0]
 
     def prepare(self, batch: Batch, number: int) -> Batch:
-        """The batch with (num_draws, *output shape) scores, which depend on each sample's place in the data alone.
+        """The batch with (num_draws, *output shape) scores, which depend on each label's place in the data alone.
 
-        Samples that the loss ignores have no place, and score zero.
+        Labels that the loss ignores have no place, and score zero.
         """
+        criterion = self.objective.criterion
         with torch.no_grad():
             output = self.objective.output(self.objective.values, batch)
-            counted = _counted(self.objective.criterion, output, batch[1])
-            self._first_samples[number + 1 :] = [self._first_samples[number] + int(counted.sum())]
+            axes = label_axes(criterion, output.ndim)
+            last = output.movedim(axes[0], -1) if axes else output[:, None]  # one row a label
+            rows, places = last.reshape(-1, last.shape[-1]), last.shape[:-1]
+            counted = _counted(criterion, len(rows), batch[1])
+            self._first_labels[number + 1 :] = [self._first_labels[number] + int(counted.sum())]
+            draw = _SCORES[type(criterion)]
             scores = output.new_zeros(self.num_draws, *output.shape)
-            draw = _SCORES[type(self.objective.criterion)]
             for index in range(self.num_draws):
-                entries = 1 if draw is _categorical else output[0].numel()
-                places = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
-                uniform = _uniform(places, self._first_samples[number], int(counted.sum()), entries)
-                scores[index, counted] = draw(output[counted], torch.from_numpy(uniform).to(output))
-        return (batch[0], batch[1], scores, counted.sum().to(output.dtype))
+                entries = 1 if draw is _categorical else rows.shape[1]
+                stream = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
+                uniform = _uniform(stream, self._first_labels[number], int(counted.sum()), entries)
+                drawn = torch.zeros_like(rows)
+                drawn[counted] = draw(rows[counted], torch.from_numpy(uniform).to(output))
+                score = drawn.view(*places, rows.shape[1])
+                scores[index] = score.movedim(-1, axes[0]) if axes else score[:, 0]
+        terms = 1.0 if self.objective.sums else float(counted.sum()) * (1 if draw is _categorical else rows.shape[1])
+        return (batch[0], batch[1], scores, output.new_tensor(terms))
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
-        total = _outer(batch[2], tangent, first_axis=2).sum(0) / self.num_draws
-        if not self.objective.sums:
-            return total / batch[3]
-        # The scores are those of means over a sample's outputs.
-        return total if isinstance(self.objective.criterion, nn.CrossEntropyLoss) else total * output[0].numel()
+        axes = tuple(axis + 1 for axis in label_axes(self.objective.criterion, output.ndim))
+        return _outer(batch[2], tangent, axes).sum(0) / (self.num_draws * batch[3])
 
 
-def _counted(criterion: Callable[..., Tensor], output: Tensor, target: Tensor) -> Tensor:
-    """Which samples have a loss."""
-    if isinstance(criterion, nn.CrossEntropyLoss) and not target.is_floating_point() and target.ndim == 1:
-        return target != criterion.ignore_index
-    return torch.ones(len(output), dtype=torch.bool, device=output.device)
+def label_axes(criterion: Callable[..., Tensor], ndim: int) -> tuple[int, ...]:
+    """The axes of an output of ``ndim`` axes that belong to one label; the other axes count the labels.
+
+    The classes of a cross-entropy (axis 1, as in PyTorch), the last axis for element-wise criteria, all axes but the first for
+    criteria that are not known. As in curvlinops.
+
+    >>> label_axes(nn.CrossEntropyLoss(), 3), label_axes(nn.MSELoss(), 3), label_axes(nn.TripletMarginLoss(), 3)
+    ((1,), (2,), (1, 2))
+    """
+    if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss):
+        return (1,) if ndim > 1 else (0,)
+    if isinstance(criterion, ELEMENTWISE):
+        return (ndim - 1,) if ndim > 1 else ()
+    return tuple(range(1, ndim))
+
+
+def _divisor(objective: Objective, batch: Batch) -> float:
+    """Number of terms that the mean over a batch divides by; 1 for a sum."""
+    if objective.sums:
+        return 1.0
+    known = isinstance(objective.criterion, COUNTED)
+    return criterion_terms(objective.criterion, batch) if known else objective.terms(batch)
+
+
+def _counted(criterion: Callable[..., Tensor], count: int, target: Tensor) -> Tensor:
+    """Which of so many labels have a loss."""
+    if isinstance(criterion, nn.CrossEntropyLoss) and not target.is_floating_point():
+        return target.reshape(-1) != criterion.ignore_index
+    return torch.ones(count, dtype=torch.bool, device=target.device)
 
 
 def _uniform(stream: np.random.Generator, first: int, count: int, entries: int) -> np.ndarray:
@@ -162,43 +192,28 @@ def _uniform(stream: np.random.Generator, first: int, count: int, entries: int) 
     return stream.random((count, 4 * blocks))[:, :entries]
 
 
-def _outer(score: Tensor, tangent: Tensor, first_axis: int = 1) -> Tensor:
-    """score_i <score_i, tangent_i> for every sample i; the entries of a sample lie along the axes from ``first_axis`` on."""
-    axes = tuple(range(first_axis, score.ndim))
+def _outer(score: Tensor, tangent: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """score_i <score_i, tangent_i> for every label i, whose entries lie along ``axes``."""
     return score * ((score * tangent).sum(axes, keepdim=True) if axes else score * tangent)
-
-
-def _samples(objective: Objective, output: Tensor, batch: Batch) -> float:
-    """How often the mean over a batch divides each sample's gradient; 1 for a sum."""
-    if objective.sums:
-        return 1.0
-    if objective.weight is None and not isinstance(objective.criterion, COUNTED):
-        return float(output.shape[0])  # terms are samples; each is a mean over its outputs
-    target = batch[1]
-    soft = target.shape == output.shape and isinstance(objective.criterion, nn.CrossEntropyLoss)
-    places = target.numel() / (output.shape[1] if soft else 1)
-    return objective.terms(batch) * output.shape[0] / places
 
 
 def _categorical(output: Tensor, uniform: Tensor) -> Tensor:
     """d(-log p(label))/d(logits) = p - onehot(label)."""
-    if output.ndim != 2:
-        raise InvalidArgument(f"labels can be drawn for logits of shape (N, C), got {tuple(output.shape)}: flatten them")
     probabilities = output.softmax(1)
     labels = (probabilities.cumsum(1) < uniform).sum(1).clamp(max=output.shape[1] - 1)
     return probabilities - nn.functional.one_hot(labels, output.shape[1]).to(output.dtype)
 
 
 def _normal(output: Tensor, uniform: Tensor) -> Tensor:
-    """Squared errors averaged over m outputs are the likelihood of noise with variance m / 2."""
+    """Squared errors are the negative log-likelihood of noise with variance 1 / 2."""
     noise = torch.special.ndtri(uniform.clamp(min=torch.finfo(uniform.dtype).tiny, max=1 - torch.finfo(uniform.dtype).eps))
-    return noise.view(output.shape) * (2.0 / uniform.shape[1]) ** 0.5
+    return noise * 2.0**0.5
 
 
 def _bernoulli(output: Tensor, uniform: Tensor) -> Tensor:
-    """Independent labels, scaled for the mean over m outputs."""
+    """P - label, for independent labels."""
     probability = output.sigmoid()
-    return (probability - (uniform.view(output.shape) < probability).to(output.dtype)) * uniform.shape[1] ** -0.5
+    return probability - (uniform < probability).to(output.dtype)
 
 
 _SCORES: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
@@ -212,19 +227,35 @@ _UNDRAWABLE = ("weight", "pos_weight", "label_smoothing")
 """Options of a criterion with which it is no negative log-likelihood of the model's labels."""
 
 
-class FisherOptions(SampleOptions, ProductOptions, total=False):
-    """All options of the Fisher matrices: places and pieces of :class:`.objective.Objective`, and :class:`.ProductOptions`."""
+class FisherOptions(WeightOptions, ProductOptions, FunctionOptions, total=False):
+    """All options of the Fisher matrices: those of :class:`.WeightOptions` and of :class:`.ProductOptions`."""
 
 
-def empirical_fisher(model: nn.Module, loss: Loss, data: Iterable[Any], **options: Unpack[FisherOptions]) -> EmpiricalFisher:
-    r"""The empirical Fisher matrix: the second moment of the samples' gradients for the labels in the data.
+def empirical_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    **options: Unpack[FisherOptions],
+) -> EmpiricalFisher:
+    r"""The empirical Fisher matrix: the second moment of the labels' gradients, for the labels in the data.
 
-    .. math:: F = \frac{1}{N} \sum_i g_i g_i^\top, \qquad g_i = \nabla_\theta\, \ell(f_\theta(x_i), y_i)
+    .. math:: F = \frac{1}{T} \sum_i g_i g_i^\top, \qquad g_i = \nabla_\theta\, \ell(f_\theta(x), y)_i
 
-    A sample is an index of the first axis of the model's output. With class weights, g_i carries its weight and N is their
-    sum; for a criterion that sums, there is no 1/N. Needs a criterion and pairs (x, y). D x D, positive semi-definite.
+    T is the number of terms that the mean loss divides by, and :math:`\ell_i` the sum of the terms that belong to label i, its
+    negative log-likelihood. For labels drawn from the model the expectation of F is therefore :func:`.curvature.ggn`.
+    One label is
 
-    Cost: that of a GGN product; no gradient of a single sample is formed. Limits: it is no approximation of the Hessian
+    - for a cross-entropy with outputs (N, C, ...): the C classes at one place; T counts the labels that have a loss, or is the
+      sum of their class weights;
+    - for squared error, binary cross-entropy and other element-wise criteria with outputs (N, ..., C): the last axis; T is the
+      number of entries;
+    - for any other criterion: all axes but the first; T is ``weight(batch)``, by default N.
+
+    For a criterion that sums there is no 1/T. A criterion of your own that averages over C outputs as well needs ``weight=``,
+    such as ``lambda batch: batch[1].numel()``; else its matrix is 1/C of that of ``nn.MSELoss()``. Needs a criterion and
+    pairs (x, y). D x D, positive semi-definite.
+
+    Cost: that of a GGN product; no gradient of a single label is formed. Limits: it is no approximation of the Hessian
     away from a perfect fit. Arguments and errors: see :func:`.curvature.hessian`. Source: Kunstner et al. (2019).
 
     >>> F = empirical_fisher(nn.Linear(2, 2), nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))])
@@ -236,9 +267,9 @@ def empirical_fisher(model: nn.Module, loss: Loss, data: Iterable[Any], **option
 
 
 def monte_carlo_fisher(
-    model: nn.Module,
-    loss: Loss,
-    data: Iterable[Any],
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
     *,
     num_draws: int = 1,
     seed: int = 0,
@@ -246,13 +277,13 @@ def monte_carlo_fisher(
 ) -> MonteCarloFisher:
     r"""The Fisher matrix with its expectation over labels replaced by draws from the model.
 
-    .. math:: F = \frac{1}{N M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x_i), y_{im}),
-        \quad y_{im} \sim p_\theta(\cdot \mid x_i)
+    .. math:: F = \frac{1}{T M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x), y_m)_i,
+        \quad y_{im} \sim p_\theta(\cdot \mid x)
 
-    Its expectation over draws is :func:`.curvature.ggn`. The draws depend on the seed and on each sample's place in the data
-    alone, so that an operator is one fixed matrix for any batching (not for another order). Criteria without class weights
-    or label smoothing only: cross-entropy of (N, C) logits (samples with ``ignore_index`` are left out, as in the loss),
-    squared error, binary cross-entropy with logits.
+    Labels i and terms T as for :func:`empirical_fisher`. Its expectation over draws is :func:`.curvature.ggn`. The draws depend
+    on the seed and on each label's place in the data alone, so that an operator is one fixed matrix for any batching (not for
+    another order). Criteria without class weights or label smoothing only: cross-entropy (labels with ``ignore_index`` are left
+    out, as in the loss), squared error (normal labels of variance 1/2), binary cross-entropy with logits.
 
     Args:
         model: see :func:`.curvature.hessian`, as for all other arguments.
@@ -277,14 +308,12 @@ def monte_carlo_fisher(
 
 
 def gradient_second_moment(
-    model: nn.Module,
-    loss: Loss,
-    data: Iterable[Any],
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
     *,
     centered: bool = False,
-    params: ParameterFilter = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
+    **options: Unpack[ObjectiveOptions],
 ) -> GradientSecondMoment:
     r"""The second moment of the mini-batches' gradients: the noise of stochastic gradient descent, for any loss.
 
@@ -297,9 +326,7 @@ def gradient_second_moment(
         loss: any.
         data: batches.
         centered: subtract the mean gradient's outer product, for the covariance.
-        params: which parameters vary.
-        dtype: where to compute.
-        device: where to compute.
+        options: see :class:`.ObjectiveOptions`.
 
     Cost: one gradient a batch for a whole block, and two passes over the block.
 
@@ -307,5 +334,5 @@ def gradient_second_moment(
     >>> gradient_second_moment(model, nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1))]).shape
     (2, 2)
     """
-    objective = Objective(model, loss, data, params=params, dtype=dtype, device=device)
+    objective, _ = build(model, loss, data, options, ObjectiveOptions)
     return GradientSecondMoment(objective, centered=centered)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from typing import Any
 
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, NotDifferentiable, NotFinite
-from curvscope.operators.batches import ELEMENTWISE, Batch, length, split, tensors_of
+from curvscope.operators.batches import CRITERIA, ELEMENTWISE, Batch
 
 COUNTED = (nn.CrossEntropyLoss, nn.NLLLoss, *ELEMENTWISE)
 """Criteria whose terms are known."""
@@ -53,6 +54,11 @@ def checked_value(loss: Any, what: str) -> float:
         InvalidArgument: not a scalar. NotDifferentiable: an integer. NotFinite: NaN or infinite.
     """
     if not isinstance(loss, Tensor) or loss.numel() != 1:
+        if isinstance(loss, tuple | list) and loss and isinstance(loss[0], Tensor) and loss[0].numel() == 1:
+            raise InvalidArgument(
+                f"{what} is a {type(loss).__name__} whose first of {len(loss)} items is a scalar, expected the scalar alone: "
+                "wrap the function that returns it, as in lambda model, batch: loss(model, batch)[0]"
+            )
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
         raise InvalidArgument(f"{what} is {got}, expected a scalar: use reduction='mean'")
     if not loss.is_floating_point():
@@ -81,27 +87,31 @@ def name_of(loss: Callable[..., Tensor]) -> str:
     return getattr(loss, "__qualname__", type(loss).__qualname__)
 
 
-def is_mean_of_pieces(
-    loss: Callable[[Batch], Tensor], terms: Callable[[Batch], float], batch: Batch, most: int | None, limit: float
-) -> bool | None:
-    """Whether the loss of a batch is the mean of its halves' losses, weighted by their terms; None: this batch does not tell.
+def own_reduction(loss: Callable[..., Tensor]) -> str | None:
+    """What a criterion says that it does with its terms: "mean", "sum", "batchmean" or "none"; None: it does not say.
 
-    Args:
-        loss: of a batch.
-        terms: what it is weighted by.
-        batch: at least two samples.
-        most: samples at a time, where batches are cut anyway; else one is cut here only if all of its tensors can be.
-        limit: relative difference that rounding explains.
-
-    Cost: two evaluations of the loss of the batch.
+    >>> own_reduction(nn.MSELoss()), own_reduction(partial(nn.functional.mse_loss, reduction="sum")), own_reduction(print)
+    ('mean', 'sum', None)
     """
-    if most is None and len({len(tensor) for tensor in tensors_of(batch) if tensor.ndim}) > 1:
-        return None  # a graph, say: a part of its nodes is no batch
-    whole = next(split(batch, max(2, most or length(batch))))
-    halves = [half for half in split(whole, -(-length(whole) // 2)) if terms(half)]
-    try:
-        expected = float(loss(whole)) * terms(whole)
-        found = [float(loss(half)) * terms(half) for half in halves]
-    except (RuntimeError, TypeError, ValueError, LookupError):
+    if isinstance(loss, partial):
+        given = loss.keywords.get("reduction")
+        return given if isinstance(given, str) else own_reduction(loss.func)
+    said = getattr(loss, "reduction", None)
+    if isinstance(said, str):
+        return said
+    if getattr(loss, "__module__", "") != nn.functional.__name__ and loss not in CRITERIA:
         return None
-    return abs(sum(found) - expected) <= limit * max(abs(expected), *map(abs, found), 1e-300)
+    default = inspect.signature(loss).parameters.get("reduction")
+    return default.default if default is not None and isinstance(default.default, str) else None
+
+
+def check_reduction(loss: Callable[..., Tensor], reduction: str | None) -> None:
+    """Raise InvalidArgument where ``reduction`` contradicts what the criterion says of itself."""
+    own = own_reduction(loss)
+    if reduction is None or own is None or (own == "sum") == (reduction == "sum"):
+        return
+    remedy = "leave reduction= out" if isinstance(loss, nn.Module) else f"pass the loss with reduction={reduction!r} of its own"
+    raise InvalidArgument(
+        f"reduction={reduction!r}, but {name_of(loss).split()[0]} itself has reduction={own!r}: {remedy}, or change the "
+        "criterion's reduction; reduction= is for functions that do not say what they do with their terms"
+    )

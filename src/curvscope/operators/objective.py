@@ -34,10 +34,11 @@ from curvscope.operators.labels import label_terms, labels_of, predicts_next_tok
 from curvscope.operators.losses import (
     COUNTED,
     CallWithModel,
+    check_reduction,
     checked_value,
-    is_mean_of_pieces,
     models_own_loss,
     name_of,
+    own_reduction,
     takes_model,
 )
 from curvscope.operators.options import check_options
@@ -50,6 +51,7 @@ from curvscope.operators.parameters import (
     select,
     widest_dtype,
 )
+from curvscope.operators.weights import Sizes, ask_for_weights, is_mean_of_pieces, verified
 
 Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
@@ -65,11 +67,16 @@ class SampleOptions(TypedDict, total=False):
     microbatch: int | None
 
 
-class ObjectiveOptions(SampleOptions, total=False):
-    """All options of an :class:`Objective`."""
+class WeightOptions(SampleOptions, total=False):
+    """The same, and how batches are weighted."""
 
     weight: Callable[[Batch], float] | None
     reduction: Literal["mean", "sum"] | None
+
+
+class ObjectiveOptions(WeightOptions, total=False):
+    """All options of an :class:`Objective`."""
+
     batchnorm: Literal["eval", "batch"]
     dropout: int | None
 
@@ -100,19 +107,22 @@ class Objective:
             it; None: fully, whatever PyTorch's own settings are.
         weight: ``weight(batch)``, the number of loss terms; default: the terms that the criterion averages over (class
             weights and ``ignore_index`` counted in), the labels that count where a batch is a mapping with ``"labels"``,
-            else the length of the batch's first tensor. Batches of weight 0 are passed over.
+            else the length of the batch's first tensor. Batches of weight 0 are passed over. Where batches differ in size and
+            cutting one does not verify these numbers (graphs, for one), ``weight`` has to be given.
         microbatch: most samples at a time: batches are cut along the first axis, which saves memory and changes nothing else.
-        reduction: ``"mean"`` or ``"sum"``, what ``loss`` does with its terms; default: the criterion's own, else the mean.
+        reduction: ``"mean"`` or ``"sum"``, what ``loss`` does with its terms, for functions that do not say so themselves;
+            default: the criterion's own, else the mean.
         batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch.
         dropout: None for off, or a seed: the masks of dropout layers are then drawn from it, the same for every product
             (functional dropout in modules of your own stays off).
 
     Cost: construction evaluates the loss once on all data; twice more on a batch of token labels, to see whether the model
-    shifts them, and on one of several pieces, to see whether it averages over what they are weighted by; memory for one copy
-    of the parameters.
+    shifts them, and on one or two of several batches, to see whether it averages over what they are weighted by;
+    memory for one copy of the parameters.
 
     Raises:
-        InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar.
+        InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar, a ``reduction`` that
+            contradicts the criterion's, batches of unequal size whose weights cannot be verified.
         NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named.
 
     >>> model = nn.Linear(2, 1, bias=False)
@@ -151,7 +161,8 @@ class Objective:
         self.data, self.weight, self.microbatch = data, weight, microbatch
         self.batchnorm, self.dropout = batchnorm, dropout
         self._loss, self.has_criterion = self._understood(loss)
-        self.sums = (reduction or getattr(self._loss, "reduction", "mean")) == "sum"
+        check_reduction(self._loss, reduction)
+        self.sums = (reduction or own_reduction(self._loss)) == "sum"
         self.parameters = Parameters(tuple(chosen), tuple(p.shape for p in chosen.values()))
         with out_of_inference(), torch.no_grad():
             self.values: Values = tuple(self._place(p).clone() for p in chosen.values())
@@ -366,12 +377,13 @@ class Objective:
 
     def _look(self) -> None:
         """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
-        count, pieces, total, weighted, digests, first = 0, 0, 0.0, 0.0, [], None
+        count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
+        sizes = Sizes()
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
                 check_batch(batch, count, pairs=self.has_criterion)
                 cut = []
-                first = batch if first is None and length(batch) > 1 else first
+                sizes.add(batch)
                 for piece in split(batch, self.microbatch):
                     if self.weight is None and self.shifted is None and not self.has_criterion:
                         self.shifted = predicts_next_token(self.model, self._loss_here, piece)
@@ -385,21 +397,29 @@ class Objective:
                         total, pieces = total + terms, pieces + 1
                 if self.dropout is None:
                     digests.append(self._digest(batch, cut))
-            if pieces > 1 and first is not None and self.weighs_right is None:
-                self.weighs_right = self._weighs_right(first)
         if count == 0:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
         self.num_batches, self.num_pieces, self._total = count, pieces, 1.0 if self.sums else total
         self.mean_loss, self._data_digest = weighted / self._total, fingerprint(digests)
+        if self.weighs_right is None:
+            self._check_weights(pieces, sizes)
 
-    def _weighs_right(self, batch: Batch) -> bool | None:
-        """Whether batches are weighted by what the loss averages over; None: as was asked for, or not to be told."""
-        fixed = self.weight is None and self.dropout is None and self.batchnorm == "eval"
-        if not fixed or type(self._loss) in COUNTED:
-            return None
-        return is_mean_of_pieces(self._loss_here, self.terms, batch, self.microbatch, min(1e2 * self.rounding, 0.1))
+    def _check_weights(self, pieces: int, sizes: Sizes) -> None:
+        """Verify that batches are weighted by what the loss averages over, on two of them; ask where that cannot be told.
+
+        With dropout off and running statistics: they have no part in the weights, and would hide them.
+        """
+        if pieces < 2 or self.weight is not None or type(self._loss) in COUNTED:
+            return
+        limit = min(1e2 * self.rounding, 0.1)
+        with isolated(self.model, self.device, batch_statistics=False, dropout=False), torch.enable_grad():
+            self.weighs_right = verified(
+                sizes, lambda batch: is_mean_of_pieces(self._loss_here, self.terms, batch, self.microbatch, limit)
+            )
+        if not self.sums:
+            ask_for_weights(sizes, self.weighs_right)
 
     def _digest(self, batch: Batch, terms: list[float]) -> str:
         """Of a batch and its weight, whatever the pieces are that it is taken in, where these change nothing but rounding."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from curvscope.operators.parameters import ParameterFilter
 from curvscope.subspaces.curve import OverlapCurve
 from curvscope.subspaces.leverage import growing_leverage
-from curvscope.subspaces.masks import Layers, layer_index, layout
+from curvscope.subspaces.masks import Layers, check_params, layer_index, layout
 from curvscope.subspaces.ranking import Ranking
 from curvscope.subspaces.spaces import Basis, columns
 
@@ -66,6 +66,7 @@ def mask_null(basis: Basis, ranking: Ranking, *, layers: Layers | None = None, p
     >>> float(null.mean), round(float(null.std), 4)                            # overlap 1 with probability 1/4
     (0.25, 0.433)
     """
+    check_params(layers, params)
     size = columns(basis).shape[0]
     if layers is None:
         owner, name = torch.zeros(size, dtype=torch.int64), "uniformly random masks"

@@ -72,6 +72,7 @@ def largest(weights: Weights, k: int, *, params: ParameterFilter = None) -> Tens
     >>> largest({"a": torch.tensor([0.1, -3.0]), "b": torch.tensor([2.0])}, 2).tolist()
     [1, 2]
     """
+    check_params(weights, params)
     tensors = (
         {"": weights} if isinstance(weights, Tensor) else select(weights, params) if isinstance(weights, nn.Module) else weights
     )
@@ -128,6 +129,8 @@ def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None)
     """
     if not isinstance(size, int):
         size = layout(size, params=params).size
+    else:
+        check_params(size, params)
     if size < 1:
         raise InvalidArgument(f"size={size}: choose at least 1 parameter")
     return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed)), "random")
@@ -302,8 +305,7 @@ def layout(layers: Layers, *, params: ParameterFilter = None) -> Parameters:
     >>> layout(nn.Linear(2, 1)).lengths
     (2, 1)
     """
-    if params is not None and not isinstance(layers, nn.Module):
-        raise InvalidArgument("params selects from a model: leave it out for tensors")
+    check_params(layers, params)
     match layers:
         case Parameters():
             return layers
@@ -314,6 +316,13 @@ def layout(layers: Layers, *, params: ParameterFilter = None) -> Parameters:
         case _:
             raise InvalidType(f"a {type(layers).__name__} has no layers: pass a model, tensors by name, or H.parameters")
     return Parameters(tuple(tensors), tuple(tensor.shape for tensor in tensors.values()))
+
+
+def check_params(weights: object, params: ParameterFilter) -> None:
+    """Raise InvalidArgument for a filter beside anything but a model: it would be ignored."""
+    if params is not None and not isinstance(weights, nn.Module):
+        given = f"a {type(weights).__name__}" if weights is not None else "no model"
+        raise InvalidArgument(f"params={params!r} selects from a model, got {given}: pass the model, or leave params out")
 
 
 def layer_index(layers: Parameters, size: int) -> Tensor:
@@ -339,8 +348,7 @@ def _flat(weights: Weights, params: ParameterFilter = None) -> Tensor:
             tensors = [weights]
         case _:
             raise InvalidType(f"cannot rank a {type(weights).__name__}: pass a model, tensors by name, or a flat vector")
-    if params is not None and not isinstance(weights, nn.Module):
-        raise InvalidArgument("params selects from a model: leave it out for tensors")
+    check_params(weights, params)
     if not sum(tensor.numel() for tensor in tensors):
         raise InvalidArgument("there are no tensors to rank")
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
