@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Arithmetic(Operator):
     """An operator with arithmetic.
 
-    ``2 * A``, ``A / 2``, ``-A``, ``A + B``, ``A - B``, :meth:`shift` and :meth:`square` give operators whose products are
-    computed from those of A and B; nothing is formed. :meth:`to_scipy` hands A to SciPy.
+    ``2 * A``, ``A / 2``, ``-A``, ``A + B``, ``A - B``, ``A @ B``, :meth:`shift`, :meth:`square` and :meth:`submatrix` give
+    operators whose products are computed from those of A and B; nothing is formed. :meth:`to_scipy` hands A to SciPy.
     """
 
     def without_assumption(self) -> Arithmetic:
@@ -62,6 +62,28 @@ class Arithmetic(Operator):
         """A @ A; two products for one."""
         return Square(self)
 
+    def submatrix(self, which: Any) -> Arithmetic:
+        """The rows and columns at chosen places, as an operator; nothing is formed.
+
+        Args:
+            which: (n,) integers, each place once and in any order; a mask, (D,) booleans or a :class:`.Mask` such as
+                ``ranking.first(k)``; on named parameters also masks by name, or names: a glob, a list of globs, a pattern, a
+                predicate on names.
+
+        Its products cost as much as those of A; ``params=`` of :func:`.curvature.hessian` gives the block of whole tensors for
+        less.
+
+        Raises:
+            InvalidArgument: nothing is chosen, or a place that is not there. InvalidType: no index, mask or filter.
+        """
+        from curvscope.operators.composition import IndexedSubmatrix, is_index, places_of
+
+        if is_index(which):
+            return IndexedSubmatrix(self, places_of(which, self))
+        if not hasattr(self, "parameters"):
+            raise InvalidArgument(f"{which!r} names parameters, which this operator does not know: pass places or a mask")
+        return Submatrix(self, which)
+
     def to_scipy(self) -> LinearOperator:
         """A SciPy ``LinearOperator`` on NumPy arrays on the CPU; needs SciPy.
 
@@ -74,7 +96,7 @@ class Arithmetic(Operator):
 
 
 class Composable(Arithmetic):
-    """A Hermitian operator on named parameters, with arithmetic and :meth:`submatrix`."""
+    """A Hermitian operator on named parameters, with arithmetic."""
 
     hermitian = True
     needed_again = "the same parameters, data and loss"
@@ -83,16 +105,6 @@ class Composable(Arithmetic):
     @abstractmethod
     def parameters(self) -> Parameters:
         """Names, shapes and places of the D parameters."""
-
-    def submatrix(self, params: ParameterFilter) -> Submatrix:
-        """The diagonal block of the parameters that pass the filter (a glob, a list of globs, a pattern, a predicate on names).
-
-        Its products cost as much as those of A; ``params=`` of :func:`.curvature.hessian` gives the same block for less.
-
-        Raises:
-            InvalidArgument: nothing passes.
-        """
-        return Submatrix(self, params)
 
 
 class Sum(Composable):
@@ -198,13 +210,13 @@ class Square(Composable):
 class Submatrix(Composable):
     """The rows and columns of A that belong to chosen parameters."""
 
-    def __init__(self, inner: Composable, params: ParameterFilter) -> None:
-        whole = inner.parameters
+    def __init__(self, inner: Arithmetic, params: ParameterFilter) -> None:
+        whole: Parameters = inner.parameters
         names = matching(whole.names, params)
         shapes = dict(zip(whole.names, whole.shapes, strict=True))
         self.inner, self._parameters = inner, Parameters(names, tuple(shapes[name] for name in names))
         self.shape = (self._parameters.size, self._parameters.size)
-        self.dtype, self.device = inner.dtype, inner.device
+        self.dtype, self.device, self.hermitian = inner.dtype, inner.device, inner.hermitian
         places = whole.slices
         self._rows = [(places[name], self._parameters.slices[name]) for name in names]
 
@@ -219,10 +231,18 @@ class Submatrix(Composable):
         return self.inner.rounding
 
     def _apply(self, block: Tensor) -> Tensor:
+        return self._chosen(self.inner._apply(self._wide(block)))
+
+    def _apply_adjoint(self, block: Tensor) -> Tensor:
+        return self._chosen(self.inner._apply_adjoint(self._wide(block)))
+
+    def _wide(self, block: Tensor) -> Tensor:
         wide = block.new_zeros(self.inner.shape[1], block.shape[1])
         for outer, own in self._rows:
             wide[outer] = block[own]
-        product = self.inner._apply(wide)
+        return wide
+
+    def _chosen(self, product: Tensor) -> Tensor:
         return torch.cat([product[outer] for outer, _ in self._rows])
 
     def _fingerprint(self) -> str:

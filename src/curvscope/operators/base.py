@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -93,14 +93,45 @@ class Operator(ABC):
     def _identity(self) -> dict[str, Any]:
         return {}
 
-    def __matmul__(self, block: Tensor) -> Tensor:
-        """The product with one vector (n,) or a block of them (n, b); the result has the same form.
+    __array_ufunc__ = None  # arrays of NumPy leave ``array @ A`` to us
+
+    @overload
+    def __matmul__(self, block: Tensor) -> Tensor: ...
+
+    @overload
+    def __matmul__(self, block: Operator) -> Operator: ...
+
+    def __matmul__(self, block: Tensor | Operator) -> Tensor | Operator:
+        """The product with one vector (n,) or a block of them (n, b), of the same form; with an operator, one more operator.
 
         Raises:
             InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device.
         """
+        if isinstance(block, Operator):
+            from curvscope.operators.composition import multiplied
+
+            return multiplied(self, block)
         self._check(block, self.shape[1])
         return _normally(self._apply, block)
+
+    def __rmatmul__(self, rows: Tensor) -> Tensor:
+        """The product from the left, ``rows @ A``, for a vector (m,) or rows (b, m); the result is (n,) or (b, n).
+
+        Raises:
+            InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device, or no products with the adjoint.
+        """
+        if not isinstance(rows, Tensor):
+            raise InvalidType(
+                f"cannot multiply a {type(rows).__name__} with an operator: pass a torch tensor (torch.as_tensor)"
+            )
+        if rows.ndim not in (1, 2) or rows.shape[-1] != self.shape[0]:
+            raise InvalidArgument(
+                f"cannot multiply a tensor of shape {tuple(rows.shape)} with a {self.shape[0]} x {self.shape[1]} operator: "
+                f"pass ({self.shape[0]},) or (b, {self.shape[0]})"
+            )
+        if rows.ndim == 1:
+            return self.adjoint_matmul(rows.conj().resolve_conj()).conj().resolve_conj()
+        return self.adjoint_matmul(rows.mH.resolve_conj()).mH.resolve_conj()
 
     def adjoint_matmul(self, block: Tensor) -> Tensor:
         """A* @ block, for a vector (m,) or block (m, b)."""

@@ -45,8 +45,13 @@ class Foreign(Arithmetic):
         self.dtype, self.device = dtype, device
 
     def _apply(self, block: Tensor) -> Tensor:
-        multiply = _by_columns(self.inner, adjoint=False) if is_linear_operator(self.inner) else self.inner.__matmul__
-        return self._call(multiply, block)
+        if is_linear_operator(self.inner):
+            return self._call(_by_columns(self.inner, adjoint=False), block)
+        if hasattr(self.inner, "__matmul__"):
+            return self._call(self.inner.__matmul__, block)
+        if self.hermitian:
+            return self._call(self._from_the_left, block)
+        raise InvalidArgument(f"{self._name} gives x @ A alone, and is not Hermitian: define its @, which products A @ x need")
 
     def _apply_adjoint(self, block: Tensor) -> Tensor:
         if self.hermitian and not self._unknown:
@@ -76,9 +81,18 @@ class Foreign(Arithmetic):
         adjoint = getattr(self.inner, "H", None)
         if adjoint is None and hasattr(self.inner, "adjoint"):
             adjoint = self.inner.adjoint()
+        if adjoint is None and hasattr(self.inner, "__rmatmul__"):
+            return self._from_the_left
         if adjoint is None:
             raise NotImplementedError
         return adjoint.__matmul__
+
+    def _from_the_left(self, block: Any) -> Any:
+        """A* x by x* A, for operators that multiply rows."""
+        if self.arrays:
+            return np.asarray(self.inner.__rmatmul__(block.conj().T)).conj().T
+        product = self.inner.__rmatmul__(block.mH.resolve_conj())
+        return product.mH.resolve_conj() if isinstance(product, Tensor) and product.ndim == 2 else product
 
     def _products_are_symmetric(self) -> bool:
         """Two products, once: whether a square operator without an adjoint is its own."""

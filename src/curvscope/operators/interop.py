@@ -90,10 +90,10 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
         case np.ndarray():
             return Dense(torch.from_numpy(native(obj)), hermitian=hermitian)
     shape = getattr(obj, "shape", None)
-    if shape is None or len(shape) != 2 or not hasattr(obj, "__matmul__"):
+    if shape is None or len(shape) != 2 or not (hasattr(obj, "__matmul__") or hasattr(obj, "__rmatmul__")):
         raise InvalidType(
             f"cannot make an operator of a {type(obj).__name__}: pass a matrix, a SciPy LinearOperator, a curvlinops "
-            "operator, or an object with .shape == (m, n) and @"
+            "operator, or an object with .shape == (m, n) and @ (from the right, or x @ A for a Hermitian one)"
         )
     if is_scipy_sparse(obj):
         return SciPySparse(obj, hermitian=hermitian)
