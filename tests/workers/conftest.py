@@ -29,6 +29,10 @@ def immediate():
 @pytest.fixture(scope="session")
 def dask_workers():
     """Two processes on this machine under Dask: one cluster for all tests, as it starts slowly."""
-    pytest.importorskip("distributed")
-    with cs.Workers.local(2, threads=1) as workers:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster,
+        distributed.Client(cluster, direct_to_workers=True) as client,
+        cs.Workers(client, threads=1) as workers,
+    ):
         yield workers

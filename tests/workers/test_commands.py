@@ -33,7 +33,7 @@ def eigs(tmp_path, monkeypatch):
 
 
 def hired(monkeypatch):
-    monkeypatch.setattr(cs.Workers, "local", lambda count: cs.Workers(Immediate(), count=count))
+    monkeypatch.setattr(cs.Workers, "processes", lambda count: cs.Workers(Immediate(), count=count))
 
 
 def test_workers_on_this_machine(eigs, monkeypatch, tmp_path):

@@ -1,8 +1,13 @@
 """Real processes: pools and Dask, and what happens when they are killed."""
 
+import http.client
+import itertools
 import os
+import subprocess
 import sys
+import urllib.request
 
+import psutil
 import pytest
 import worker_targets as targets
 
@@ -79,6 +84,36 @@ kill -- -$(cat "{folder}/pid")
 """
 
 
+STRANGER = """
+import sys
+from distributed import Client
+
+if len(sys.argv) > 2:
+    __import__("os").setuid(int(sys.argv[2]))
+for scheme in ("tcp", "tls"):
+    try:
+        with Client(f"{scheme}://127.0.0.1:{sys.argv[1]}", timeout=5) as client:
+            print("ran as", client.run_on_scheduler(lambda: 1), client.run(lambda: 1))
+    except Exception as error:
+        print("refused", type(error).__name__)
+"""
+
+
+def check_nobody_else_is_answered(tmp_path):
+    """Ask every port of this process and of the job, without credentials; as root also as another user."""
+    job = psutil.Process(int((tmp_path / "pid").read_text()))
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True), job, *job.children(recursive=True)]
+    ports = {c.laddr.port for p in processes if p.is_running() for c in p.net_connections("tcp") if c.status == "LISTEN"}
+    assert len(ports) >= 3  # of scheduler, nanny and worker
+    users = [[], ["65534"]] if os.getuid() == 0 else [[]]
+    for port, user in itertools.product(ports, users):
+        done = subprocess.run([sys.executable, "-c", STRANGER, str(port), *user], capture_output=True, text=True)
+        assert "ran as" not in done.stdout, (port, user, done.stdout)
+        assert done.stdout.count("refused") == 2 or "Permission" in done.stderr, done.stderr
+        with pytest.raises((OSError, http.client.HTTPException)):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/info/main/workers.html", timeout=10)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
 def test_a_job_of_slurm(tmp_path, monkeypatch):
@@ -88,10 +123,16 @@ def test_a_job_of_slurm(tmp_path, monkeypatch):
         (tmp_path / name).write_text(content.format(folder=tmp_path))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(tmp_path))
     H = cs.Recipe(targets.spectrum).build()
     settings = {"cores": 1, "memory": "2GB", "interface": "lo", "log_directory": str(tmp_path)}
     settings["job_script_prologue"] = [f"export PYTHONPATH={':'.join(filter(None, sys.path))}"]
     with cs.Workers.cluster("slurm", jobs=1, settings=settings) as workers:
         assert workers.threads == 1
         found = cs.eigsh(H, 3, method="krylov", block_size=2, executor=workers, **QUIET)
+        check_nobody_else_is_answered(tmp_path)
+    assert not list((tmp_path / ".curvscope").iterdir())
+    written = (tmp_path / "job.sh").read_text() + (tmp_path / "job.log").read_text()
+    assert "tls://" in written
+    assert "PRIVATE KEY" not in written
     same(found, cs.eigsh(H, 3, method="krylov", block_size=2, **QUIET), 1e-12)

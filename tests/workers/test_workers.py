@@ -1,8 +1,11 @@
 """Tasks on executors: order, losses, stragglers, refusals. No operator is needed for that."""
 
+import asyncio
 import multiprocessing
+import shutil
 import sys
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from hypothesis import strategies as st
 
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra, WorkerError
 from curvscope.execution import clusters
-from curvscope.execution.devices import pin, visible
+from curvscope.execution.credentials import Credentials
+from curvscope.execution.devices import visible
 from curvscope.execution.workers import Task, Workers, threads_each
 
 from .conftest import Immediate
@@ -130,7 +134,6 @@ def test_count_is_that_of_the_pool():
 def test_without_dask_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     for hire in (
-        lambda: Workers.local(2),
         lambda: Workers.scheduler("tcp://127.0.0.1:1"),
         lambda: Workers.cluster("slurm", jobs=1),
     ):
@@ -141,39 +144,42 @@ def test_without_dask_the_extra_is_named(monkeypatch):
 # --- devices ------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_worker_has_a_gpu_of_its_own(monkeypatch):
+def test_every_worker_has_a_gpu_of_its_own():
     assert [visible(i, 4) for i in range(4)] == ["0", "1", "2", "3"]
     assert [visible(i, 2, "GPU-a, GPU-b") for i in range(3)] == ["GPU-a", "GPU-b", "GPU-a"]
-    options = [clusters.worker_options(i, 1, 2, None)["env"] for i in range(2)]
-    assert [option["CUDA_VISIBLE_DEVICES"] for option in options] == ["0", "1"]
-    assert "CUDA_VISIBLE_DEVICES" not in clusters.worker_options(0, 1, 0, None)["env"]
-
-
-def test_processes_of_a_pool_take_gpus_in_turn(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    counter, seen = multiprocessing.get_context("spawn").Value("i", 0), []
-    for _ in range(3):
-        pin(counter, 2, "4,7")
-        seen.append(clusters.os.environ["CUDA_VISIBLE_DEVICES"])
-    assert seen == ["4", "7", "4"]
 
 
 # --- batch systems ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def batch(monkeypatch):
+def batch(monkeypatch, tmp_path):
     """What dask-jobqueue and the client of its cluster were asked for, without either."""
-    asked = {}
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = {"stopped": []}
+
+    class Job:
+        submit_command = "sh"
+
+        async def start(self):
+            if "refused" in asked["queue"]:
+                raise RuntimeError("Command exited with non-zero exit code.\nstderr:\ninvalid partition\n")
 
     class Cluster:
-        def __init__(self, **settings):
+        job_cls = Job
+
+        def __init__(self, *, job_cls, security, **settings):
             if "colour" in settings:
                 raise TypeError("unexpected argument 'colour'")
-            asked.update(settings)
+            asked.update(settings, job=job_cls, security=security)
+            self.loop = type("Loop", (), {"add_callback": staticmethod(asked["stopped"].append)})
+            self.scheduler = type("Scheduler", (), {"http_server": type("Server", (), {"stop": "stop"})})
 
         def scale(self, jobs):
             asked["jobs"] = jobs
+            for _ in range(jobs):
+                asyncio.run(asked["job"]().start())
 
         def close(self):
             asked["closed"] = True
@@ -194,14 +200,102 @@ def test_jobs_of_a_batch_system(batch):
     with Workers.cluster("slurm", jobs=15, settings={"cores": 16, "memory": "64GB", "queue": "long"}) as workers:
         assert workers.threads == 16
     assert (batch["jobs"], batch["queue"], batch["closed"]) == (15, "long", True)
-    assert batch["worker_extra_args"] == ["--nthreads", "1"]
+    assert batch["worker_extra_args"][:3] == ["--nthreads", "1", "--no-dashboard"]
 
 
-def test_settings_and_systems_that_do_not_exist(batch):
+def test_settings_and_systems_that_do_not_exist(batch, tmp_path):
     with pytest.raises(InvalidArgument, match="colour"):
         Workers.cluster("slurm", jobs=1, settings={"colour": "red"})
     with pytest.raises(InvalidArgument, match="choose one of slurm"):
         Workers.cluster("cloud", jobs=1)
+    with pytest.raises(InvalidArgument, match=r"slurm refused a job \(invalid partition\)"):
+        Workers.cluster("slurm", jobs=2, settings={"queue": "refused"})
+    with pytest.raises(InvalidArgument, match="protocol 'tcp://': batch jobs are reached by tls"):
+        Workers.cluster("slurm", jobs=1, settings={"protocol": "tcp://"})
+    assert not list(tmp_path.glob(".curvscope/*"))
+
+
+def test_credentials_of_jobs_exist_while_they_run(batch, tmp_path):
+    with Workers.cluster("slurm", jobs=1, settings={"queue": "long"}):
+        (folder,) = (tmp_path / ".curvscope").iterdir()
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (folder.parent, folder, *folder.glob("*.pem"))}
+        assert modes == {".curvscope": 0o700, folder.name: 0o700, "certificate.pem": 0o600, "key.pem": 0o600}
+        security = batch["security"]
+        assert security.require_encryption
+        assert security.tls_worker_key == str(folder / "key.pem")
+        written = repr({name: value for name, value in batch.items() if name != "security"})
+        assert "PRIVATE KEY" not in written
+        assert batch["stopped"] == ["stop"]
+        assert batch["scheduler_options"] == {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    assert not list((tmp_path / ".curvscope").iterdir())
+
+
+def test_credentials_of_a_killed_process_go_at_the_next_start(batch, tmp_path):
+    alive = Credentials()
+    abandoned = Path(shutil.copytree(alive.folder, alive.folder.with_name(alive.folder.name + "x")))  # not locked
+    (alive.folder.parent / "notes.txt").write_text("of the user")
+    link = alive.folder.with_name(alive.folder.name + "y")
+    link.symlink_to(tmp_path)
+    with Workers.cluster("slurm", jobs=1, settings={"queue": "long"}):
+        assert alive.folder.exists()
+        assert not abandoned.exists()
+        assert link.is_symlink()
+    alive.remove()
+    alive.remove()
+    assert sorted(path.name for path in (tmp_path / ".curvscope").iterdir()) == sorted(["notes.txt", link.name])
+
+
+def test_a_folder_for_credentials_that_others_control_is_refused(batch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".curvscope").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidArgument, match="shared_temp_directory"):
+        Credentials()
+    with pytest.raises(InvalidArgument, match="shared_temp_directory"):
+        Credentials(tmp_path / "missing")
+
+
+def test_certificates_in_dasks_configuration_are_used(batch, tmp_path):
+    dask = pytest.importorskip("dask")
+    mine = ("ca-file", *(f"{role}.{part}" for role in ("client", "scheduler", "worker") for part in ("cert", "key")))
+    with (
+        dask.config.set({f"distributed.comm.tls.{name}": "mine.pem" for name in mine}),
+        Workers.cluster("slurm", jobs=1, settings={"queue": "long"}),
+    ):
+        assert batch["security"].tls_worker_key == "mine.pem"
+        assert batch["security"].require_encryption
+        assert not (tmp_path / ".curvscope").exists()
+
+
+def test_a_machine_without_the_batch_system_is_told_at_once(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidArgument, match=r"slurm is not on this machine: there is no command 'sbatch'"):
+        Workers.cluster("slurm", jobs=1, settings={"cores": 1, "memory": "1GB"})
+
+
+@pytest.mark.parametrize(
+    ("address", "open_to_others"),
+    [
+        ("tcp://10.0.0.1:8786", True),
+        ("10.0.0.1:8786", True),
+        ("tcp://[fe80::1]:8786", True),
+        ("tcp://head.cluster", True),
+        ("ws://head:1", True),
+        ("tcp://0.0.0.0:8786", True),
+        ("tcp://127.0.0.1:8786", False),
+        ("tcp://[::1]:8786", False),
+        ("localhost:8786", False),
+        ("tls://head:8786", False),
+        ("wss://head:8786", False),
+    ],
+)
+def test_unencrypted_addresses_of_others_are_warned_of(address, open_to_others, caplog, monkeypatch):
+    made = type("M", (), {"Client": lambda address, **options: Client()})
+    monkeypatch.setattr(clusters, "_imported", lambda module, name="Dask": made)
+    monkeypatch.setattr(clusters, "_check_listens", lambda address: None)
+    clusters.scheduler(address)
+    assert len(caplog.messages) == open_to_others
+    assert all(address in message and "tls://" in message for message in caplog.messages)
 
 
 def test_the_job_script_of_slurm():
@@ -211,6 +305,54 @@ def test_the_job_script_of_slurm():
         "tcp://127.0.0.1:1", name="0", cores=16, processes=1, memory="64GB", worker_extra_args=["--nthreads", "1"]
     ).job_script()
     assert command.rindex("--nthreads 1") > command.index("--nthreads 16")
+
+
+# --- nobody answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_executor_that_begins_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr("curvscope.execution.workers.SECONDS_BETWEEN_CHECKS", 0.0)
+    with pytest.raises(WorkerError, match=r"no worker of the Held has begun any of 2 tasks.*start_timeout"):
+        list(Workers(Held(), count=1, start_timeout=1e-9).map(abs, [Task((1,)), Task((2,))]))
+
+
+def test_one_that_works_long_is_only_warned_of(monkeypatch, caplog):
+    monkeypatch.setattr("curvscope.execution.workers.SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr("curvscope.execution.workers.SECONDS_OF_SILENCE", 1e-9)
+    held = Held()
+    workers = Workers(held, count=1, start_timeout=1e-9)
+    with ThreadPoolExecutor(1) as other:
+        task = other.submit(list, workers.map(abs, (begun(held) for _ in range(1))))
+        while not caplog.messages:
+            pass
+        held.finish(0)
+        assert task.result() == [7]
+    assert "no worker has answered" in caplog.messages[0]
+
+
+def begun(held):
+    submit = held.submit
+
+    def running(function, *arguments):
+        future = submit(function, *arguments)
+        future.set_running_or_notify_cancel()
+        return future
+
+    held.submit = running
+    return Task((-7,))
+
+
+@pytest.mark.parametrize("status", ["closed", "closing"])
+def test_a_scheduler_that_ended_is_named(status, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("curvscope.execution.workers.SECONDS_BETWEEN_CHECKS", 0.0)
+    client = Client()
+    client.wait_for_workers(1)
+    client.submit = lambda function, *arguments, **preferred: setattr(client, "status", status) or Future()
+    with pytest.raises(WorkerError, match=r"does not answer any more.*resume"):
+        list(Workers(client).map(abs, [Task((1,))]))
+    with pytest.raises(WorkerError, match=r"does not answer any more.*resume"):
+        list(Workers(client).map(abs, [Task((1,))]))
 
 
 # --- workers that come and go -------------------------------------------------------------------------------------------------
@@ -232,7 +374,10 @@ class Client:
     def nthreads(self):
         return self.addresses
 
-    def wait_for_workers(self, count):
+    def close(self):
+        pass
+
+    def wait_for_workers(self, count, timeout=None):
         self.addresses = {f"tcp://{host}:1": 1 for host in ("a", "b")} | {"tcp://b:2": 1}
 
     def scatter(self, argument, workers=None, hash=True, timeout=None):

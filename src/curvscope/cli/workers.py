@@ -24,7 +24,7 @@ SchedulerAddress = Annotated[
     typer.Option(
         "--scheduler",
         rich_help_panel=PANEL,
-        help="A Dask scheduler whose workers compute the products, such as tcp://host:8786.",
+        help="A Dask scheduler whose workers compute the products, such as tls://host:8786.",
     ),
 ]
 BatchSystem = Annotated[
@@ -87,7 +87,7 @@ class Hiring:
     def executor(self) -> Iterator[Workers | None]:
         """The workers, let go of at the end; None if nobody was asked for."""
         if self.workers is not None:
-            made = Workers.local(self.workers)
+            made = Workers.processes(self.workers)
         elif self.scheduler is not None:
             made = Workers.scheduler(self.scheduler)
         elif self.cluster is not None:

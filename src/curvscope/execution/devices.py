@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
-
 import torch
 
 
@@ -28,12 +25,3 @@ def visible(number: int, gpus: int, seen: str | None = None) -> str | None:
 def preferred() -> torch.device:
     """A GPU if PyTorch sees one, else the CPU; ``CUDA_VISIBLE_DEVICES`` says which, and none if it is empty."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pin(counter: Any, gpus: int, seen: str | None) -> None:
-    """In a new process of a pool, before CUDA is touched: take the next number, see that GPU alone."""
-    with counter.get_lock():
-        number = counter.value
-        counter.value += 1
-    if (chosen := visible(number, gpus, seen)) is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import logging
 import os
 import time
 from collections import Counter
@@ -14,13 +14,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.execution.devices import pin
+from curvscope.errors import InvalidArgument, InvalidType, WorkerError
+from curvscope.execution.pool import LocalPool
+
+log = logging.getLogger(__name__)
 
 INLINE = 1 << 20
 """Bytes of an array up to which it travels with the task; larger ones go to a Dask worker straight, past the scheduler."""
 SECONDS_BETWEEN_QUESTIONS = 2.0
 """For how long a cluster is taken to have the workers that it had."""
+SECONDS_BETWEEN_LOOKS = 0.1
+"""While a client reconnects."""
+SECONDS_BETWEEN_REMINDERS = 60.0
+"""While there is no worker."""
 SECONDS_TO_SEND = 5
 """After which a worker that cannot be found is given up; a slow transfer is not."""
 
@@ -45,6 +51,12 @@ class Engine(Protocol):
 
     def loss(self, future: Future[Any]) -> BaseException | None:
         """Why a finished future has no result though the function did not fail; None if it has one, or failed."""
+
+    def has_begun(self, future: Future[Any]) -> bool:
+        """Return whether somebody works, or may be working, on an unfinished task."""
+
+    def check(self) -> None:
+        """Raise WorkerError if nobody can ever finish the tasks; called now and then while results are awaited."""
 
     def close(self) -> None:
         """Let go of what it opened itself."""
@@ -80,12 +92,14 @@ class PoolEngine:
                 "ProcessPoolExecutor(n, mp_context=multiprocessing.get_context('spawn')), or curvscope.Workers.processes(n)"
             )
         self.executor, self.name = executor, type(executor).__name__
-        self.is_local = isinstance(executor, ProcessPoolExecutor)
+        self.is_local = isinstance(executor, ProcessPoolExecutor | LocalPool)
         self._own = False
 
     @property
     def count(self) -> int:
         """The size of the pool, where it tells."""
+        if isinstance(self.executor, LocalPool):
+            return self.executor.count
         return getattr(self.executor, "_max_workers", None) or os.cpu_count() or 1
 
     @property
@@ -94,7 +108,9 @@ class PoolEngine:
         return 1 / self.count if self.is_local else 1.0
 
     def submit(self, function: Callable[..., Any], *arguments: Any, place: int | None = None) -> Future[Any]:
-        """See :class:`Engine`; a pool gives no choice."""
+        """See :class:`Engine`; pools other than ours give no choice of the process."""
+        if isinstance(self.executor, LocalPool) and place is not None:
+            return self.executor.submit_to(place, function, *arguments)
         try:
             return self.executor.submit(function, *arguments)
         except BrokenExecutor as error:
@@ -107,6 +123,13 @@ class PoolEngine:
             return CancelledError("cancelled by the executor")
         error = future.exception()
         return error if isinstance(error, BrokenExecutor) else None
+
+    def has_begun(self, future: Future[Any]) -> bool:
+        """See :class:`Engine`; our own processes may take long to start, and report it if they cannot."""
+        return self.is_local or future.running() or future.done()
+
+    def check(self) -> None:
+        """See :class:`Engine`; a pool reports what it lost."""
 
     def close(self) -> None:
         """End a pool that took the place of a broken one."""
@@ -138,6 +161,7 @@ class DaskEngine:
         self._executor = client.get_executor(pure=False)
         self._killed = (KilledWorker, CancelledError)
         self._turn, self._known, self._asked = 0, [], -inf
+        self._where = f"the Dask scheduler at {getattr(getattr(client, 'scheduler', None), 'address', 'an unknown address')}"
 
     @property
     def count(self) -> int:
@@ -154,8 +178,7 @@ class DaskEngine:
         """See :class:`Engine`; large arrays are sent ahead, to the chosen worker or to one after the other."""
         places = self._places()
         if not places:
-            self.client.wait_for_workers(1)  # the first of them may still be in a queue
-            self._asked = -inf
+            self._await_first_worker()
             places = self._places()
         self._turn += 1
         chosen = places[(self._turn if place is None else place) % len(places) :][:1]
@@ -173,26 +196,58 @@ class DaskEngine:
     def _places(self) -> list[str]:
         """Addresses of the workers, as they were a moment ago: to ask the scheduler takes a round trip."""
         if time.monotonic() - self._asked > SECONDS_BETWEEN_QUESTIONS:
-            self._known, self._asked = sorted(self.client.nthreads()), time.monotonic()
+            self.check()
+            try:
+                self._known, self._asked = sorted(self.client.nthreads()), time.monotonic()
+            except Exception as error:
+                self.check()
+                raise self._gone() from error
         return self._known
+
+    def _await_first_worker(self) -> None:
+        """Wait for a worker; the first of them may be in the queue of a batch system for hours."""
+        while True:
+            self.check()
+            try:
+                self.client.wait_for_workers(1, timeout=SECONDS_BETWEEN_REMINDERS)
+            except TimeoutError:
+                log.warning("%s has no worker yet: look at the queue, or at the workers' logs", self._where)
+            except Exception as error:
+                raise self._gone() from error
+            else:
+                self._asked = -inf
+                return
+
+    def has_begun(self, future: Future[Any]) -> bool:
+        """See :class:`Engine`; Dask does not say so, but it gives tasks to workers at once."""
+        return True
+
+    def check(self) -> None:
+        """See :class:`Engine`: a client that lost its scheduler tries to reconnect for a while, then it is closed."""
+        while getattr(self.client, "status", "running") == "connecting":
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        if getattr(self.client, "status", "running") not in ("running", "newly-created"):
+            raise self._gone()
+
+    def _gone(self) -> WorkerError:
+        return WorkerError(
+            f"{self._where} does not answer any more: it was ended, or the network is down. Nothing saved in a run is lost: "
+            "start the scheduler and its workers again, and run the same command again to resume"
+        )
 
     def loss(self, future: Future[Any]) -> BaseException | None:
         """See :class:`Engine`; data that died with its worker counts as a loss, too."""
         if future.cancelled():
+            self._asked = -inf
             return CancelledError("its data was lost with a worker, or the scheduler let go of it")
         error = future.exception()
         lost = isinstance(error, self._killed) or type(error).__name__ in ("FutureCancelledError", "FuturesCancelledError")
+        if lost:  # who lost it may be gone
+            self._asked = -inf
         return error if lost else None
 
     def close(self) -> None:
         """Nothing was opened here."""
-
-
-def processes(count: int, *, gpus: int = 0) -> ProcessPoolExecutor:
-    """A pool of ``count`` fresh (spawned) processes; with GPUs each has one of its own, in turn."""
-    context = multiprocessing.get_context("spawn")
-    places = (context.Value("i", 0), gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return ProcessPoolExecutor(count, mp_context=context, initializer=pin, initargs=places)
 
 
 def shut_down(executor: Executor) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from math import inf
@@ -17,8 +18,15 @@ import torch
 
 from curvscope.errors import InvalidArgument, WorkerError
 from curvscope.execution import clusters
-from curvscope.execution.engines import Engine, engine_of, processes, shut_down
+from curvscope.execution.engines import Engine, engine_of
+from curvscope.execution.pool import LocalPool
 
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_CHECKS = 5.0
+"""How often we look whether anybody is still there while we wait."""
+SECONDS_OF_SILENCE = 60.0
+"""After which a person is told that no worker has ever answered; then again after twice the time."""
 MEMORY_OF_DURATIONS = 64
 """Tasks that the median duration is taken over."""
 
@@ -59,6 +67,8 @@ class Workers:
         attempts: how often a task may lose its worker before the run is given up.
         patience: multiples of the median duration after which another copy is started.
         grace: seconds before which none is started, however short the tasks are.
+        start_timeout: seconds after which an executor that has begun no task is given up; ``math.inf`` for one that never
+            tells that it has begun. Those who work may take as long as they need, with a warning until the first result.
 
     Raises:
         InvalidType: not an executor. InvalidArgument: numbers that cannot work; a pool that forks (PyTorch's derivatives
@@ -81,49 +91,51 @@ class Workers:
         attempts: int = 5,
         patience: float = 5.0,
         grace: float = 10.0,
+        start_timeout: float = 50.0,
         close: Callable[[], None] | None = None,
     ) -> None:
-        if (count is not None and count < 1) or attempts < 1 or not patience > 1 or not (share is None or 0 < share <= 1):
+        possible = (count is None or count >= 1) and attempts >= 1 and patience > 1 and start_timeout > 0
+        if not possible or not (share is None or 0 < share <= 1):
             raise InvalidArgument(
-                f"count={count}, attempts={attempts}, patience={patience}, share={share}: choose count and attempts of at "
-                "least 1, patience above 1, a share in (0, 1]"
+                f"count={count}, attempts={attempts}, patience={patience}, share={share}, start_timeout={start_timeout}: "
+                "choose count and attempts of at least 1, patience above 1, a share in (0, 1], a positive start_timeout"
             )
         self._engine: Engine = engine_of(executor)
         self._count, self._expected, self._share = count, expected, share
         self.threads = threads_each(self._engine.count) if threads is None and self._engine.is_local else threads
         self.attempts, self.patience, self.grace = attempts, patience, grace
         self._close = close
+        self.start_timeout = start_timeout
         self._paces: dict[Callable[..., Any], deque[float]] = {}
+        self._reminder = SECONDS_OF_SILENCE
 
     @classmethod
     def processes(cls, count: int, *, threads: int | None = None, gpus: int | None = None, **options: Any) -> Workers:
-        """A pool of processes of the standard library on this machine; ``threads`` each, default its cores divided by count.
+        """``count`` processes on this machine, ``threads`` each; default: its cores divided by count.
 
-        With GPUs (``gpus``: how many; default those that PyTorch sees) each process sees one of them, in turn. Scripts that
-        call this need the usual ``if __name__ == "__main__":``, as the processes import them.
+        They are reached through anonymous pipes and open no port, see :class:`.LocalPool`. One that dies is replaced, and they
+        end with this process, however that ends. With GPUs (``gpus``: how many; default those that PyTorch sees) each process
+        sees one of them, in turn. Scripts that call this need the usual ``if __name__ == "__main__":``, as the processes
+        import them.
         """
         _check_count(count)
-        pool = processes(count, gpus=torch.cuda.device_count() if gpus is None else gpus)
-        return cls(pool, threads=threads, close=lambda: shut_down(pool), **options)
+        pool = LocalPool(count, gpus=torch.cuda.device_count() if gpus is None else gpus)
+        return cls(pool, threads=threads, close=pool.terminate, **options)
 
     @classmethod
-    def local(cls, count: int, *, threads: int | None = None, gpus: int | None = None, **options: Any) -> Workers:
-        """A Dask cluster of processes on this machine, otherwise as :meth:`processes`; one that dies is started anew.
-
-        Raises:
-            MissingExtra: Dask is not installed.
-        """
-        _check_count(count)
-        threads = threads or threads_each(count)
-        client, close = clusters.local(count, threads, torch.cuda.device_count() if gpus is None else gpus)
-        return cls(client, threads=threads, close=close, **options)
+    def local(cls, count: int, **options: Any) -> Workers:
+        """Earlier name of :meth:`processes`."""
+        return cls.processes(count, **options)
 
     @classmethod
     def scheduler(cls, address: str, **options: Any) -> Workers:
-        """The workers of a Dask scheduler that runs already, such as ``"tcp://10.0.0.1:8786"``.
+        """The workers of a Dask scheduler that runs already, such as ``"tls://10.0.0.1:8786"``.
+
+        Dask's configuration gives the certificates of ``tls://`` (``distributed.comm.tls``) and may refuse anything else
+        (``distributed.comm.require-encryption``). An unencrypted address of another machine is warned of.
 
         Raises:
-            MissingExtra: Dask is not installed. InvalidArgument: nobody answers there.
+            MissingExtra: Dask is not installed. InvalidArgument: nobody answers there, or the configuration refuses it.
         """
         client, close = clusters.scheduler(address)
         return cls(client, close=close, **options)
@@ -131,6 +143,10 @@ class Workers:
     @classmethod
     def cluster(cls, kind: str, *, jobs: int, settings: dict[str, Any] | None = None, **options: Any) -> Workers:
         """``jobs`` batch jobs of "slurm", "pbs", "sge" or "lsf" through dask-jobqueue; they end with :meth:`close`.
+
+        Connections are encrypted, and made only with the certificate of this call. Jobs read it in a folder of mode 0700 in
+        the home directory (``settings["shared_temp_directory"]``: in another one), which is removed at the end. Certificates
+        in Dask's own configuration are used instead where there are some.
 
         Args:
             kind: of the batch system.
@@ -141,7 +157,8 @@ class Workers:
             options: see :class:`Workers`.
 
         Raises:
-            MissingExtra: Dask or dask-jobqueue is not installed. InvalidArgument: another kind, settings that it refuses.
+            MissingExtra: Dask, dask-jobqueue or cryptography is not installed. InvalidArgument: another kind, a machine without
+                its commands, settings that it refuses.
         """
         _check_count(jobs)
         client, close, threads = clusters.cluster(kind, jobs, dict(settings or {}))
@@ -171,7 +188,8 @@ class Workers:
         """``function(*task.arguments)`` for every task, in their order; tasks are taken as needed, ``ahead`` a worker.
 
         Raises:
-            WorkerError: a task lost its workers too often. Whatever the function raises.
+            WorkerError: a task lost its workers too often, nobody begins any, or a scheduler is gone. Whatever the function
+                raises.
         """
         coming, done, pending = enumerate(tasks), {}, {}
         due, most = 0, ahead * self.count
@@ -223,7 +241,10 @@ class Workers:
         owners = {future: waiting for waiting in pending.values() for future in waiting.attempts}
         pace = self._paces.setdefault(function, deque(maxlen=MEMORY_OF_DURATIONS))
         patience = min(self._time_left(waiting, pace) for waiting in pending.values())
-        finished, _ = wait(owners, timeout=max(0.0, patience) if patience < inf else None, return_when=FIRST_COMPLETED)
+        timeout = min(max(0.0, patience), SECONDS_BETWEEN_CHECKS)
+        finished, _ = wait(owners, timeout=timeout, return_when=FIRST_COMPLETED)
+        if not finished:
+            self._check_silence(pending.values())
         results: dict[int, Any] = {}
         for future in finished:
             waiting = owners[future]
@@ -254,6 +275,31 @@ class Workers:
         future = self._engine.submit(function, *waiting.task.arguments, place=waiting.task.place if first else None)
         waiting.attempts[future] = time.monotonic()
         return waiting
+
+    def _check_silence(self, pending: Collection[_Pending]) -> None:
+        """Say so, or give up, if nobody has ever answered.
+
+        Raises:
+            WorkerError: an executor begins no task, or its scheduler is gone.
+        """
+        self._engine.check()
+        if any(self._paces.values()):
+            return  # they have worked before: stragglers are another matter
+        attempts = {future: since for waiting in pending for future, since in waiting.attempts.items()}
+        silence = time.monotonic() - min(attempts.values())
+        if silence > self.start_timeout and not any(self._engine.has_begun(future) for future in attempts):
+            raise WorkerError(
+                f"no worker of the {self._engine.name} has begun any of {len(attempts)} tasks within {silence:.0f} s: it may "
+                "be busy with other work, closed, or without processes. An executor that starts later needs "
+                "Workers(executor, start_timeout=...)"
+            )
+        if silence > self._reminder:
+            self._reminder *= 2
+            log.warning(
+                "no worker has answered for %.0f s: they may still be importing, building the operator or computing their "
+                "first product; look at them, or stop with Ctrl-C",
+                silence,
+            )
 
     # --- those who are late -----------------------------------------------------------------------------------------------
 

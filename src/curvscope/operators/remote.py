@@ -6,6 +6,8 @@ import os
 import platform
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -81,15 +83,10 @@ def multiply(order: Order, block: np.ndarray, adjoint: bool = False) -> np.ndarr
 
 def product(order: Order, directions: Any, adjoint: bool = False) -> Tensor:
     """The product with ``directions(operator)``, one at a time in every process; see :func:`multiply`."""
-    with _one_at_a_time, threads(order.threads), long_work(order.to_come):
-        try:
-            operator = _ready(order)
-            block = directions(operator)
-            result = operator.adjoint_matmul(block) if adjoint else operator @ block
-        except CurvscopeError:
-            raise
-        except Exception as error:  # noqa: BLE001 -- errors of other libraries need not survive the way back
-            raise WorkerError(f"{_name()} failed: {type(error).__name__}: {error}\n{traceback.format_exc()}") from None
+    with _one_at_a_time, threads(order.threads), long_work(order.to_come), _errors_named():
+        operator = _ready(order)
+        block = directions(operator)
+        result = operator.adjoint_matmul(block) if adjoint else operator @ block
     if not bool(torch.isfinite(result.sum())) and not bool(torch.isfinite(result).all()):
         raise NotFinite(f"{_name()}: a product has NaN or infinite entries: try dtype=torch.float64")
     return result
@@ -97,7 +94,7 @@ def product(order: Order, directions: Any, adjoint: bool = False) -> Tensor:
 
 def built(order: Order) -> tuple[Operator, Order]:
     """The operator of an order, and an order for this very operator; called in a worker."""
-    with _one_at_a_time, threads(order.threads):
+    with _one_at_a_time, threads(order.threads), _errors_named():
         operator = _ready(order)
     return operator, replace(order, expected=(*libraries(), *_facts(operator)))
 
@@ -124,6 +121,17 @@ def _ready(order: Order) -> Operator:
     if isinstance(operator, CurvatureOperator):
         operator.replay(order.report)
     return operator
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    """Turn errors of other libraries, which need not survive the way back, into WorkerError; also ``sys.exit()``."""
+    try:
+        yield
+    except CurvscopeError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 -- Dask waits for ever for a task that raises SystemExit
+        raise WorkerError(f"{_name()} failed: {type(error).__name__}: {error}\n{traceback.format_exc()}") from None
 
 
 def libraries() -> tuple[tuple[str, Any], ...]:
