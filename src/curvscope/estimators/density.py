@@ -134,7 +134,8 @@ class Density:
         r"""Tr f(A): the sum of f over all eigenvalues, from the same products; exact in expectation for polynomials.
 
         The standard error is the larger of the scatter of the probes and of the theoretical one for the estimated moments,
-        sqrt(2 n (mean f^2 - (mean f)^2) / q).
+        sqrt(2 n (mean f^2 - (mean f)^2) / q). A resolved node stands for at least one of the n eigenvalues there, however
+        little weight it has by chance.
 
         Args:
             function: f, from a float64 tensor of eigenvalues to one of the same shape.
@@ -150,7 +151,8 @@ class Density:
         n, q, values = self.unknown, len(self.nodes), function(self.nodes)
         samples = (self.weights * values).sum(dim=1)
         mean = float(samples.mean())
-        theory = 2 * max(0.0, float((self.weights * values.square()).sum(dim=1).mean()) - mean**2) / ((n + 2) * q)
+        shares = torch.where(self._is_resolved, self.weights.clamp(min=1 / n), self.weights)
+        theory = 2 * max(0.0, float((shares * values.square()).sum(dim=1).mean()) - mean**2) / ((n + 2) * q)
         scatter = float(samples.var()) / q if q > 1 else 0.0
         return Estimate(known + n * mean, n * math.sqrt(max(theory, scatter)), self.products)
 
@@ -306,6 +308,16 @@ class Density:
         return sign * merged, len(known) + sure
 
     @cached_property
+    def _is_resolved(self) -> Tensor:
+        """Nodes with weight whose radius is at most half their distance to the next one, (q, m)."""
+        spacing = torch.full_like(self.nodes, torch.inf)
+        if self.nodes.shape[1] > 1:
+            gaps = self.nodes.diff(dim=1)
+            spacing[:, 1:] = gaps
+            spacing[:, :-1] = torch.minimum(spacing[:, :-1].clone(), gaps)
+        return (self.weights > 0) & (self.radii <= 0.5 * spacing)
+
+    @cached_property
     def _cells(self) -> tuple[Tensor, Tensor]:
         return distribution.cells(self.nodes, self.radii, self.weights)
 
@@ -335,10 +347,13 @@ class Density:
         edges = self.bulk_edges()
         floor = -NEGATIVE * max(abs(low), abs(high))
         negative = self.mass(high=floor)
-        how = f"{len(self.exact)} exact, {len(self.nodes)} probes x {self.nodes.shape[1]} steps for the others"
+        others = f", {len(self.nodes)} probes x {self.nodes.shape[1]} steps for the others" if self.unknown else ""
+        bound, reason = (self.provenance.get(name) for name in ("rank_bound", "rank_reason"))
+        rank = [f"rank             at most {bound}: {reason}; at least {self.size - bound} zeros"] if bound is not None else []
         return "\n".join(
             [
-                f"Spectrum of a {self.size}-parameter operator: {how}",
+                f"Spectrum of a {self.size}-parameter operator: {len(self.exact)} exact{others}",
+                *rank,
                 f"range            [{low:.4g}, {high:.4g}]",
                 f"outliers         {counts}",
                 f"bulk (ratio)     [{edges[0]:.3g}, {edges[1]:.3g}]",

@@ -1,6 +1,8 @@
-"""Eigenvalues at the ends that all recurrences have found: how often each is there, and the quadratures without them."""
+"""Eigenvalues that all recurrences have found: how often each is there, and the quadratures without them."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -12,24 +14,29 @@ SHARP = 1e-3
 """A pair counts as found when its residual is at most this times the distance to the next node."""
 AT_ONCE = 8
 """Ritz vectors of each probe that are made at a time."""
-DISTINCT = 0.05
-"""Singular value from which on the Ritz vectors of several probes span one more direction."""
+LEAST_ANGLE = 1e-7
+"""Rounding of the singular values of a matrix of unit vectors, from its Gram matrix."""
+FAILURE = 1e-6
+"""Probability with which random vectors may hide one more copy of an eigenvalue."""
 
 
-def take_out(found: Quadrature, unit: float) -> tuple[Tensor, Tensor]:
-    """(eigenvalues, weights): what is resolved at both ends, and the weights of all the other nodes, each row summing to 1.
+def take_out(found: Quadrature, unit: float, count: int) -> tuple[Tensor, Tensor]:
+    """(eigenvalues, weights): what is counted at both ends, and the weights of all the other nodes, each row summing to 1.
 
     A unit vector v = sum_j c_j u_j + rest has the weight |c_j|^2 at an eigenvalue that its recurrence has found, whose
     expectation is known: 1/n for each of its eigenvectors. Without these nodes, what is left is the quadrature of the rest, as
-    if the pairs had been deflated before. How many eigenvectors there are is the rank of the Ritz vectors of all probes: one
-    recurrence sees one vector of each eigenspace, the same for all probes only if it is simple.
+    if the pairs had been deflated before.
+
+    One recurrence sees one vector of each eigenspace. So an eigenvalue of r copies gives the q probes Ritz vectors of rank
+    min(r, q), and only a rank below q says how many copies there are. An eigenvalue of q copies or more keeps its weight.
 
     Args:
         found: with its Lanczos vectors.
         unit: rounding of the products, relative.
+        count: n, the eigenvalues that the quadratures are of.
 
     Returns:
-        eigenvalues: float64 (k,), with their multiplicities (up to the number of probes).
+        eigenvalues: float64 (k,), with their copies.
         weights: float64 (q, m).
     """
     values: list[Tensor] = []
@@ -39,26 +46,51 @@ def take_out(found: Quadrature, unit: float) -> tuple[Tensor, Tensor]:
         keyed = torch.where(found.weights > 0, sign * found.nodes, -torch.inf)
         ladder, order = keyed.sort(dim=1, descending=True)
         radii = found.radii.gather(1, order) + noise
-        sharp = _sharp(ladder, radii)
+        sharp, gaps = _sharp(ladder, radii)
         for start, stop in blocks(sharp, AT_ONCE):
             vectors = found.ritz_vectors(order[:, start:stop])
             for rung in range(start, stop):
-                if bool((weights.gather(1, order[:, rung : rung + 1]) == 0).any()):  # taken from the other end already
+                at = order[:, rung : rung + 1]
+                if bool((weights.gather(1, at) == 0).any()):  # taken from the other end already
                     break
-                spans = vectors[:, :, rung - start]
-                multiplicity = int((torch.linalg.eigvalsh(spans @ spans.T) > DISTINCT**2).sum())
-                values.append((sign * ladder[:, rung].max()).expand(multiplicity))
-                weights.scatter_(1, order[:, rung : rung + 1], 0.0)
-    left = weights.sum(dim=1, keepdim=True)
-    return torch.cat(values) if values else torch.zeros(0, dtype=torch.float64), weights / left
+                angle = float((radii[:, rung] / gaps[:, rung]).norm())
+                copies = _copies(vectors[:, :, rung - start], angle)
+                if copies and _plausible(float(found.weights.gather(1, at).mean()), copies, count, len(weights)):
+                    values.append((sign * ladder[:, rung].max()).expand(copies))
+                    weights.scatter_(1, at, 0.0)
+    taken, left = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64), weights.sum(dim=1, keepdim=True)
+    if len(taken) > count or (len(taken) < count and bool((left <= 0).any())):  # contradicts the number of eigenvalues
+        return torch.zeros(0, dtype=torch.float64), found.weights
+    return taken, weights / left if len(taken) < count else weights
 
 
-def _sharp(ladder: Tensor, radii: Tensor) -> int:
-    """How many nodes from the end on are resolved in every recurrence, and the same in all; one node is always left."""
+def _copies(vectors: Tensor, angle: float) -> int:
+    """Return the copies of an eigenvalue whose Ritz vectors, (q, D), are off by at most ``angle`` together; 0: unknown.
+
+    q random vectors of a space of r + 1 <= q dimensions look as if they had r with a probability of about (q angle)^(q - r).
+    """
+    probes, angle = len(vectors), angle + LEAST_ANGLE
+    sizes = torch.linalg.eigvalsh(vectors @ vectors.T).clamp(min=0).sqrt()
+    rank = int((sizes > 2 * angle).sum())
+    return rank if rank < probes and (probes * angle) ** (probes - rank) <= FAILURE else 0
+
+
+def _plausible(weight: float, copies: int, count: int, probes: int) -> bool:
+    """Whether the mean weight of an eigenvalue agrees with its number of copies: it has a chi-square's upper tail.
+
+    Source: Laurent and Massart (2000), lemma 1.
+    """
+    degrees, tail = copies * probes, -math.log(FAILURE)
+    return weight * count / copies <= 1 + 2 * math.sqrt(tail / degrees) + 2 * tail / degrees
+
+
+def _sharp(ladder: Tensor, radii: Tensor) -> tuple[int, Tensor]:
+    """How many nodes from the end on are resolved in every recurrence, and the same in all; the distances to others."""
     if ladder.shape[1] < 2:
-        return 0
+        return 0, torch.zeros(len(ladder), 0)
     inward = ladder[:, :-1] - ladder[:, 1:] - radii[:, 1:]
     outward = torch.cat([torch.full((len(ladder), 1), torch.inf), inward[:, :-1]], dim=1)
-    sharp = (radii[:, :-1] <= SHARP * torch.minimum(inward, outward)).all(dim=0)
+    gaps = torch.minimum(inward, outward)
+    sharp = (radii[:, :-1] <= SHARP * gaps).all(dim=0)
     agree = ladder.max(dim=0).values - ladder.min(dim=0).values <= 2 * radii.max(dim=0).values
-    return int((sharp & agree[:-1]).long().cumprod(0).sum())
+    return int((sharp & agree[:-1]).long().cumprod(0).sum()), gaps

@@ -14,6 +14,7 @@ from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.identity import combined
 from curvscope.operators.parameters import ParameterFilter, Parameters, matching
+from curvscope.operators.rank import RankBound, of_sum
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -149,6 +150,10 @@ class Sum(Composable):
             total.add_(operator._apply(block), alpha=factor)
         return total
 
+    def rank_bound(self) -> RankBound | None:
+        """See :meth:`.Operator.rank_bound`."""
+        return None if self.offset else of_sum([operator.rank_bound() for _, operator in self.terms])
+
     def without_assumption(self) -> Sum:
         """See :meth:`.Operator.without_assumption`."""
         if not self.assumed_hermitian:
@@ -192,6 +197,10 @@ class Square(Composable):
 
     def _apply(self, block: Tensor) -> Tensor:
         return self.inner._apply(self.inner._apply(block))
+
+    def rank_bound(self) -> RankBound | None:
+        """See :meth:`.Operator.rank_bound`."""
+        return self.inner.rank_bound()
 
     def without_assumption(self) -> Square:
         """See :meth:`.Operator.without_assumption`."""

@@ -14,6 +14,7 @@ from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.isolation import out_of_inference
 
 if TYPE_CHECKING:
+    from curvscope.operators.rank import RankBound
     from curvscope.operators.recipe import Recipe
 
 
@@ -68,6 +69,10 @@ class Operator(ABC):
         raise InvalidArgument(
             f"{type(self).__name__} is not Hermitian and gives no products with its adjoint: define _apply_adjoint"
         )
+
+    def rank_bound(self) -> RankBound | None:
+        """Return an upper bound for the rank that the structure of the matrix gives; None where there is none."""
+        return None
 
     def without_assumption(self) -> Operator:
         """This matrix where nothing is assumed of its symmetry, for work that multiplies with the adjoint as well."""

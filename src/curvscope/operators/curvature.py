@@ -20,6 +20,7 @@ from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichMap, loss_hessian
+from curvscope.operators.rank import RankBound, of_outputs
 
 log = logging.getLogger(__name__)
 
@@ -241,6 +242,10 @@ class GeneralizedGaussNewton(CurvatureOperator):
         curve = loss_hessian(objective.criterion)
         batch_map = SandwichMap(objective, lambda output, batch, tangent: curve(output, batch[1], tangent))
         super().__init__(objective, batch_map, **options)
+
+    def rank_bound(self) -> RankBound:
+        """At most N (C - 1) for a softmax cross-entropy, else the number of outputs. Cost: one evaluation of the network."""
+        return of_outputs(self.objective)
 
 
 def with_criterion(objective: Objective, matrix: str) -> Objective:

@@ -21,6 +21,7 @@ from curvscope.operators.objective import Batch, Objective, ObjectiveOptions, We
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import SandwichMap
 from curvscope.operators.products.forward_losses import ForwardModeLosses
+from curvscope.operators.rank import RankBound, of_samples
 from curvscope.sketches.streams import Streams
 
 
@@ -37,6 +38,10 @@ class EmpiricalFisher(CurvatureOperator):
             return _outer(score, tangent, label_axes(objective.criterion, output.ndim)) * _divisor(objective, batch)
 
         super().__init__(objective, SandwichMap(objective, curve), **options)
+
+    def rank_bound(self) -> RankBound:
+        """At most the number of samples. Cost: one evaluation of the network."""
+        return of_samples(self.objective)
 
 
 class MonteCarloFisher(CurvatureOperator):
@@ -57,6 +62,10 @@ class MonteCarloFisher(CurvatureOperator):
             raise InvalidArgument(f"labels cannot be drawn for a loss with {' and '.join(options_set)}: drop these options")
         self.num_draws, self.seed = num_draws, seed
         super().__init__(objective, _DrawnMap(objective, num_draws, seed), **options)
+
+    def rank_bound(self) -> RankBound:
+        """At most the number of samples times draws. Cost: one evaluation of the network."""
+        return of_samples(self.objective, draws=self.num_draws)
 
     def on(self, objective: Objective) -> MonteCarloFisher:
         """See :meth:`CurvatureOperator.on`; with the same draws, for the same samples."""
@@ -87,6 +96,11 @@ class GradientSecondMoment(Composable):
     def parameters(self) -> Parameters:
         """Names, shapes and places of the D parameters."""
         return self.objective.parameters
+
+    def rank_bound(self) -> RankBound:
+        """At most the number of mini-batches, each of which gives one gradient."""
+        batches = sum(1 for _ in self.objective.batches())
+        return RankBound(batches, f"{batches} mini-batches")
 
     def _apply(self, block: Tensor) -> Tensor:
         total, mean = torch.zeros_like(block), block.new_zeros(block.shape[0])
