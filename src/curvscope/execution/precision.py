@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -29,16 +30,20 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
     (False, True)
     """
     backends, wanted = torch.backends, TF32 if tf32 else EXACT
-    everything, others = backends.fp32_precision, []
-    onednn = backends.mkldnn
+    everything, cudnn, onednn = backends.fp32_precision, backends.cudnn, backends.mkldnn
+    places = (cudnn, backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn)
+    before = [place.fp32_precision for place in places]
+    others: list[tuple[Any, str]] = []
+    older = _older_cudnn_switch()
     try:
         backends.fp32_precision = wanted
         # Those that have a precision of their own do not follow.
-        for place in (backends.cudnn, backends.cuda.matmul, backends.cudnn.conv, onednn.matmul, onednn.conv, onednn.rnn):
+        for place in places:
             if (own := place.fp32_precision) != wanted:
                 others.append((place, own))
                 place.fp32_precision = wanted
         with ExitStack() as stack:
+            stack.enter_context(_older_cudnn_switch_reads(tf32))
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
@@ -47,6 +52,39 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
         for place, own in reversed(others):
             place.fp32_precision = own
         backends.fp32_precision = everything
+        # torch.backends.cudnn.flags, used inside, leaves what it found: values of ours.
+        if older is not None and _older_cudnn_switch() != older:
+            cudnn.allow_tf32 = older
+        for place, own in zip(places, before, strict=True):
+            if place.fp32_precision != own:
+                place.fp32_precision = own
+
+
+def _older_cudnn_switch() -> bool | None:
+    """``torch.backends.cudnn.allow_tf32``; None: precisions were set by the newer names, so that it cannot be read."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def _older_cudnn_switch_reads(value: bool) -> Iterator[None]:
+    """Inside, ``allow_tf32`` of cuDNN can be read, as ``torch.backends.cudnn.flags`` in a model does.
+
+    PyTorch raises where it differs from the newer names, and setting it would make the newer ones explicit for good.
+    """
+    switch = vars(type(torch.backends.cudnn)).get("allow_tf32")
+    read, wrapped = torch._C._get_cudnn_allow_tf32, getattr(switch, "getter", None)
+    try:
+        torch._C._get_cudnn_allow_tf32 = lambda: value
+        if wrapped is not None:
+            switch.getter = torch._C._get_cudnn_allow_tf32
+        yield
+    finally:
+        torch._C._get_cudnn_allow_tf32 = read
+        if wrapped is not None:
+            switch.getter = wrapped
 
 
 def in_tf32() -> bool:

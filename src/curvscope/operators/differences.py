@@ -8,7 +8,6 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress, stage
 from curvscope.operators.objective import Objective
-from curvscope.operators.parameters import leaves
 
 SMALL_STEP = 1e-5
 """Below it a second-order expansion is more accurate than the difference of two float64 losses."""
@@ -76,12 +75,12 @@ def _evaluated(objective: Objective, places: Tensor, steps: Tensor, progress: Pr
     with objective.isolated(), torch.no_grad(), stage("loss differences", len(places), progress) as advance:
         for number, (batch, weight) in enumerate(objective.batches()):
             objective.seed(number)
-            reference = float(objective.loss(leaves(values), batch))
+            reference = float(objective.loss_value(values, batch))
             for i, (place, step) in enumerate(zip(places.tolist(), steps.tolist(), strict=True)):
                 kept = flat[place].clone()
                 flat[place] += step
                 objective.seed(number)
-                changes[i] += weight * (float(objective.loss(leaves(values), batch)) - reference)
+                changes[i] += weight * (float(objective.loss_value(values, batch)) - reference)
                 flat[place] = kept
                 if number == 0:
                     advance()

@@ -141,7 +141,7 @@ class _DrawnMap(SandwichMap):
         """
         criterion = self.objective.criterion
         with torch.no_grad():
-            output = self.objective.output(self.objective.values, batch)
+            output = self.objective.output_value(self.objective.values, batch)
             axes = label_axes(criterion, output.ndim)
             last = output.movedim(axes[0], -1) if axes else output[:, None]  # one row a label
             rows, places = last.reshape(-1, last.shape[-1]), last.shape[:-1]

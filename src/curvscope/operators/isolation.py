@@ -6,25 +6,20 @@ import logging
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.utils import parametrizations
-from torch.nn.utils.weight_norm import WeightNorm
-from torch.overrides import TorchFunctionMode
 
 from curvscope.execution.precision import float32_products
+from curvscope.operators.rules import without_reruns
 
 log = logging.getLogger(__name__)
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
-TWICE_IN_OTHER_WORDS = (nn.Hardsigmoid, parametrizations._WeightNorm)
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 
 ONE_AT_A_TIME = threading.RLock()
@@ -59,8 +54,7 @@ def isolated(
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
             if "torch._dynamo" in sys.modules:  # what is compiled runs as it was written: it has no second derivatives
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            if any(_needs_other_functions(module) for module in model.modules()):
-                stack.enter_context(_TwiceDifferentiable())
+            stack.enter_context(without_reruns())
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
         yield
@@ -74,28 +68,6 @@ def out_of_inference() -> Iterator[None]:
         return
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-class _TwiceDifferentiable(TorchFunctionMode):
-    """Inside, functions are made of others with second derivatives, which PyTorch's own lack or have wrong.
-
-    ``hardsigmoid`` (of MobileNetV3) has none; the fused ``_weight_norm`` leaves terms out, and says nothing.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is functional.hardsigmoid:
-            return functional.relu6(args[0] + 3.0) / 6.0
-        if func is torch._weight_norm:
-            v, g, dim = args
-            return v * (g / torch.norm_except_dim(v, 2, dim))
-        return func(*args, **(kwargs or {}))
-
-
-def _needs_other_functions(module: nn.Module) -> bool:
-    hooks = module._forward_pre_hooks.values()
-    return isinstance(module, TWICE_IN_OTHER_WORDS) or any(isinstance(hook, WeightNorm) for hook in hooks)
 
 
 @contextmanager

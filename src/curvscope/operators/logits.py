@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from curvscope.errors import InvalidArgument
 from curvscope.operators.batches import Batch, plain
 from curvscope.operators.objective import Objective, Values
-from curvscope.operators.parameters import leaves
 
 CRITERIA = {"regression": nn.MSELoss, "multi_label_classification": nn.BCEWithLogitsLoss}
 """By the ``problem_type`` of a sequence classifier's configuration; anything else is a cross-entropy."""
@@ -101,7 +100,7 @@ class LogitsObjective(Objective):
         with self.isolated(), torch.no_grad():
             for number, (batch, weight) in enumerate(self.batches()):
                 self.seed(number)
-                total += weight * float(self.loss(leaves(self.values), batch))
+                total += weight * float(self.loss_value(self.values, batch))
         return total
 
     def _explanation(self, reason: str) -> str:

@@ -28,6 +28,7 @@ from curvscope.operators.batches import (
     split,
 )
 from curvscope.operators.code import code_digest, loss_digest, modules_of
+from curvscope.operators.evaluation import Evaluation
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import isolated, out_of_inference, unwrapped
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
@@ -172,19 +173,29 @@ class Objective:
         self.shifted: bool | None = None
         self.weighs_right: bool | None = None
         self._inner = 0.0
+        self.evaluation = Evaluation(self.dtype)
         self._look()
 
     # --- the function ---------------------------------------------------------------------------------------------------
 
     def loss(self, values: Values, batch: Batch) -> Tensor:
         """The scalar loss of one batch, not weighted, at the given parameter tensors."""
-        if self.has_criterion:
+        if not self.has_criterion:
+            return self._call(values, self._loss, batch)
+        with self.evaluation.rules():
             return self._loss(self.output(values, batch), batch[1])
-        return self._call(values, self._loss, batch)
+
+    def loss_value(self, values: Values, batch: Batch) -> Tensor:
+        """The same without a graph, also where the loss itself takes a gradient."""
+        return self.evaluation.value(lambda: self.loss(leaves(values), batch))
 
     def output(self, values: Values, batch: Batch) -> Tensor:
         """f_theta(x) for a batch (x, y)."""
         return self._call(values, None, batch[0])
+
+    def output_value(self, values: Values, batch: Batch) -> Tensor:
+        """The output without a graph, also where the model itself takes a gradient."""
+        return self.evaluation.value(lambda: self.output(leaves(values), batch))
 
     def batch_gradient(self, batch: Batch) -> Tensor:
         """The (D,) gradient of the loss of one batch, not weighted; call it inside :meth:`isolated`."""
@@ -215,8 +226,11 @@ class Objective:
     @property
     def buffers(self) -> dict[str, Tensor]:
         """The model's buffers as they were copied: running statistics of BatchNorm layers, for one."""
-        names = {name for name, _ in self.model.named_buffers()}
-        return {name: tensor for name, tensor in self._constants.items() if name in names}
+        return {name: tensor for name, tensor in self._constants.items() if name in self._buffer_names}
+
+    @property
+    def _buffer_names(self) -> set[str]:
+        return {name for name, _ in self.model.named_buffers()}
 
     @property
     def loss_name(self) -> str:
@@ -267,7 +281,7 @@ class Objective:
         with out_of_inference(), torch.no_grad():
             other.values = tuple(there(*item) for item in zip(self.parameters.names, self.values, strict=True))
             other._constants = {name: there(name, tensor) for name, tensor in self._constants.items()}
-        other._inner = 0.0
+        other._inner, other.evaluation = 0.0, Evaluation(other.dtype)
         other._look()
         return other
 
@@ -350,13 +364,20 @@ class Objective:
     # --- inside -----------------------------------------------------------------------------------------------------------
 
     def _call(self, values: Values, function: Callable[..., Tensor] | None, argument: Any) -> Tensor:
-        tensors = {**self._constants, **dict(zip(self.parameters.names, values, strict=True))}
+        constants = self.evaluation.state(self._constants, self._buffer_names, values)
+        tensors = {**constants, **dict(zip(self.parameters.names, values, strict=True))}
         if self.batchnorm == "batch":
             tensors = {name: t for name, t in tensors.items() if not name.endswith(("running_mean", "running_var"))}
         argument = as_given(argument)
-        if function is None:
-            return functional_call(self.model, tensors, (argument,))
-        return functional_call(CallWithModel(self.model, function), {f"model.{n}": t for n, t in tensors.items()}, (argument,))
+        with self.evaluation.rules():
+            if function is None:
+                found = functional_call(self.model, tensors, (argument,))
+            else:
+                tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
+                found = functional_call(CallWithModel(self.model, function), tensors, (argument,))
+        if self.evaluation.looking:
+            self.evaluation.note_writes(self._constants, constants)
+        return found
 
     def _place(self, tensor: Tensor) -> Tensor:
         return placed(tensor, self.device, self.dtype)
@@ -379,6 +400,7 @@ class Objective:
         """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         sizes = Sizes()
+        self.evaluation.looking = True
         with self.isolated(), torch.no_grad():
             for count, batch in enumerate(self.data, start=1):
                 check_batch(batch, count, pairs=self.has_criterion)
@@ -397,6 +419,7 @@ class Objective:
                         total, pieces = total + terms, pieces + 1
                 if self.dropout is None:
                     digests.append(self._digest(batch, cut))
+        self.evaluation.looking = False
         if count == 0:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
@@ -430,7 +453,7 @@ class Objective:
     def _loss_and_arithmetic(self, batch: Batch) -> Tensor:
         """The loss at these parameters; the first one also tells what it is computed in."""
         if self._inner:
-            return self.loss(leaves(self.values), batch)
+            return self.loss_value(self.values, batch)
         with torch.enable_grad(), CoarsestArithmetic() as arithmetic:
             loss = self.loss(leaves(self.values), batch)
         self._inner = arithmetic.rounding or self.chosen_rounding
@@ -438,7 +461,7 @@ class Objective:
 
     def _loss_here(self, batch: Batch) -> Tensor:
         self.seed(0)
-        return self.loss(leaves(self.values), move(batch, self.device, self.dtype))
+        return self.loss_value(self.values, move(batch, self.device, self.dtype))
 
     def _checked_loss(self, batch: Batch, number: int) -> float:
         try:

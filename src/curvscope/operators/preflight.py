@@ -17,7 +17,6 @@ from curvscope.operators.batches import length, tensors_of
 from curvscope.operators.curvature import CurvatureOperator, Hessian
 from curvscope.operators.isolation import BATCH_NORMS
 from curvscope.operators.objective import Objective
-from curvscope.operators.parameters import leaves
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _same_loss(operator: CurvatureOperator, limit: float) -> Check:
         batch, _ = next(objective.batches())
         for _ in range(2):
             objective.seed(0)
-            found.append(objective.loss(leaves(objective.values), batch).double().reshape(()))
+            found.append(objective.loss_value(objective.values, batch).double().reshape(()))
     return _check("same loss twice", found[1], found[0], limit, *_cause_of_noise(operator))
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, Objective
-from curvscope.operators.parameters import leaves
 
 Point = Mapping[str, Tensor] | Tensor
 """Parameters by name, such as a state dict, or as the flat (D,) vector."""
@@ -176,9 +175,9 @@ def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, fl
         for number, (batch, weight) in enumerate(objective.batches()):
             objective.seed(number)
             if not objective.has_criterion:
-                total, right = total + weight * float(objective.loss(leaves(values), batch)), float("nan")
+                total, right = total + weight * float(objective.loss_value(values, batch)), float("nan")
                 continue
-            output, targets = objective.output(leaves(values), batch), batch[1]
+            output, targets = objective.output_value(values, batch), batch[1]
             total += weight * float(objective.criterion(output, targets))
             if output.ndim == 2 and targets.ndim == 1 and not targets.is_floating_point():
                 counted = targets != getattr(objective.criterion, "ignore_index", -100)

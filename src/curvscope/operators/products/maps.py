@@ -102,8 +102,9 @@ class SandwichMap(BatchMap):
             """The output as a function of the parameters."""
             return self._output(inner, batch)
 
-        output, forward = jvp(network, (values,), (tangent,))
-        _, pull_back = vjp(network, values)
+        with torch.enable_grad():  # a model may take gradients itself
+            output, forward = jvp(network, (values,), (tangent,))
+            _, pull_back = vjp(network, values)
         return pull_back(self.curve(output, batch, forward))[0]
 
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:

@@ -56,7 +56,7 @@ def survey(objective: Objective) -> Survey:
     def evaluate() -> None:
         """One evaluation."""
         objective.seed(0)
-        objective.loss(objective.values, batch)
+        objective.loss_value(objective.values, batch)
 
     def counted() -> None:
         """One evaluation whose operations are counted."""

@@ -109,7 +109,11 @@ class _Recorder(DispatchMode):
             self._bind(result, self._call(func, *symbols))
         if looks_at_values and not isinstance(result, Tensor):
             self.seen.append((self._call(func, *symbols), result))
-        if shape_depends_on_values:
+        if func is torch.ops.aten.index.Tensor:
+            # Its shape depends on the values of masks alone, not on those of what is indexed.
+            for mask in (index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)):
+                self.seen.append((self._call(count_of, (self.node(mask),), {}), count_of(mask)))
+        elif shape_depends_on_values:
             shaped = tensors_in(result)
             self.seen += [(self._call(shape_of, (self.node(leaf),), {}), tuple(leaf.shape)) for leaf in shaped]
         return result
@@ -219,6 +223,11 @@ def _overlap(first: Tensor, second: Tensor) -> bool:
 def shape_of(tensor: Tensor) -> tuple[int, ...]:
     """The shape as plain numbers."""
     return tuple(tensor.shape)
+
+
+def count_of(mask: Tensor) -> int:
+    """How many entries a mask selects."""
+    return int(mask.count_nonzero())
 
 
 @functools.cache

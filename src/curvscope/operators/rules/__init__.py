@@ -1,0 +1,10 @@
+"""How operations of PyTorch are computed while curvature is measured, where its own derivatives are wrong or missing.
+
+The values stay the same up to rounding. ``mode`` finds the calls, the other files hold the replacements by kind.
+"""
+
+from curvscope.operators.rules.casts import Casts, narrower_than
+from curvscope.operators.rules.mode import Rules
+from curvscope.operators.rules.reruns import without_reruns
+
+__all__ = ["Casts", "Rules", "narrower_than", "without_reruns"]
