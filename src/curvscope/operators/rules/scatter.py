@@ -33,7 +33,7 @@ def scatter_reduce(
 
 def scatter_reduce_(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Any:
     """``scatter_reduce_``: the same, written to ``input``."""
-    found = scatter_reduce(input, dim, index, src, reduce, include_self=include_self)
+    found = scatter_reduce(input.clone(), dim, index, src, reduce, include_self=include_self)
     return found if found is NotImplemented else input.copy_(found)
 
 
@@ -50,7 +50,7 @@ def index_reduce(
 
 def index_reduce_(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Any:
     """``index_reduce_``: the same, written to ``input``."""
-    found = index_reduce(input, dim, index, source, reduce, include_self=include_self)
+    found = index_reduce(input.clone(), dim, index, source, reduce, include_self=include_self)
     return found if found is NotImplemented else input.copy_(found)
 
 
