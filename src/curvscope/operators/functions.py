@@ -118,7 +118,8 @@ class FunctionObjective(Objective):
 
     def _call(self, values: Values, function: Callable[..., Any] | None, argument: Any) -> Any:
         tree = self.model.filled({**self._constants, **dict(zip(self.parameters.names, values, strict=True))})
-        return self.function(tree, as_given(argument)) if self.takes_batches else self.function(tree)
+        with self.evaluation.rules():
+            return self.function(tree, as_given(argument)) if self.takes_batches else self.function(tree)
 
     def _understood(self, loss: Loss) -> tuple[Callable[..., Any], bool]:
         if not self.given_criterion:
