@@ -12,7 +12,8 @@ from curvscope.errors import Interrupted
 class Interruptible:
     """While the block runs, the first Ctrl-C is remembered until :meth:`check`; a second one stops at once.
 
-    Outside the main thread, where Python delivers no signals, nothing changes.
+    Outside the main thread, where Python delivers no signals, nothing changes. Nor does it where SIGINT is ignored already, as
+    in jobs that a shell started in the background: they were told to go on.
 
     Args:
         advice: how to go on, for the person who stopped it.
@@ -27,7 +28,8 @@ class Interruptible:
         self._before: object = None
 
     def __enter__(self) -> Interruptible:
-        if threading.current_thread() is threading.main_thread():
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):  # None: set by no Python code
             self._before = signal.signal(signal.SIGINT, self._remember)
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import stat
 import sys
 import tempfile
 import time
@@ -18,12 +19,16 @@ import torch
 
 from curvscope.errors import RunConflict, RunNotFound
 from curvscope.execution.interrupt import Interruptible
-from curvscope.execution.lock import LOCK, Lock
-from curvscope.store import Records, is_draft, read_json, remove_drafts, write_text
+from curvscope.execution.lock import LOCK, Lock, holder
+from curvscope.store import Records, check_folder, is_draft, read_json, read_plain, remove_drafts, shown, write_text
+from curvscope.store.files import make_folder
 
 MANIFEST, RECORDS = "manifest.json", "records"
 FORMAT = "curvscope run 1"
 SECONDS_BETWEEN_NOTES = 2.0
+NEEDED = {"kind": str, "options": dict, "created": str, "command": list, "versions": dict}
+"""What every manifest has."""
+OPTIONAL = {"sessions": list, "stages": dict, "solve": dict, "operator": dict, "decisions": dict, "plan": dict}
 
 
 class Run:
@@ -63,26 +68,30 @@ class Run:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """An existing run.
+        """An existing run, to look at or to resume. Nothing is locked, and nothing written.
 
         Raises:
-            RunNotFound: there is none, or its manifest cannot be read.
+            RunNotFound: there is none, or its manifest cannot be read. DamagedData: it holds links, or files that are none.
         """
-        folder = Path(path)
+        folder = _named(path)
         try:
-            manifest = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+            check_folder(folder)
+            manifest = dict(json.loads(read_plain(folder / MANIFEST).decode("utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
-        except (ValueError, TypeError) as error:  # no JSON, no text, or no object
+        except (ValueError, TypeError, RecursionError) as error:  # no JSON, no text, no object, or one without end
             raise RunNotFound(
-                f"{folder / MANIFEST} is not readable JSON ({error}): put it back, or begin again in another directory"
+                f"{folder / MANIFEST} is not readable JSON ({shown(str(error))}): put it back, or begin again in another "
+                "directory"
             ) from error
         if manifest.get("format") != FORMAT:
             raise RunNotFound(
-                f"{folder} has format {manifest.get('format')!r}, this version reads {FORMAT!r}: compute it again, elsewhere"
+                f"{folder} has format {shown(manifest.get('format'))}, this version reads {FORMAT!r}: compute it again, elsewhere"
             )
-        if missing := [name for name in ("kind", "options", "created", "command", "versions") if name not in manifest]:
+        if missing := [name for name in NEEDED if name not in manifest]:
             raise RunNotFound(f"{folder / MANIFEST} has no {', '.join(missing)}: put it back, or begin again elsewhere")
+        if wrong := _wrongly_typed(manifest):
+            raise RunNotFound(f"{folder / MANIFEST} has another {wrong} than we write: put it back, or begin again elsewhere")
         return cls(folder, manifest)
 
     @classmethod
@@ -98,10 +107,11 @@ class Run:
         Raises:
             RunConflict: something else is there; every difference is named.
         """
-        folder = Path(path)
+        folder = _named(path)
         if not (folder / MANIFEST).exists():
             return cls.planned(folder, kind=kind, options=options)
         run = cls.open(folder)
+        check_can_be_made(folder)
         if run.manifest["kind"] != kind:
             raise RunConflict(f"{folder} is a run of {run.manifest['kind']!r}, not of {kind!r}: choose another directory")
         run.claim("options", options, free=free)
@@ -132,12 +142,13 @@ class Run:
         """Work on the run: it is locked, leftovers are cleared, Ctrl-C waits for the block in hand.
 
         Raises:
-            RunConflict: another process works on it.
+            RunConflict: another process works on it, or the folder may not be written to. DamagedData: it holds links.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path, durable=True)
         lock = Lock(self.path)
         lock.take()
         try:
+            check_folder(self.path)
             if (self.path / MANIFEST).exists():
                 self.manifest = Run.open(self.path).manifest  # as the last holder of the lock left it
             remove_drafts(self.path)
@@ -165,21 +176,13 @@ class Run:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process works on it now."""
-        if not (self.path / LOCK).exists():
-            return False
-        lock = Lock(self.path)
-        try:
-            lock.take()
-        except RunConflict:
-            return True
-        lock.release()
-        return False
+        """Whether a process works on it now; see :func:`.lock.holder`. Nothing is locked by looking."""
+        return holder(self.path) is not None
 
     @property
     def bytes(self) -> int:
         """Size of all its files."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        return sum(_size(file) for file in self.path.rglob("*"))
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write ``content`` as JSON; returns the file."""
@@ -205,9 +208,45 @@ class Run:
                 raise
 
 
+def _named(path: str | os.PathLike[str]) -> Path:
+    """A path that the operating system takes.
+
+    Raises:
+        RunConflict: it does not: too long, a circle of links, or with characters that cannot be.
+    """
+    folder = Path(path)
+    try:
+        folder.exists()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunConflict(f"{shown(str(folder))} cannot be a directory ({reason}): choose another name") from error
+    return folder
+
+
+def _wrongly_typed(manifest: dict[str, Any]) -> str | None:
+    """The first section of a manifest that is of another kind than we write."""
+    for name, kind in (NEEDED | OPTIONAL).items():
+        if name in manifest and not isinstance(manifest[name], kind):
+            return name
+    for name in ("sessions", "stages"):
+        entries = manifest.get(name, {})
+        if not all(isinstance(entry, dict) for entry in (entries.values() if isinstance(entries, dict) else entries)):
+            return name
+    return None if all(isinstance(word, str) for word in manifest["command"]) else "command"
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 for a folder, and for what another process has removed since it was listed."""
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
 def check_free(path: str | os.PathLike[str]) -> None:
     """Raise RunConflict unless ``path`` does not exist, and can be made, or is an empty directory."""
-    folder = Path(path)
+    folder = _named(path)
     check_can_be_made(folder)
     if folder.is_dir() and any(not is_draft(item) and item.name != LOCK for item in folder.iterdir()):
         what = "holds another run" if (folder / MANIFEST).exists() else "is not empty"
@@ -241,7 +280,11 @@ def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str
 
 
 def _shown(value: Any) -> str:
-    return "not set" if value is None else json.dumps(value)
+    return "not set" if value is None else _cut(json.dumps(value))
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def _now() -> str:

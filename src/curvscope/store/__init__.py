@@ -1,8 +1,23 @@
 """Files that appear whole or not at all, and are checked when they are read."""
 
-from curvscope.store.files import RESTORE, Draft, checksum, is_draft, read_json, read_tensors, remove, remove_drafts, write_text
+from curvscope.store.files import (
+    RESTORE,
+    Draft,
+    checksum,
+    draft_beside,
+    is_draft,
+    put_in_place,
+    read_json,
+    read_tensors,
+    remove,
+    remove_drafts,
+    synchronise,
+    synchronise_folder,
+    write_text,
+)
 from curvscope.store.records import Record, Records
 from curvscope.store.tiles import Tiles
+from curvscope.store.untrusted import check_folder, checked_name, open_plain, printable, read_plain, shown
 
 __all__ = [
     "RESTORE",
@@ -10,11 +25,21 @@ __all__ = [
     "Record",
     "Records",
     "Tiles",
+    "check_folder",
+    "checked_name",
     "checksum",
+    "draft_beside",
     "is_draft",
+    "open_plain",
+    "printable",
+    "put_in_place",
     "read_json",
+    "read_plain",
     "read_tensors",
     "remove",
     "remove_drafts",
+    "shown",
+    "synchronise",
+    "synchronise_folder",
     "write_text",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from curvscope.errors import DamagedData
 from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum
+from curvscope.store.untrusted import read_plain, shown
 
 SUFFIX = ".record"
 
@@ -37,8 +39,12 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, name: str, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None) -> None:
+    def write(
+        self, name: str, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None, *, durable: bool = False
+    ) -> None:
         """Keep plain values and (small) tensors; what had this name is replaced.
+
+        ``durable``: on the device before this returns. Whatever the record speaks of must be there before it.
 
         Raises:
             OutOfDisk: there is no room; what was there stays.
@@ -46,7 +52,7 @@ class Records:
         arrays = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in (tensors or {}).items()}
         heading = {"facts": facts, "tensors": [[key, array.dtype.str, list(array.shape)] for key, array in arrays.items()]}
         raw = b"".join([json.dumps(heading).encode() + b"\n", *(array.tobytes() for array in arrays.values())])
-        with Draft(self._file(name)) as draft:
+        with Draft(self._file(name), durable=durable) as draft:
             draft.write_bytes(raw + checksum(raw))
 
     def read(self, name: str) -> Record | None:
@@ -56,20 +62,18 @@ class Records:
             DamagedData: its file was altered or truncated.
         """
         file = self._file(name)
-        if not file.exists():
+        try:
+            content = read_plain(file)
+        except FileNotFoundError:
             return None
-        content = file.read_bytes()
         raw = content[:-CHECKSUM_BYTES]
         if len(content) < CHECKSUM_BYTES or checksum(raw) != content[-CHECKSUM_BYTES:]:
             raise DamagedData(f"{file} does not match its checksum: it was altered or truncated")
-        line = raw.index(b"\n")
-        heading = json.loads(raw[:line])
-        tensors, start = {}, line + 1
-        for key, dtype, shape in heading["tensors"]:
-            array = np.frombuffer(raw, dtype=dtype, count=int(np.prod(shape)), offset=start).reshape(shape)
-            tensors[key] = torch.from_numpy(array.copy())
-            start += array.nbytes
-        return Record(heading["facts"], tensors)
+        try:
+            return _parsed(raw)
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError, MemoryError) as error:
+            # A checksum is right in a file that someone made on purpose, too.
+            raise DamagedData(f"{file} is no record ({shown(str(error))}): do not use this run") from error
 
     def names(self, folder: str) -> list[str]:
         """Names of all records in a folder, in order."""
@@ -85,3 +89,20 @@ class Records:
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}{SUFFIX}"
+
+
+def _parsed(raw: bytes) -> Record:
+    """The record in the content of a file; what is wrong with it raises whatever it does."""
+    line = raw.index(b"\n")
+    heading = json.loads(raw[:line])
+    tensors, start = {}, line + 1
+    for key, dtype, shape in heading["tensors"]:
+        kind = np.dtype(dtype)
+        if kind.hasobject or min(shape, default=0) < 0:
+            raise ValueError(f"a tensor of {kind}, shape {shape}")
+        array = np.frombuffer(raw, dtype=kind, count=prod(shape), offset=start).reshape(shape)
+        tensors[str(key)] = torch.from_numpy(array.copy())
+        start += array.nbytes
+    if not isinstance(heading["facts"], dict):
+        raise TypeError("facts that are no mapping")
+    return Record(heading["facts"], tensors)
