@@ -62,6 +62,7 @@ from curvscope.solvers import (
     ssvd,
     svds,
 )
+from curvscope.solvers import results as _results
 from curvscope.solvers import storage as _storage
 from curvscope.subspaces import (
     Mask,
@@ -172,6 +173,5 @@ def open(path: str | os.PathLike[str]) -> Solution | SingularSolution:
     >>> cs.open(folder).eigenvalues.tolist()
     [-5.0, 3.0]
     """
-    inside = Path(path) / "solution"
-    place = inside if inside.is_dir() else path
+    place = _results.results_of(Path(path)) if _results.has_results(Path(path)) else path
     return (SingularSolution if _storage.form_of(place) == _storage.SINGULAR else Solution).load(place)

@@ -19,6 +19,7 @@ class Outcome:
 def curvscope(tmp_path, monkeypatch):
     """Run a command in an empty directory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def run(*arguments):
         return Outcome(CliRunner().invoke(app, [str(argument) for argument in arguments]))

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from curvscope.cli.names import AsJson, RunFolder
-from curvscope.cli.output import print_json
+from curvscope.cli.names import AsJson, RunFolder, Trust
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import operator_in_precision
+from curvscope.cli.trust import confirm_trust
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
-from curvscope.execution.run import Run
+from curvscope.execution.run import CERTIFYING, Run
 from curvscope.operators import Operator
 from curvscope.solvers import Solution, certify
 from curvscope.solvers.certified import is_finer
-from curvscope.solvers.in_run import CERTIFIED
+from curvscope.solvers.results import CERTIFIED
 from curvscope.solvers.session import check_disk
 from curvscope.studies.certified import failed_claims, keep_certificate
 from curvscope.studies.eigs import solution_of
@@ -35,6 +35,7 @@ def command(
     cluster: BatchSystem = None,
     jobs: JobCount = None,
     cluster_config: ClusterConfig = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a run's residuals afresh and bound what it missed; exit status 1 if a claim of the run fails.
@@ -44,18 +45,21 @@ def command(
     """
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
     opened = Run.open(run)
+    confirm_trust(opened, trust=trust)
     claimed = solution_of(opened)
-    operator = operator_in_precision(opened, claimed, precision)
+    operator = operator_in_precision(opened, claimed, precision, trust=True)
     if is_finer(operator, claimed):
         _check_higher(opened, claimed, operator, hiring)
-    with hiring.executor() as executor:
-        certified = certify(operator, claimed, steps=steps, failure=failure, executor=executor)
-    failed = failed_claims(claimed, certified)
-    keep_certificate(opened, certified)
+    with opened.session(CERTIFYING):  # one writer: a solve that begins meanwhile is told that the run is in use
+        claimed = solution_of(opened)
+        with hiring.executor() as executor:
+            certified = certify(operator, claimed, steps=steps, failure=failure, executor=executor)
+        failed = failed_claims(claimed, certified)
+        keep_certificate(opened, certified)
     if as_json:
         print_json(_plain(certified, failed))
     else:
-        console = Console(markup=False)
+        console = terminal()
         console.print(str(certified), highlight=False, soft_wrap=True)
         console.print("\n".join(failed) or "every claim of the run holds", highlight=False, soft_wrap=True)
         if (opened.path / CERTIFIED).exists():

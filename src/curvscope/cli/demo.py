@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from curvscope.cli.names import DataFolder
+from curvscope.cli.output import terminal
 from curvscope.cli.tables import as_rich
 from curvscope.execution.run import Run
 from curvscope.problems import get
@@ -25,7 +25,7 @@ def command(
     """A real network on real digits, end to end: about half a minute, then open report.html."""
     config = study.DemoConfig()
     run = Run.create(out or _free_folder(), kind="demo", options={"data": None if data is None else str(data)})
-    console = Console(markup=False)
+    console = terminal()
     console.print("Training a small network on MNIST digits, then its Hessian's top eigenpairs, two ways ...")
     problem = get("mnist16", data=data)
     checkpoints = study.run_demo(problem, config)

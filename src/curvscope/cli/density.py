@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from curvscope.cli.names import (
     AsJson,
@@ -20,8 +19,9 @@ from curvscope.cli.names import (
     Split,
     Step,
     TargetName,
+    Trust,
 )
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import chosen
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument, RunConflict
@@ -56,6 +56,7 @@ def command(
     cluster: BatchSystem = None,
     jobs: JobCount = None,
     cluster_config: ClusterConfig = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """The spectral density: bulk, outliers, edges, trace.
@@ -69,7 +70,9 @@ def command(
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
     hiring.check_source(problem)
-    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
+    operator, solution = chosen(
+        run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision, trust=trust
+    )
     options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
     with hiring.executor() as executor:
         found = density(operator, **options, executor=executor)
@@ -82,7 +85,7 @@ def command(
     if as_json:
         print_json(_plain(found, between))
         return
-    console = Console(markup=False)
+    console = terminal()
     console.print(str(found), highlight=False, soft_wrap=True)
     if between is not None:
         inside = found.count(*between)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import check_source
+from curvscope.cli.trust import remember
 from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_bytes
@@ -90,6 +90,7 @@ def command(
         raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
     run = Run.resume(out, kind="eigs", options=source | options, free=FREE)
     operator = _operator(out, source, wanted) if shards is None else None
+    remember(run)
     with hiring.executor() as executor:
         if operator is None:
             operator, executor = data_parallel(Recipe(target), shards, executor), None
@@ -98,12 +99,12 @@ def command(
             made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
             run.manifest["plan"] = made.to_dict()
             if not as_json:
-                Console(markup=False).print(str(made), highlight=False, soft_wrap=True)
+                terminal().print(str(made), highlight=False, soft_wrap=True)
         solution = eigsh(operator, **options, memory=memory, run=run, executor=executor)
     if as_json:
         print_json(_plain(out, solution))
     else:
-        console = Console(markup=False)
+        console = terminal()
         console.print(str(solution), highlight=False, soft_wrap=True)
         first = f"curvscope certify {out}; then " if which == "LM" else "curvscope "  # certificates are for LM
         console.print(f"Run: {out}. Next: {first}overlap, density or report with it", highlight=False, soft_wrap=True)

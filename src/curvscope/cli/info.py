@@ -8,20 +8,19 @@ from typing import Annotated, Any
 import psutil
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 import curvscope
 from curvscope.cli.names import AsJson, ProblemName
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.errors import InvalidArgument
 from curvscope.execution.resources import as_text
-from curvscope.execution.run import Run
+from curvscope.execution.run import SOLVING, Run
 from curvscope.problems import get, names
 from curvscope.problems.pinned import as_pinned, compare_with_reference
-from curvscope.solvers.in_run import SOLUTION
-from curvscope.solvers.storage import TABLE
+from curvscope.solvers.results import has_results
+from curvscope.store import parsing
 from curvscope.studies.eigs import certified_of
 
 AS_PINNED = "the k largest are where they should be"
@@ -54,7 +53,7 @@ def command(
     table = RichTable(box=None, show_header=False, pad_edge=False)
     for name, value in facts.items():
         table.add_row(Text(name, style="bold"), str(value))
-    Console(markup=False).print(table, highlight=False)
+    terminal().print(table, highlight=False)
     _end(facts)
 
 
@@ -102,6 +101,11 @@ def _problem(name: str, reference: Path | None) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     run = Run.open(path)
+    with parsing(path):
+        return _facts(run)
+
+
+def _facts(run: Run) -> dict[str, Any]:
     facts = {
         "kind": run.manifest["kind"],
         "created": run.manifest["created"],
@@ -110,7 +114,7 @@ def _run(path: Path) -> dict[str, Any]:
         "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),
     }
     facts |= _state(run)
-    if (run.path / SOLUTION / TABLE).exists():
+    if has_results(run.path):
         solution = curvscope.open(run.path)
         is_pairs = isinstance(solution, curvscope.Solution)
         spent = solution.cost.products + solution.cost.certificate_products
@@ -131,9 +135,10 @@ def _run(path: Path) -> dict[str, Any]:
 def _state(run: Run) -> dict[str, Any]:
     """How far a run is: finished, at work, or stopped, and what is left of the stage in hand."""
     sessions, stages = run.manifest.get("sessions", []), run.manifest.get("stages", {})
-    if not sessions:
+    solves = [session for session in sessions if session.get("work", SOLVING) == SOLVING]
+    if not solves:
         return {}
-    ended, solved = sessions[-1]["ended"], (run.path / SOLUTION / TABLE).exists()
+    ended, solved = solves[-1].get("ended"), has_results(run.path)
     if solved and (ended or {}).get("how") == "finished":
         state = "finished"
     elif run.in_use:

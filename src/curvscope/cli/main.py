@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
 import curvscope
 from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace, track
-from curvscope.cli.output import reserved_stdout
+from curvscope.cli.output import reserved_stdout, terminal
 from curvscope.errors import CurvscopeError
 from curvscope.store.files import raise_if_full
+
+GONE = 141
+"""Exit status of a command whose output nobody reads any more, as shells have it for SIGPIPE."""
 
 
 class Commands(TyperGroup):
@@ -31,9 +35,7 @@ class Commands(TyperGroup):
             raise_if_full(error, Path(error.filename or "what was being written"))
             raise
         except KeyboardInterrupt as stopped:
-            Console(stderr=True, markup=False).print(
-                str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True
-            )
+            terminal(stderr=True).print(str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True)
             raise typer.Exit(130) from stopped
 
 
@@ -81,9 +83,34 @@ def _root(
 
 def run() -> None:
     """Entry point: 0 on success, 1 when a check fails, 2 on bad input, 130 when interrupted."""
-    console = Console(stderr=True, markup=False)
+    console = terminal(stderr=True)
     try:
         app()
+        sys.stdout.flush()
     except CurvscopeError as error:
         console.print(Text("error:", style="bold red"), str(error), highlight=False, soft_wrap=True)
         sys.exit(2)
+    except BrokenPipeError:
+        _end_silently()
+    except OSError as error:
+        if error.errno == errno.EIO and not _can_be_seen():
+            _end_silently()
+        what = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        console.print(Text("error:", style="bold red"), what, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _can_be_seen() -> bool:
+    """Whether standard output still leads somewhere."""
+    try:
+        return os.write(1, b"") == 0
+    except OSError:
+        return False
+
+
+def _end_silently() -> None:
+    """Whoever read the output is gone, as in ``| head``, or the terminal was closed: what was computed is kept."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nothing, stream)
+    sys.exit(GONE)

@@ -27,6 +27,13 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", rich_help_panel=SOURCE, help="Folder with the full data set (images need torchvision), or a text."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Import and call the function that a RUN from elsewhere names, without asking. It can do anything that you can.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print machine-readable results.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")]
 Memory = Annotated[

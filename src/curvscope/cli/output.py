@@ -1,4 +1,4 @@
-"""What ``--json`` prints: one JSON value on stdout, and nothing else there."""
+"""What reaches a person or a program: text without control characters, and with ``--json`` one JSON value on stdout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,36 @@ from math import isfinite
 from typing import Any, TextIO
 
 import typer
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
+
+from curvscope.store import printable
 
 _reserved: ContextVar[TextIO | None] = ContextVar("_reserved", default=None)
+
+
+class _Escaped:
+    """Something to print whose texts are shown, not obeyed: names in a run from a stranger may hold escape sequences."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+class _Escaping(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Wrap everything that is printed; see :class:`_Escaped`."""
+        return [_Escaped(renderable) for renderable in renderables]
+
+
+def terminal(**options: Any) -> Console:
+    """Return a console for text from files: no markup, and control characters are escaped."""
+    console = Console(markup=False, **options)
+    console.push_render_hook(_Escaping())
+    return console
 
 
 @contextmanager

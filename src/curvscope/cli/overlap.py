@@ -8,10 +8,9 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, LanczosMemory, Matrix, Precision, ProblemName, Split, Step, TargetName
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
@@ -79,7 +78,7 @@ def command(
     if as_json:
         print_json(curve.to_dict())
         return
-    console = Console(markup=False)
+    console = terminal()
     console.print(as_rich(_table(curve)))
     console.print(f"Every k is in {opened.path / f'overlap-{mask}.json'}", highlight=False, soft_wrap=True)
 
@@ -102,7 +101,7 @@ def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict())
         return
-    Console(markup=False).print(as_rich(_estimates(found)))
+    terminal().print(as_rich(_estimates(found)))
     typer.echo(f"{found.products} products. Where 'half the steps' differs by more than the errors, take more --steps.")
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import check_source
 from curvscope.errors import InvalidArgument
 from curvscope.execution.devices import preferred
@@ -71,6 +70,6 @@ def command(
     if as_json:
         print_json(made.to_dict())
     else:
-        Console(markup=False).print(str(made), highlight=False, soft_wrap=True)
+        terminal().print(str(made), highlight=False, soft_wrap=True)
     if not made.chosen:
         raise typer.Exit(1)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from curvscope.certify import failure_probabilities, probes_needed
 from curvscope.cli.names import AsJson
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 
 
 def command(
@@ -35,7 +34,7 @@ def command(
         print_json(facts)
         return
     smallest, largest = max(0.0, 1 - error) ** 0.5, (1 + error) ** 0.5
-    Console(markup=False).print(
+    terminal().print(
         f"{count} probes: the estimated norm lies within {smallest:.2f} to {largest:.2f} times the true one with at least "
         f"{100 * facts['confidence']:.3g} % confidence\n(too small with probability at most {low:.2g}, too large {high:.2g}; "
         "for errors of rank one, less for all others).",

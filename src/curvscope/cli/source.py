@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from curvscope.cli.trust import confirm_trust
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Operator, Recipe
@@ -18,7 +19,7 @@ from curvscope.studies.eigs import MATRICES, operator_at_step, operator_of_probl
 HIGHER = ("float64", "float32")
 
 
-def operator_of_run(run: Run, solution: Solution) -> Operator:
+def operator_of_run(run: Run, solution: Solution, *, trust: bool) -> Operator:
     """The operator of a run, built again; workers can build it, too.
 
     Raises:
@@ -33,6 +34,7 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
             f"curvscope.open({str(run.path)!r}) to curvscope.certify, density or trace; overlap, report, export and info need "
             "the run alone"
         )
+    confirm_trust(run, trust=trust)
     operator = operator_of_problem(run) if target is None else Recipe(target).build()
     if differing := operator_differences(solution.provenance, operator):
         raise RunConflict(
@@ -42,7 +44,7 @@ def operator_of_run(run: Run, solution: Solution) -> Operator:
     return operator
 
 
-def operator_in_precision(run: Run, solution: Solution, precision: str | None) -> Operator:
+def operator_in_precision(run: Run, solution: Solution, precision: str | None, *, trust: bool) -> Operator:
     """The operator of a run, in higher precision if one is named: float64 for a run in float32, either for a coarser one.
 
     Raises:
@@ -56,7 +58,7 @@ def operator_in_precision(run: Run, solution: Solution, precision: str | None) -
         raise InvalidArgument(
             f"--precision {precision} is lower than that of {run.path} ({solution.provenance['dtype']}): leave it out"
         )
-    operator = operator_of_run(run, solution)
+    operator = operator_of_run(run, solution, trust=trust)
     if finer == 0:
         return operator
     options = run.manifest["options"]
@@ -89,6 +91,7 @@ def chosen(
     split: str = "train",
     matrix: str = "hessian",
     precision: str | None = None,
+    trust: bool = False,
 ) -> tuple[Operator, Solution | None]:
     """The operator that was named in one of three ways; a run's comes with its eigenpairs.
 
@@ -105,7 +108,7 @@ def chosen(
     if run is not None:
         opened = Run.open(run)
         solution = solution_of(opened)
-        return operator_of_run(opened, solution), solution
+        return operator_of_run(opened, solution, trust=trust), solution
     if target is not None:
         return Recipe(target).build(), None
     if matrix not in MATRICES:

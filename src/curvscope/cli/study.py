@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from curvscope.cli.names import AsJson, DataFolder
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
 from curvscope.studies.registry import STUDIES, get_study
@@ -58,7 +57,7 @@ def command(
     config = with_settings(config, changes)
     if out is None:
         raise InvalidArgument(f"--out DIR is missing: say where the results of {name} shall go")
-    console = Console(stderr=as_json, markup=False)
+    console = terminal(stderr=as_json)
     if not console.is_terminal:
         console.width = max(console.width, TABLE_WIDTH)
     changed = "; the settings change that" if changes else ""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName
-from curvscope.cli.output import print_json
+from curvscope.cli.names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName, Trust
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
@@ -38,12 +37,15 @@ def command(
     cluster: BatchSystem = None,
     jobs: JobCount = None,
     cluster_config: ClusterConfig = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """The trace, in all and for each parameter tensor, with standard errors; with a RUN, its eigenpairs are known."""
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
     hiring.check_source(problem)
-    operator, solution = chosen(run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
+    operator, solution = chosen(
+        run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision, trust=trust
+    )
     bound = None
     with hiring.executor() as executor:
         limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed, "executor": executor}
@@ -57,7 +59,7 @@ def command(
             plain["spectral_norm"] = {"value": bound.value, "upper": bound.upper, "products": bound.products}
         print_json(plain)
         return
-    console = Console(markup=False)
+    console = terminal()
     for name, estimate in found.items():
         rows = [["all", _text(estimate)], *([layer, _text(part)] for layer, part in estimate.layers.items())]
         console.print(f"{name.replace('_', ' ')}, {estimate.products} products", style="bold")

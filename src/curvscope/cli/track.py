@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from curvscope.cli.names import AsJson, DataFolder, ProblemName
-from curvscope.cli.output import print_json
+from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import check_source
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument, RunConflict
@@ -75,7 +74,7 @@ def command(
         print_json({str(step): found for step, found in tracker.history.items()})
         return
     rows = [[str(step), *(_text(found.get(f"curvature/{name}")) for name in SHOWN)] for step, found in tracker.history.items()]
-    console = Console(markup=False)
+    console = terminal()
     if not console.is_terminal:
         console.width = max(console.width, 120)
     console.print(as_rich(Table(["step", *(name.replace("_", "\n") for name in SHOWN)], rows)))

@@ -25,6 +25,7 @@ from curvscope.store.files import make_folder
 
 MANIFEST, RECORDS = "manifest.json", "records"
 FORMAT = "curvscope run 1"
+SOLVING, CERTIFYING = "solve", "certify"
 SECONDS_BETWEEN_NOTES = 2.0
 NEEDED = {"kind": str, "options": dict, "created": str, "command": list, "versions": dict}
 """What every manifest has."""
@@ -86,7 +87,8 @@ class Run:
             ) from error
         if manifest.get("format") != FORMAT:
             raise RunNotFound(
-                f"{folder} has format {shown(manifest.get('format'))}, this version reads {FORMAT!r}: compute it again, elsewhere"
+                f"{folder} has format {shown(manifest.get('format'))}, this version reads {FORMAT!r}: compute it again, "
+                "elsewhere"
             )
         if missing := [name for name in NEEDED if name not in manifest]:
             raise RunNotFound(f"{folder / MANIFEST} has no {', '.join(missing)}: put it back, or begin again elsewhere")
@@ -138,8 +140,10 @@ class Run:
                 self.save()
 
     @contextmanager
-    def session(self) -> Iterator[Interruptible]:
+    def session(self, work: str = SOLVING) -> Iterator[Interruptible]:
         """Work on the run: it is locked, leftovers are cleared, Ctrl-C waits for the block in hand.
+
+        ``work`` goes into the manifest: how far a solve is, the last session that solved tells.
 
         Raises:
             RunConflict: another process works on it, or the folder may not be written to. DamagedData: it holds links.
@@ -152,10 +156,10 @@ class Run:
             if (self.path / MANIFEST).exists():
                 self.manifest = Run.open(self.path).manifest  # as the last holder of the lock left it
             remove_drafts(self.path)
-            self.manifest.setdefault("sessions", []).append({**_session(), "ended": None})
+            self.manifest.setdefault("sessions", []).append({**_session(), "work": work, "ended": None})
             self.save()
-            with Interruptible("The same command, or the same call, goes on from there.") as work:
-                yield work
+            with Interruptible("The same command, or the same call, goes on from there.") as interruptible:
+                yield interruptible
             self._end("finished")
         except BaseException as error:
             self._end(f"{type(error).__name__}: {error}"[:500])

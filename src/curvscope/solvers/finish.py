@@ -16,12 +16,10 @@ from curvscope.errors import DamagedData
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Operator, Parameters
 from curvscope.operators.identity import recorded
-from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
 from curvscope.solvers.solution import Cost, Solution, Status
-from curvscope.solvers.storage import TABLE
 from curvscope.tall import InMemory, TallMatrix, orthogonality, polish
 
 VECTORS = "eigenvectors"
@@ -69,16 +67,15 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
         parameters=_parameters(meter.operator),
     )
-    if meter.workspace.run is None:
-        return solution
-    folder = meter.workspace.run.path / SOLUTION
-    if (folder / TABLE).exists():  # a finished solve, asked for once more: it may have a certificate by now
+    if (folder := meter.workspace.finished()) is not None:  # asked for once more: it may have a certificate by now
         try:
             return Solution.load(folder)
         except DamagedData as error:
             log.warning("%s: written again, without what was certified of it", error)
-    solution.describe(folder)
-    return solution
+    if meter.workspace.run is None:
+        return solution
+    vectors = meter.workspace.publish(solution.describe, {VECTORS: solution.eigenvectors})
+    return replace(solution, eigenvectors=vectors[VECTORS])
 
 
 def _advice(meter: Meter, pairs: Pairs) -> str:

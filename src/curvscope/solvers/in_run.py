@@ -5,27 +5,27 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvscope.errors import DamagedData
+from curvscope.errors import DamagedData, RunNotFound
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.run import Run
 from curvscope.operators import CurvatureOperator, Operator
-from curvscope.solvers import storage
+from curvscope.solvers.results import CERTIFIED, FOUND, KEPT, PLACE, SOLUTION, Results, has_results
 from curvscope.solvers.workspace import Known, Workspace
-from curvscope.store import Record, remove
+from curvscope.store import Record, checked_name, remove, synchronise_folder
 from curvscope.tall import Mirrored, OnDisk, TallMatrix, copy
 from curvscope.tall.disk import remove_scratch
 
 log = logging.getLogger(__name__)
 
-MEASURED, BASES, SOLUTION = "measured", "basis", "solution"
-CERTIFIED = "certified"
-"""The pairs of the solution, improved and certified in higher precision, where that was done."""
-KEPT, STATE, DECISIONS = "kept", "state", "decisions"
+MEASURED, BASES = "measured", "basis"
+STATE, DECISIONS = "state", "decisions"
+__all__ = ["BASES", "CERTIFIED", "DECISIONS", "MEASURED", "SOLUTION", "STATE", "InRun"]
 
 
 class InRun(Workspace):
@@ -56,6 +56,8 @@ class InRun(Workspace):
         self.run, self.scope, self.resident, self.tile_columns, self.work = run, scope, resident, tile_columns, work
         self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
         remove_scratch(run.path / MEASURED)
+        self.results = Results(run.path, run.records)
+        self._durable: dict[str, int] = {}  # columns of each basis that are on the device
 
     def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
         """See :meth:`Workspace.room`."""
@@ -89,8 +91,9 @@ class InRun(Workspace):
         return sound
 
     def commit(self, name: str, start: int, stop: int, seconds: float) -> None:
-        """See :meth:`Workspace.commit`."""
-        self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", {"seconds": seconds})
+        """See :meth:`Workspace.commit`; on the device before the record says so."""
+        OnDisk(self.run.path / MEASURED / f"{name}.zarr").synchronise(start, stop)
+        self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", {"seconds": seconds}, durable=True)
         self.check()
 
     def working(self, matrix: TallMatrix) -> TallMatrix:
@@ -117,12 +120,8 @@ class InRun(Workspace):
         return tensors
 
     def keep(self, vectors: dict[str, TallMatrix], tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, TallMatrix]:
-        """See :meth:`Workspace.keep`; the solution that the run had is removed, with what was certified of it."""
-        folder = self.run.path / SOLUTION
-        self.run.records.remove(KEPT)
-        remove(self.run.path / CERTIFIED)
-        (folder / storage.TABLE).unlink(missing_ok=True)
-        folder.mkdir(exist_ok=True)
+        """See :meth:`Workspace.keep`; the solution that the run had stays until :meth:`publish`."""
+        folder = self.results.begin()
         placed = {}
         for name, matrix in vectors.items():
             if isinstance(matrix, OnDisk):
@@ -132,7 +131,10 @@ class InRun(Workspace):
             copy(matrix, stored)
             stored.move(folder / f"{name}.zarr")
             placed[name] = matrix
-        self.run.records.write(KEPT, {**facts, "scope": self.scope, "vectors": list(vectors)}, tensors)
+        synchronise_folder(folder)
+        self.run.records.write(
+            KEPT, {**facts, "scope": self.scope, "vectors": list(vectors), PLACE: FOUND}, tensors, durable=True
+        )
         self.check()
         return placed
 
@@ -142,15 +144,28 @@ class InRun(Workspace):
             record = self.run.records.read(KEPT)
             if record is None or record.facts["scope"] != self.scope:
                 return None
+            place = FOUND if record.facts.get(PLACE) == FOUND else SOLUTION
             vectors = {}
             for name in record.facts["vectors"]:
-                matrix = OnDisk(self.run.path / SOLUTION / f"{name}.zarr")
+                matrix = OnDisk(self.run.path / place / checked_name(f"{name}.zarr", self.run.path / KEPT))
                 matrix.verify(0, matrix.shape[1])
                 vectors[name] = self.working(matrix)
-        except DamagedData as error:
+        except (DamagedData, RunNotFound) as error:
             log.warning("%s: the vectors are computed again", error)
             return None
         return vectors, record
+
+    def finished(self) -> Path | None:
+        """See :meth:`Workspace.finished`."""
+        return self.run.path / SOLUTION if has_results(self.run.path) and not self.results.pending else None
+
+    def publish(self, describe: Callable[[Path], None], vectors: dict[str, TallMatrix]) -> dict[str, TallMatrix]:
+        """See :meth:`Workspace.publish`."""
+        folder = self.results.publish(describe)
+        return {
+            name: OnDisk(folder / matrix.path.name, device=matrix.device) if isinstance(matrix, OnDisk) else matrix
+            for name, matrix in vectors.items()
+        }
 
     def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
         """See :meth:`Workspace.basis`."""
@@ -189,9 +204,15 @@ class InRun(Workspace):
         return fresh
 
     def save_state(self, basis: TallMatrix, facts: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        """See :meth:`Workspace.save_state`; other bases are removed."""
-        place = _disk(basis).path
-        self.run.records.write(STATE, {**facts, "basis": place.name}, tensors)
+        """See :meth:`Workspace.save_state`; on the device, the basis before the record that names it. Then others are removed.
+
+        A tile that holds columns of an earlier state as well is synchronised when it is replaced, see :class:`.OnDisk`.
+        """
+        stored = _disk(basis)
+        place, filled = stored.path, facts["filled"]
+        stored.synchronise(self._durable.get(place.name, 0), filled)
+        self.run.records.write(STATE, {**facts, "basis": place.name}, tensors, durable=True)
+        self._durable = {place.name: filled}
         for other in place.parent.iterdir():
             if other != place:
                 remove(other)
@@ -202,9 +223,16 @@ class InRun(Workspace):
         record = self.run.records.read(STATE)
         if record is None:
             return None
-        stored = OnDisk(self.run.path / BASES / record.facts["basis"], device=operator.device)
-        stored.verify(0, record.facts["filled"])
-        return self._placed(stored, record.facts["filled"]), record
+        name, filled = checked_name(record.facts.get("basis"), self.run.path / STATE), record.facts["filled"]
+        stored = OnDisk(self.run.path / BASES / name, device=operator.device)
+        if (stored.shape[0], stored.dtype) != (operator.shape[0], operator.dtype) or not 0 <= filled <= stored.shape[1]:
+            raise DamagedData(
+                f"{stored.path} is {stored.shape[0]} x {stored.shape[1]} of {stored.dtype}, expected are {operator.shape[0]} "
+                f"rows of {operator.dtype} and at least {filled} columns: put the matrix back, or begin again elsewhere"
+            )
+        stored.verify(0, filled)
+        stored.forget(filled)
+        return self._placed(stored, filled), record
 
     def note(self, stage: str, **facts: Any) -> None:
         """See :meth:`Workspace.note`."""

@@ -94,7 +94,7 @@ def _keep_parameters(run: Run, operator: Operator) -> None:
     """The parameters at which a curvature operator is measured go into the run, and the buffers beside them."""
     if isinstance(operator, CurvatureOperator) and not (run.path / PARAMETERS).exists():
         buffers = {name: tensor.cpu().contiguous() for name, tensor in operator.objective.buffers.items()}
-        with Draft(run.path / PARAMETERS) as draft:
+        with Draft(run.path / PARAMETERS, durable=True) as draft:
             save_file(operator.parameters.unflatten(operator.values().cpu()) | buffers, draft)
 
 

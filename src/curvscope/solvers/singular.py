@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,11 @@ from curvscope.certify import dilation_residuals
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.solvers import storage
 from curvscope.solvers.finish import provenance, status_of
-from curvscope.solvers.in_run import SOLUTION
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import phases, turn_columns
-from curvscope.solvers.solution import Cost, Status
+from curvscope.solvers.solution import Cost, Status, read_status
+from curvscope.store import parsing
 from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality, polish
 
 ADVICE = "a sketch does not iterate: judge each triplet by its residual, the whole by posterior_error"
@@ -92,12 +93,17 @@ class SingularSolution:
             RunNotFound: no such solution there, or one with a part missing.
         """
         table, vectors = storage.read(path, storage.SINGULAR)
+        with parsing(Path(path) / storage.TABLE):
+            return cls._read(table, vectors)
+
+    @classmethod
+    def _read(cls, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> SingularSolution:
         return cls(
             U=vectors["U"],
             S=torch.tensor(table["S"], dtype=torch.float64),
             V=vectors["V"],
             residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64),
-            status=Status(**table["status"]),
+            status=read_status(table["status"]),
             cost=Cost(**table["cost"]),
             provenance=table["provenance"],
             diagnostics=table["diagnostics"],
@@ -175,9 +181,10 @@ def finish_singular(
         provenance(meter, options),
         diagnostics,
     )
-    if meter.workspace.run is not None:
-        solution.describe(meter.workspace.run.path / SOLUTION)
-    return solution
+    if meter.workspace.run is None:
+        return solution
+    placed = meter.workspace.publish(solution.describe, {"U": U, "V": V})
+    return replace(solution, U=placed["U"], V=placed["V"])
 
 
 def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from curvscope.operators import Parameters
 from curvscope.solvers import storage
 from curvscope.solvers.low_rank import LowRank
 from curvscope.solvers.ordering import ORDERS
+from curvscope.store import parsing, printable
 from curvscope.tall import TallMatrix
 
 
@@ -37,6 +39,11 @@ class Status:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}"
+
+
+def read_status(table: dict[str, Any]) -> Status:
+    """The status in a file; a text from elsewhere is shown by a terminal, not obeyed."""
+    return Status(printable(table["code"]), printable(table["text"]))
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,11 @@ class Solution:
             RunNotFound: no solution there, or one with a part missing.
         """
         table, vectors = storage.read(path, storage.EIGEN)
+        with parsing(Path(path) / storage.TABLE):
+            return cls._read(table, vectors)
+
+    @classmethod
+    def _read(cls, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> Solution:
         named, proven = table["parameters"], table.get("certificate")
         values = torch.tensor(table["eigenvalues"], dtype=torch.float64)
         residuals = torch.tensor(table["residual_norms"], dtype=torch.float64)
@@ -195,7 +207,7 @@ class Solution:
             eigenvectors=vectors["eigenvectors"],
             residual_norms=residuals,
             order=table["order"],
-            status=Status(**table["status"]),
+            status=read_status(table["status"]),
             cost=Cost(**table["cost"]),
             provenance=table["provenance"],
             diagnostics=table["diagnostics"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from curvscope.errors import DamagedData, RunConflict, RunNotFound
-from curvscope.store import RESTORE, Draft, checksum, read_json, write_text
+from curvscope.store import RESTORE, Draft, check_folder, checksum, read_json, shown, write_text
 from curvscope.tall import InMemory, OnDisk, TallMatrix
 
 EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
@@ -62,6 +62,8 @@ def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]
             the vectors, is damaged.
     """
     source = Path(path)
+    if source.is_dir():
+        check_folder(source)
     table = _table(source)
     if table["format"] != form:
         raise RunNotFound(f"{source} holds a {table['format']!r}, not a {form!r}: curvscope.open reads either")
@@ -70,6 +72,7 @@ def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]
         if not (source / f"{name}.zarr").is_dir():
             raise RunNotFound(f"{source} lacks its vectors ({name}.zarr): compute it again")
         stored = OnDisk(source / f"{name}.zarr")
+        stored.check_complete()
         small = stored.shape[0] * stored.shape[1] * stored.dtype.itemsize <= SMALL
         vectors[name] = InMemory(stored.to_tensor()) if small else stored
     return table, vectors
@@ -83,8 +86,8 @@ def _table(source: Path) -> dict[str, Any]:
     table = read_json(source / TABLE)
     if not isinstance(table, dict):
         raise DamagedData(f"{source / TABLE} is damaged (a {type(table).__name__}, no object): {RESTORE}")
-    if table.get("format") not in VECTORS:
-        raise RunNotFound(f"{source / TABLE} has format {table.get('format')!r}, this version reads {', '.join(VECTORS)}")
+    if str(table.get("format")) not in VECTORS:
+        raise RunNotFound(f"{source / TABLE} has format {shown(table.get('format'))}, this version reads {', '.join(VECTORS)}")
     if table.pop(CHECKSUM, None) not in (None, _digest(table)):  # None: written before there was one
         raise DamagedData(f"{source / TABLE} does not match its checksum, it was altered: {RESTORE}")
     return table

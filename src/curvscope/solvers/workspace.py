@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
@@ -103,6 +104,14 @@ class Workspace:
     def kept(self) -> tuple[dict[str, TallMatrix], Record] | None:
         """What :meth:`keep` got from an earlier session of this very solve."""
         return None
+
+    def finished(self) -> Path | None:
+        """Return the folder with the results of this very solve, where a session finished it; None otherwise."""
+        return None
+
+    def publish(self, describe: Callable[[Path], None], vectors: dict[str, TallMatrix]) -> dict[str, TallMatrix]:
+        """Complete what :meth:`keep` kept: ``describe(folder)`` writes the table. Returns the vectors, where they lie now."""
+        return vectors
 
     def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
         """Room for a basis that grows by columns; a run keeps it once :meth:`save_state` was called."""

@@ -17,7 +17,7 @@ from curvscope.store.files import (
 )
 from curvscope.store.records import Record, Records
 from curvscope.store.tiles import Tiles
-from curvscope.store.untrusted import check_folder, checked_name, open_plain, printable, read_plain, shown
+from curvscope.store.untrusted import check_folder, checked_name, open_plain, parsing, printable, read_plain, shown
 
 __all__ = [
     "RESTORE",
@@ -31,6 +31,7 @@ __all__ = [
     "draft_beside",
     "is_draft",
     "open_plain",
+    "parsing",
     "printable",
     "put_in_place",
     "read_json",

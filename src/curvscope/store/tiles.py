@@ -8,6 +8,7 @@ had, verified, for the price of its slab.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,14 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec
 
 from curvscope.errors import DamagedData, InvalidArgument, RunNotFound
-from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum
+from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum, read_json, write_text
+from curvscope.store.untrusted import open_plain, shown
 
 METADATA = "zarr.json"
 SLAB_BYTES = 1 << 13
 """Bytes of a slab, about: what a disk reads in one go anyway, and enough that its checksum costs little."""
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError, RuntimeError)
+"""What Zarr raises for descriptions that are none, were altered, or were made to harm."""
 FEWEST_ROWS = 64
 """Rows of a slab, at least: its columns are copied one by one."""
 
@@ -76,8 +80,8 @@ class Tiles:
             raise RunNotFound(f"{path} holds no matrix (no {METADATA}): it was removed, or never written")
         try:
             array = zarr.open_array(path, mode="r")
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedData(f"{path / METADATA} is damaged ({error})") from error
+        except UNREADABLE as error:
+            raise DamagedData(f"{path / METADATA} is damaged ({shown(str(error))})") from error
         codecs = [type(codec) for shard in array.metadata.codecs for codec in getattr(shard, "codecs", [shard])]
         if array.shards is None or codecs != [TransposeCodec, BytesCodec, Crc32cCodec] or array.ndim != 2:
             names = [codec.__name__ for codec in codecs]
@@ -88,7 +92,8 @@ class Tiles:
         """Room for more columns; the tiles stay as they are."""
         if columns < self.shape[1]:
             raise InvalidArgument(f"{self.path} has {self.shape[1]} columns, it cannot grow to {columns}")
-        zarr.open_array(self.path, mode="r+").resize((self.shape[0], columns))
+        described = read_json(self.path / METADATA)
+        write_text(self.path / METADATA, json.dumps(described | {"shape": [self.shape[0], columns]}, indent=2))
 
     @property
     def file_bytes(self) -> int:
@@ -105,8 +110,8 @@ class Tiles:
         Raises:
             DamagedData: missing, truncated, or altered since it was written.
         """
-        buffer = np.empty(self.file_bytes, dtype=np.uint8)
-        with self._opened(row, column) as stream:
+        with self._opened(row, column) as stream:  # the size is checked before there is room for so much
+            buffer = np.empty(self.file_bytes, dtype=np.uint8)
             _read_into(stream, buffer)
         split = self._slabs * self._line
         if buffer[split:].tobytes() != self._index:
@@ -118,6 +123,11 @@ class Tiles:
             target[:, : whole * self.slab].reshape(-1, whole, self.slab)[...] = content[:whole].transpose(1, 0, 2)
         if rest:
             target[:, whole * self.slab :] = content[whole, :, :rest]
+
+    def check_size(self, row: int, column: int) -> None:
+        """Raise DamagedData if tile (row, column) is missing or has another size than its shape says."""
+        with self._opened(row, column):
+            pass
 
     def read_rows(self, row: int, column: int, index: np.ndarray) -> np.ndarray:
         """Some rows of tile (row, column), verified, as (rows, tile columns); only their slabs are read.
@@ -133,10 +143,10 @@ class Tiles:
                 _read_into(stream, line)
         return self._verified(lines, row, column)[place, :, index % self.slab]
 
-    def write(self, row: int, column: int, content: np.ndarray) -> None:
+    def write(self, row: int, column: int, content: np.ndarray, *, durable: bool = False) -> None:
         """Put (tile columns, tile rows), contiguous, in the place of tile (row, column): whole, or not at all.
 
-        Not synchronised to the device one by one: a tile that a power failure tears is found by its checksum.
+        Not synchronised to the device unless ``durable``: a tile that a power failure tears is found by its checksum.
 
         Raises:
             OutOfDisk: there is no room for it; what was there stays.
@@ -145,7 +155,7 @@ class Tiles:
         self._content(lines)[...] = content.reshape(self.tile[1], self._slabs, self.slab).transpose(1, 0, 2)
         for line in lines:
             line[-CHECKSUM_BYTES:] = np.frombuffer(checksum(line[:-CHECKSUM_BYTES]), dtype=np.uint8)
-        with Draft(self.file(row, column)) as draft, draft.open("wb", buffering=0) as stream:
+        with Draft(self.file(row, column), durable=durable) as draft, draft.open("wb", buffering=0) as stream:
             _write_all(stream, lines.reshape(-1))
             _write_all(stream, self._index)
 
@@ -171,7 +181,7 @@ class Tiles:
         """The file of a tile, for reading; it is there and has its size."""
         file = self.file(row, column)
         try:
-            stream = file.open("rb", buffering=0)
+            stream = open_plain(file)
         except FileNotFoundError:
             raise DamagedData(f"tile {file} is missing ({self._place(row, column)})") from None
         with stream:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from curvscope.errors import DamagedData
+from curvscope.errors import CurvscopeError, DamagedData
 
 LONGEST_NAME = 200
 """Bytes of a file's name in a run, at most: file systems allow 255, and what we add to a name needs some of them."""
@@ -36,7 +38,7 @@ def checked_name(name: Any, where: Path) -> str:
     plain = (
         isinstance(name, str)
         and name not in ("", ".", "..")
-        and not set(name) & set('/\\:\0')
+        and not set(name) & set("/\\:\0")
         and name.isprintable()
         and len(name.encode(errors="replace")) <= LONGEST_NAME
     )
@@ -89,8 +91,8 @@ def check_folder(folder: Path) -> None:
                 elif not entry.is_file(follow_symlinks=False):
                     kind = "a link" if entry.is_symlink() else "a pipe, a socket or a device"
                     raise DamagedData(
-                        f"{printable(entry.path)} is {kind}: a run holds files and folders alone, nothing is followed out of it. "
-                        "Put the file itself in its place, or do not use this run"
+                        f"{printable(entry.path)} is {kind}: a run holds files and folders alone, nothing is followed out of "
+                        "it. Put the file itself in its place, or do not use this run"
                     )
 
 
@@ -108,7 +110,9 @@ def open_plain(file: Path) -> BinaryIO:
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DamagedData(f"{printable(str(file))} is no regular file: put the file itself in its place, or do not use this run")
+        raise DamagedData(
+            f"{printable(str(file))} is no regular file: put the file itself in its place, or do not use this run"
+        )
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
@@ -122,3 +126,28 @@ def read_plain(file: Path, most: int = LARGEST_TABLE) -> bytes:
         if (size := os.fstat(stream.fileno()).st_size) > most:
             raise DamagedData(f"{file} has {size} bytes: at most {most} are read of such a file")
         return stream.read() or b""
+
+
+@contextmanager
+def parsing(source: Path | str) -> Iterator[None]:
+    """Inside, what fails because a file holds other things than we write is the file's fault, and is said so.
+
+    A checksum does not help against a file that someone made on purpose: keys may be missing, numbers may be texts.
+
+    Raises:
+        DamagedData: something was missing, or of another kind.
+
+    >>> with parsing("solution.json"):
+    ...     {}["eigenvalues"]
+    Traceback (most recent call last):
+    curvscope.errors.DamagedData: solution.json holds something else than we write (KeyError: 'eigenvalues'): do not use it
+    """
+    try:
+        yield
+    except CurvscopeError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}"
+        raise DamagedData(
+            f"{printable(str(source))} holds something else than we write ({printable(reason)}): do not use it"
+        ) from error

@@ -8,8 +8,8 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution.run import Run
 from curvscope.solvers import Solution
 from curvscope.solvers.certified import product_rounding
-from curvscope.solvers.in_run import CERTIFIED, SOLUTION
-from curvscope.store import Draft, remove
+from curvscope.solvers.results import CERTIFIED, results_of
+from curvscope.store import draft_beside, put_in_place, remove, synchronise_folder
 from curvscope.subspaces import LARGEST_DEFECT
 from curvscope.tall import gram, orthogonality
 
@@ -20,14 +20,18 @@ REFINED = "refined from"
 def keep_certificate(run: Run, certified: Solution) -> None:
     """Put a certified solution in the place of the run's own; one with improved pairs beside it, as the last one of these.
 
-    The run's own solution stays what the solver found, so that the run can be gone on with.
+    The run's own solution stays what the solver found, so that the run can be resumed. Call it in a session of the run.
     """
     if REFINED not in certified.provenance:
-        certified.save_again(run.path / SOLUTION)
+        certified.save_again(results_of(run.path))
         return
-    with Draft(run.path / CERTIFIED) as draft:
-        certified.save(draft)
-        remove(run.path / CERTIFIED)
+    made = draft_beside(run.path / CERTIFIED)
+    try:
+        certified.save(made)
+        synchronise_folder(made)
+        put_in_place(made, run.path / CERTIFIED)
+    finally:
+        remove(made)
 
 
 def failed_claims(claimed: Solution, certified: Solution) -> list[str]:

@@ -20,10 +20,11 @@ from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
 from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
-from curvscope.solvers.in_run import CERTIFIED, SOLUTION
 from curvscope.solvers.ordering import ORDERS
+from curvscope.solvers.results import CERTIFIED, results_of
 from curvscope.solvers.session import PARAMETERS
-from curvscope.store import read_tensors
+from curvscope.solvers.storage import TABLE
+from curvscope.store import parsing, read_tensors
 from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
 from curvscope.training import Recorder, train
 
@@ -88,13 +89,13 @@ def operator_at_checkpoint(
 
 def solution_of(run: Run) -> Solution:
     """The run's solution."""
-    return Solution.load(run.path / SOLUTION)
+    return Solution.load(results_of(run.path))
 
 
 def certified_of(run: Run) -> Solution:
     """The run's pairs as they were certified last in higher precision, where that was done; else its solution."""
     place = run.path / CERTIFIED
-    return Solution.load(place) if place.exists() else solution_of(run)
+    return Solution.load(place) if (place / TABLE).is_file() else solution_of(run)
 
 
 def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
@@ -107,7 +108,8 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
     if not file.exists() or solution.parameters is None:
         raise RunNotFound(f"{run.path} holds no parameters: its operator was not built from a model, so there is no mask")
     stored = read_tensors(file)
-    return {name: stored[name] for name in solution.parameters.names}
+    with parsing(file):
+        return {name: stored[name] for name in solution.parameters.names}
 
 
 def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
@@ -133,6 +135,16 @@ def _overlap_with(mask: str, solution: Solution, run: Run) -> OverlapCurve:
 
 
 def document(run: Run) -> Document:
+    """The report of one run; see :func:`_document`.
+
+    Raises:
+        DamagedData: what the run says about itself cannot be read.
+    """
+    with parsing(run.path):
+        return _document(run)
+
+
+def _document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
     solution = certified_of(run)
     label, asked = _label(run), solution.provenance["options"]
@@ -219,7 +231,8 @@ def _except(solution: Solution) -> str:
 def density_of(run: Run) -> Density | None:
     """The spectral density that the run keeps, if any."""
     plain = run.read_json(DENSITY)
-    return None if plain is None else Density.from_dict(plain)
+    with parsing(run.path / DENSITY):
+        return None if plain is None else Density.from_dict(plain)
 
 
 def _density_section(found: Density) -> Section:

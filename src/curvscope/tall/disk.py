@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import weakref
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
-from curvscope.store import Tiles, remove
+from curvscope.errors import DamagedData, InvalidArgument
+from curvscope.store import Tiles, remove, synchronise
+from curvscope.store.tiles import METADATA
 from curvscope.tall import transfer
 from curvscope.tall.matrix import TallMatrix, copy
 from curvscope.tall.panelled import Panelled, rows_of_panels
@@ -233,7 +235,35 @@ class OnDisk(Panelled):
             if not whole and self.tiles.file(row, column).exists():
                 self.tiles.read(row, column, 0, tile)
             tile[begin : begin + last - first, : content.shape[1]] = content[first:last]
-            self.tiles.write(row, column, tile)
+            # A tile that is there may hold columns that a saved state needs: it goes when the new one is on the device.
+            self.tiles.write(row, column, tile, durable=not self._is_scratch and self.tiles.file(row, column).exists())
+
+    @property
+    def _is_scratch(self) -> bool:
+        keeper = self._keeper
+        return keeper._is_scratch if isinstance(keeper, OnDisk) else isinstance(keeper, weakref.finalize)
+
+    def synchronise(self, start: int, stop: int) -> None:
+        """Return when columns start..stop are on the device: their tiles, and the folders that name them.
+
+        A tile that this host does not see (yet) is left to its writer: reading finds what is missing.
+        """
+        folders = {self.path / "c", self.path, self.path.parent, self.path.parent.parent}
+        for column in self._columns_of_tiles(start, stop):
+            for row in range(self._panel_count()):
+                with contextlib.suppress(FileNotFoundError):
+                    synchronise(file := self.tiles.file(row, column))
+                    folders.add(file.parent)
+        for place in (self.path / METADATA, *sorted(folders, reverse=True)):
+            with contextlib.suppress(FileNotFoundError):
+                synchronise(place)
+
+    def forget(self, columns: int) -> None:
+        """Remove the tiles that hold none of the first ``columns``: what a power failure tore must not be read again."""
+        width = self.tiles.tile[1]
+        for column in range(-(-columns // width), -(-self.tiles.shape[1] // width)):
+            for row in range(self._panel_count()):
+                self.tiles.file(row, column).unlink(missing_ok=True)
 
     # --- its place --------------------------------------------------------------------------------------------------------
 
@@ -258,6 +288,22 @@ class OnDisk(Panelled):
             self._keeper.detach()
         remove(old)
         return OnDisk(target, device=self.device)
+
+    def check_complete(self) -> None:
+        """Make sure that there are as many tiles as the shape says, before anything is made that is as large.
+
+        Raises:
+            DamagedData: some are missing, or of another size. Their content is not read: see :meth:`verify`.
+        """
+        rows, columns = self._panel_count(), -(-self.tiles.shape[1] // self.tiles.tile[1])
+        place = self.path / "c"
+        found = len(os.listdir(place)) if place.is_dir() else 0  # noqa: PTH208 -- counted, not used as paths
+        if rows > found:
+            raise DamagedData(
+                f"{self.path} should have {rows} rows of tiles, {found} are there: put them back, or compute it again"
+            )
+        if rows and columns:
+            self.tiles.check_size(rows - 1, columns - 1)
 
     def verify(self, start: int, stop: int) -> None:
         """Read all tiles of columns start..stop.
