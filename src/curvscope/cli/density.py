@@ -26,8 +26,10 @@ from curvscope.cli.source import chosen
 from curvscope.cli.workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.estimators import RULES, Density, density
-from curvscope.execution.run import Run
+from curvscope.execution.run import Run, check_can_be_made
+from curvscope.report import save_figure
 from curvscope.report.figures import spectral_density
+from curvscope.store import write_text
 from curvscope.studies.eigs import DENSITY
 
 FILES = (DENSITY, "density.png")
@@ -65,11 +67,15 @@ def command(
     """
     if between is not None and not between[0] <= between[1]:
         raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second, exchange them")
+    if out is not None:
+        check_can_be_made(out)
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
     hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
     hiring.check_source(problem)
+    if run is not None:
+        check_can_be_made(run)
     operator, solution = chosen(
         run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision, trust=trust
     )
@@ -79,9 +85,8 @@ def command(
     if run is not None:
         Run.open(run).write_json(DENSITY, found.to_dict())
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / FILES[0]).write_text(json.dumps(found.to_dict()))
-        spectral_density(found).savefig(out / FILES[1], dpi=160)
+        write_text(out / FILES[0], json.dumps(found.to_dict()))
+        save_figure(spectral_density(found), out / FILES[1])
     if as_json:
         print_json(_plain(found, between))
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from curvscope.cli.names import RunFolder
-from curvscope.execution.run import Run
+from curvscope.execution.run import Run, check_can_be_made
 from curvscope.solvers.export import WRITERS, export
 from curvscope.studies.eigs import solution_of
 
@@ -23,5 +23,6 @@ def command(
     """Write a run's eigenvalues, residuals and eigenvectors as HDF5, safetensors or a NumPy archive."""
     opened = Run.open(run)
     target = out or opened.path / f"eigenpairs.{ENDINGS.get(kind, kind)}"
+    check_can_be_made(target.parent)
     export(solution_of(opened), target, kind)
     typer.echo(str(target))

@@ -14,7 +14,7 @@ from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import chosen
 from curvscope.cli.tables import as_rich
 from curvscope.errors import InvalidArgument
-from curvscope.execution.run import Run
+from curvscope.execution.run import Run, check_can_be_made
 from curvscope.operators import CurvatureOperator, Operator
 from curvscope.report import Table
 from curvscope.studies.eigs import MASKS, measure_overlap, solution_of
@@ -74,6 +74,7 @@ def command(
             "--memory, --precision and --plan out, or the RUN for an estimate without eigenvectors"
         )
     opened = Run.open(run)
+    check_can_be_made(run)
     curve = measure_overlap(opened, mask)
     if as_json:
         print_json(curve.to_dict())

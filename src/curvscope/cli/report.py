@@ -6,7 +6,7 @@ import typer
 
 from curvscope.cli.names import RunFolder
 from curvscope.errors import RunConflict
-from curvscope.execution.run import Run
+from curvscope.execution.run import Run, check_can_be_made
 from curvscope.report import render, save_figures
 from curvscope.studies.eigs import document
 
@@ -14,6 +14,7 @@ from curvscope.studies.eigs import document
 def command(run: RunFolder) -> None:
     """Write report.html and its figures into a run: overlap, spectrum, density, residuals, all pairs, how it was made."""
     opened = Run.open(run)
+    check_can_be_made(run)
     if opened.manifest["kind"] != "eigs":
         raise RunConflict(
             f"{run} is a {opened.manifest['kind']} run, whose page was written with it: open {run / 'report.html'}"

@@ -23,8 +23,9 @@ from curvscope.execution.run import check_can_be_made
 from curvscope.operators import Objective
 from curvscope.operators.target import load_function
 from curvscope.problems import get
-from curvscope.report import Table
+from curvscope.report import Table, save_figure
 from curvscope.report.figures import tracked
+from curvscope.store import write_text
 from curvscope.training import Tracker
 
 FILES = ("track.jsonl", "track.png")
@@ -55,14 +56,16 @@ def command(
     ever: the steps of the first optimizer that holds the model's parameters are counted.
     """
     check_source(problem, target)
+    if steps < 1:
+        raise InvalidArgument(f"--steps {steps}: choose at least 1, where the training of a problem ends")
+    if out is not None:
+        check_can_be_made(out)
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
     options = {"k": k, "every": every, "tol": tol, "max_products": max_products, "density_probes": density_probes}
     train = partial(_train, name=problem or "", data=data, steps=steps) if target is None else _training_function(target)
-    if out is not None:
-        check_can_be_made(out)
-    watcher = Watcher(options)
+    watcher = Watcher(options, None if out is None else partial(_write_lines, out=out))
     try:
         train(watcher)
         tracker = watcher.finish()
@@ -100,10 +103,14 @@ def _training_function(target: str) -> Callable[[Watcher], object]:
 
 
 def _write(tracker: Tracker, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+    _write_lines(tracker, out)
+    save_figure(tracked(tracker.history, tracker.k), out / FILES[1])
+
+
+def _write_lines(tracker: Tracker, out: Path) -> None:
+    """All checks so far, a line each; whole, however the training ends."""
     lines = [json.dumps({"step": step, **found}) for step, found in tracker.history.items()]
-    (out / FILES[0]).write_text("\n".join(lines) + "\n")
-    tracked(tracker.history, tracker.k).savefig(out / FILES[1], dpi=160)
+    write_text(out / FILES[0], "\n".join(lines) + "\n")
 
 
 class Watcher:
@@ -111,10 +118,11 @@ class Watcher:
 
     Args:
         options: of the :class:`.Tracker`.
+        keep: called with the tracker after each check.
     """
 
-    def __init__(self, options: dict[str, Any]) -> None:
-        self.options, self.tracker, self.steps = options, None, 0
+    def __init__(self, options: dict[str, Any], keep: Callable[[Tracker], None] | None = None) -> None:
+        self.options, self.tracker, self.steps, self.keep = options, None, 0, keep
         self._optimizer: torch.optim.Optimizer | None = None
         self._hook: Any = None
 
@@ -131,7 +139,7 @@ class Watcher:
             if self._optimizer is None and held & ours:
                 self._optimizer = optimizer
             if optimizer is self._optimizer and self.tracker is not None:
-                self.tracker.step(self.steps)
+                self._check(self.tracker)
                 self.steps += 1
 
         self._hook = register_optimizer_step_pre_hook(before_step)
@@ -151,8 +159,14 @@ class Watcher:
             raise InvalidArgument(
                 "no torch.optim optimizer with the watched model's parameters made a step: let one update that very model"
             )
-        self.tracker.step(self.steps)
+        self._check(self.tracker)
         return self.tracker
+
+    def _check(self, tracker: Tracker) -> None:
+        before = len(tracker.history)
+        tracker.step(self.steps)
+        if self.keep is not None and len(tracker.history) > before:
+            self.keep(tracker)
 
     def detach(self) -> None:
         """Count no more steps."""

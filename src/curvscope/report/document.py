@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from matplotlib.figure import Figure
 
 from curvscope.report.style import to_svg
+from curvscope.store import Draft, write_text
 
 REM_AN_INCH = 7.5
 """Widths of figures in the page; 9 inches are as wide as the text."""
@@ -70,11 +71,17 @@ def save_figures(document: Document, folder: Path, *, dpi: int = 160, svg: bool 
     for section in document.sections:
         if section.figure is not None:
             files.append(folder / (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") + ".png"))
-            section.figure.savefig(files[-1], dpi=dpi)
+            save_figure(section.figure, files[-1], dpi=dpi)
             if svg:
                 files.append(files[-1].with_suffix(".svg"))
-                files[-1].write_text(to_svg(section.figure), encoding="utf-8")
+                write_text(files[-1], to_svg(section.figure), durable=False)
     return files
+
+
+def save_figure(sheet: Figure, file: Path, *, dpi: int = 160) -> None:
+    """Write a figure as a PNG, whole or not at all; what a link in its place points to stays as it is."""
+    with Draft(file) as draft:
+        sheet.savefig(draft, dpi=dpi, format="png")
 
 
 def _image(sheet: Figure) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from curvscope.errors import CurvscopeError, Interrupted, InvalidArgument, RunCo
 from curvscope.execution import Progress
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.report import Document, render, save_figures
-from curvscope.store import read_tensors, remove
+from curvscope.store import Draft, read_tensors, remove
 
 NUMBERS, PAGE, FIGURES, STAGES = "numbers.json", "report.html", "figures", "stages"
 Config = Any
@@ -48,9 +48,9 @@ class Stages:
         """The stage's tensors, computed or read back."""
         file = self.run.path / STAGES / f"{name}.safetensors"
         if not file.exists():
-            draft = file.with_suffix(f".{os.getpid()}.partial")
-            save_file({key: tensor.contiguous() for key, tensor in compute().items()}, draft)
-            draft.replace(file)
+            tensors = {key: tensor.contiguous() for key, tensor in compute().items()}
+            with Draft(file, durable=True) as draft:
+                save_file(tensors, draft)
         return read_tensors(file)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
-from curvscope.store import read_tensors
+from curvscope.store import Draft, read_tensors
 from curvscope.training.state import TrainingState, capture, check_optimizer, load_state, restore, save_state
 
 
@@ -96,9 +96,8 @@ class Recorder:
             return
         if extra is not None:  # before the parameters: a step that is there is there with everything
             save_state(extra, self._state_file(i))
-        draft = self._file(i).with_suffix(".partial")
-        save_file(parameters, draft)
-        draft.replace(self._file(i))
+        with Draft(self._file(i), durable=True) as draft:
+            save_file(parameters, draft)
 
     def state(self, i: int) -> dict[str, Tensor]:
         """The ``state_dict`` recorded at step i.

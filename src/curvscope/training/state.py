@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from curvscope.errors import DamagedData, InvalidArgument, RunNotFound
+from curvscope.store import Draft, open_plain
 
 TrainingState = dict[str, Any]
 """Tensors, numbers and containers of them: ``torch.load(..., weights_only=True)`` reads it back."""
@@ -70,9 +71,8 @@ def restore(state: TrainingState, optimizer: torch.optim.Optimizer | None) -> No
 
 def save_state(state: TrainingState, file: Path) -> None:
     """Write it, whole or not at all."""
-    draft = file.with_name(f"{file.name}.partial")
-    torch.save(state, draft)
-    draft.replace(file)
+    with Draft(file, durable=True) as draft:
+        torch.save(state, draft)
 
 
 def load_state(file: Path) -> TrainingState:
@@ -81,6 +81,7 @@ def load_state(file: Path) -> TrainingState:
     Raises:
         DamagedData: it cannot be read.
     """
+    open_plain(file).close()
     try:
         return torch.load(file, weights_only=True)
     except Exception as error:  # torch.load fails in many ways on bytes that are something else
