@@ -1,0 +1,1 @@
+"""Harnesses: each module yields (name, held) for everything that it tries; see :func:`cases` of each."""
