@@ -127,9 +127,12 @@ def drafts():
         yield "the draft of a living process stays, that of a dead one goes", left == [mine]
         lock = Lock(run)
         lock.take()
+        begun, tell = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(tell, b"x")
             signal.pause()
+        os.read(begun, 1)
         lock.release()
         again = Lock(run)
         try:
@@ -141,4 +144,6 @@ def drafts():
             again.release()
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
+            os.close(begun)
+            os.close(tell)
         yield "a forked child does not hold the lock", held

@@ -26,7 +26,7 @@ class Device:
         self.contents, self.entries, self.opened = {}, {}, []
 
     def synchronised(self, descriptor):
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         number = os.fstat(descriptor).st_ino
         if number not in self.contents and number not in self.entries:
             self.opened.append(os.dup(descriptor))

@@ -70,7 +70,7 @@ def in_a_fork(work, report, seconds=120):
         except cs.CurvscopeError as error:
             report.write_text(json.dumps(f"{type(error).__name__}: {error}"))
             status = 3
-        except BaseException:
+        except BaseException:  # noqa: BLE001 -- told to the parent
             report.write_text(json.dumps(traceback.format_exc()))
         finally:
             os._exit(status)

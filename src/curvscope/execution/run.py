@@ -74,7 +74,7 @@ class Run:
         Raises:
             RunNotFound: there is none, or its manifest cannot be read. DamagedData: it holds links, or files that are none.
         """
-        folder = _named(path)
+        folder = usable_path(path)
         try:
             check_folder(folder)
             manifest = dict(json.loads(read_plain(folder / MANIFEST).decode("utf-8")))
@@ -109,7 +109,7 @@ class Run:
         Raises:
             RunConflict: something else is there; every difference is named.
         """
-        folder = _named(path)
+        folder = usable_path(path)
         if not (folder / MANIFEST).exists():
             return cls.planned(folder, kind=kind, options=options)
         run = cls.open(folder)
@@ -212,7 +212,7 @@ class Run:
                 raise
 
 
-def _named(path: str | os.PathLike[str]) -> Path:
+def usable_path(path: str | os.PathLike[str]) -> Path:
     """A path that the operating system takes.
 
     Raises:
@@ -250,7 +250,7 @@ def _size(file: Path) -> int:
 
 def check_free(path: str | os.PathLike[str]) -> None:
     """Raise RunConflict unless ``path`` does not exist, and can be made, or is an empty directory."""
-    folder = _named(path)
+    folder = usable_path(path)
     check_can_be_made(folder)
     if folder.is_dir() and any(not is_draft(item) and item.name != LOCK for item in folder.iterdir()):
         what = "holds another run" if (folder / MANIFEST).exists() else "is not empty"

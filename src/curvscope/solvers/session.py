@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from curvscope.errors import OutOfDisk, RunConflict
 from curvscope.execution.resources import as_text
-from curvscope.execution.run import MANIFEST, Run
+from curvscope.execution.run import MANIFEST, Run, usable_path
 from curvscope.operators import CurvatureOperator, Operator
 from curvscope.operators.algebra import Square, Submatrix, Sum
 from curvscope.operators.identity import operator_differences, recorded
@@ -171,7 +171,7 @@ def was_begun(run: storage.Place | Run | None, operator: Operator) -> bool:
 
 
 def _manifest(run: storage.Place | Run | None) -> dict[str, Any]:
-    if run is None or (not isinstance(run, Run) and not (Path(run) / MANIFEST).exists()):
+    if run is None or (not isinstance(run, Run) and not (usable_path(run) / MANIFEST).exists()):
         return {}
     return (run if isinstance(run, Run) else Run.open(run)).manifest
 
