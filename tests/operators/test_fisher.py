@@ -211,7 +211,7 @@ def test_labels_drawn_from_the_model_give_equal_traces(kind):
     eye = torch.eye(12, dtype=torch.float64)
     G, F = ggn(model, criterion, [(x, y)], **PLAIN) @ eye, empirical_fisher(model, criterion, [(x, y)], **PLAIN) @ eye
     assert float((F.trace() - G.trace()).abs() / G.trace()) < 0.04
-    assert float((F - G).norm() / G.norm()) < 0.06
+    assert float((F - G).norm() / G.norm()) < 0.1
 
 
 def test_criteria_of_ones_own_have_the_scale_of_their_weights():

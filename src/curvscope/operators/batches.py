@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map_only
 
 from curvscope.errors import InvalidArgument
+from curvscope.operators.layouts import is_plain, parts, rows, shape_of
 
 Batch = Any
 
@@ -101,8 +102,13 @@ def as_given(batch: Batch) -> Batch:
 
 
 def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    """The batch on a device; floating-point tensors also in the dtype."""
-    return tree_map_only(Tensor, lambda tensor: placed(tensor, device, dtype), plain(batch))
+    """The batch on a device; floating-point tensors also in the dtype, those that require grad as leaves that do."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        """Where a loss differentiates with respect to the batch, it is told so by ``requires_grad`` of its tensors."""
+        return placed(tensor, device, dtype).requires_grad_(tensor.requires_grad)
+
+    return tree_map_only(Tensor, moved, plain(batch))
 
 
 def placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -136,7 +142,7 @@ def length(batch: Batch) -> int:
             f"no tensor is seen in a batch that is a {type(batch).__name__}: yield tensors, or tuples, lists, mappings "
             "or dataclasses of them (vars(batch) is a mapping)"
         )
-    return next((tensor.shape[0] for tensor in tensors if tensor.ndim), 1)
+    return next((int(tensor.shape[0]) for tensor in tensors if tensor.ndim), 1)
 
 
 def split(batch: Batch, most: int | None) -> Iterator[Batch]:
@@ -153,7 +159,9 @@ def split(batch: Batch, most: int | None) -> Iterator[Batch]:
 
         def cut(tensor: Tensor, start: int = start) -> Tensor:
             """This piece of a tensor that has a row for every sample."""
-            return tensor[start : start + most] if tensor.ndim and tensor.shape[0] == samples else tensor
+            if not tensor.ndim or int(tensor.shape[0]) != samples:
+                return tensor
+            return rows(tensor.detach(), start, start + most).requires_grad_(tensor.requires_grad)
 
         yield tree_map_only(Tensor, cut, plain(batch))
 
@@ -191,4 +199,10 @@ def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
 
 def describe(leaves: Iterable[Any]) -> tuple[Any, ...]:
     """Shapes and dtypes of tensors and the other leaves as they are: what a traced program may depend on."""
-    return tuple((tuple(leaf.shape), leaf.dtype, leaf.stride()) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
+    return tuple(_described(leaf) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves)
+
+
+def _described(tensor: Tensor) -> tuple[Any, ...]:
+    if is_plain(tensor):
+        return tuple(tensor.shape), tensor.dtype, tensor.stride(), tensor.requires_grad
+    return str(tensor.layout), tensor.dtype, shape_of(tensor), tuple(tuple(part.shape) for part in parts(tensor))

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.operators.layouts import is_plain, parts, shape_of
+
 
 def fingerprint(*parts: Any) -> str:
     """128-bit hexadecimal digest of tensors (dtype, shape, bytes), containers of them and anything with a stable ``repr``.
 
-    Tensors on any device give the digest of their values; memory layout does not matter.
+    Tensors on any device give the digest of their values; memory layout does not matter. Sparse and nested ones count as they
+    are stored.
 
     >>> fingerprint("hessian", torch.eye(2)) == fingerprint("hessian", torch.eye(2).T.contiguous())
     True
@@ -27,6 +30,10 @@ def fingerprint(*parts: Any) -> str:
 
 def _feed(digest: Any, part: Any) -> None:
     match part:
+        case Tensor() if not is_plain(part):
+            digest.update(f"{part.layout} {shape_of(part)};".encode())
+            for held in parts(part):
+                _feed(digest, held)
         case Tensor():
             digest.update(f"tensor {part.dtype} {tuple(part.shape)};".encode())
             digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -32,6 +32,7 @@ from curvscope.operators.evaluation import Evaluation
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.isolation import isolated, out_of_inference, unwrapped
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
+from curvscope.operators.layouts import equal
 from curvscope.operators.losses import (
     COUNTED,
     CallWithModel,
@@ -233,6 +234,11 @@ class Objective:
         return {name for name, _ in self.model.named_buffers()}
 
     @property
+    def constants(self) -> tuple[Tensor, ...]:
+        """The model's buffers and frozen parameters as they were copied."""
+        return tuple(self._constants.values())
+
+    @property
     def loss_name(self) -> str:
         """What the loss is called, with its options."""
         return name_of(self._loss)
@@ -276,7 +282,7 @@ class Objective:
         def there(name: str, ours: Tensor) -> Tensor:
             """The model's own numbers, not rounded to ours, unless it has moved on since."""
             theirs = present.get(name, ours)
-            return other._place(theirs if torch.equal(self._place(theirs), ours) else ours).clone()
+            return other._place(theirs if equal(self._place(theirs), ours) else ours).clone()
 
         with out_of_inference(), torch.no_grad():
             other.values = tuple(there(*item) for item in zip(self.parameters.names, self.values, strict=True))
@@ -300,7 +306,7 @@ class Objective:
             before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}
         check_finite(self.parameters.names, self.values)
         self._look()
-        return all(torch.equal(tensor, before[name]) for name, tensor in self._constants.items())
+        return all(equal(tensor, before[name]) for name, tensor in self._constants.items())
 
     def isolated(self, *, evaluated: bool = True) -> AbstractContextManager[None]:
         """Inside, the model can be evaluated (if it is to be); on leaving, it and all global state are as they were."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from curvscope.operators.batches import describe
+from curvscope.operators.layouts import is_plain
 from curvscope.operators.objective import Batch
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.operators.products.maps import BatchMap, Pieces
@@ -108,6 +109,8 @@ class Split(Strategy):
     def _trace(self, leaves: list[Any], structure: Any, width: int) -> Traced:
         values = self.map.objective.values
         inputs = (*values, *(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+        if not all(is_plain(tensor) for tensor in (*inputs, *self.map.objective.constants)):
+            raise NotRecordable("sparse and nested tensors are not traced")
         try:
             tangents = _random_like(values, width if self.vectorized else None)
             traced = trace(self._function(leaves, structure), inputs, tangents, width if self.vectorized else None)
