@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.operators.layouts import is_plain
 from curvscope.operators.rules import Casts, Rules, narrower_than
 
 WITHOUT_GRAPH = "does not require grad"
@@ -89,6 +90,8 @@ class Evaluation:
 
 
 def _copy(tensor: Tensor, values: tuple[Tensor, ...]) -> Tensor:
+    if not is_plain(tensor):
+        return tensor  # a forward pass has no operation that writes to a sparse tensor
     if not tensor.is_floating_point():
         return tensor.clone()
     # On the level of torch.func that the parameters are on: a tensor from outside cannot be written to there.
