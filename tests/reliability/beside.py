@@ -17,6 +17,14 @@ from curvscope.studies.eigs import certified_of
 from . import solves
 
 
+def cases(whole=False):
+    """Yield (what was tried, whether it held)."""
+    yield from looking(40 if whole else 5)
+    yield from drafts()
+    if whole:
+        yield from dying(40)
+
+
 def looking(tries):
     """Yield whether a session could begin while others looked at the run all the time."""
     with tempfile.TemporaryDirectory() as place:

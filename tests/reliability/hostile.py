@@ -198,8 +198,14 @@ def digest(folder):
     return total.hexdigest()
 
 
-def cases(names=tuple(HARMS)):
-    """Yield (which harm, whether nothing outside changed, nothing waited, and every refusal was in words)."""
+def cases(whole=False):
+    """Yield (which harm, whether it held); some of them unless ``whole``."""
+    for name, held, _ in harms(tuple(HARMS)[:: 1 if whole else 20]):
+        yield name, held
+
+
+def harms(names):
+    """Yield (which harm, whether nothing outside changed, nothing waited, and every refusal was in words, what went wrong)."""
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         base = place / "base"

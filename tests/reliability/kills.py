@@ -1,0 +1,36 @@
+"""Solves that are killed as by kill -9, again and again, when a file is about to be put in its place."""
+
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+
+from ..runs import killed
+
+METHODS = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "ssvd", "exact")
+
+
+def cases(whole=False):
+    """Yield (which kill, whether the run went on and in the end had the bits of a solve that nobody killed)."""
+    for seed in range(3 if whole else 1):
+        generator = random.Random(seed)
+        for method in METHODS if whole else ("krylov", "seigh"):
+            with tempfile.TemporaryDirectory() as place:
+                run, died = Path(place) / "run", 0
+                while died < (20 if whole else 5):
+                    if not killed.session(method, run, generator.randint(1, killed.MOST_FILES.get(method, 15))):
+                        break
+                    died += 1
+                held = _same(method, run)
+                for number in range(died):
+                    yield f"{method}, kill {number + 1}", held
+
+
+def _same(method, run):
+    A = killed.operator(method)
+    found, alone = killed.SOLVES[method](A, run), killed.SOLVES[method](A, None)
+    values = "S" if method == "ssvd" else "eigenvalues"
+    return torch.equal(getattr(found, values), getattr(alone, values)) and torch.equal(
+        found.residual_norms, alone.residual_norms
+    )
