@@ -24,6 +24,7 @@ from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.rehearsal import Free
 from curvscope.solvers.width import expected_products
 from curvscope.tall import InMemory, OnDisk, gram, subtract
+from workers import on_dask
 
 RESULTS = Path(__file__).parent / "results"
 WORKERS = (1, 4, 16, 64, 256)
@@ -58,7 +59,7 @@ def measured() -> Constants:
     block = torch.randn(width, rows).T
     basis = InMemory(torch.randn(columns, rows).T)
     operator = cs.Recipe("scale:free", size=rows).build()
-    with cs.Workers.local(1, threads=1) as workers:
+    with on_dask(1, tls=True) as workers:  # as batch jobs are reached
         distributed = Distributed(operator, workers)
         distributed.multiply(block)
         wire = 2 * rows * width * ENTRY / fastest(lambda: distributed.multiply(block))

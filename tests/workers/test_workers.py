@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import shutil
+import socket
 import sys
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -305,6 +306,16 @@ def test_the_job_script_of_slurm():
         "tcp://127.0.0.1:1", name="0", cores=16, processes=1, memory="64GB", worker_extra_args=["--nthreads", "1"]
     ).job_script()
     assert command.rindex("--nthreads 1") > command.index("--nthreads 16")
+
+
+def test_dasks_demand_for_encryption_is_honoured():
+    dask = pytest.importorskip("dask")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(InvalidArgument, match="encryption required"),
+    ):
+        Workers.scheduler(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
 
 
 # --- nobody answers -----------------------------------------------------------------------------------------------------------

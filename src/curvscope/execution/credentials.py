@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from curvscope.errors import InvalidArgument, MissingExtra, RunConflict
+from curvscope.errors import DamagedData, InvalidArgument, MissingExtra, RunConflict
 from curvscope.execution.lock import Lock
 
 PREFIX = "curvscope-jobs-"
@@ -45,6 +46,8 @@ class Credentials:
                 f"no folder for the credentials of the jobs in {base} ({error.strerror}): set shared_temp_directory to a "
                 "folder of yours that the jobs reach at the same path"
             ) from error
+        self._owner = os.getpid()
+        atexit.register(self.remove)  # for callers that never close their workers
         try:
             self.certificate, self.key = self.folder / "certificate.pem", self.folder / "key.pem"
             certificate, key = _new_pair()
@@ -63,7 +66,10 @@ class Credentials:
         return Security(require_encryption=True, tls_ca_file=str(self.certificate), **roles)
 
     def remove(self) -> None:
-        """Remove the folder and everything in it; nothing happens at the second time."""
+        """Remove the folder and everything in it; nothing happens at the second time, or in a forked child."""
+        if os.getpid() != self._owner:
+            return
+        atexit.unregister(self.remove)
         if self._lock is not None:
             self._lock.release()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -87,7 +93,7 @@ def _locked(folder: Path) -> Lock | None:
     lock = Lock(folder)
     try:
         lock.take()
-    except RunConflict:  # a file system without locks: nobody can tell there that a folder is abandoned
+    except (RunConflict, DamagedData):  # a file system without locks: nobody can tell there that a folder is abandoned
         return None
     return lock
 

@@ -62,6 +62,7 @@ class LocalPool(Executor):
 
     def __init__(self, count: int, *, gpus: int = 0) -> None:
         self.count = count
+        self._owner = os.getpid()
         self._gpus, self._seen = gpus, os.environ.get("CUDA_VISIBLE_DEVICES")
         self._changed = threading.Condition()
         self._shared: deque[Call] = deque()
@@ -98,6 +99,8 @@ class LocalPool(Executor):
 
     def terminate(self) -> None:
         """End the processes at once, whatever they do; tasks without a result are cancelled or end with ProcessDied."""
+        if os.getpid() != self._owner:  # a forked child, which has neither the threads nor the say
+            return
         self.shutdown(wait=False, cancel_futures=True)
         for process in self._processes:
             process.terminate()
