@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import worker_targets as targets
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, WorkerError
+from curvscope.execution.credentials import remove_abandoned
 
 from .test_products import same
 
@@ -84,6 +86,21 @@ kill -- -$(cat "{folder}/pid")
 """
 
 
+def install_slurm(folder, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    for name, content in (("sbatch", SBATCH), ("scancel", SCANCEL)):
+        (folder / name).write_text(content.format(folder=folder))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(folder))
+
+
+def settings_here(folder):
+    prologue = [f"export PYTHONPATH={':'.join(filter(None, sys.path))}"]
+    place = {"interface": "lo", "log_directory": str(folder), "job_script_prologue": prologue}
+    return {"cores": 1, "memory": "2GB", **place}
+
+
 STRANGER = """
 import sys
 from distributed import Client
@@ -121,16 +138,9 @@ def check_nobody_else_is_answered(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
 def test_a_job_of_slurm(tmp_path, monkeypatch):
     """Through dask-jobqueue, with a Slurm that runs its jobs here."""
-    pytest.importorskip("dask_jobqueue")
-    for name, content in (("sbatch", SBATCH), ("scancel", SCANCEL)):
-        (tmp_path / name).write_text(content.format(folder=tmp_path))
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("HOME", str(tmp_path))
+    install_slurm(tmp_path, monkeypatch)
     H = cs.Recipe(targets.spectrum).build()
-    settings = {"cores": 1, "memory": "2GB", "interface": "lo", "log_directory": str(tmp_path)}
-    settings["job_script_prologue"] = [f"export PYTHONPATH={':'.join(filter(None, sys.path))}"]
-    with cs.Workers.cluster("slurm", jobs=1, settings=settings) as workers:
+    with cs.Workers.cluster("slurm", jobs=1, settings=settings_here(tmp_path)) as workers:
         assert workers.threads == 1
         found = cs.eigsh(H, 3, method="krylov", block_size=2, executor=workers, **QUIET)
         check_nobody_else_is_answered(tmp_path)
@@ -139,3 +149,37 @@ def test_a_job_of_slurm(tmp_path, monkeypatch):
     assert "tls://" in written
     assert "PRIVATE KEY" not in written
     same(found, cs.eigsh(H, 3, method="krylov", block_size=2, **QUIET), 1e-12)
+
+
+SOLVER = """
+import json, os, signal, sys
+import curvscope as cs
+
+workers = cs.Workers.cluster("slurm", jobs=1, settings=json.loads(sys.argv[1]))
+workers.wait_for(1)
+END
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "raise KeyboardInterrupt", "sys.exit()"])
+def test_a_solver_that_ends_leaves_no_job_and_no_credentials(tmp_path, monkeypatch, end):
+    install_slurm(tmp_path, monkeypatch)
+    command = [sys.executable, "-c", SOLVER.replace("END", end), json.dumps(settings_here(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    folders = list((tmp_path / ".curvscope").iterdir())
+    assert len(folders) == ("KILL" in end), done.stderr
+    group = int((tmp_path / "pid").read_text())
+    job = [process for process in psutil.process_iter() if group_of(process) == group]
+    _, alive = psutil.wait_procs(job, timeout=120)
+    assert not alive
+    assert remove_abandoned(tmp_path / ".curvscope") == folders
+    assert not list((tmp_path / ".curvscope").iterdir())
+
+
+def group_of(process):
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
