@@ -45,6 +45,14 @@ class UnfitOperator(CurvscopeError, RuntimeError):
     """An operator is not the fixed, linear, symmetric matrix that a solver needs; the message names cause and remedy."""
 
 
+class CapturedParameter(UnfitOperator):
+    """The model reaches a parameter by a second reference that does not follow it; the parameter is named."""
+
+
+class UnverifiedDerivatives(UnfitOperator):
+    """No route to the second derivatives agrees with an independent one; the message names the likely cause."""
+
+
 class TargetNotFound(CurvscopeError, ImportError):
     """A ``module:function`` of the user's could not be imported or called."""
 

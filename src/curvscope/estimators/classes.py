@@ -105,7 +105,7 @@ def class_structure(objective: Objective | CurvatureOperator) -> ClassStructure:
             targets = batch[1]
             _check_targets(targets)
             with torch.enable_grad():
-                leaves = tuple(value.detach().requires_grad_() for value in objective.values)
+                leaves = objective.leaves(objective.values)
                 logits = objective.output(leaves, batch)
             if sums is None:
                 classes = logits.shape[-1]

@@ -166,6 +166,23 @@ def split(batch: Batch, most: int | None) -> Iterator[Batch]:
         yield tree_map_only(Tensor, cut, plain(batch))
 
 
+def few_samples(batch: Batch, most: int = 4) -> Batch | None:
+    """At most so many samples from all over a batch; None where its tensors do not all have a row for every sample.
+
+    >>> few_samples((torch.arange(9), torch.arange(9)))[0].tolist(), few_samples((torch.arange(9), torch.arange(5)))
+    ([0, 3, 5, 8], None)
+    """
+    tensors = [tensor for tensor in tensors_of(batch) if tensor.ndim]
+    lengths = {tensor.shape[0] for tensor in tensors}
+    if len(lengths) != 1 or any(tensor.layout != torch.strided for tensor in tensors):
+        return None
+    samples = lengths.pop()
+    if samples <= most:
+        return batch
+    rows = torch.linspace(0, samples - 1, most).round().long()
+    return tree_map_only(Tensor, lambda tensor: tensor[rows.to(tensor.device)] if tensor.ndim else tensor, plain(batch))
+
+
 def is_pair(batch: Batch) -> bool:
     """Whether a batch is (x, y)."""
     return isinstance(batch, Sequence) and len(batch) == 2

@@ -68,6 +68,11 @@ class LogitsObjective(Objective):
         """As the model counts its labels."""
         return self.raw.terms(batch[0] if isinstance(batch, tuple) else batch)
 
+    def few_samples(self, batch: Batch) -> Batch | None:
+        """See :meth:`.Objective.few_samples`."""
+        piece = self.raw.few_samples(batch[0])
+        return None if piece is None else (piece, self._target(piece["labels"]))
+
     def like(
         self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None
     ) -> LogitsObjective:
@@ -82,7 +87,7 @@ class LogitsObjective(Objective):
     def move(self) -> bool:
         """See :meth:`.Objective.move`."""
         unchanged = self.raw.move()
-        own = {"_loss": self._loss, "has_criterion": True, "raw": self.raw}
+        own = {"_loss": self._loss, "has_criterion": True, "raw": self.raw, "substitution": self.substitution}
         self.__dict__.update(self.raw.__dict__ | own)
         return unchanged
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import inspect
+import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf, isclose
 from typing import Any, Literal, TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -22,6 +24,7 @@ from curvscope.operators.batches import (
     as_given,
     check_batch,
     criterion_terms,
+    few_samples,
     length,
     move,
     placed,
@@ -53,6 +56,7 @@ from curvscope.operators.parameters import (
     select,
     widest_dtype,
 )
+from curvscope.operators.substitution import check_substitution, values_in_model
 from curvscope.operators.weights import Sizes, ask_for_weights, is_mean_of_pieces, verified
 
 Values = tuple[Tensor, ...]
@@ -81,6 +85,7 @@ class ObjectiveOptions(WeightOptions, total=False):
 
     batchnorm: Literal["eval", "batch"]
     dropout: int | None
+    noise: int | None
 
 
 class Objective:
@@ -117,6 +122,8 @@ class Objective:
         batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch.
         dropout: None for off, or a seed: the masks of dropout layers are then drawn from it, the same for every product
             (functional dropout in modules of your own stays off).
+        noise: None, and a model that draws random numbers in its forward pass is refused before the first number; or a seed:
+            they are drawn from it, the same for every product (PyTorch's, NumPy's and Python's global generators).
 
     Cost: construction evaluates the loss once on all data; twice more on a batch of token labels, to see whether the model
     shifts them, and on one or two of several batches, to see whether it averages over what they are weighted by;
@@ -148,6 +155,7 @@ class Objective:
         reduction: Literal["mean", "sum"] | None = None,
         batchnorm: Literal["eval", "batch"] = "eval",
         dropout: int | None = None,
+        noise: int | None = None,
     ) -> None:
         self.model = unwrapped(model)
         chosen = select(self.model, params)
@@ -157,11 +165,12 @@ class Objective:
         check_dtype(self.dtype)
         if isinstance(data, Iterator):
             raise InvalidArgument("data can be iterated over only once: pass a list of batches or a DataLoader")
-        check_options(self.model, microbatch, reduction, batchnorm, dropout)
+        check_options(self.model, microbatch, reduction, batchnorm, dropout, noise)
         check_precision(precision, self.dtype, self.device)
         self.precision = precision
         self.data, self.weight, self.microbatch = data, weight, microbatch
-        self.batchnorm, self.dropout = batchnorm, dropout
+        self.batchnorm, self.dropout, self.noise = batchnorm, dropout, noise
+        self.substitution: Literal["exchanged", "in place"] | None = None
         self._loss, self.has_criterion = self._understood(loss)
         check_reduction(self._loss, reduction)
         self.sums = (reduction or own_reduction(self._loss)) == "sum"
@@ -175,6 +184,7 @@ class Objective:
         self.weighs_right: bool | None = None
         self._inner = 0.0
         self.evaluation = Evaluation(self.dtype)
+        self._own: Values = ()
         self._look()
 
     # --- the function ---------------------------------------------------------------------------------------------------
@@ -200,13 +210,29 @@ class Objective:
 
     def batch_gradient(self, batch: Batch) -> Tensor:
         """The (D,) gradient of the loss of one batch, not weighted; call it inside :meth:`isolated`."""
+        return self.parameters.join(self.gradient_at(self.values, batch))
+
+    def gradient_at(self, values: Values, batch: Batch, within: AbstractContextManager[None] | None = None) -> Values:
+        """The gradient of the loss of one batch at other values, by tensor; call it inside :meth:`isolated`.
+
+        Args:
+            values: where.
+            batch: of :meth:`batches`.
+            within: what the loss alone is evaluated in.
+        """
         with torch.enable_grad():
-            values = leaves(self.values)
-            loss = self.loss(values, batch).reshape(())
-            return self.parameters.join(torch.autograd.grad(loss, values, materialize_grads=True))
+            inputs = self.leaves(values)
+            with within or nullcontext():
+                loss = self.loss(inputs, batch).reshape(())
+            return torch.autograd.grad(loss, inputs, materialize_grads=True)
 
     def gradient(self) -> Tensor:
-        """The (D,) gradient of L. Cost: one gradient a batch."""
+        """The (D,) gradient of L. Cost: one gradient a batch.
+
+        Raises:
+            UnfitOperator: see :func:`.substitution.check_substitution`.
+        """
+        check_substitution(self)
         with self.isolated():
             total = torch.zeros(self.parameters.size, dtype=self.dtype, device=self.device)
             for number, (batch, weight) in enumerate(self.batches()):
@@ -257,6 +283,11 @@ class Objective:
                 "pass data that always yields the same batches"
             )
 
+    def few_samples(self, batch: Batch) -> Batch | None:
+        """A few samples from all over a batch that :meth:`batches` gave; None where it cannot be cut, or these have no loss."""
+        piece = few_samples(batch)
+        return piece if piece is not None and self.terms(piece) else None
+
     def terms(self, batch: Batch) -> float:
         """Number of loss terms n_b that the mean of this batch goes over (1 for a loss that sums; 0: nothing to measure)."""
         if self.weight is not None:
@@ -273,7 +304,7 @@ class Objective:
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
         """The same loss, parameters and modes on other data, another dtype (in its own precision) or other pieces."""
         other = copy.copy(self)
-        other.data, other.microbatch = data, microbatch
+        other.data, other.microbatch, other._own = data, microbatch, ()
         check_dtype(dtype or self.dtype)
         other.dtype, other.precision = (self.dtype, self.precision) if dtype is None else (dtype, None)
         other._loss, _ = other._understood(self._loss)
@@ -311,7 +342,24 @@ class Objective:
     def isolated(self, *, evaluated: bool = True) -> AbstractContextManager[None]:
         """Inside, the model can be evaluated (if it is to be); on leaving, it and all global state are as they were."""
         modes = {"batch_statistics": self.batchnorm == "batch", "dropout": self.dropout is not None}
-        return isolated(self.model, self.device, **modes, tf32=self.precision == TF32, evaluated=evaluated)
+        found = isolated(self.model, self.device, **modes, tf32=self.precision == TF32, evaluated=evaluated)
+        return _both(found, self.in_own_parameters()) if evaluated and self.substitution == "in place" else found
+
+    @contextmanager
+    def in_own_parameters(self) -> Iterator[Values]:
+        """Inside, the model's own parameters hold the values and are what is differentiated; see :mod:`.substitution`."""
+        before, self._own = self._own, ()
+        tensors = {**self._constants, **dict(zip(self.parameters.names, self.values, strict=True))}
+        try:
+            with values_in_model(self.model, tensors, self.parameters.names) as chosen:
+                self._own = chosen
+                yield chosen
+        finally:
+            self._own = before
+
+    def leaves(self, values: Values) -> Values:
+        """The values as what to differentiate with respect to: copies, or the model's own parameters that hold them then."""
+        return self._filled(values) if self._own else leaves(values)
 
     @property
     def rounding(self) -> float:
@@ -329,9 +377,17 @@ class Objective:
         return self.precision or str(self.dtype).removeprefix("torch.")
 
     def seed(self, number: int) -> None:
-        """Before evaluating (micro-)batch ``number``: fix its dropout masks, where dropout is wanted."""
-        if self.dropout is not None:
-            torch.manual_seed(self.dropout + number)
+        """Before evaluating (micro-)batch ``number``: fix what is drawn there, where ``dropout`` or ``noise`` was asked for."""
+        if self.noise is not None:
+            random.seed(self.noise + number)
+            np.random.seed((self.noise + number) % 2**32)  # noqa: NPY002 -- what models of other libraries draw from
+        if self.draws:
+            torch.manual_seed((self.dropout if self.noise is None else self.noise) + number)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the loss of a batch is a function of fixed random numbers too, which go with its place in the data."""
+        return self.dropout is not None or self.noise is not None
 
     @property
     def total_terms(self) -> float:
@@ -344,6 +400,7 @@ class Objective:
         With the data the mean loss is one of its parts, to a few digits: what neither numbers nor code show may show there.
         """
         modes = (self.dtype, self.batchnorm, self.dropout, self.sums, *filter(None, (self.precision,)))
+        modes += () if self.noise is None else (f"noise {self.noise}",)
         digest = (self._data_digest, f"{self.mean_loss:.{2 if self.rounding < 1e-6 else 0}e}") if data else ""
         code = (modules_of(self.model), loss_digest(self._loss), code_digest(self.model))
         return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes, *code)
@@ -351,6 +408,7 @@ class Objective:
     def exact_parts(self) -> dict[str, str]:
         """What must be equal for two objectives to be the same function, each part by its name."""
         modes = {"batchnorm": self.batchnorm, "dropout": self.dropout, "sum": self.sums, "arithmetic": self.arithmetic}
+        modes |= {} if self.noise is None else {"noise": self.noise}
         return {
             "parameters": fingerprint(self.parameters.names, self.values),
             "buffers and frozen parameters": fingerprint(self._constants),
@@ -376,7 +434,10 @@ class Objective:
             tensors = {name: t for name, t in tensors.items() if not name.endswith(("running_mean", "running_var"))}
         argument = as_given(argument)
         with self.evaluation.rules():
-            if function is None:
+            if self._own:
+                self._filled(values)
+                found = self.model(argument) if function is None else function(self.model, argument)
+            elif function is None:
                 found = functional_call(self.model, tensors, (argument,))
             else:
                 tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
@@ -384,6 +445,15 @@ class Objective:
         if self.evaluation.looking:
             self.evaluation.note_writes(self._constants, constants)
         return found
+
+    def _filled(self, values: Values) -> Values:
+        """The model's own parameters, which then hold these values."""
+        for own, value in zip(self._own, values, strict=True):
+            if torch._C._functorch.is_functorch_wrapped_tensor(value):
+                raise RuntimeError("the model's own parameters cannot be differentiated by torch.func")
+            if value is not own and not torch.equal(own.detach(), value.detach()):
+                own.data.copy_(value.detach())
+        return self._own
 
     def _place(self, tensor: Tensor) -> Tensor:
         return placed(tensor, self.device, self.dtype)
@@ -417,13 +487,13 @@ class Objective:
                         self.shifted = predicts_next_token(self.model, self._loss_here, piece)
                     moved, terms = move(piece, self.device, self.dtype), self.terms(piece)
                     cut.append(terms)
-                    if self.dropout is not None:  # every piece has masks of its own
+                    if self.draws:  # every piece has masks of its own
                         digests.append(fingerprint(moved, terms))
                     if terms:
                         self.seed(pieces)
                         weighted += terms * self._checked_loss(moved, count)
                         total, pieces = total + terms, pieces + 1
-                if self.dropout is None:
+                if not self.draws:
                     digests.append(self._digest(batch, cut))
         self.evaluation.looking = False
         if count == 0:
@@ -481,3 +551,9 @@ class Objective:
                 "parameter has the name model, or loss='model' for Hugging Face models and batches"
             ) from error
         return checked_value(loss, f"the loss of batch {number}")
+
+
+@contextmanager
+def _both(first: AbstractContextManager[Any], second: AbstractContextManager[Any]) -> Iterator[None]:
+    with first, second:
+        yield

@@ -12,7 +12,14 @@ from curvscope.operators.isolation import BATCH_NORMS, DROPOUTS
 log = logging.getLogger(__name__)
 
 
-def check_options(model: nn.Module, microbatch: int | None, reduction: str | None, batchnorm: str, dropout: int | None) -> None:
+def check_options(
+    model: nn.Module,
+    microbatch: int | None,
+    reduction: str | None,
+    batchnorm: str,
+    dropout: int | None,
+    noise: int | None = None,
+) -> None:
     """Raise InvalidArgument for options of an objective that cannot be; warn where dropout was asked for and there is none."""
     if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
         raise InvalidArgument(f"microbatch={microbatch!r}: choose a number of samples >= 1, or None")
@@ -22,6 +29,8 @@ def check_options(model: nn.Module, microbatch: int | None, reduction: str | Non
         raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
     if dropout is not None and not isinstance(dropout, int):
         raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
+    if noise is not None and (isinstance(noise, bool) or not isinstance(noise, int) or noise < 0):
+        raise InvalidArgument(f"noise={noise!r}: pass a seed for one fixed draw, an integer at least 0, or None")
     if batchnorm == "batch" and microbatch is not None and any(isinstance(m, BATCH_NORMS) for m in model.modules()):
         raise InvalidArgument("microbatch would change the batch statistics: drop it, or choose batchnorm='eval'")
     if dropout is not None and not any(isinstance(module, DROPOUTS) for module in model.modules()):

@@ -43,9 +43,12 @@ def check_operator(operator: Operator, *, real: bool = True) -> None:
 def check_fit(operator: Operator) -> None:
     """Raise UnfitOperator if a curvature operator fails the short preflight: 3 products and two passes over the data.
 
+    That its derivatives are verified comes first, and is not skipped by ``preflight=False``: the first product does it.
+
     Other operators are taken at their word.
     """
     if isinstance(operator, CurvatureOperator):
+        operator.verify()  # refuses by itself, in words of its own
         found = preflight(operator, short=True)
         if not found.passed:
             failed = "; ".join(f"{check.name}: {check.cause} ({check.remedy})" for check in found.checks if not check.passed)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
+from curvscope.errors import InvalidArgument, OutOfBudget, UnverifiedDerivatives
 from curvscope.execution.progress import products_to_come
 from curvscope.operators.batches import Batch, length
 from curvscope.operators.isolation import ONE_AT_A_TIME
@@ -29,9 +29,11 @@ from curvscope.operators.products.choice import (
 from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory, memory_budget
 from curvscope.operators.products.patience import Patience
+from curvscope.operators.products.routes import not_finite
 from curvscope.operators.products.strategy import Linearized, Strategy
 from curvscope.operators.products.survey import seconds_of
 from curvscope.operators.products.tracing.recording import NotRecordable, jvp_warnings_silenced
+from curvscope.operators.products.verification import Verdict, verify
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ class Engine:
         self._fixed: Choice | None = None
         self._replaced: dict[str, str] = {}
         self._narrowed: dict[str, int] = {}
+        self._verdict: Verdict | None = None
+        self._derivatives = ""
         self._costs: dict[int, float] = {}
 
     def apply(self, block: Tensor) -> Tensor:
@@ -97,22 +101,20 @@ class Engine:
         if not self._replayed(total, tangents):
             if not self._kept.complete:
                 self._look_at_memory()
+            waits = self._verified(tangents.shape[0])
             with objective.isolated(), jvp_warnings_silenced():
-                if not (self._waits(tangents.shape[0]) and self._provisional(total, tangents)):
+                if not (waits and self._provisional(total, tangents)):
                     self._choice = self._chosen(tangents.shape[0])
                     self._sum_of_batches(total, tangents)
         if not _finite(total) and _finite(block):
-            raise NotFinite(
-                "a product is NaN or infinite: the loss is not twice differentiable at these parameters, or overflows in "
-                f"{objective.dtype}; dtype=torch.float64 tells which"
-            )
+            raise not_finite(objective)
         return total.T
 
     @property
     def report(self) -> dict[str, Any]:
         """What was chosen and why: for provenance. Empty before the first product."""
         if self._choice is None:
-            return {}
+            return {"derivatives": self._derivatives} if self._derivatives else {}
         return {
             "strategy": self._effective(self._choice.strategy),
             "width": self._width(self._choice),
@@ -125,6 +127,7 @@ class Engine:
             "kept_batches": len(self._kept.items),
             "kept_bytes": self._kept.bytes,
             "budget_bytes": self.budget,
+            "derivatives": self._derivatives,
         }
 
     # --- what it costs ----------------------------------------------------------------------------------------------------
@@ -162,6 +165,7 @@ class Engine:
         if columns < 1:
             raise InvalidArgument(f"a block has {columns} columns: choose at least 1")
         self._look_at_memory()
+        self._verified(columns)
         self._choice = self._chosen(columns)
         number, batch, weight = next(self._loaded())
         name, width = self._group(columns)
@@ -178,6 +182,30 @@ class Engine:
     def replay(self, report: dict[str, Any] | None) -> None:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
+        self._recorded = report.get("derivatives", "") if report else ""
+
+    def verify(self, *, forward: bool) -> Verdict:
+        """Verify the derivatives, unless that was done, and go on with what is right; see :func:`.verification.verify`.
+
+        Args:
+            forward: whether traced strategies are about to be used.
+        """
+        if self._verdict is None or not self._verdict.covers(forward=forward):
+            with jvp_warnings_silenced():
+                self._verdict = verify(self.map, forward=forward)
+            self._derivatives = self._verdict.summary
+            self._replaced |= dict.fromkeys(FALLBACKS, "double_backward") if self._verdict.forward is False else {}
+            if self._verdict.reverse is False:
+                self._replaced["double_backward"] = "split"
+        return self._verdict
+
+    def _verified(self, columns: int) -> bool:
+        """Verify what the next block of products will be computed by; whether nothing is traced for it."""
+        with self.map.objective.isolated():
+            waits = self._waits(columns)
+        named = self._fixed.strategy if self._fixed is not None else self.strategy
+        verdict = self.verify(forward=not waits and named != "double_backward")
+        return waits and verdict.reverse is not False
 
     def _look_at_memory(self) -> None:
         """What is kept between products is ours already."""
@@ -295,6 +323,11 @@ class Engine:
                     self._sum(total[rows], linear(tangents[rows]), weight, first=number == 0)
                     start += linear.width
             except NotRecordable as error:
+                if self._verdict is not None and self._verdict.reverse is False and FALLBACKS[name] == "double_backward":
+                    raise UnverifiedDerivatives(
+                        f"forward mode alone differentiates this model correctly ({self._derivatives}), but its operations "
+                        f"cannot be traced: {error}"
+                    ) from error
                 log.debug("%s is not possible for this model (%s): going on with %s", name, error, FALLBACKS[name])
                 self._replaced[name] = FALLBACKS[name]
             except (RuntimeError, MemoryError) as error:

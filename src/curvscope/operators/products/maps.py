@@ -15,7 +15,8 @@ from torch.func import grad, jvp, vjp, vmap
 
 from curvscope.errors import InvalidArgument, NotDifferentiable
 from curvscope.operators.objective import Batch, Objective, Values
-from curvscope.operators.parameters import leaves
+from curvscope.operators.products.constants import FrozenConstants, ReverseConstants
+from curvscope.operators.products.forward_losses import ForwardModeLosses
 
 Pieces = tuple[Tensor | None, ...]
 OutputCurvature = Callable[[Tensor, Batch, Tensor], Tensor]
@@ -27,6 +28,7 @@ class BatchMap(ABC):
 
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
+        self.on: Callable[[Objective], BatchMap | None] = lambda objective: None
         self._looked_at = False
 
     def _refuse_dead_ends(self, gradient: Pieces) -> None:
@@ -49,6 +51,15 @@ class BatchMap(ABC):
     def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
         """The product with one tangent, forward over reverse."""
 
+    def forward(self, values: Values, batch: Batch, tangent: Values) -> Values:
+        """:meth:`product`, with functions that forward mode lacks computed from others: what is traced."""
+        with ForwardModeLosses():
+            return self.product(values, batch, tangent)
+
+    @abstractmethod
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+        """The product from values at plus and minus a step along the tangent; constants were noted without a step."""
+
     @abstractmethod
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """The map in reverse mode, its graph built once.
@@ -65,13 +76,27 @@ class HessianMap(BatchMap):
 
     def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
         """H v = d/de grad(theta + e v) at e = 0."""
-        gradient = grad(lambda inner: self.objective.loss(inner, batch).reshape(()))
-        return jvp(gradient, (values,), (tangent,))[1]
+
+        def loss(inner: Values) -> Tensor:
+            """The loss as a function of the parameters."""
+            with torch.enable_grad(), ReverseConstants():
+                return self.objective.loss(inner, batch).reshape(())
+
+        return jvp(grad(loss), (values,), (tangent,))[1]
+
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+        """(g(theta + h v) - g(theta - h v)) / 2h; 2 gradients."""
+        found = []
+        for h in (step, -step):
+            self.objective.seed(0)
+            moved = _moved(self.objective.values, tangent, h)
+            found.append(self.objective.gradient_at(moved, batch, within=constants.used()))
+        return tuple((plus - minus) / (2 * step) for plus, minus in zip(*found, strict=True))
 
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """Differentiate the gradient's graph once more; about 1 gradient to build and 1.5 to 2 gradients a vector."""
         with torch.enable_grad():
-            values = leaves(self.objective.values)
+            values = self.objective.leaves(self.objective.values)
             loss = _dependent(self.objective.loss(values, batch).reshape(()))
             gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
         self._refuse_dead_ends(gradient)
@@ -100,7 +125,8 @@ class SandwichMap(BatchMap):
 
         def network(inner: Values) -> Tensor:
             """The output as a function of the parameters."""
-            return self._output(inner, batch)
+            with torch.enable_grad(), ReverseConstants():
+                return self._output(inner, batch)
 
         with torch.enable_grad():  # a model may take gradients itself
             output, forward = jvp(network, (values,), (tangent,))
@@ -110,7 +136,7 @@ class SandwichMap(BatchMap):
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """J v is the derivative of J^T u in u: two reverse sweeps a vector, about 2 gradients."""
         with torch.enable_grad():
-            values = leaves(self.objective.values)
+            values = self.objective.leaves(self.objective.values)
             output = _dependent(self._output(values, batch))
             seed = torch.zeros_like(output, requires_grad=True)
             pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
@@ -133,6 +159,23 @@ class SandwichMap(BatchMap):
 
         return apply
 
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+        """J v from two outputs, C times it, and back by one gradient."""
+        objective, found = self.objective, []
+        for h in (step, -step):
+            objective.seed(0)
+            values = objective.leaves(_moved(objective.values, tangent, h))
+            with torch.enable_grad(), constants.used():
+                output = self._output(values, batch)
+            found.append(output.detach().clone())
+        objective.seed(0)
+        with torch.enable_grad():
+            values = objective.leaves(objective.values)
+            output = _dependent(self._output(values, batch))
+        with torch.no_grad():
+            cotangent = self.curve(output.detach(), batch, (found[0] - found[1]) / (2 * step))
+        return _pull((output,), values, (cotangent,), False)
+
     def _output(self, values: Values, batch: Batch) -> Tensor:
         output = self.objective.output(values, batch)
         if not isinstance(output, Tensor):
@@ -140,6 +183,10 @@ class SandwichMap(BatchMap):
                 f"the model returns a {type(output).__name__}: this matrix needs a network whose output is one tensor"
             )
         return output
+
+
+def _moved(values: Values, tangent: Values, step: float) -> Values:
+    return tuple(value + step * piece for value, piece in zip(values, tangent, strict=True))
 
 
 def _dependent(value: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from curvscope.operators.batches import describe
 from curvscope.operators.layouts import is_plain
 from curvscope.operators.objective import Batch
-from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory
 from curvscope.operators.products.strategy import Footprint, Linearized, Strategy
@@ -101,8 +100,7 @@ class Split(Strategy):
             for place, tensor in zip(places, inputs[len(values) :], strict=True):
                 filled[place] = tensor
             batch = tree_unflatten(filled, structure)
-            with ForwardModeLosses():
-                return batch_map.product(tuple(inputs[: len(values)]), batch, tuple(tangent))
+            return batch_map.forward(tuple(inputs[: len(values)]), batch, tuple(tangent))
 
         return function
 
