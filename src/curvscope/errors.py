@@ -44,6 +44,14 @@ class NotDifferentiable(CurvscopeError, RuntimeError):
 class UnfitOperator(CurvscopeError, RuntimeError):
     """An operator is not the fixed, linear, symmetric matrix that a solver needs; the message names cause and remedy."""
 
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(f"{cause}. {remedy}" if remedy else cause)
+        self.cause, self.remedy = cause, remedy
+
+
+class NotDeterministic(UnfitOperator):
+    """The loss of the same samples differs from one evaluation to the next."""
+
 
 class CapturedParameter(UnfitOperator):
     """The model reaches a parameter by a second reference that does not follow it; the parameter is named."""

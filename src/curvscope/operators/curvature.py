@@ -21,6 +21,7 @@ from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichMap, loss_hessian
+from curvscope.operators.products.verification import Verdict
 from curvscope.operators.rank import RankBound, of_outputs
 
 log = logging.getLogger(__name__)
@@ -166,8 +167,13 @@ class CurvatureOperator(Composable):
     def memory(self, bound: int | None) -> None:
         self._engine.memory = bound
 
-    def verify(self) -> str:
-        """Verify the derivatives before the first number, as every product does by itself; returns what was found, in words.
+    @property
+    def batch_map(self) -> BatchMap:
+        """The matrix of one mini-batch."""
+        return self._engine.map
+
+    def derivatives(self) -> Verdict:
+        """Verify the derivatives before the first number, as every product does by itself, and return what was found.
 
         The gradient of the user's own model, and two independent routes to the second derivatives, on a few samples of the
         first mini-batch; see :func:`.verification.verify`. Remembered: a second call costs nothing.
@@ -175,14 +181,14 @@ class CurvatureOperator(Composable):
         Cost: about 14 gradients of the few samples.
 
         Raises:
-            UnverifiedDerivatives, CapturedParameter, UnfitOperator: no number of this operator could be trusted; the message
-                names the likely cause and the remedy.
+            UnverifiedDerivatives, CapturedParameter, NotDeterministic: no number of this operator could be trusted; the
+                message names the likely cause and the remedy.
 
-        >>> hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))]).verify()[:11]
-        'verified by'
+        >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))])
+        >>> H.derivatives().how
+        'forward over reverse against reverse over reverse'
         """
-        self._engine.verify(forward=True)
-        return str(self.strategy_report["derivatives"])
+        return self._engine.verify(forward=True)
 
     def replay(self, report: dict[str, Any] | None) -> None:
         """Compute products as a :attr:`strategy_report` says, for the same bits as there; None: as was asked for."""

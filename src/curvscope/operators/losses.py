@@ -69,6 +69,16 @@ def checked_value(loss: Any, what: str) -> float:
     return value
 
 
+def dependent(value: Tensor) -> Tensor:
+    """The value, if it depends on the parameters; raises NotDifferentiable otherwise."""
+    if not value.requires_grad:
+        raise NotDifferentiable(
+            "the loss does not depend on the chosen parameters, or is computed under no_grad or from detached values: "
+            "compute it from the model's output with differentiable operations, and checkpoint with use_reentrant=False"
+        )
+    return value
+
+
 def takes_model(loss: Callable[..., Tensor]) -> bool:
     """Whether a loss is a function of a model and a batch, told by the name of its first parameter, rather than a criterion."""
     if isinstance(loss, nn.Module):

@@ -41,6 +41,7 @@ from curvscope.operators.losses import (
     CallWithModel,
     check_reduction,
     checked_value,
+    dependent,
     models_own_loss,
     name_of,
     own_reduction,
@@ -223,14 +224,14 @@ class Objective:
         with torch.enable_grad():
             inputs = self.leaves(values)
             with within or nullcontext():
-                loss = self.loss(inputs, batch).reshape(())
+                loss = dependent(self.loss(inputs, batch).reshape(()))
             return torch.autograd.grad(loss, inputs, materialize_grads=True)
 
     def gradient(self) -> Tensor:
         """The (D,) gradient of L. Cost: one gradient a batch.
 
         Raises:
-            UnfitOperator: see :func:`.substitution.check_substitution`.
+            NotDeterministic, CapturedParameter: see :func:`.substitution.check_substitution`.
         """
         check_substitution(self)
         with self.isolated():

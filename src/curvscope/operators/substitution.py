@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from curvscope.errors import CapturedParameter, NotFinite, UnfitOperator
+from curvscope.errors import CapturedParameter, NotDeterministic, NotFinite
 
 if TYPE_CHECKING:
     from curvscope.operators.objective import Batch, Objective
@@ -93,7 +93,7 @@ def check_substitution(objective: Objective) -> None:
     Cost: two gradients of a few samples; more only where they differ.
 
     Raises:
-        UnfitOperator: two evaluations differ: the model draws random numbers, or keeps a state.
+        NotDeterministic: two evaluations differ: the model draws random numbers, or keeps a state.
         CapturedParameter: a weight is reached in a way that cannot be followed; it is named.
     """
     if objective.substitution is not None:
@@ -115,7 +115,8 @@ def check_substitution(objective: Objective) -> None:
             objective.substitution = None
             raise CapturedParameter(
                 f"the model reaches {_names(moved)} by a second reference (a plain list, a closure, or a view or copy made in "
-                "__init__) that does not follow the parameter: read the parameter itself in forward()"
+                "__init__) that does not follow the parameter",
+                "Read the parameter itself in forward()",
             )
 
 
@@ -160,7 +161,7 @@ def _repeated(objective: Objective, piece: Batch, exchanged: Tensor) -> float:
     """Relative difference of the same gradient evaluated again, with the same random numbers.
 
     Raises:
-        UnfitOperator: it is no rounding, or other random numbers change the gradient by more.
+        NotDeterministic: it is no rounding, or other random numbers change the gradient by more.
     """
     found = []
     for seed in (1, 2):
@@ -168,11 +169,11 @@ def _repeated(objective: Objective, piece: Batch, exchanged: Tensor) -> float:
         objective.seed(0)
         found.append(_apart(objective.batch_gradient(piece), exchanged))
     if found[0] > NOISE or found[1] > SAME * max(objective.rounding, found[0]):
-        raise UnfitOperator(
+        raise NotDeterministic(
             "the loss of the same samples differs from one evaluation to the next: the model or the loss draws random numbers "
-            "in its forward pass, or keeps a state. Draw them outside and put them into the batch; or pass noise=0 (a seed) "
-            "to measure one fixed draw from the global generators; dropout belongs in nn.Dropout or "
-            "functional.dropout(..., training=self.training)"
+            "in its forward pass, or keeps a state",
+            "Draw them outside and put them into the batch; or pass noise=0 (a seed) to measure one fixed draw from the global "
+            "generators; dropout belongs in nn.Dropout or functional.dropout(..., training=self.training)",
         )
     return found[0]
 

@@ -34,7 +34,27 @@ LEAVES_PYTORCH = (
 """Functions whose result is no tensor: a constant to every derivative, but not to a difference."""
 
 
-class ReverseConstants(TorchFunctionMode):
+class _Mode(TorchFunctionMode):
+    """Knows whether the user's code switched gradients off.
+
+    Inside the forward of a custom autograd function they are off too, and what is computed there is no constant: PyTorch
+    switches there without calling ``_set_grad_enabled``, which is what a mode gets to see.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._switched_off = False
+
+    def _is_constant(self, func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+        """Whether a function is called where the user's code wants no gradients."""
+        if func is torch._C._set_grad_enabled:
+            self._switched_off = not args[0]
+        elif torch.is_grad_enabled():
+            self._switched_off = False
+        return self._switched_off and func is not torch._C._set_grad_enabled and func not in SEES_GRADIENTS
+
+
+class ReverseConstants(_Mode):
     """Inside, what reverse mode holds constant has no forward derivative.
 
     The arguments of functions called under ``no_grad`` lose their tangents, ``.data`` is read as ``.detach()``, and the
@@ -45,12 +65,13 @@ class ReverseConstants(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        constant = self._is_constant(func, args)
         if func == READS_DATA:  # every access makes another method object
             return args[0].detach()
         if func is torch.autograd.grad:
             found = func(*args, **kwargs)
             return found if kwargs.get("create_graph") else _without_tangents(found)
-        if torch.is_grad_enabled() or func in SEES_GRADIENTS:
+        if not constant:
             return func(*args, **kwargs)
         # An in-place function must get the tensor itself that it writes to.
         kept = 1 if getattr(func, "__name__", "").rstrip("_") != getattr(func, "__name__", "") else 0
@@ -91,7 +112,7 @@ class FrozenConstants:
         return found
 
 
-class _Constants(TorchFunctionMode):
+class _Constants(_Mode):
     """Hands every result that reverse mode holds constant to a function, and goes on with what it returns."""
 
     def __init__(self, handle: Callable[[Any], Any]) -> None:
@@ -102,6 +123,7 @@ class _Constants(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        constant = self._is_constant(func, args)
         found = func(*args, **kwargs)
         if func is torch.autograd.grad:
             return found if kwargs.get("create_graph") else self.handle(found)
@@ -109,7 +131,6 @@ class _Constants(TorchFunctionMode):
             return _padded_rows_by(self.handle, found, args, kwargs)
         if func in LEAVES_PYTORCH or func in STOPS:
             return self.handle(found)
-        constant = not torch.is_grad_enabled() and func not in SEES_GRADIENTS
         leaves = tree_leaves(found)
         computed = bool(leaves) and all(isinstance(leaf, Tensor) for leaf in leaves)
         if computed and (constant or not any(leaf.is_floating_point() or leaf.is_complex() for leaf in leaves)):

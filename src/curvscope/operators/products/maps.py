@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
 from curvscope.errors import InvalidArgument, NotDifferentiable
+from curvscope.operators.losses import dependent
 from curvscope.operators.objective import Batch, Objective, Values
 from curvscope.operators.products.constants import FrozenConstants, ReverseConstants
 from curvscope.operators.products.forward_losses import ForwardModeLosses
@@ -97,7 +98,7 @@ class HessianMap(BatchMap):
         """Differentiate the gradient's graph once more; about 1 gradient to build and 1.5 to 2 gradients a vector."""
         with torch.enable_grad():
             values = self.objective.leaves(self.objective.values)
-            loss = _dependent(self.objective.loss(values, batch).reshape(()))
+            loss = dependent(self.objective.loss(values, batch).reshape(()))
             gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
         self._refuse_dead_ends(gradient)
 
@@ -137,7 +138,7 @@ class SandwichMap(BatchMap):
         """J v is the derivative of J^T u in u: two reverse sweeps a vector, about 2 gradients."""
         with torch.enable_grad():
             values = self.objective.leaves(self.objective.values)
-            output = _dependent(self._output(values, batch))
+            output = dependent(self._output(values, batch))
             seed = torch.zeros_like(output, requires_grad=True)
             pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
         self._refuse_dead_ends(pulled)
@@ -171,7 +172,7 @@ class SandwichMap(BatchMap):
         objective.seed(0)
         with torch.enable_grad():
             values = objective.leaves(objective.values)
-            output = _dependent(self._output(values, batch))
+            output = dependent(self._output(values, batch))
         with torch.no_grad():
             cotangent = self.curve(output.detach(), batch, (found[0] - found[1]) / (2 * step))
         return _pull((output,), values, (cotangent,), False)
@@ -187,15 +188,6 @@ class SandwichMap(BatchMap):
 
 def _moved(values: Values, tangent: Values, step: float) -> Values:
     return tuple(value + step * piece for value, piece in zip(values, tangent, strict=True))
-
-
-def _dependent(value: Tensor) -> Tensor:
-    if not value.requires_grad:
-        raise NotDifferentiable(
-            "the loss does not depend on the chosen parameters, or is computed under no_grad or from detached values: "
-            "compute it from the model's output with differentiable operations, and checkpoint with use_reentrant=False"
-        )
-    return value
 
 
 def _has_dead_end(tensors: Sequence[Tensor | None]) -> bool:
