@@ -1,6 +1,7 @@
 """The parts of runs that must not give way: locks, Ctrl-C, records, sizes in words."""
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import Lock
 from curvscope.execution.resources import as_bytes, extra_memory
 from curvscope.execution.run import Run
-from curvscope.store import Draft, Records
+from curvscope.store import Draft, Records, draft_beside
+from curvscope.store.files import DRAFT
 
 
 def test_a_lock_is_held_by_one_and_left_by_the_dead(tmp_path):
@@ -127,3 +129,11 @@ def test_the_peak_of_a_moment_is_seen():
     assert 100_000_000 < extra < 300_000_000
     _, small = extra_memory(lambda: None)
     assert small < 20_000_000
+
+
+def test_the_name_of_a_draft_cannot_be_guessed(tmp_path):
+    """Else another account could put a link of that name into a shared folder first."""
+    names = [draft_beside(tmp_path / "pairs.npz").name for _ in range(50)]
+    numbers = sorted(int(DRAFT.fullmatch(name)[0].rpartition("-")[2].removesuffix(".partial")) for name in names)
+    assert len(set(numbers)) == len(names)
+    assert min(after - before for before, after in itertools.pairwise(numbers)) > 1 << 32

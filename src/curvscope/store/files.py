@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import platform
 import re
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -31,8 +31,6 @@ DRAFT = re.compile(r"\.(?P<host>.+)-(?P<process>\d+)-\d+\.partial")
 """Names of drafts tell who writes them, not what they become: a long name of a file leaves no room for more."""
 SECONDS_OF_ANOTHER_HOST = 3600.0
 """A draft of another host that did not change for so long is taken for a dead process'; on this host one can look."""
-
-_numbers = itertools.count()
 
 
 def checksum(content: Any) -> bytes:
@@ -103,8 +101,11 @@ def make_folder(folder: Path, *, durable: bool = False) -> None:
 
 
 def draft_beside(target: Path) -> Path:
-    """Return a path in the folder of ``target`` that no other process, and no other call, uses."""
-    return target.with_name(f".{_host()}-{os.getpid()}-{next(_numbers)}.partial")
+    """Return a path in the folder of ``target`` that no other process, and no other call, uses.
+
+    Nobody can guess it: in a folder that others may write to, such as /tmp, they could put a link there before us.
+    """
+    return target.with_name(f".{_host()}-{os.getpid()}-{secrets.randbits(63)}.partial")
 
 
 def _host() -> str:
