@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.tall import InMemory, TallMatrix, gram
 from curvscope.tall.algebra import small_dtype
@@ -131,10 +132,12 @@ class FrobeniusEstimate:
         """Standard errors of :attr:`truncation_errors`, float64 (k + 1,)."""
         return _stderr(self.samples.error)
 
+    @checked
     def bounds(self, confidence: float = 0.95) -> tuple[float, float]:
         """(low, high) that hold ||A - A_hat||_F with at least this probability, for any spectrum."""
         return _bounds(self.error, self.num_probes, confidence, self.is_complex)
 
+    @checked
     def norm_bounds(self, confidence: float = 0.95) -> tuple[float, float]:
         """(low, high) that hold ||A||_F with at least this probability, for any spectrum."""
         return _bounds(self.norm, self.num_probes, confidence, self.is_complex)
@@ -149,6 +152,7 @@ class FrobeniusEstimate:
         )
 
 
+@checked
 def failure_probabilities(num_probes: int, relative_error: float, *, is_complex: bool = False) -> tuple[float, float]:
     r"""Upper bounds for the probabilities that an estimated squared norm is too small or too large.
 
@@ -176,6 +180,7 @@ def failure_probabilities(num_probes: int, relative_error: float, *, is_complex:
     return low, math.exp(-half * (relative_error - math.log1p(relative_error)))
 
 
+@checked
 def probes_needed(confidence: float, relative_error: float, *, is_complex: bool = False) -> int:
     """How many probes make the estimated squared norm right to ``relative_error`` with probability ``confidence``.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.estimators import distribution
 from curvscope.estimators.estimate import Estimate
@@ -57,6 +58,7 @@ class Density:
         known = torch.searchsorted(self.exact, points, right=True).double()
         return (known + self.unknown * self._cumulative(points).mean(dim=0)) / self.size
 
+    @checked
     def mass(self, low: float = -math.inf, high: float = math.inf) -> Estimate:
         r"""The share of eigenvalues in [low, high].
 
@@ -83,11 +85,13 @@ class Density:
         stderr = math.sqrt(max(scatter, theory) + sum(self._open(end) ** 2 / 12 for end in (low, high)))
         return Estimate((known + n * share) / self.size, n / self.size * stderr, self.products)
 
+    @checked
     def count(self, low: float = -math.inf, high: float = math.inf) -> Estimate:
         """The number of eigenvalues in [low, high]: D times :meth:`mass`."""
         mass = self.mass(low, high)
         return Estimate(self.size * mass.value, self.size * mass.stderr, mass.products)
 
+    @checked
     def quantile(self, share: float) -> float:
         """The point up to which this share of the eigenvalues lies, to the resolution of the quadrature.
 
@@ -102,6 +106,7 @@ class Density:
 
     # --- single eigenvalues -------------------------------------------------------------------------------------------------
 
+    @checked
     def extremes(self, largest: bool = True) -> Tensor:
         """The eigenvalues at one end that the quadratures have resolved, from the outermost inwards, float64.
 
@@ -112,6 +117,7 @@ class Density:
         values, resolved = self._ladder(largest)
         return values[:resolved]
 
+    @checked
     def outliers(self, rule: str = "ratio", *, most: int = 20) -> int:
         """How many of the largest eigenvalues stand out by a rule ("gap", "ratio", "elbow"); see :func:`count_outliers`.
 
@@ -120,6 +126,7 @@ class Density:
         """
         return count_outliers(self._ladder(True)[0], rule, most=most)
 
+    @checked
     def bulk_edges(self, rule: str = "ratio", *, most: int = 20) -> tuple[float, float]:
         """(lowest, highest) eigenvalue that is not an outlier of its end by a rule; see :meth:`outliers`."""
         ends = []
@@ -185,6 +192,7 @@ class Density:
         """The mean density in each bin of :attr:`grid`; its integral is 1."""
         return self.linear()[1]
 
+    @checked
     def linear(self, points: int = POINTS, *, low: float | None = None, high: float | None = None) -> tuple[Tensor, Tensor]:
         """(middles, density): the share of eigenvalues in each of ``points`` equal bins, over the bin's width.
 
@@ -198,6 +206,7 @@ class Density:
         pad = 1e-3 * (high - low) or 1e-3 * abs(high) or 1e-12
         return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64))
 
+    @checked
     def logarithmic(self, points: int = POINTS, *, sign: int = 1, floor: float | None = None) -> tuple[Tensor, Tensor]:
         """(middles, density) over bins of equal width in log10 of the magnitude, for one sign: shares a decade.
 
@@ -237,6 +246,7 @@ class Density:
         lower = (lower + self.unknown * self._cumulative(breaks, inclusive=False).mean(dim=0)) / self.size
         return distribution.distance(breaks, above, lower - torch.searchsorted(known, breaks).double() / len(known))
 
+    @checked
     def plot(self, ax: Any = None, *, scale: str = "linear") -> Any:
         """Draw the density, with a tick for each exact pair, into matplotlib axes (default: pyplot's current ones).
 

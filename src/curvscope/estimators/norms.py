@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from curvscope.arguments import checked
 from curvscope.certify import tail_norm
 from curvscope.certify.tail import slack
 from curvscope.errors import InvalidArgument
@@ -29,6 +30,7 @@ BLOCK, FIRST_LOOK, ROLE = 32, 8, "norms"
 SHORTEST = 10
 
 
+@checked
 def frobenius_norm(
     operator: Any,
     *,
@@ -102,6 +104,7 @@ def frobenius_norm(
     return replace(found, layers=layers)
 
 
+@checked
 def spectral_norm(
     operator: Any, *, rtol: float = 0.1, failure: float = 1e-6, seed: int = 0, progress: Progress = None
 ) -> NormBound:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 
 RULES = ("gap", "ratio", "elbow")
@@ -12,6 +13,7 @@ EQUAL = 1e-6
 """Relative difference up to which values are equal, in single precision."""
 
 
+@checked
 def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> int:
     r"""How many of the largest values stand out of the others.
 

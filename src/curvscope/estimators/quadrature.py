@@ -11,6 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.density import Density
@@ -37,6 +38,7 @@ MOST_APART = 6
 """Standard errors up to which sums with and without the counted eigenvalues agree: those of few probes scatter."""
 
 
+@checked
 def density(
     operator: Any,
     *,

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.estimate import Z95, DiagonalEstimate, Estimate, mean_and_stderr, student
@@ -41,6 +42,7 @@ VECTORS = {"krylov": 3.0, "xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
 """Kept for each product of the budget, in float64, at most."""
 
 
+@checked
 def trace(
     operator: Any,
     *,
@@ -98,6 +100,7 @@ def trace(
     return Estimate(value, math.hypot(stderr, unsure), products, layers, sums.degrees if drive.random else math.inf)
 
 
+@checked
 def diagonal(
     operator: Any,
     *,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator, as_operator
 from curvscope.operators.fingerprint import fingerprint
@@ -54,6 +55,7 @@ class BlockTriangular(Operator):
         return combined("BlockTriangular", [self.inner], ends=ends, lower=self.lower, diagonal=self.diagonal)
 
 
+@checked
 def block_triangular(
     operator: Any, *, lower: bool = True, diagonal: bool = True, blocks: Sequence[int] | None = None
 ) -> BlockTriangular:

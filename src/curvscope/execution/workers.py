@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, WorkerError
 from curvscope.execution import clusters
 from curvscope.execution.engines import Engine, engine_of
@@ -80,6 +81,7 @@ class Workers:
     [8, 16]
     """
 
+    @checked
     def __init__(
         self,
         executor: Any,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from curvscope.arguments import integer
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Composable
 from curvscope.operators.fingerprint import fingerprint
@@ -317,6 +318,9 @@ def build(
     known = allowed.__annotations__
     if unknown := [name for name in options if name not in known]:
         raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(known))}")
+    for name in ("width", "microbatch"):
+        if options.get(name) is not None:
+            options = {**options, name: integer(name, options[name])}
     products = {name: value for name, value in options.items() if name in ProductOptions.__annotations__}
     rest = {name: value for name, value in options.items() if name not in products}
     objective: Objective

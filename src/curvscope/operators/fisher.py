@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.operators.algebra import Composable
 from curvscope.operators.batches import ELEMENTWISE, criterion_terms
@@ -280,6 +281,7 @@ def empirical_fisher(
     return EmpiricalFisher(objective, **products)
 
 
+@checked
 def monte_carlo_fisher(
     model: nn.Module | Callable[..., Any],
     loss: Any,
@@ -321,6 +323,7 @@ def monte_carlo_fisher(
     return MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **products)
 
 
+@checked
 def gradient_second_moment(
     model: nn.Module | Callable[..., Any],
     loss: Any,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
 from curvscope.operators.algebra import Arithmetic
 from curvscope.operators.arrays import check_dtype, native, numeric
@@ -59,6 +60,7 @@ class Dense(Arithmetic):
         return fingerprint("dense", self.matrix)
 
 
+@checked
 def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
     """Any matrix-like thing as an :class:`Operator`.
 

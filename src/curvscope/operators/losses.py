@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -77,6 +77,33 @@ def dependent(value: Tensor) -> Tensor:
             "compute it from the model's output with differentiable operations, and checkpoint with use_reentrant=False"
         )
     return value
+
+
+def depends_on(loss: Any, values: Sequence[Tensor]) -> bool:
+    """Return whether a loss was computed from any of these leaves of its graph; cost: a walk along the graph."""
+    wanted = {id(value) for value in values}
+    waiting, seen = [getattr(loss, "grad_fn", None)], set()
+    if id(loss) in wanted:
+        return True
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if id(getattr(node, "variable", None)) in wanted:
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def independent(names: Sequence[str]) -> str:
+    """Return what is said of a loss that depends on none of the parameters, whose Hessian would be zero."""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"the loss does not depend on the parameters ({shown}): every second derivative is zero. Look for .detach(), .item(), "
+        ".numpy(), .data or torch.no_grad() between the parameters and the loss, for a loss that ignores the model's output, "
+        "and for params= that the model does not use"
+    )
 
 
 def takes_model(loss: Callable[..., Tensor]) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable
 from curvscope.execution.precision import TF32, TF32_EPS, check_precision
 from curvscope.operators.arithmetic import CoarsestArithmetic
 from curvscope.operators.batches import (
@@ -42,6 +42,8 @@ from curvscope.operators.losses import (
     check_reduction,
     checked_value,
     dependent,
+    depends_on,
+    independent,
     models_own_loss,
     name_of,
     own_reduction,
@@ -133,7 +135,8 @@ class Objective:
     Raises:
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar, a ``reduction`` that
             contradicts the criterion's, batches of unequal size whose weights cannot be verified.
-        NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named.
+        NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named. NotDifferentiable: the loss depends
+            on none of the parameters, as after ``.detach()`` or under ``torch.no_grad()``.
 
     >>> model = nn.Linear(2, 1, bias=False)
     >>> objective = Objective(model, nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1)), (torch.ones(1, 2), torch.ones(1, 1))])
@@ -183,7 +186,7 @@ class Objective:
         check_finite(self.parameters.names, self.values)
         self.shifted: bool | None = None
         self.weighs_right: bool | None = None
-        self._inner = 0.0
+        self._inner, self._depends = 0.0, False
         self.evaluation = Evaluation(self.dtype)
         self._own: Values = ()
         self._look()
@@ -501,6 +504,8 @@ class Objective:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
+        if not self._depends:
+            raise NotDifferentiable(independent(self.parameters.names))
         self.num_batches, self.num_pieces, self._total = count, pieces, 1.0 if self.sums else total
         self.mean_loss, self._data_digest = weighted / self._total, fingerprint(digests)
         if self.weighs_right is None:
@@ -528,12 +533,14 @@ class Objective:
         return fingerprint(move(batch, torch.device("cpu"), self.dtype), whole, *(() if additive else terms))
 
     def _loss_and_arithmetic(self, batch: Batch) -> Tensor:
-        """The loss at these parameters; the first one also tells what it is computed in."""
-        if self._inner:
+        """The loss at these parameters; the first one also tells what it is computed in, and whether it depends on them."""
+        if self._inner and self._depends:
             return self.loss_value(self.values, batch)
+        values = leaves(self.values)
         with torch.enable_grad(), CoarsestArithmetic() as arithmetic:
-            loss = self.loss(leaves(self.values), batch)
-        self._inner = arithmetic.rounding or self.chosen_rounding
+            loss = self.loss(values, batch)
+        self._inner = max(self._inner, arithmetic.rounding or self.chosen_rounding)
+        self._depends = self._depends or depends_on(loss, values)
         return loss.detach() if isinstance(loss, Tensor) else loss
 
     def _loss_here(self, batch: Batch) -> Tensor:

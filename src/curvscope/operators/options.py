@@ -21,13 +21,13 @@ def check_options(
     noise: int | None = None,
 ) -> None:
     """Raise InvalidArgument for options of an objective that cannot be; warn where dropout was asked for and there is none."""
-    if microbatch is not None and not (isinstance(microbatch, int) and microbatch >= 1):
+    if microbatch is not None and (isinstance(microbatch, bool) or not (isinstance(microbatch, int) and microbatch >= 1)):
         raise InvalidArgument(f"microbatch={microbatch!r}: choose a number of samples >= 1, or None")
     if reduction not in (None, "mean", "sum"):
         raise InvalidArgument(f"reduction={reduction!r}: choose 'mean' or 'sum', or None for the criterion's own")
     if batchnorm not in ("eval", "batch"):
         raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
-    if dropout is not None and not isinstance(dropout, int):
+    if dropout is not None and (isinstance(dropout, bool) or not isinstance(dropout, int)):
         raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
     if noise is not None and (isinstance(noise, bool) or not isinstance(noise, int) or noise < 0):
         raise InvalidArgument(f"noise={noise!r}: pass a seed for one fixed draw, an integer at least 0, or None")

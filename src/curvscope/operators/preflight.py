@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import CurvscopeError, NotDeterministic, UnfitOperator
 from curvscope.execution import long_work
 from curvscope.execution.precision import float32_products
@@ -69,6 +70,7 @@ class Preflight:
 
 
 @float32_products()
+@checked
 def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Preflight:
     r"""Check that an operator is a fixed, linear, symmetric matrix, and that a Hessian is the derivative of the gradient.
 

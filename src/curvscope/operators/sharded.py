@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution.workers import Task, as_workers
 from curvscope.operators.algebra import Composable
@@ -78,6 +79,7 @@ class Sharded(Composable):
         return {"kind": "Sharded", "exact": {"weights": str(self.weights)}, "parts": parts}
 
 
+@checked
 def data_parallel(recipe: Recipe, num_shards: int, executor: Any) -> Sharded:
     r"""One curvature operator whose data are spread over workers.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.problems.base import Problem
 from curvscope.problems.cifar10_3c3d import Cifar10With3c3d
@@ -27,6 +28,7 @@ def names() -> list[str]:
     return sorted(PROBLEMS)
 
 
+@checked
 def get(name: str, *, data: str | os.PathLike[str] | None = None) -> Problem:
     """A problem by name.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator
 from curvscope.operators.fingerprint import fingerprint
@@ -172,6 +173,7 @@ class LowRankPlusDiagonal(Operator):
         return fingerprint("low rank + diagonal", self.name, self.shape, self.dtype, self.values, self.directions)
 
 
+@checked
 def spectrum(
     kind: str,
     size: int,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from curvscope.arguments import checked
 from curvscope.certify import FrobeniusEstimate, sample
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
@@ -27,6 +28,7 @@ GROWTH = 1.5
 """Each round's sketch over the last one's."""
 
 
+@checked
 def adaptive_seigh(
     operator: Any,
     *,

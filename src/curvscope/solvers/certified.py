@@ -9,6 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.certify import (
     Certificate,
     ProductNoise,
@@ -35,6 +36,7 @@ from curvscope.tall import InMemory, TallMatrix, orthogonality
 BLOCK = 32
 
 
+@checked
 def certify(
     operator: Any,
     solution: Solution,

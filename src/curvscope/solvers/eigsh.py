@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
@@ -42,6 +43,7 @@ EXACT_UP_TO = 1500
 """D up to which "auto" forms the matrix."""
 
 
+@checked
 def eigsh(
     operator: Any,
     k: int,

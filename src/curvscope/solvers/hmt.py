@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from curvscope.arguments import checked
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.solvers.finish import Pairs
@@ -22,6 +23,7 @@ from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize
 from curvscope.tall.algebra import small_dtype
 
 
+@checked
 def hmt(
     operator: Any,
     *,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.arguments import check_options, checked
+from curvscope.errors import InvalidType
 from curvscope.execution import Progress
 from curvscope.operators import Composable
 from curvscope.operators.parameters import ParameterFilter
@@ -16,6 +17,7 @@ from curvscope.solvers.solution import Solution
 Layers = Mapping[str, ParameterFilter]
 
 
+@checked
 def eigsh_by_layer(
     operator: Composable,
     k: int = 1,
@@ -61,8 +63,7 @@ def eigsh_by_layer(
         raise InvalidType(
             f"{type(operator).__name__} has no named parameters: pass cs.hessian(...), cs.ggn(...) or a sum of them"
         )
-    if k < 1:
-        raise InvalidArgument(f"k={k}: choose at least 1")
+    options = check_options(eigsh, options)
     chosen = modules(operator) if layers is None else dict(layers)
     blocks = {name: operator.submatrix(params) for name, params in chosen.items()}
     if preflight:

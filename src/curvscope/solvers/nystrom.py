@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
@@ -32,6 +33,7 @@ NEGATIVE = 1e3
 """An eigenvalue of Omega* A Omega below -NEGATIVE units of rounding of the largest shows that A is not positive."""
 
 
+@checked
 def nystrom(
     operator: Any,
     *,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.execution import long_work
 from curvscope.execution.resources import as_text, extra_memory, resident_bytes
@@ -138,6 +139,7 @@ class Plan:
         return "\n".join([*rows, "", f"choice: {self.chosen or 'none fits: allow more memory, a run on disk, or a smaller k'}"])
 
 
+@checked
 def plan(
     operator: Any,
     k: int,

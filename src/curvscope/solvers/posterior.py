@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.certify import FrobeniusEstimate, Samples, Scree, sample, scree_bounds
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
@@ -22,6 +23,7 @@ ROLE = "posterior"
 """Of the probes: no solver draws from it, so that they are independent of every approximation."""
 
 
+@checked
 def posterior_error(
     operator: Any,
     solution: Solution | SingularSolution,
@@ -84,6 +86,7 @@ def posterior_error(
     return FrobeniusEstimate(_together(seen), values, operator.dtype.is_complex, meter.products)
 
 
+@checked
 def scree(
     operator: Any,
     solution: Solution | SingularSolution,

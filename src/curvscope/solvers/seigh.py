@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
@@ -30,6 +31,7 @@ from curvscope.tall.triangles import mirrored
 CORES = ("hermitian", "published")
 
 
+@checked
 def seigh(
     operator: Any,
     *,

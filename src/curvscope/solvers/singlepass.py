@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
@@ -25,6 +26,7 @@ from curvscope.solvers.workspace import room_for
 from curvscope.tall import TallMatrix, orthonormalize
 
 
+@checked
 def singlepass(
     operator: Any,
     *,

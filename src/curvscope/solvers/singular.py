@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.certify import dilation_residuals
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.solvers import storage
@@ -63,6 +64,7 @@ class SingularSolution:
         """residual_norms / S; infinite where only S is zero."""
         return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
 
+    @checked
     def save(self, path: storage.Place) -> None:
         """Write everything to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
@@ -86,6 +88,7 @@ class SingularSolution:
         }
 
     @classmethod
+    @checked
     def load(cls, path: storage.Place) -> SingularSolution:
         """Read what :meth:`save` wrote; the vectors are read into memory.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 
 
@@ -15,6 +16,7 @@ class SketchSizes(NamedTuple):
     num_inner: int
 
 
+@checked
 def sizes_for_rank(rank: int, *, is_complex: bool = False, size: int | None = None) -> SketchSizes:
     """Sizes that find a rank-r approximation nearly as good as the best one: 4 r + a outer, 2 (4 r + a) + a inner.
 
@@ -37,6 +39,7 @@ def sizes_for_rank(rank: int, *, is_complex: bool = False, size: int | None = No
     return _cut(outer, 2 * outer + extra, size)
 
 
+@checked
 def sizes_for_products(products: int, *, rectangular: bool = False, size: int | None = None) -> SketchSizes:
     """The sizes that use a budget of products: three quarters as many outer as inner measurements; half, if rectangular.
 
@@ -91,6 +94,7 @@ def _outer_of(products: int) -> int:
     return max(1, 3 * products // 4)
 
 
+@checked
 def sizes_for_memory(numbers: int, rows: int, columns: int, *, is_complex: bool = False) -> SketchSizes:
     """The sizes whose measurements, k (m + n) outer and s^2 inner numbers, fit a budget, s about 2 k.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.certify import Certificate, ProductNoise, TailNorm, eigenvalue_intervals
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Parameters
@@ -130,6 +131,7 @@ class Solution:
         """residual_norms / |eigenvalues|; infinite where only the eigenvalue is zero."""
         return torch.nan_to_num(self.residual_norms / self.eigenvalues.abs(), nan=0.0, posinf=float("inf"))
 
+    @checked
     def vector(self, i: int) -> dict[str, Tensor]:
         """Eigenvector i by parameter name, each tensor in its parameter's shape.
 
@@ -143,6 +145,7 @@ class Solution:
         i %= self.k
         return self.parameters.unflatten(self.eigenvectors.columns(i, i + 1)[:, 0])
 
+    @checked
     def low_rank(self, damping: float = 0.0, *, positive: bool = False) -> LowRank:
         r"""V diag(eigenvalues) V\* + damping I: what these pairs say about the operator, as an operator with inverse and roots.
 
@@ -164,6 +167,7 @@ class Solution:
         values = self.eigenvalues.clamp(min=0) if positive else self.eigenvalues
         return LowRank(self.eigenvectors, values + damping, damping)
 
+    @checked
     def save(self, path: storage.Place) -> None:
         """Write everything but ``basis`` to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
@@ -176,6 +180,7 @@ class Solution:
         """Write everything but the vectors into a directory that holds these already."""
         storage.rewrite_table(path, storage.EIGEN, self._table())
 
+    @checked
     def save_again(self, path: storage.Place) -> None:
         """Update what :meth:`save` wrote, for example with a certificate; the vectors stay as they are.
 
@@ -187,6 +192,7 @@ class Solution:
         storage.rewrite_table(path, storage.EIGEN, self._table())
 
     @classmethod
+    @checked
     def load(cls, path: storage.Place) -> Solution:
         """Read what :meth:`save` wrote; the vectors are read into memory.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
@@ -31,6 +32,7 @@ Factors = tuple[TallMatrix, Tensor, TallMatrix, int]
 """P, C, Q of A ~ P C Q*, and the rank of C."""
 
 
+@checked
 def ssvd(
     operator: Any,
     *,

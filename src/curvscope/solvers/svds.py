@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.execution.workers import as_workers
@@ -19,6 +20,7 @@ from curvscope.solvers.solve import metered
 from curvscope.solvers.width import default_width, multiple_of
 
 
+@checked
 def svds(
     operator: Any,
     k: int,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.operators.parameters import ParameterFilter
 from curvscope.subspaces.masks import Layers, layer_index, layout
@@ -26,6 +27,7 @@ def mask_size(size: int, rho: float) -> int:
     return max(1, round(rho * size))
 
 
+@checked
 def kappa(vector: Tensor, rho: float | None = None, *, k: int | None = None, squared: bool = True) -> float:
     r"""Share of a vector's squared norm on its k largest entries.
 

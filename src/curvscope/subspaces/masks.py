@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.operators import Parameters
 from curvscope.operators.parameters import ParameterFilter, matching, select
@@ -56,6 +57,7 @@ def by_magnitude(weights: Weights, *, params: ParameterFilter = None) -> Ranking
     return _ranked(_flat(weights, params).abs(), "magnitude", "parameters")
 
 
+@checked
 def largest(weights: Weights, k: int, *, params: ParameterFilter = None) -> Tensor:
     """(k,) int64: places of the k largest |parameters|, in descending order, without sorting all of them.
 
@@ -116,6 +118,7 @@ def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: Pa
     return Ranking(shares.argsort(stable=True), "layerwise magnitude")
 
 
+@checked
 def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None) -> Ranking:
     """A uniformly random permutation of the parameters; the same seed gives the same one.
 
@@ -136,6 +139,7 @@ def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None)
     return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed)), "random")
 
 
+@checked
 def random_like(ranking: Ranking, layers: Layers, *, seed: int = 0, params: ParameterFilter = None) -> Ranking:
     """A random ranking whose k first take, for every k, as many parameters from each tensor as those of ``ranking``.
 
@@ -161,6 +165,7 @@ def random_like(ranking: Ranking, layers: Layers, *, seed: int = 0, params: Para
     return Ranking(order, f"random, layers as in {ranking.name}")
 
 
+@checked
 def best(basis: Basis, k: int | None = None) -> Ranking:
     """Parameters by their leverage in the top-k eigenspace: the k' first are the mask of that size with the largest overlap.
 
@@ -232,6 +237,7 @@ def fisher(weights: Weights, diagonal: Weights, *, params: ParameterFilter = Non
     return Ranking(obd(weights, diagonal, params=params).order, "Fisher saliency")
 
 
+@checked
 def by_score(scores: Weights, *, name: str = "score") -> Ranking:
     """Parameters by descending score of your own, by name or flat.
 
@@ -241,6 +247,7 @@ def by_score(scores: Weights, *, name: str = "score") -> Ranking:
     return _ranked(_flat(scores), name, "scores")
 
 
+@checked
 def from_order(order: Tensor | Sequence[int], *, name: str = "given order") -> Ranking:
     """A ranking from a permutation of 0..D-1, most important first.
 
@@ -259,6 +266,7 @@ def from_order(order: Tensor | Sequence[int], *, name: str = "given order") -> R
     return Ranking(given.long(), name)
 
 
+@checked
 def from_indices(index: Tensor | Sequence[int], size: int, *, name: str = "given indices") -> Mask:
     """The mask of the parameters at any places of the flat vector of length ``size``; a (D,) bool tensor will do too.
 

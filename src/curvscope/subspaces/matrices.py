@@ -9,6 +9,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress, stage
 from curvscope.subspaces.grassmann import similarity
@@ -47,6 +48,7 @@ class OverlapMatrix:
         return self.value / (2 - self.value)
 
 
+@checked
 def overlap_matrix(spaces: Sequence[Basis | Ranking], ks: Sequence[int], *, progress: Progress = None) -> OverlapMatrix:
     r"""Overlap :math:`\|U_s^{(k)\top} U_t^{(k)}\|_F^2 / k` of every two of T eigenspaces (or rankings), for each k.
 

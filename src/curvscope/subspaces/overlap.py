@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.certify import Certificate, overlap_bracket
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.solvers import Solution
@@ -18,6 +19,7 @@ from curvscope.subspaces.spaces import Basis, Subspace, columns, spectral_defect
 from curvscope.tall import InMemory, gram
 
 
+@checked
 def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> OverlapCurve:
     r"""Share of the top-k eigenspace that lies in another subspace, for every k at once.
 
@@ -66,6 +68,7 @@ def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> O
     return _with_basis(basis, other, check)
 
 
+@checked
 def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = None) -> FractionCurve:
     r"""Share of a gradient (or any vector) in the top-k eigenspace, for every k.
 

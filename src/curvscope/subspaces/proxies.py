@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress, stage
 from curvscope.execution.precision import float32_products
@@ -57,6 +58,7 @@ class ProxyCurve:
         return float(self.value[k - 1])
 
 
+@checked
 def sub_trace(
     operator: Operator,
     ranking: Ranking,
@@ -134,6 +136,7 @@ def share(values: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
     return ProxyCurve(torch.arange(1, ranking.size + 1), growing / growing[-1], name)
 
 
+@checked
 def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> tuple[Tensor, Tensor]:
     """Both diagonals at once, exactly: A_ii and [A^2]_ii = ||A e_i||^2 of a Hermitian A, (D,) float64 each.
 
@@ -158,6 +161,7 @@ def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = 
     return own, squared
 
 
+@checked
 def diagonal(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> Tensor:
     """The diagonal of A exactly, (D,) float64; see :func:`diagonals`.
 
@@ -167,6 +171,7 @@ def diagonal(operator: Operator, *, block_size: int = 64, progress: Progress = N
     return diagonals(operator, block_size=block_size, progress=progress)[0]
 
 
+@checked
 def sam_deltas(
     operator: CurvatureOperator,
     scale: float,
@@ -216,6 +221,7 @@ def sam_deltas(
     return loss_differences(operator.objective, steps, diagonal=diagonal, progress=progress).abs()
 
 
+@checked
 def sam(
     operator: CurvatureOperator,
     ranking: Ranking,

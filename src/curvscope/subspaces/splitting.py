@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.estimators import Estimate, NormBound, frobenius_norm, spectral_norm
 from curvscope.execution import Progress
@@ -67,6 +68,7 @@ class Splitting:
         return "\n".join(rows)
 
 
+@checked
 def splitting(
     hessian: Composable,
     ggn: Composable,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress, stage
 from curvscope.execution.precision import float32_products
@@ -88,6 +89,7 @@ class QuadraturePlan:
         )
 
 
+@checked
 def overlap_without_vectors(
     operator: Any,
     chosen: Chosen,

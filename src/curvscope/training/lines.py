@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, Objective
 
@@ -72,6 +73,7 @@ class LineProfile:
         return ax
 
 
+@checked
 def interpolate(
     objective: Objective | CurvatureOperator,
     first: Point,
@@ -112,6 +114,7 @@ def interpolate(
     return _profile(objective, alpha, lambda a: torch.lerp(*ends, a))
 
 
+@checked
 def loss_along(
     operator: CurvatureOperator, direction: Point, *, radius: float = 1.0, points: int = 21, eigenvalue: float | None = None
 ) -> LineProfile:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.estimators import density, trace
 from curvscope.operators import CurvatureOperator, Hessian, Objective
@@ -73,6 +74,7 @@ class Tracker:
     ([0, 5, 10], True)
     """
 
+    @checked
     def __init__(
         self,
         objective: Objective | CurvatureOperator,

@@ -24,7 +24,7 @@ def memory_budget(memory: int | None, device: torch.device) -> int:
     """
     if memory is None:
         return available_bytes(device) // 2
-    if not isinstance(memory, int):
+    if isinstance(memory, bool) or not isinstance(memory, int):
         raise InvalidType(f"memory={memory!r}: pass a number of bytes, such as 8 * 2**30, or None")
     if memory < 1:
         raise InvalidArgument(f"memory={memory}: pass a positive number of bytes, or None for half of what is free")

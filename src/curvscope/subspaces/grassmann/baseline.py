@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.subspaces.grassmann.metrics import similarity_of_angles
 
@@ -57,6 +58,7 @@ class Baseline:
         return value / self.mean
 
 
+@checked
 def baseline(
     size: int,
     first: int,

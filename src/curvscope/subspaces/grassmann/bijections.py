@@ -10,9 +10,11 @@ half the number of differing bits.
 
 from __future__ import annotations
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 
 
+@checked
 def iou_from_overlap(overlap: float) -> float:
     """Intersection over union, o / (2 - o).
 
@@ -22,6 +24,7 @@ def iou_from_overlap(overlap: float) -> float:
     return _share(overlap, "overlap") / (2 - overlap)
 
 
+@checked
 def overlap_from_iou(iou: float) -> float:
     """Overlap, 2 IoU / (1 + IoU).
 
@@ -31,6 +34,7 @@ def overlap_from_iou(iou: float) -> float:
     return 2 * _share(iou, "iou") / (1 + iou)
 
 
+@checked
 def hamming_from_overlap(overlap: float, k: int) -> float:
     """Number of differing bits, 2 k (1 - o).
 
@@ -40,6 +44,7 @@ def hamming_from_overlap(overlap: float, k: int) -> float:
     return 2 * k * (1 - _share(overlap, "overlap"))
 
 
+@checked
 def overlap_from_hamming(hamming: float, k: int) -> float:
     """Overlap, 1 - bits / (2 k).
 
@@ -51,6 +56,7 @@ def overlap_from_hamming(hamming: float, k: int) -> float:
     return 1 - hamming / (2 * k)
 
 
+@checked
 def hamming_from_iou(iou: float, k: int) -> float:
     """Number of differing bits, 2 k (1 - IoU) / (1 + IoU).
 
@@ -60,6 +66,7 @@ def hamming_from_iou(iou: float, k: int) -> float:
     return 2 * k * (1 - _share(iou, "iou")) / (1 + iou)
 
 
+@checked
 def iou_from_hamming(hamming: float, k: int) -> float:
     """Intersection over union, (2 k - bits) / (2 k + bits).
 
@@ -69,6 +76,7 @@ def iou_from_hamming(hamming: float, k: int) -> float:
     return iou_from_overlap(overlap_from_hamming(hamming, k))
 
 
+@checked
 def projection_f_from_overlap(overlap: float, k: int) -> float:
     """||sin theta||_2 = ||P1 - P2||_F / sqrt 2 = sqrt(k (1 - o)).
 
@@ -78,6 +86,7 @@ def projection_f_from_overlap(overlap: float, k: int) -> float:
     return (k * (1 - _share(overlap, "overlap"))) ** 0.5
 
 
+@checked
 def overlap_from_projection_f(distance: float, k: int) -> float:
     """Overlap, 1 - distance^2 / k.
 

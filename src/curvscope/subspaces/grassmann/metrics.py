@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.subspaces.grassmann.angles import angles
 from curvscope.subspaces.ranking import Mask
@@ -26,6 +27,7 @@ METRICS = (
 UNEQUAL = ("inclusion", "metric")
 
 
+@checked
 def distance(first: Basis | Mask, second: Basis | Mask, metric: str = "geodesic", *, unequal: str = "inclusion") -> float:
     r"""Distance between two subspaces; 0 for equal ones.
 
@@ -71,6 +73,7 @@ def distance(first: Basis | Mask, second: Basis | Mask, metric: str = "geodesic"
     return distance_of_angles(angles(first, second), metric, _dimensions(first, second), unequal=unequal)
 
 
+@checked
 def similarity(first: Basis | Mask, second: Basis | Mask, metric: str = "overlap", *, unequal: str = "inclusion") -> float:
     r"""1 - distance / largest distance, in [0, 1]; 1 for equal spaces.
 
@@ -87,6 +90,7 @@ def similarity(first: Basis | Mask, second: Basis | Mask, metric: str = "overlap
     return similarity_of_angles(angles(first, second), metric, _dimensions(first, second), unequal=unequal)
 
 
+@checked
 def distance_of_angles(
     theta: Tensor, metric: str, dimensions: tuple[int, int] | None = None, *, unequal: str = "inclusion"
 ) -> float:
@@ -120,6 +124,7 @@ def distance_of_angles(
     return float(value)
 
 
+@checked
 def similarity_of_angles(
     theta: Tensor, metric: str, dimensions: tuple[int, int] | None = None, *, unequal: str = "inclusion"
 ) -> float:
@@ -146,6 +151,7 @@ def similarity_of_angles(
     return 1 - distance_of_angles(theta, metric) / largest_distance(metric, (len(theta), len(theta)))
 
 
+@checked
 def largest_distance(metric: str, dimensions: tuple[int, int], *, unequal: str = "inclusion") -> float:
     """What :func:`distance` is at most for dimensions (k1, k2), reached by orthogonal spaces.
 

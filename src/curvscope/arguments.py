@@ -1,0 +1,230 @@
+"""Checks of arguments at every public entry: kinds by annotation, ranges by name, before any work."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+import os
+import types
+import typing
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from curvscope.errors import InvalidArgument, InvalidType
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Range(NamedTuple):
+    """Values that a number may have."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is among them; NaN never is."""
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def text(self, kind: str) -> str:
+        """The range in words.
+
+        >>> Range(1).text("an integer"), Range(0, 1, open_high=True).text("a number"), Range(0, open_low=True).text("a number")
+        ('an integer of at least 1', 'a number from 0 to below 1', 'a number above 0')
+        """
+        if self.high < math.inf and self.open_low:
+            return f"{kind} above {self.low:g} and {'below' if self.open_high else 'up to'} {self.high:g}"
+        if self.high < math.inf:
+            return f"{kind} from {self.low:g} to {'below ' if self.open_high else ''}{self.high:g}"
+        if self.low > -math.inf:
+            return f"{kind} above {self.low:g}" if self.open_low else f"{kind} of at least {self.low:g}"
+        return kind
+
+
+COUNT, PROBABILITY = Range(1), Range(0, 1, open_low=True, open_high=True)
+COUNTS = """
+    k rank block_size ncv max_products steps num_steps num_probes num_samples num_outer num_inner num_left num_products
+    num_draws num_shards workers every points most samples size products count expected threads attempts
+"""
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(COUNTS.split(), COUNT),
+    **dict.fromkeys(("trace_products", "density_probes", "columns", "start", "stop", "grace"), Range(0)),
+    **dict.fromkeys(("failure", "confidence", "target"), PROBABILITY),
+    "tol": Range(0, 1, open_high=True),
+    "rtol": Range(0, open_low=True),
+    "share": Range(0, 1),
+}
+"""What numbers of these names may be, wherever they stand; what else must hold between them, each function checks."""
+MAY_BE_INFINITE = ("low", "high", "floor", "patience", "grace")
+PATHS = ("path", "run")
+PROGRESS = "progress"
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Return a function that checks its arguments when it is called, before it does anything.
+
+    By annotation: ``int``, ``float``, ``bool`` and ``str`` (each also ``| None``), and classes. Numbers of NumPy and scalar
+    tensors are taken as Python's; truth values are no numbers, NaN is no number at all, and infinity only where it has a
+    meaning. By name: the ranges in :data:`RANGES`, paths, and ``progress``.
+
+    Raises:
+        InvalidArgument: (when called) a number, text or truth value that cannot work; the message names the argument, what
+            came and what can. InvalidType: an object of another class.
+
+    >>> @checked
+    ... def solve(k: int, tol: float = 1e-3) -> float:
+    ...     return k * tol
+    >>> solve(2, tol=0.5)
+    1.0
+    >>> solve(True)
+    Traceback (most recent call last):
+    curvscope.errors.InvalidArgument: k=True: choose an integer of at least 1
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        """Check, then call."""
+        bound = signature.bind(*args, **kwargs)
+        hints = _hints(function)
+        for name, value in bound.arguments.items():
+            if name in hints:
+                bound.arguments[name] = _checked(name, value, hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return wrapper
+
+
+def check_options(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return options that are passed on to another function later, checked as that function would now.
+
+    Raises:
+        InvalidType: it has no such option, or an object of another class. InvalidArgument: a value that cannot work.
+    """
+    known = inspect.signature(function).parameters
+    hints, found = _hints(inspect.unwrap(function)), {}
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidType(f"there is no option {name!r}: choose among {', '.join(sorted(known))}")
+        found[name] = _checked(name, value, hints[name]) if name in hints else value
+    return found
+
+
+def integer(name: str, value: Any, bounds: Range = COUNT) -> int:
+    """Return a whole number in a range, as a Python integer.
+
+    Raises:
+        InvalidArgument: something else; the message names the argument.
+    """
+    scalar = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    return _integer(name, scalar, value, bounds)
+
+
+@functools.cache
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations that can be checked, by parameter: tuples of classes, with NoneType for None."""
+    names = {**vars(typing), **getattr(function, "__globals__", {})}
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, names)
+            except (NameError, TypeError):  # imported for type checkers only
+                annotation = Any
+        members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        if name in PATHS or name == PROGRESS or all(map(_is_class, members)):
+            found[name] = members
+    return found
+
+
+def _is_class(member: Any) -> bool:
+    """Whether values can be asked whether they are of it."""
+    plain = isinstance(member, type) and not typing.get_args(member) and not getattr(member, "_is_protocol", False)
+    return plain and member is not Any
+
+
+def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
+    """The value, as a Python number where it is one."""
+    if value is None and (type(None) in kinds or name == PROGRESS or name in PATHS):
+        return None
+    if name == PROGRESS:
+        return _progress(value)
+    if name in PATHS:
+        return _path(name, value)
+    optional = " or None" if type(None) in kinds else ""
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    scalar = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    match kinds:
+        case (int_kind,) if int_kind is int:
+            return _integer(name, scalar, value, RANGES.get(name, Range()))
+        case (float_kind,) if float_kind is float:
+            return _number(name, scalar, value)
+        case (bool_kind,) if bool_kind is bool:
+            if not isinstance(scalar, bool):
+                raise InvalidArgument(f"{name}={_short(value)}: choose True or False{optional}")
+            return scalar
+        case (str_kind,) if str_kind is str:
+            if not isinstance(value, str):
+                raise InvalidArgument(f"{name}={_short(value)}: pass a text")
+            return value
+    plain = {int, float, bool, str} & set(kinds)
+    if plain or isinstance(value, kinds):
+        return scalar if isinstance(scalar, int | float) and plain else value
+    names = " or ".join(kind.__name__ for kind in kinds)
+    raise InvalidType(f"{name} is a {type(value).__name__}: pass a {names}")
+
+
+def _integer(name: str, scalar: Any, given: Any, bounds: Range) -> int:
+    expected = bounds.text("an integer")
+    if isinstance(scalar, bool) or type(scalar).__name__ == "bool_":
+        raise InvalidArgument(f"{name}={given!r}: choose {expected}")
+    try:
+        number = operator.index(scalar)
+    except TypeError:
+        raise InvalidArgument(f"{name}={_short(given)}: choose {expected}") from None
+    if not bounds.holds(number):
+        raise InvalidArgument(f"{name}={number}: choose {expected}")
+    return number
+
+
+def _number(name: str, scalar: Any, given: Any) -> float:
+    bounds = RANGES.get(name, Range())
+    expected = bounds.text("a number")
+    if isinstance(scalar, bool) or not isinstance(scalar, Real):
+        raise InvalidArgument(f"{name}={_short(given)}: choose {expected}")
+    number = scalar if isinstance(scalar, int) else float(scalar)
+    finite = abs(number) < math.inf or (name in MAY_BE_INFINITE and not math.isnan(number))
+    if not finite or not bounds.holds(number):
+        raise InvalidArgument(f"{name}={number!r}: choose {expected}{'' if finite else ', not NaN or infinity'}")
+    return number
+
+
+def _path(name: str, value: Any) -> Any:
+    if isinstance(value, str | os.PathLike):
+        if not os.fspath(value) or "\0" in str(os.fspath(value)):
+            raise InvalidArgument(f"{name}={value!r}: pass the path of a directory")
+        return value
+    if name == "run" and hasattr(value, "manifest"):
+        return value
+    raise InvalidType(f"{name} is a {type(value).__name__}: pass a path")
+
+
+def _progress(value: Any) -> Any:
+    if isinstance(value, bool) or callable(value):
+        return value
+    raise InvalidArgument(f"progress={_short(value)}: choose True, False, None, or a function (stage, done, total, note)")
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
