@@ -50,7 +50,7 @@ class Range(NamedTuple):
 
 COUNT, PROBABILITY = Range(1), Range(0, 1, open_low=True, open_high=True)
 COUNTS = """
-    k rank block_size ncv max_products steps num_steps num_probes num_samples num_outer num_inner num_left num_products
+    rank block_size ncv max_products steps num_steps num_probes num_samples num_outer num_inner num_left num_products
     num_draws num_shards workers every points most samples size products count expected threads attempts
 """
 RANGES: dict[str, Range] = {
@@ -79,13 +79,13 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             came and what can. InvalidType: an object of another class.
 
     >>> @checked
-    ... def solve(k: int, tol: float = 1e-3) -> float:
-    ...     return k * tol
+    ... def solve(steps: int, tol: float = 1e-3) -> float:
+    ...     return steps * tol
     >>> solve(2, tol=0.5)
     1.0
     >>> solve(True)
     Traceback (most recent call last):
-    curvscope.errors.InvalidArgument: k=True: choose an integer of at least 1
+    curvscope.errors.InvalidArgument: steps=True: choose an integer of at least 1
     """
     signature = inspect.signature(function)
 
@@ -150,7 +150,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 def _is_class(member: Any) -> bool:
     """Whether values can be asked whether they are of it."""
     plain = isinstance(member, type) and not typing.get_args(member) and not getattr(member, "_is_protocol", False)
-    return plain and member is not Any
+    return plain and member not in (Any, inspect.Parameter.empty)
 
 
 def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
@@ -177,11 +177,11 @@ def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
             if not isinstance(value, str):
                 raise InvalidArgument(f"{name}={_short(value)}: pass a text")
             return value
-    plain = {int, float, bool, str} & set(kinds)
-    if plain or isinstance(value, kinds):
-        return scalar if isinstance(scalar, int | float) and plain else value
-    names = " or ".join(kind.__name__ for kind in kinds)
-    raise InvalidType(f"{name} is a {type(value).__name__}: pass a {names}")
+    if len(kinds) > 1:  # several classes: the function tells them apart
+        return scalar if isinstance(scalar, int) and int in kinds else value
+    if not isinstance(value, kinds):
+        raise InvalidType(f"{name} is a {type(value).__name__}: pass a {kinds[0].__name__}")
+    return value
 
 
 def _integer(name: str, scalar: Any, given: Any, bounds: Range) -> int:

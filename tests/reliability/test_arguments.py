@@ -93,9 +93,9 @@ def test_certificates_refuse_what_proves_nothing(options, text):
 def test_objects_of_other_classes_are_named():
     with pytest.raises(InvalidType, match="solution is a Tensor: pass a Solution"):
         cs.certify(A, A)
+    H = cs.hessian(torch.nn.Linear(2, 1), torch.nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
     with pytest.raises(InvalidType, match="there is no option 'microbatch'"):
-        model = torch.nn.Linear(2, 1)
-        cs.eigsh_by_layer(cs.hessian(model, torch.nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))]), microbatch=2)
+        cs.eigsh_by_layer(H, microbatch=2)
 
 
 def test_ranges_hold_what_they_say():

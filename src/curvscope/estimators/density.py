@@ -203,6 +203,8 @@ class Density:
         """
         span = float(self._breaks[0]), float(self._breaks[-1])
         low, high = span[0] if low is None else low, span[1] if high is None else high
+        if not -math.inf < low <= high < math.inf:
+            raise InvalidArgument(f"the interval [{low}, {high}] cannot be cut into bins: pass finite low <= high")
         pad = 1e-3 * (high - low) or 1e-3 * abs(high) or 1e-12
         return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64))
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from curvscope.arguments import check_options, checked
-from curvscope.errors import InvalidType
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
+from curvscope.execution.resources import as_bytes
 from curvscope.operators import Composable
 from curvscope.operators.parameters import ParameterFilter
 from curvscope.solvers.checks import check_fit
@@ -63,7 +64,11 @@ def eigsh_by_layer(
         raise InvalidType(
             f"{type(operator).__name__} has no named parameters: pass cs.hessian(...), cs.ggn(...) or a sum of them"
         )
+    if k < 1:
+        raise InvalidArgument(f"k={k}: choose at least 1")
     options = check_options(eigsh, options)
+    if options.get("memory") is not None:
+        as_bytes(options["memory"])
     chosen = modules(operator) if layers is None else dict(layers)
     blocks = {name: operator.submatrix(params) for name, params in chosen.items()}
     if preflight:
