@@ -79,7 +79,7 @@ def test_untouched_after_an_exception():
     before = snapshot(model)
     broken = copy.copy(batches)
     broken[1] = (batches[1][0][:, :, :1], batches[1][1])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(InvalidArgument, match="the loss of batch 2 cannot be evaluated: RuntimeError"):
         hessian(model, criterion, broken)
     assert same(before, snapshot(model))
 
@@ -202,9 +202,8 @@ def test_losses_without_derivatives_are_named():
     def detached(model: nn.Module, batch: tuple) -> torch.Tensor:
         return CE(model(batch[0]).detach(), batch[1])
 
-    H = hessian(model, detached, batches)
-    with pytest.raises(NotDifferentiable, match="does not depend"):
-        hessian(model, detached, batches, strategy="double_backward") @ torch.ones(H.shape[0], dtype=torch.float64)
+    with pytest.raises(NotDifferentiable, match="does not depend on the parameters"):
+        hessian(model, detached, batches)
 
 
 @pytest.mark.parametrize("strategy", ["auto", "split", "double_backward"])

@@ -192,6 +192,8 @@ def check_batch(batch: Batch, number: int, *, pairs: bool) -> None:
     """Raise InvalidArgument for NumPy arrays, and unless a batch is (x, y) where ``pairs`` are needed."""
     if any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(plain(batch))):
         raise InvalidArgument(f"batch {number} holds a NumPy array: make it a tensor, with torch.as_tensor")
+    if any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in tree_leaves(plain(batch))):
+        raise InvalidArgument(f"batch {number} holds a sparse tensor: pass tensor.to_dense()")
     if pairs and not is_pair(batch):
         raise InvalidArgument(
             f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
@@ -203,6 +205,9 @@ def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
     """What the mean of a criterion divides by, for a batch (x, y)."""
     target = batch[1]
     if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss):
+        if not isinstance(target, Tensor):
+            kind = type(target).__name__
+            raise InvalidArgument(f"the target of a batch is a {kind}, {type(criterion).__name__} needs a tensor of classes")
         if target.is_floating_point():
             return float(target.numel() / (target.shape[1] if target.ndim > 1 else target.shape[0]))
         counted = target[target != criterion.ignore_index]

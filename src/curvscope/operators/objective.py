@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from curvscope.errors import InvalidArgument, InvalidType, NotDifferentiable
+from curvscope.errors import CurvscopeError, InvalidArgument, InvalidType, NotDifferentiable
 from curvscope.execution.precision import TF32, TF32_EPS, check_precision
 from curvscope.operators.arithmetic import CoarsestArithmetic
 from curvscope.operators.batches import (
@@ -169,6 +169,8 @@ class Objective:
         check_dtype(self.dtype)
         if isinstance(data, Iterator):
             raise InvalidArgument("data can be iterated over only once: pass a list of batches or a DataLoader")
+        if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+            raise InvalidType(f"data is a {type(data).__name__}: pass a list of batches or a DataLoader")
         check_options(self.model, microbatch, reduction, batchnorm, dropout, noise)
         check_precision(precision, self.dtype, self.device)
         self.precision = precision
@@ -466,7 +468,7 @@ class Objective:
         """The loss as a function, and whether it is a criterion."""
         if loss == "model":
             return models_own_loss, False
-        if not callable(loss):
+        if not callable(loss) or isinstance(loss, type):
             raise InvalidType(
                 f"loss is {loss!r}, expected a criterion (output, target), a function loss(model, batch) or 'model'"
             )
@@ -550,6 +552,13 @@ class Objective:
     def _checked_loss(self, batch: Batch, number: int) -> float:
         try:
             loss = self._loss_and_arithmetic(batch)
+        except (RuntimeError, ValueError, LookupError) as error:
+            if isinstance(error, CurvscopeError | torch.OutOfMemoryError | KeyError):
+                raise
+            raise InvalidArgument(
+                f"the loss of batch {number} cannot be evaluated: {type(error).__name__}: {error}. Look at the batch's shapes "
+                "and dtypes, and at what the model returns for it"
+            ) from error
         except (TypeError, AttributeError) as error:
             if not self.has_criterion:
                 raise
