@@ -14,11 +14,12 @@ from curvscope.certify.refine import refined
 from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms, residuals_and_shifts
 from curvscope.certify.scree import Scree, scree_bounds
 from curvscope.certify.second_order import RitzSpan
-from curvscope.certify.tail import TailNorm, tail_norm
+from curvscope.certify.tail import LanczosState, TailNorm, tail_norm
 
 __all__ = [
     "Certificate",
     "FrobeniusEstimate",
+    "LanczosState",
     "ProductNoise",
     "RitzSpan",
     "Samples",

@@ -33,6 +33,23 @@ class TailNorm:
     products: int
 
 
+@dataclass
+class LanczosState:
+    """A Lanczos run that can be resumed.
+
+    Attributes:
+        basis: room for m + 1 columns; those up to ``made`` are there (one more than were multiplied).
+        made: columns that were multiplied.
+        coefficients: the (m + 1, m) matrix T.
+        keep: called after each step, when a column and its coefficients are there.
+    """
+
+    basis: TallMatrix
+    made: int
+    coefficients: Tensor
+    keep: Callable[[LanczosState], None]
+
+
 def slack(size: int, steps: int, failure: float) -> float:
     """The factor bound / estimate for a Lanczos run of ``steps`` steps in dimension ``size``; infinite if too short to tell.
 
@@ -46,7 +63,13 @@ def slack(size: int, steps: int, failure: float) -> float:
 
 
 def tail_norm(
-    multiply: Callable[[Tensor], Tensor], vectors: TallMatrix, start: Tensor, *, steps: int = 60, failure: float = 1e-6
+    multiply: Callable[[Tensor], Tensor],
+    vectors: TallMatrix,
+    start: Tensor,
+    *,
+    steps: int = 60,
+    failure: float = 1e-6,
+    state: LanczosState | None = None,
 ) -> TailNorm:
     r"""Bound the norm of a Hermitian A on the orthogonal complement of the columns of V.
 
@@ -59,6 +82,7 @@ def tail_norm(
         start: (D,) with independent standard Gaussian entries, independent of V.
         steps: m; fewer where the space has fewer dimensions, and the bound then is exact up to rounding.
         failure: probability with which the bound may be wrong.
+        state: where its basis lies, and how far it was in an earlier session; None: in memory, from the beginning.
 
     Cost: m products, one at a time; memory: m + 2 vectors; 4 D m (k + m) operations.
 
@@ -76,12 +100,14 @@ def tail_norm(
     steps = min(steps, size)
     if steps < size and slack(size, steps, failure) == float("inf"):
         raise InvalidArgument(f"{steps} steps say nothing with failure={failure:g} in dimension {size}: use 60 or more steps")
-    basis = InMemory.empty(vectors.shape[0], steps + 1, vectors.dtype, vectors.device)
-    coefficients = torch.zeros(steps + 1, steps, dtype=torch.float64)
-    vector = start[:, None].to(vectors.device, vectors.dtype, copy=True)
-    _project_out(vector, vectors)
-    basis.write(0, vector / vector.double().norm().to(vectors.dtype))
-    made = 0
+    if state is None:
+        room = InMemory.empty(vectors.shape[0], steps + 1, vectors.dtype, vectors.device)
+        state = LanczosState(room, 0, torch.zeros(steps + 1, steps, dtype=torch.float64), lambda state: None)
+    basis, coefficients, made = state.basis, state.coefficients, state.made
+    if not made:
+        vector = start[:, None].to(vectors.device, vectors.dtype, copy=True)
+        _project_out(vector, vectors)
+        basis.write(0, vector / vector.double().norm().to(vectors.dtype))
     while made < steps:
         product = multiply(basis.columns(made, made + 1)).clone()
         scale = float(product.double().norm())
@@ -95,6 +121,8 @@ def tail_norm(
             product, rest = _direction(start, made, vectors, basis.leading(made)), 0.0  # every direction is looked at
         coefficients[made, made - 1] = rest
         basis.write(made, product / float(product.double().norm()))
+        state.made = made
+        state.keep(state)
     estimate = float(torch.linalg.matrix_norm(coefficients[: made + 1, :made], 2))
     if made == size:
         return TailNorm(estimate, estimate, 0.0, made)

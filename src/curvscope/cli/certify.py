@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from curvscope.cli.names import AsJson, RunFolder, Trust
+from curvscope.cli.names import AsJson, Memory, RunFolder, Trust
 from curvscope.cli.output import print_json, terminal
 from curvscope.cli.source import operator_in_precision
 from curvscope.cli.trust import confirm_trust
@@ -30,6 +30,7 @@ def command(
         str | None,
         typer.Option("--precision", help="float64 for a run in float32: improves its pairs, and certifies these, beside it."),
     ] = None,
+    memory: Memory = None,
     workers: WorkerCount = None,
     scheduler: SchedulerAddress = None,
     cluster: BatchSystem = None,
@@ -53,7 +54,7 @@ def command(
     with opened.session(CERTIFYING):  # one writer: a solve that begins meanwhile is told that the run is in use
         claimed = solution_of(opened)
         with hiring.executor() as executor:
-            certified = certify(operator, claimed, steps=steps, failure=failure, executor=executor)
+            certified = certify(operator, claimed, steps=steps, failure=failure, memory=memory, run=opened, executor=executor)
         failed = failed_claims(claimed, certified)
         keep_certificate(opened, certified)
     if as_json:

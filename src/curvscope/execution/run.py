@@ -48,6 +48,8 @@ class Run:
         self.path, self.manifest = path, manifest
         self.records = Records(path / RECORDS)
         self._noted = 0.0
+        self.work: Interruptible | None = None
+        """The session that this process has, if it has one."""
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any]) -> Run:
@@ -158,13 +160,14 @@ class Run:
             remove_drafts(self.path)
             self.manifest.setdefault("sessions", []).append({**_session(), "work": work, "ended": None})
             self.save()
-            with Interruptible("The same command, or the same call, goes on from there.") as interruptible:
-                yield interruptible
+            with Interruptible("The same command, or the same call, goes on from there.") as self.work:
+                yield self.work
             self._end("finished")
         except BaseException as error:
             self._end(f"{type(error).__name__}: {error}"[:500])
             raise
         finally:
+            self.work = None
             lock.release()
 
     def note(self, stage: str, *, now: bool = False, **facts: Any) -> None:

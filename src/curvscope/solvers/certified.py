@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -19,21 +19,24 @@ from curvscope.certify import (
     residuals_and_shifts,
     tail_norm,
 )
-from curvscope.errors import InvalidArgument, OutOfBudget
+from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
-from curvscope.execution.resources import as_text
+from curvscope.execution.run import CERTIFYING, Run
 from curvscope.operators import CurvatureOperator, Operator, as_operator
 from curvscope.operators.identity import operator_differences, recorded
 from curvscope.sketches import TestMatrix
+from curvscope.solvers.certificate_room import BLOCK, Room, room_for_certificate
+from curvscope.solvers.certificate_run import CertificateRun, certificate_workspace, lanczos_state
 from curvscope.solvers.checks import check_operator
-from curvscope.solvers.measure import check_hermitian
+from curvscope.solvers.measure import blocks, check_hermitian, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
+from curvscope.solvers.session import bounded
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import metered
+from curvscope.solvers.storage import Place
+from curvscope.solvers.workspace import Workspace
 from curvscope.tall import InMemory, TallMatrix, orthogonality
-
-BLOCK = 32
 
 
 @checked
@@ -44,6 +47,8 @@ def certify(
     steps: int = 60,
     failure: float = 1e-6,
     seed: int = 0,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
     executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
@@ -65,6 +70,11 @@ def certify(
         steps: of the Lanczos run; 60 overestimate the tail by 5% for D = 7,000, by 8% for D = 10^7.
         failure: probability that the bound on the tail is wrong.
         seed: of its start.
+        memory: bound for the memory of the whole process, as for :func:`curvscope.eigsh`; None: what it has and 0.8 of what is
+            free.
+        run: the run that the solution is of: what is measured is kept there until the certificate is complete, so that the same
+            call resumes, and the vectors of the Lanczos run lie there if memory is short. The certificate itself is returned,
+            not stored; ``curvscope certify RUN`` stores it.
         executor: who computes the products; see :func:`curvscope.eigsh`. The Lanczos run has one at a time, whoever computes
             it; the few in float32 that coarse ones are compared with are computed here. None: this process.
         progress: see :data:`.progress.Progress`.
@@ -73,12 +83,13 @@ def certify(
         The same solution with new residuals and a certificate; in higher precision a new one, with its pairs improved.
 
     Cost: k + steps + 9 products, in coarse arithmetic 6 more of either kind and one evaluation of the loss on all data; in
-        higher precision also 10 D k^2 operations and the memory of two D x k matrices of it.
+        higher precision also 10 D k^2 operations and the memory of two D x k matrices of it. Memory: steps + 8 vectors, or 42
+        where that is more; with a run and little memory 42.
 
     Raises:
         NotHermitian: the products show that the operator is not symmetric.
         InvalidArgument: another operator than the solution's (by fingerprint; in higher precision by the residuals), another
-            order than LM. OutOfBudget: in higher precision, vectors and products exceed the free memory.
+            order than LM. OutOfBudget: the vectors exceed ``memory``. RunConflict: another process works on the run.
     Limits: the bound is for the operator that is applied: its sampling error is not covered. In coarse arithmetic it is for the
         matrix in float32, as far as the error of those few products is the largest.
     Source: theory as in :class:`.Certificate` and :func:`.overlap_bracket`.
@@ -106,8 +117,36 @@ def certify(
             f"this is not the operator of the solution: {'; '.join(differing)}. Pass {operator.needed_again}, "
             "with the same or a more precise dtype"
         )
-    with metered(operator, executor, progress) as meter:
-        return _certified(meter, solution, steps, failure, seed, higher=higher)
+    room = room_for_certificate(
+        operator, k=solution.k, steps=steps, memory=memory, higher=higher, has_run=run is not None and not higher
+    )
+    measured = partial(_measured, operator, solution, steps, failure, seed, room, executor, progress)
+    if run is None:
+        return measured(Workspace(room.block_size))
+    opened = run if isinstance(run, Run) else Run.open(run)
+    if opened.work is not None:  # the caller has a session
+        return measured(certificate_workspace(opened, operator, solution, room, {"steps": steps, "seed": seed}))
+    with opened.session(CERTIFYING):
+        return measured(certificate_workspace(opened, operator, solution, room, {"steps": steps, "seed": seed}))
+
+
+def _measured(
+    operator: Operator,
+    solution: Solution,
+    steps: int,
+    failure: float,
+    seed: int,
+    room: Room,
+    executor: Any,
+    progress: Progress,
+    place: Workspace,
+) -> Solution:
+    """The certified solution; what a run kept to resume is removed at the end."""
+    with bounded(operator, room.products), metered(operator, executor, progress, place) as meter:
+        certified = _certified(meter, solution, steps, failure, seed, higher=is_finer(operator, solution))
+    if isinstance(place, CertificateRun):
+        place.clear()
+    return certified
 
 
 def rounding_of(solution: Solution) -> float:
@@ -134,11 +173,14 @@ def _certified(meter: Meter, solution: Solution, steps: int, failure: float, see
     random = TestMatrix(
         "gaussian", operator.shape[0], seed=seed, role="certificate", dtype=operator.dtype, device=operator.device
     )
-    noise, further = _noise(meter, vectors, random.columns(1, 3))
+    noise, further = _remembered_noise(meter, vectors, random)
     # Columns that are orthonormal only to rounding make everything wrong by that factor, like noise relative to A v.
     noise = replace(noise, relative=noise.relative + 2 * orthogonality(vectors, spectral=True))
     with meter.stage("tail norm", steps):
-        tail = tail_norm(meter.multiply, vectors, random.columns(0, 1)[:, 0], steps=steps, failure=failure)
+        state = lanczos_state(meter.workspace, operator, min(steps, max(1, operator.shape[0] - solution.k)))
+        if state is not None and state.made:
+            meter.recall(state.made, 0.0, passes=state.made)
+        tail = tail_norm(meter.multiply, vectors, random.columns(0, 1)[:, 0], steps=steps, failure=failure, state=state)
     certificate = Certificate(values, solution.residual_norms, tail, noise, **proven)
     cost = replace(
         solution.cost,
@@ -147,6 +189,22 @@ def _certified(meter: Meter, solution: Solution, steps: int, failure: float, see
         stages={**solution.cost.stages, "certificate": sum(s for name, s in meter.seconds.items() if name != "products")},
     )
     return replace(solution, certificate=certificate, cost=cost)
+
+
+def _remembered_noise(meter: Meter, vectors: TallMatrix, random: TestMatrix) -> tuple[ProductNoise, int]:
+    """See :func:`_noise`; a run keeps it."""
+    before = meter.products
+
+    def compute() -> dict[str, Tensor]:
+        """The noise, and what it cost."""
+        noise, further = _noise(meter, vectors, random.columns(1, 3))
+        numbers = [noise.floor, noise.relative, further, meter.products - before]
+        return {"found": torch.tensor(numbers, dtype=torch.float64)}
+
+    floor, relative, further, made = meter.workspace.remember("noise", compute)["found"].tolist()
+    if meter.products == before:
+        meter.recall(int(made), 0.0, passes=1)
+    return ProductNoise(floor, relative), int(further)
 
 
 def _noise(meter: Meter, vectors: TallMatrix, random: Tensor) -> tuple[ProductNoise, int]:
@@ -170,15 +228,23 @@ def _noise(meter: Meter, vectors: TallMatrix, random: Tensor) -> tuple[ProductNo
 
 def _as_it_is(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Tensor]]:
     """The solution with fresh residuals, and what else they showed."""
-    residuals, shifts = residuals_and_shifts(meter.multiply, solution.eigenvalues, solution.eigenvectors, block_size=BLOCK)
+    width, parts = meter.workspace.widest, []
+    for start, stop in blocks(solution.k, BLOCK):
+
+        def measured(start: int = start, stop: int = stop) -> Tensor:
+            """Of one block."""
+            vectors, values = InMemory(solution.eigenvectors.columns(start, stop)), solution.eigenvalues[start:stop]
+            return torch.stack(residuals_and_shifts(meter.multiply, values, vectors, block_size=width))
+
+        parts.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", stop - start, measured))
+    residuals, shifts = torch.cat([torch.zeros(2, 0, dtype=torch.float64), *parts], dim=1)
     return replace(solution, residual_norms=residuals), {"shifts": shifts}
 
 
 def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Tensor]]:
     """The solution as Ritz pairs of the more precise operator, and how nearly they are."""
     operator = meter.operator
-    _check_memory(operator, solution)
-    found = refined(meter.multiply, solution.eigenvectors, operator.dtype, block_size=BLOCK)
+    found = refined(meter.multiply, solution.eigenvectors, operator.dtype, block_size=meter.workspace.widest)
     canonical_signs(found.eigenvectors)
     rounding = product_rounding(solution) * float(solution.eigenvalues.abs().max())
     difference = (found.eigenvalues.sort().values - solution.eigenvalues.sort().values).abs().max()
@@ -204,14 +270,3 @@ def _in_higher_precision(meter: Meter, solution: Solution) -> tuple[Solution, di
         basis=None,
     )
     return better, {"couplings": found.couplings}
-
-
-def _check_memory(operator: Operator, solution: Solution) -> None:
-    """Raise OutOfBudget where the host cannot hold the vectors and their products in the operator's precision."""
-    needed = 2 * solution.k * operator.shape[0] * operator.dtype.itemsize
-    free = psutil.virtual_memory().available
-    if operator.device.type == "cpu" and needed > free:
-        raise OutOfBudget(
-            f"{solution.k} vectors in {operator.dtype} and their products take {as_text(needed)}, {as_text(free)} are free: "
-            "certify in the precision of the solution, or fewer pairs"
-        )

@@ -160,7 +160,7 @@ def eigsh(
 
         bracketed = until_bracketed(
             solve_for,
-            lambda found: certify(operator, found, seed=seed, progress=progress),
+            lambda found: certify(operator, found, seed=seed, memory=memory, progress=progress),
             k,
             order,
             rtol=rtol,

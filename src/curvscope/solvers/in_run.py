@@ -41,6 +41,9 @@ class InRun(Workspace):
         work: tells when to stop.
     """
 
+    bases, state_name = BASES, STATE
+    """Folder of the bases, and record of the state: those of a solve."""
+
     def __init__(
         self,
         run: Run,
@@ -177,9 +180,9 @@ class InRun(Workspace):
 
     def _stored(self, rows: int, columns: int, like: Operator | TallMatrix) -> OnDisk:
         """A new matrix among the bases."""
-        taken = {place.name for place in (self.run.path / BASES).glob("*")}
+        taken = {place.name for place in (self.run.path / self.bases).glob("*")}
         name = next(name for number in itertools.count() if (name := f"{number}.zarr") not in taken)
-        place = self.run.path / BASES / name
+        place = self.run.path / self.bases / name
         return OnDisk.create(place, rows, columns, like.dtype, tile_columns=self.tile_columns, device=like.device)
 
     def widened(self, basis: TallMatrix, columns: int, filled: int) -> TallMatrix:
@@ -211,7 +214,7 @@ class InRun(Workspace):
         stored = _disk(basis)
         place, filled = stored.path, facts["filled"]
         stored.synchronise(self._durable.get(place.name, 0), filled)
-        self.run.records.write(STATE, {**facts, "basis": place.name}, tensors, durable=True)
+        self.run.records.write(self.state_name, {**facts, "basis": place.name}, tensors, durable=True)
         self._durable = {place.name: filled}
         for other in place.parent.iterdir():
             if other != place:
@@ -220,11 +223,11 @@ class InRun(Workspace):
 
     def state(self, operator: Operator) -> tuple[TallMatrix, Record] | None:
         """See :meth:`Workspace.state`; of a damaged basis nothing is used: it cannot be measured again in part."""
-        record = self.run.records.read(STATE)
+        record = self.run.records.read(self.state_name)
         if record is None:
             return None
-        name, filled = checked_name(record.facts.get("basis"), self.run.path / STATE), record.facts["filled"]
-        stored = OnDisk(self.run.path / BASES / name, device=operator.device)
+        name, filled = checked_name(record.facts.get("basis"), self.run.path / self.state_name), record.facts["filled"]
+        stored = OnDisk(self.run.path / self.bases / name, device=operator.device)
         if (stored.shape[0], stored.dtype) != (operator.shape[0], operator.dtype) or not 0 <= filled <= stored.shape[1]:
             raise DamagedData(
                 f"{stored.path} is {stored.shape[0]} x {stored.shape[1]} of {stored.dtype}, expected are {operator.shape[0]} "

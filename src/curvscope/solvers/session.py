@@ -49,7 +49,7 @@ def workspace(
         OutOfDisk: a new run would not fit on its disk.
     """
     fitted = fitted or Fit(options.get("block_size", 1), True, None)
-    with _bounded(operator, fitted.products):
+    with bounded(operator, fitted.products):
         if run is None:
             yield Workspace(fitted.widest, on_host=fitted.on_host)
             return
@@ -99,7 +99,7 @@ def _keep_parameters(run: Run, operator: Operator) -> None:
 
 
 @contextmanager
-def _bounded(operator: Operator, memory: int | None) -> Iterator[None]:
+def bounded(operator: Operator, memory: int | None) -> Iterator[None]:
     """Products keep within ``memory`` bytes while the block runs, where the operator can and was not told otherwise."""
     if memory is None or not isinstance(operator, CurvatureOperator) or operator.memory is not None:
         yield

@@ -50,9 +50,9 @@ def solve(
 
 
 @contextmanager
-def metered(operator: Operator, executor: Any, progress: Progress) -> Iterator[Meter]:
-    """Products of an operator, by an executor if there is one, for work that keeps nothing in a run."""
+def metered(operator: Operator, executor: Any, progress: Progress, place: Workspace | None = None) -> Iterator[Meter]:
+    """Products of an operator, by an executor if there is one; ``place`` None: for work that keeps nothing in a run."""
     check_recipe(operator, executor)
-    place = Workspace()
+    place = place or Workspace()
     with hired(operator, executor, place) as others:
         yield Meter(operator, progress, place, others)
