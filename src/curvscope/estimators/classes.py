@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import CurvatureOperator, Objective
+from curvscope.operators.substitution import check_substitution
 
 MOST_CLASSES = 100
 
@@ -97,6 +98,7 @@ def class_structure(objective: Objective | CurvatureOperator) -> ClassStructure:
     if not isinstance(objective, Objective):
         raise InvalidType(f"pass a curvscope.Objective or a curvature operator, not a {type(objective).__name__}")
     _check_loss(objective)
+    check_substitution(objective)
     sums: Tensor | None = None
     counts = torch.zeros(0, dtype=torch.float64)
     with objective.isolated():

@@ -8,6 +8,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress, stage
 from curvscope.operators.objective import Objective
+from curvscope.operators.substitution import check_substitution
 
 SMALL_STEP = 1e-5
 """Below it a second-order expansion is more accurate than the difference of two float64 losses."""
@@ -57,6 +58,7 @@ def loss_differences(
         raise InvalidArgument(f"steps have shape {tuple(steps.shape)}, places {tuple(places.shape)}: one step a place")
     if len(places) and not 0 <= int(places.min()) <= int(places.max()) < size:
         raise InvalidArgument(f"places from {int(places.min())} to {int(places.max())}: choose 0 to D - 1 = {size - 1}")
+    check_substitution(objective)
     steps = steps.double().cpu()
     precise = objective.like(objective.data, dtype=torch.float64, microbatch=objective.microbatch)
     slopes = precise.gradient().cpu()[places]

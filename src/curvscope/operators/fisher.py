@@ -23,6 +23,7 @@ from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import SandwichMap
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.operators.rank import RankBound, of_samples
+from curvscope.operators.substitution import check_substitution
 from curvscope.sketches.streams import Streams
 
 
@@ -104,6 +105,7 @@ class GradientSecondMoment(Composable):
         return RankBound(batches, f"{batches} mini-batches")
 
     def _apply(self, block: Tensor) -> Tensor:
+        check_substitution(self.objective)
         total, mean = torch.zeros_like(block), block.new_zeros(block.shape[0])
         with self.objective.isolated():
             for number, (batch, weight) in enumerate(self.objective.batches()):

@@ -13,6 +13,7 @@ from torch import Tensor
 from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, Objective
+from curvscope.operators.substitution import check_substitution
 
 Point = Mapping[str, Tensor] | Tensor
 """Parameters by name, such as a state dict, or as the flat (D,) vector."""
@@ -160,6 +161,7 @@ def loss_along(
 
 
 def _profile(objective: Objective, alpha: Tensor, at: Callable[[float], Tensor]) -> LineProfile:
+    check_substitution(objective)
     losses, correct = [], []
     for a in alpha.tolist():
         values = objective.parameters.split(at(a).to(objective.device, objective.dtype))

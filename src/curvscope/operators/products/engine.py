@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -128,6 +128,7 @@ class Engine:
             "kept_bytes": self._kept.bytes,
             "budget_bytes": self.budget,
             "derivatives": self._derivatives,
+            "verdict": asdict(self._verdict) if self._verdict is not None else None,
         }
 
     # --- what it costs ----------------------------------------------------------------------------------------------------
@@ -182,7 +183,9 @@ class Engine:
     def replay(self, report: dict[str, Any] | None) -> None:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
-        self._recorded = report.get("derivatives", "") if report else ""
+        # What a run or the process that sent a report has verified is not verified again for the same fingerprint.
+        if report and report.get("verdict") and self._verdict is None:
+            self._follow(Verdict(**report["verdict"]))
 
     def verify(self, *, forward: bool) -> Verdict:
         """Verify the derivatives, unless that was done, and go on with what is right; see :func:`.verification.verify`.
@@ -192,12 +195,18 @@ class Engine:
         """
         if self._verdict is None or not self._verdict.covers(forward=forward):
             with jvp_warnings_silenced():
-                self._verdict = verify(self.map, forward=forward)
-            self._derivatives = self._verdict.summary
-            self._replaced |= dict.fromkeys(FALLBACKS, "double_backward") if self._verdict.forward is False else {}
-            if self._verdict.reverse is False:
-                self._replaced["double_backward"] = "split"
+                self._follow(verify(self.map, forward=forward))
+        assert self._verdict is not None, "_follow() sets it"
         return self._verdict
+
+    def _follow(self, verdict: Verdict) -> None:
+        """Use what is right, and nothing else."""
+        self._verdict, self._derivatives = verdict, verdict.summary
+        self.map.objective.substitution = "in place" if verdict.in_place else "exchanged"
+        if verdict.forward is False:
+            self._replaced |= dict.fromkeys(FALLBACKS, "double_backward")
+        if verdict.reverse is False:
+            self._replaced["double_backward"] = "split"
 
     def _verified(self, columns: int) -> bool:
         """Verify what the next block of products will be computed by; whether nothing is traced for it."""

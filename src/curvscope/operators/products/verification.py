@@ -58,7 +58,7 @@ class Verdict:
         error: largest relative difference of the routes that agree.
         reason: why a route is not used; "" when all that were looked at agree.
         rounding: measured relative rounding of a product; 0 where that was not needed.
-        in_place: whether that holds only with the values in the model's own parameters.
+        in_place: whether the values must be in the model's own parameters; see :mod:`.substitution`.
     """
 
     forward: bool | None
@@ -118,7 +118,7 @@ def verify(batch_map: BatchMap, *, forward: bool) -> Verdict:
             _verdicts.setdefault(objective.model, {})[key] = known
     if known.in_place:
         objective.substitution = "in place"
-    return known
+    return replace(known, in_place=objective.substitution == "in place")
 
 
 def against_differences(batch_map: BatchMap) -> tuple[float, float, float]:
