@@ -21,7 +21,7 @@ from curvscope.operators.identity import of_objective, with_rounded_values
 from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
-from curvscope.operators.products import BatchMap, Engine, HessianMap, SandwichMap, loss_hessian
+from curvscope.operators.products import CLOSED_FORMS, BatchMap, Engine, FlatOutputs, HessianMap, SandwichMap, loss_hessian
 from curvscope.operators.products.verification import Verdict
 from curvscope.operators.rank import RankBound, of_outputs
 
@@ -267,8 +267,9 @@ class GeneralizedGaussNewton(CurvatureOperator):
                 "model and pass nn.CrossEntropyLoss()",
                 objective.loss_name.split()[0],
             )
-        curve = loss_hessian(objective.criterion)
-        batch_map = SandwichMap(objective, lambda output, batch, tangent: curve(output, batch[1], tangent))
+        outputs, criterion = FlatOutputs(), objective.criterion
+        curve = loss_hessian(criterion if type(criterion) in CLOSED_FORMS else outputs.criterion(criterion))
+        batch_map = SandwichMap(objective, lambda output, batch, tangent: curve(output, batch[1], tangent), outputs)
         super().__init__(objective, batch_map, **options)
 
     def rank_bound(self) -> RankBound:
@@ -405,10 +406,11 @@ def ggn(
     .. math:: G = \sum_b w_b\, J_b^\top \big(\nabla^2_f\, \ell\big)\, J_b, \qquad J_b = \partial f_\theta / \partial \theta
 
     Positive semi-definite for a convex loss; equal to the Fisher matrix for softmax cross-entropy and for squared error.
-    Needs a criterion and pairs (x, y), or ``loss="model"`` with a Hugging Face model whose loss is a cross-entropy, squared
-    error or binary cross-entropy of its logits; otherwise as :func:`hessian`. For functions: ``ggn(function, parameters, data,
-    criterion=...)`` with ``function(parameters, x) -> outputs``. The loss Hessian is used in closed form for
-    cross-entropy, squared error and binary cross-entropy with logits.
+    Needs a criterion and pairs (x, y), or ``loss="model"`` with a Hugging Face model whose loss has a known form: language
+    models (causal, masked, sequence to sequence), classification, regression, question answering, CLIP, masked autoencoders;
+    otherwise as :func:`hessian`. The network may return a tuple or dictionary of tensors. For functions:
+    ``ggn(function, parameters, data, criterion=...)`` with ``function(parameters, x) -> outputs``. The loss Hessian is
+    used in closed form for     cross-entropy, squared error and binary cross-entropy with logits.
 
     Cost: a product costs about two thirds of a Hessian product. Source: Schraudolph (2002); Martens (2020).
 

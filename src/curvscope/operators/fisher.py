@@ -20,7 +20,7 @@ from curvscope.operators.identity import of_objective, with_rounded_values
 from curvscope.operators.losses import COUNTED
 from curvscope.operators.objective import Batch, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
-from curvscope.operators.products import SandwichMap
+from curvscope.operators.products import FlatOutputs, SandwichMap
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.operators.rank import RankBound, of_samples
 from curvscope.operators.substitution import check_substitution
@@ -32,14 +32,23 @@ class EmpiricalFisher(CurvatureOperator):
 
     def __init__(self, objective: Objective, **options: Unpack[ProductOptions]) -> None:
         objective = with_criterion(objective, "the empirical Fisher matrix")
+        if getattr(objective, "mixes_samples", False):
+            raise InvalidArgument(
+                "the empirical Fisher matrix needs samples whose losses do not depend on each other, and this model's loss "
+                "compares all samples of a batch: use cs.ggn, or cs.gradient_second_moment for mini-batches"
+            )
+
+        outputs = FlatOutputs()
+        criterion = outputs.criterion(objective.criterion)
 
         def curve(output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
             """The labels' scores, times their products with the tangent; the score of a mean has the number of terms in it."""
+            outputs.check_samples(output)
             with ForwardModeLosses():
-                score = grad(lambda inner: objective.criterion(inner, batch[1]))(output)
+                score = grad(lambda inner: criterion(inner, batch[1]))(output)
             return _outer(score, tangent, label_axes(objective.criterion, output.ndim)) * _divisor(objective, batch)
 
-        super().__init__(objective, SandwichMap(objective, curve), **options)
+        super().__init__(objective, SandwichMap(objective, curve, outputs), **options)
 
     def rank_bound(self) -> RankBound:
         """At most the number of samples. Cost: one evaluation of the network."""

@@ -1,4 +1,4 @@
-"""Hugging Face models with labels, seen as a network and a criterion: what ``loss="model"`` computes, cut at the logits."""
+"""Hugging Face models with a loss of their own, seen as a network and a criterion: ``loss="model"``, cut at the outputs."""
 
 from __future__ import annotations
 
@@ -11,58 +11,52 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators.batches import Batch, plain
+from curvscope.operators.cuts import cuts_for
 from curvscope.operators.objective import Objective, Values
-
-CRITERIA = {"regression": nn.MSELoss, "multi_label_classification": nn.BCEWithLogitsLoss}
-"""By the ``problem_type`` of a sequence classifier's configuration; anything else is a cross-entropy."""
 
 
 class LogitsObjective(Objective):
-    """The objective of a Hugging Face model's own loss, as a criterion of its logits.
+    """The objective of a Hugging Face model's own loss, as a criterion of its outputs.
 
-    Causal language models (labels shifted by one), masked ones, token and sequence classification. Batches are pairs
-    (the model's batch, the flattened target); outputs are logits of shape (samples or tokens, classes).
+    Language models (causal, masked, sequence to sequence), classification of sequences, tokens and images, regression, question
+    answering, CLIP and SigLIP, masked autoencoders; see :mod:`.cuts`. Batches are pairs (the model's batch, the target); logits
+    have the shape (samples or tokens, classes).
 
     Args:
         objective: built with ``loss="model"``.
 
-    Cost: one evaluation of the data, to see that the criterion of the logits is the model's own loss.
+    Cost: one evaluation of the data for each form of loss that may be meant, to see that it is the model's own.
 
     Raises:
-        InvalidArgument: the model has no logits, or its own loss is another function of them.
+        InvalidArgument: the model's own loss has none of the known forms.
     """
 
     def __init__(self, objective: Objective) -> None:
         self.__dict__.update(objective.__dict__)
-        self.raw = objective
-        problem = getattr(getattr(objective.model, "config", None), "problem_type", None)
-        self._loss, self.has_criterion = CRITERIA.get(problem, nn.CrossEntropyLoss)(), True
-        try:
-            found = self._mean_loss()
-        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            raise InvalidArgument(
-                self._explanation(f"its logits and labels do not fit a {self.loss_name.strip()}: {error}")
-            ) from error
-        # Some models compute their loss in float32 whatever their dtype.
-        if not isclose(found, objective.mean_loss, rel_tol=1e-2 if torch.finfo(self.dtype).bits < 32 else 1e-4, abs_tol=1e-6):
-            raise InvalidArgument(
-                self._explanation(
-                    f"its own loss is {objective.mean_loss:.6g}, {self.loss_name.strip()} of its logits {found:.6g}"
-                )
-            )
+        self.raw, self.has_criterion = objective, True
+        with objective.isolated():
+            first, _ = next(objective.batches())
+        reasons = []
+        for cut in cuts_for(objective.model, first, shifted=bool(objective.shifted)):
+            self._cut, self._loss = cut, cut.criterion
+            if not (reason := self._reason_against()):
+                return
+            reasons.append(reason)
+        raise InvalidArgument(self._explanation("; ".join(reasons) or f"no form is known for batches with keys {list(first)}"))
+
+    @property
+    def mixes_samples(self) -> bool:
+        """Whether the loss of a sample depends on the others of its batch, as a contrastive one does."""
+        return self._cut.mixes_samples
 
     def output(self, values: Values, batch: Batch) -> Tensor:
-        """The logits that a label belongs to, one row each."""
-        inputs = {name: value for name, value in batch[0].items() if name != "labels"}
-        logits = self._call(values, _logits, inputs)
-        if self.shifted:
-            logits = logits[:, :-1]
-        return logits.flatten(0, 1) if logits.ndim == 3 else logits.view(batch[1].shape) if self._regresses else logits
+        """What the loss is a function of, one row for each label where it has labels."""
+        return self._cut.output(self._returned(values, batch[0]), batch[0])
 
     def batches(self) -> Iterator[tuple[Batch, float]]:
         """Pairs (batch of the model, target) with their weights."""
-        for batch, weight in self.raw.batches():
-            yield (batch, self._target(batch["labels"])), weight
+        for number, (batch, weight) in enumerate(self.raw.batches()):
+            yield self._pair(batch, number), weight
 
     def terms(self, batch: Batch) -> float:
         """As the model counts its labels."""
@@ -71,7 +65,7 @@ class LogitsObjective(Objective):
     def few_samples(self, batch: Batch) -> Batch | None:
         """See :meth:`.Objective.few_samples`."""
         piece = self.raw.few_samples(batch[0])
-        return None if piece is None else (piece, self._target(piece["labels"]))
+        return None if piece is None else self._pair(piece, 0)
 
     def like(
         self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None
@@ -87,18 +81,35 @@ class LogitsObjective(Objective):
     def move(self) -> bool:
         """See :meth:`.Objective.move`."""
         unchanged = self.raw.move()
-        own = {"_loss": self._loss, "has_criterion": True, "raw": self.raw, "substitution": self.substitution}
+        own = {"_loss": self._loss, "_cut": self._cut, "has_criterion": True, "raw": self.raw}
+        own |= {"substitution": self.substitution}
         self.__dict__.update(self.raw.__dict__ | own)
         return unchanged
 
-    @property
-    def _regresses(self) -> bool:
-        return isinstance(self._loss, nn.MSELoss)
+    def _pair(self, batch: Batch, number: int) -> tuple[Batch, Any]:
+        """A batch of the model and its target."""
+        found = None
+        if self._cut.needs_output:
+            self.seed(number)
+            with torch.no_grad():
+                found = self._returned(self.values, batch)
+        return batch, self._cut.target(batch, found)
 
-    def _target(self, labels: Tensor) -> Tensor:
-        if self.shifted:
-            labels = labels[:, 1:]
-        return labels if labels.is_floating_point() else labels.flatten()
+    def _returned(self, values: Values, batch: Batch) -> Any:
+        return self._call(values, _called, {name: value for name, value in batch.items() if name not in self._cut.dropped})
+
+    def _reason_against(self) -> str:
+        """Why the model's own loss is not of this form; empty if it is."""
+        name = self.loss_name.split()[0]
+        try:
+            found = self._mean_loss()
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            return f"its outputs and targets do not fit a {name}: {error}"
+        own = self.raw.mean_loss
+        # Some models compute their loss in float32 whatever their dtype.
+        if isclose(found, own, rel_tol=1e-2 if torch.finfo(self.dtype).bits < 32 else 1e-4, abs_tol=1e-6):
+            return ""
+        return f"its own loss is {own:.6g}, {name} of its outputs {found:.6g}"
 
     def _mean_loss(self) -> float:
         total = 0.0
@@ -110,10 +121,10 @@ class LogitsObjective(Objective):
 
     def _explanation(self, reason: str) -> str:
         return (
-            f"{type(self.model).__name__} cannot be cut at its logits ({reason}): pass a criterion (output, target) and data "
-            "of pairs (x, y) instead of loss='model', with a module whose output is the logits"
+            f"{type(self.model).__name__} cannot be cut where its loss begins ({reason}): pass a criterion (output, target) "
+            "and data of pairs (x, y) instead of loss='model', with a module that returns what the loss is computed from"
         )
 
 
-def _logits(model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-    return model(**inputs).logits
+def _called(model: nn.Module, inputs: dict[str, Any]) -> Any:
+    return model(**inputs)

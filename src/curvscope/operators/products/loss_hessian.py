@@ -14,6 +14,9 @@ from torch.func import grad, jvp, vjp
 
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 
+CLOSED_FORMS = (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss)
+"""Criteria whose Hessians are written out below."""
+
 OutputMap = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(output, target, tangent of the output) to the loss Hessian times that tangent."""
 

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp, vjp, vmap
 
-from curvscope.errors import InvalidArgument, NotDifferentiable
+from curvscope.errors import NotDifferentiable
 from curvscope.operators.losses import dependent
 from curvscope.operators.objective import Batch, Objective, Values
 from curvscope.operators.products.constants import FrozenConstants, ReverseConstants
 from curvscope.operators.products.forward_losses import ForwardModeLosses
+from curvscope.operators.products.outputs import FlatOutputs
 
 Pieces = tuple[Tensor | None, ...]
 OutputCurvature = Callable[[Tensor, Batch, Tensor], Tensor]
@@ -115,11 +116,12 @@ class SandwichMap(BatchMap):
     Args:
         objective: with a criterion.
         curve: C, such as the loss's own Hessian for the generalised Gauss-Newton matrix.
+        outputs: what makes one tensor of the network's outputs, where ``curve`` has to know of it.
     """
 
-    def __init__(self, objective: Objective, curve: OutputCurvature) -> None:
+    def __init__(self, objective: Objective, curve: OutputCurvature, outputs: FlatOutputs | None = None) -> None:
         super().__init__(objective)
-        self.curve = curve
+        self.curve, self.outputs = curve, outputs or FlatOutputs()
 
     def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
         """One forward and one backward sweep. Source: Schraudolph (2002)."""
@@ -178,12 +180,7 @@ class SandwichMap(BatchMap):
         return _pull((output,), values, (cotangent,), False)
 
     def _output(self, values: Values, batch: Batch) -> Tensor:
-        output = self.objective.output(values, batch)
-        if not isinstance(output, Tensor):
-            raise InvalidArgument(
-                f"the model returns a {type(output).__name__}: this matrix needs a network whose output is one tensor"
-            )
-        return output
+        return self.outputs.flat(self.objective.output(values, batch))
 
 
 def _moved(values: Values, tangent: Values, step: float) -> Values:
