@@ -10,6 +10,7 @@ from curvscope.sketches import TestMatrix
 from curvscope.solvers.gram_schmidt import split_off
 from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions, enlarged, first_coupled
 from curvscope.solvers.meter import Meter
+from curvscope.solvers.small_svd import small_svd
 from curvscope.tall import InMemory, small_dtype
 
 
@@ -27,6 +28,7 @@ class Bidiagonalization(KrylovBasis):
     """
 
     PRICE = 2
+    ASYMMETRY = "products with A* are not those of the adjoint of A: P'AQ on the Krylov bases differs"
 
     def __init__(self, operator: Operator, options: KrylovOptions) -> None:
         m, n = max(operator.shape), min(operator.shape)
@@ -59,6 +61,7 @@ class Bidiagonalization(KrylovBasis):
 
         product = meter.multiply_adjoint(self.left.columns(old, new), note)
         noise = self._noise(product)
+        product = self._off_parked(product, (old, new))
         rest, on_basis, on_rest = self._new(product, coupled_from=old, noise=noise)
         self._append(rest)
         self.action[:before, old:new] = on_basis
@@ -70,8 +73,8 @@ class Bidiagonalization(KrylovBasis):
         """Singular values in descending order, rotations of P and of Q, and ||A* u - s v||; at most k of each."""
         left, values, right = self._svd()
         k = self.options.k
-        residuals = (self._outside() @ left[:, :k]).norm(dim=0)
-        return values[:k], (left[:, :k], right[:, :k]), residuals
+        self.parts = self._outside() @ left[:, :k]
+        return values[:k], (left[:, :k], right[:, :k]), self.parts.norm(dim=0)
 
     def restart(self) -> None:
         """Keep the wanted triplets and half of the others that fit, and go on from the waiting columns."""
@@ -87,7 +90,8 @@ class Bidiagonalization(KrylovBasis):
         diagonal = torch.diag(values).to(left.dtype)
         self.forward[:kept, :kept] = diagonal
         self.action[:kept, :kept] = diagonal
-        self.action[kept : kept + width, :kept] = outside
+        self.action[kept : kept + width, :kept] = outside[:width]
+        self._restarted(outside)
         self.multiplied = self.filled = kept
         self._append(newest)
         self.restarts += 1
@@ -96,11 +100,8 @@ class Bidiagonalization(KrylovBasis):
 
     def _svd(self) -> tuple[Tensor, Tensor, Tensor]:
         c = self.multiplied
-        left, values, right = torch.linalg.svd(self.forward[:c, :c])
+        left, values, right = small_svd(self.forward[:c, :c])
         return left, values, right.mH
-
-    def _outside(self) -> Tensor:
-        return self.action[self.multiplied : self.filled, : self.multiplied]
 
     def _append_left(self, block: Tensor, target: int) -> None:
         """Columns from ``multiplied`` to ``target`` of P: the block, and random ones where its directions were dependent."""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import hypot, log10
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from curvscope.execution import long_work
+from curvscope.sketches import TestMatrix
+from curvscope.solvers.completeness import End, Evidence, Search, ends
 from curvscope.solvers.expansion import Expansion
 from curvscope.solvers.finish import Pairs, is_converged
-from curvscope.solvers.krylov_basis import STIRRED, KrylovBasis, KrylovOptions
-from curvscope.solvers.measure import refuse_asymmetry
+from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions
+from curvscope.solvers.measure import refuse_asymmetry, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.width import expected_products
-from curvscope.tall import multiply
+from curvscope.tall import TallMatrix, multiply
 
-GROWTH_BETWEEN_CHECKS = (0.02, 0.1)
-"""Share of the products so far after which to look again: at least the first, and the second times the share of pairs that have
-not converged: they converge one after the other, at no less than a product each."""
-CONFIRMING_STEPS = 4
+TOWARDS_NEXT_LOOK = 0.4
+"""Share of the products that are expected to be missing after which to look again: the rate of convergence varies."""
+MOST_GROWTH = 0.1
+"""Share of the products so far after which to look again at the latest."""
 LOOKED_AT = 100
 """Columns up to which Q* A Q is held against its transpose: an operator that is not symmetric shows it in the first ones."""
 
@@ -26,23 +35,44 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
 
     Each step multiplies the newest block, orthogonalises the products against the whole basis and appends what is new. The
     Rayleigh-Ritz pairs are those of Q* A Q as computed. A basis of more than ncv columns is restarted thickly: the wanted Ritz
-    vectors and some more are kept, with both ends of the spectrum for LM and BE. When all k residuals are small, two
-    fresh random directions are added, and the solve ends if after four more steps they still are: a pair
-    that the start block missed, such as another copy of a multiple eigenvalue, shows up in between. Otherwise it ends with
-    the budget.
+    vectors and some more are kept, with both ends of the spectrum for LM and BE. When all k residuals are small, a random
+    direction outside their vectors is followed (:class:`.completeness.Search`) until it shows a wanted eigenvalue that was
+    missed, such as another copy of a multiple one, or until its coefficients exclude that there is one. What it shows widens
+    the block, and the iteration continues.
 
-    Cost: ``meter.products``; D (m + b) numbers for the basis of m <= ncv columns; 4 D m b operations a step.
+    Cost: ``meter.products``; D (m + b) numbers for the basis of m <= ncv columns; 4 D m b operations a step. A search needs one
+        product a step and three vectors beside the k found.
 
     Raises:
         NotHermitian: Q* A Q of the first columns is not symmetric, beyond rounding.
-    Limits: a block of width b sees at most b copies of a multiple eigenvalue from one start, and two more from the random
-        directions at the end; only :func:`curvscope.certify` proves that none is missing.
+    Limits: what the search excludes, it excludes except with a probability of 1e-3; the status says so.
     Source: Musco and Musco (2015); Wu and Simon (2000) for the restart; Tropp and Webber (2023) for a survey.
     """
-    iterate(meter, options, expansion, stage="block Krylov", loop=loop)
-    with meter.stage("Ritz vectors", 0):
-        values, rotation, _ = expansion.ritz()
-        vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
+    while True:
+        loop = iterate(meter, options, expansion, stage="block Krylov", loop=loop)
+        with meter.stage("Ritz vectors", 0):
+            values, rotation, residuals = expansion.ritz()
+            vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation)
+        sought = ends(values, options.which, options.tol, expansion.norm, expansion.unit)
+        evidence = Evidence() if expansion.exhausted else Evidence.none(sought)
+        if expansion.exhausted or not loop.finished:
+            break
+        known = _shown_before(expansion, options, values)
+        found = known or search_for_missed(meter, options, expansion, vectors, sought, meter.multiply)
+        if isinstance(found, Evidence):
+            # For magnitudes the bound is the norm of A on the complement, of which R is a part.
+            coupling = float(residuals.norm()) if options.which == "LM" and known is None else 0.0
+            bounds = tuple(
+                (side, edge, side * hypot(bound, coupling)) if coupling else (side, edge, bound)
+                for side, edge, bound in found.bounds
+            )
+            evidence = replace(found, bounds=bounds, products=expansion.searched)
+            expansion.shown = (options.which, values.clone(), evidence)
+            break
+        del vectors
+        expansion.widen(found)
+        loop = Loop()
+        expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
     return Pairs(
         values,
         vectors,
@@ -50,7 +80,53 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
         advice=krylov_advice(options),
         diagnostics={"asymmetry": expansion.asymmetry, "restarts": float(expansion.restarts)},
         norm=expansion.norm,
+        evidence=evidence,
     )
+
+
+def search_for_missed(
+    meter: Meter,
+    options: KrylovOptions,
+    expansion: KrylovBasis,
+    vectors: TallMatrix,
+    sought: list[End],
+    apply: Callable[[Tensor], Tensor],
+) -> Evidence | Tensor:
+    """Search outside the found vectors, in what is left of the budget; see :class:`.completeness.Search`."""
+    start = TestMatrix(
+        "gaussian",
+        vectors.shape[0],
+        seed=options.seed,
+        role="completeness",
+        dtype=vectors.dtype,
+        device=vectors.device,
+    ).columns(expansion.searches, expansion.searches + 1)
+    name, price = f"search/{expansion.searches:03d}", expansion.PRICE
+
+    def product(block: Tensor, step: int) -> Tensor:
+        """One product; a run keeps it."""
+        compute = partial(apply, block)
+        return remembered(meter, f"{name}/{step:05d}", price, compute)
+
+    before = meter.products
+    with meter.stage("completeness", options.max_products - meter.products):
+        search = Search(product, vectors, start, sought, options.which, options.tol)
+        found = search.run(max(0, options.max_products - meter.products) // price)
+    expansion.searches += 1
+    expansion.searched += meter.products - before
+    meter.searched = expansion.searched
+    if isinstance(found, Evidence):
+        return replace(found, failure=min(1.0, found.failure * expansion.searches))
+    return found
+
+
+def _shown_before(expansion: KrylovBasis, options: KrylovOptions, values: Tensor) -> Evidence | None:
+    """The evidence of an earlier solve with this basis, if it is about these very pairs."""
+    if expansion.shown is None:
+        return None
+    which, earlier, evidence = expansion.shown
+    same = which == options.which and torch.equal(earlier, values)
+    return evidence if same and evidence.sufficient else None
 
 
 @dataclass
@@ -58,32 +134,40 @@ class Loop:
     """Where the iteration stands.
 
     Attributes:
-        agreed: whether the last look found all residuals small.
         next_check: number of products before which not to look.
         note: what the last look found, in words.
-        finished: whether all pairs have converged, confirmed from elsewhere.
+        finished: whether all pairs have converged.
+        last: products at the last look.
+        excess: decimal digits by which the worst residual was too large then.
     """
 
-    agreed: bool = False
     next_check: int = 0
     note: str = ""
     finished: bool = False
+    last: int = 0
+    excess: float = 0.0
+
+    @classmethod
+    def restored(cls, facts: dict[str, Any]) -> Loop:
+        """From what a run kept; one of an earlier version looks again at once."""
+        return cls(**facts) if facts.keys() == asdict(cls()).keys() else cls()
 
 
-def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str, loop: Loop | None = None) -> None:
-    """Let a basis grow until its wanted Ritz pairs have converged twice, or the budget or the space is at its end."""
-    loop = loop or Loop(agreed=expansion.confirmed[0] == options.which and expansion.confirmed[1] >= options.k)
+def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str, loop: Loop | None = None) -> Loop:
+    """Let a basis grow until its wanted Ritz pairs have converged, or the budget or the space is at its end."""
+    loop = loop or Loop()
     with meter.stage(stage, options.max_products), long_work(_likely(meter, options, expansion.PRICE)):
         while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
             expansion.step(meter, loop.note)
-            if isinstance(expansion, Expansion) and expansion.multiplied <= LOOKED_AT:
-                refuse_asymmetry(expansion.asymmetry, meter.operator, "Q'AQ on the Krylov basis differs from its transpose")
+            if expansion.multiplied <= LOOKED_AT:
+                refuse_asymmetry(expansion.asymmetry, meter.operator, expansion.ASYMMETRY)
             if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
                 _look(meter, options, expansion, loop)
             if isinstance(expansion, Expansion):
                 expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
+    return loop
 
 
 def _likely(meter: Meter, options: KrylovOptions, price: int) -> int:
@@ -93,18 +177,18 @@ def _likely(meter: Meter, options: KrylovOptions, price: int) -> int:
 
 
 def _look(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, loop: Loop) -> None:
-    """See whether all pairs have converged; if so for the first time, add random directions and look again later."""
-    good, loop.note = _progress(expansion, options)
-    if good == options.k and loop.agreed:
-        expansion.confirmed, loop.finished = (options.which, options.k), True
+    """See whether all pairs have converged, and say when to look again."""
+    good, excess, loop.note = _progress(expansion, options)
+    loop.finished = good == options.k
+    if loop.finished:
         return
-    least, each = GROWTH_BETWEEN_CHECKS
-    loop.next_check = int(meter.products * (1 + max(least, each * (1 - good / options.k))))
-    if good == options.k:  # look once more, from elsewhere
-        expansion.stir()
-        steps = CONFIRMING_STEPS * (options.block_size + STIRRED) * expansion.PRICE
-        loop.next_check = max(loop.next_check, meter.products + steps)
-    loop.agreed = good == options.k
+    made = meter.products - loop.last
+    rate = (loop.excess - excess) / made if loop.last and made else 0.0
+    expected = excess / rate if rate > 0 else MOST_GROWTH * meter.products
+    wait = min(TOWARDS_NEXT_LOOK * expected, MOST_GROWTH * meter.products)
+    # Pairs converge one after the other, at no less than half a product each.
+    loop.next_check = meter.products + int(max(wait, 0.5 * (options.k - good) - 1, 0.0))
+    loop.last, loop.excess = meter.products, excess
 
 
 def krylov_advice(options: KrylovOptions) -> str:
@@ -112,12 +196,22 @@ def krylov_advice(options: KrylovOptions) -> str:
     return f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol"
 
 
-def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, str]:
-    """How many pairs have converged by their estimates, and that in words."""
+def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, float, str]:
+    """How many pairs have converged by their estimates, by how many digits the worst has not, and that in words."""
     values, _, residuals = expansion.ritz()
-    good = int(is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit).sum())
-    relative = (residuals / values.abs().clamp(min=expansion.unit * expansion.norm)).sort().values
-    return good, (
-        f"{good} of {options.k} converged; relative residuals: median {float(relative[len(relative) // 2]):.0e}, "
-        f"90% below {float(relative[int(0.9 * (len(relative) - 1))]):.0e}, worst {float(relative[-1]):.0e}"
+    done = is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit)
+    good = int(done.sum())
+    floor = expansion.unit * expansion.norm
+    relative = (residuals / values.abs().clamp(min=floor)).sort().values
+    allowed = (options.tol * values.abs()).clamp(min=max(10 * floor, 1e-300))
+    if good < options.k:
+        expansion.focus(~done, allowed)
+    excess = max(0.0, log10(max(1.0, float((residuals / allowed).max()))))
+    return (
+        good,
+        excess,
+        (
+            f"{good} of {options.k} converged; relative residuals: median {float(relative[len(relative) // 2]):.0e}, "
+            f"90% below {float(relative[int(0.9 * (len(relative) - 1))]):.0e}, worst {float(relative[-1]):.0e}"
+        ),
     )

@@ -36,7 +36,7 @@ from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
-from curvscope.solvers.width import default_width, measured_width, multiple_of
+from curvscope.solvers.width import default_width, multiple_of
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -77,10 +77,10 @@ def eigsh(
         tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
             whole of max_products.
         block_size: vectors multiplied at a time: narrow blocks need fewer products, wide ones are cheaper each. Default: from
-            k, and for curvature operators solved to a tolerance, without ``memory``, from the measured cost of products and
-            re-orthogonalisation (:func:`.width.measured_width`). A narrower last block uses up the budget exactly.
+            k, see :func:`.width.default_width`; blocks get wider where copies of eigenvalues are found. A narrower last block
+            uses up the budget exactly.
         ncv: most columns of the basis; default 3 k + 20 block_size.
-        max_products: budget, residual measurement (k more) not counted; default max(500, 20 k) for krylov, 4 k for sketches.
+        max_products: budget, residual measurement (k more) not counted; default max(5000, 100 k) for krylov, 4 k for sketches.
         seed: of the random start.
         v0: what krylov starts from: a block (D,) or (D, b), or an earlier solution. One of this very operator that was made
             with ``keep_basis`` is gone on with, to more pairs or a smaller tol, without losing a product; of any other its
@@ -144,9 +144,6 @@ def eigsh(
         _refuse(method, max_products=max_products)
         return exact(operator, k, which=which, memory=memory, run=run, executor=executor, progress=progress)
     fixed = block_size or begun_with(run, "block_size")
-    unbounded = max_products is None and memory is None  # measuring takes products and 20 vectors
-    if fixed is None and block_size is None and method == "krylov" and unbounded and tol:
-        fixed = measured_width(operator, k)
     width = block_size if block_size is not None else fixed
     if executor is not None and block_size is None and begun_with(run, "block_size") is None:
         width = multiple_of(width or default_width(k), as_workers(executor).expected, size)
@@ -258,7 +255,7 @@ def _krylov(
 
 def krylov_request(size: int, k: int, *, max_products: int | None, **options: Any) -> KrylovOptions:
     """The options of a solve for eigenpairs, with the budget's default; see :func:`.krylov_basis.krylov_options`."""
-    return krylov_options(size, k, max_products=max(500, 20 * k) if max_products is None else max_products, **options)
+    return krylov_options(size, k, max_products=max(5000, 100 * k) if max_products is None else max_products, **options)
 
 
 def _begun(
@@ -269,7 +266,7 @@ def _begun(
     if saved is not None:
         expansion, facts = saved
         meter.restore(facts["spent"])
-        return expansion, Loop(**facts["loop"]) if facts["scope"] == meter.workspace.scope else None
+        return expansion, Loop.restored(facts["loop"]) if facts["scope"] == meter.workspace.scope else None
     if earlier is not None:
         earlier.basis.adopt(options)
         return earlier.basis, None

@@ -13,7 +13,7 @@ from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.workspace import Workspace
 
-COUNTS = ("multiplied", "filled", "locked", "restarts", "_drawn", "norm", "confirmed")
+COUNTS = ("multiplied", "filled", "locked", "restarts", "_drawn", "norm", "searches", "searched", "widened_by")
 """What an expansion is, beside its basis and the action of the operator on it."""
 
 
@@ -36,7 +36,10 @@ class Expansion(KrylovBasis):
     def save(self, **facts: Any) -> None:
         """Keep the state, with further facts beside it, where the workspace keeps anything."""
         counts = {name: getattr(self, name) for name in COUNTS}
-        self.workspace.save_state(self.basis, counts | facts, {"action": self.action[: self.filled, : self.filled]})
+        tensors = {"action": self.action[: self.filled, : self.filled]}
+        if self.parked.shape[1]:
+            tensors |= {"parked": self.parked, "on_parked": self.on_parked[:, : self.multiplied]}
+        self.workspace.save_state(self.basis, counts | facts, tensors)
 
     @classmethod
     def saved(cls, operator: Operator, options: KrylovOptions, workspace: Workspace) -> tuple[Expansion, dict[str, Any]] | None:
@@ -52,9 +55,12 @@ class Expansion(KrylovBasis):
         made = cls.__new__(cls)
         made._prepare(operator.shape[0], operator.dtype, operator.device, options, workspace)
         for name in COUNTS:
-            setattr(made, name, facts[name])
-        made.confirmed = tuple(facts["confirmed"])
+            setattr(made, name, facts.get(name, 0))  # runs of earlier versions have fewer
         made.basis, made.action = basis, enlarged(tensors["action"], basis.shape[1])
+        if "parked" in tensors:
+            made.parked = tensors["parked"].to(operator.device)
+            made.on_parked = torch.zeros(made.parked.shape[1], basis.shape[1], dtype=made.action.dtype)
+            made.on_parked[:, : made.multiplied] = tensors["on_parked"]
         made.adopt(options)
         return made, facts
 
@@ -66,13 +72,14 @@ class Expansion(KrylovBasis):
         """
         active = self._active()
         norm = max(float(active.norm()), self.norm)
-        return float((active - active.T).norm()) / norm if norm else 0.0
+        return float((active - active.mH).norm()) / norm if norm else 0.0
 
     def step(self, meter: Meter, note: str = "") -> None:
         """Multiply the waiting columns (as many as budget and room allow) and append the new directions of the products."""
         (old, new), before = self._next(meter), self.filled
         product = meter.multiply(self.basis.columns(old, new), note)
         noise = self._noise(product)
+        product = self._off_parked(product, (old, new))
         coupled_from = first_coupled(self.action[old:new, :old], noise)  # A is symmetric, so it is known
         rest, on_basis, on_rest = self._new(product, coupled_from=coupled_from, noise=noise)
         self._append(rest)
@@ -85,8 +92,8 @@ class Expansion(KrylovBasis):
         """Values, rotation (m x k: the vectors are Q[:, :m] times it) and residual norms of the wanted pairs, at most k."""
         values, rotation = self._eigh()
         chosen = wanted(values, self.options.k, self.options.which)
-        residuals = self._outside() @ rotation[:, chosen]
-        return values[chosen], rotation[:, chosen], residuals.norm(dim=0)
+        self.parts = self._outside() @ rotation[:, chosen]
+        return values[chosen], rotation[:, chosen], self.parts.norm(dim=0)
 
     def restart(self) -> None:
         """Keep the wanted Ritz vectors and half of the others that fit, lock what is exact, go on from the waiting columns."""
@@ -96,9 +103,10 @@ class Expansion(KrylovBasis):
         self.basis = self.workspace.rotated(self.basis, rotation[self.locked :, self.locked :], self.locked)
         kept = len(values)
         self.action.zero_()
-        self.action[:kept, :kept] = torch.diag(values)
+        self.action[:kept, :kept] = torch.diag(values).to(self.action.dtype)
         self.locked = int((outside.norm(dim=0) == 0).long().cumprod(0).sum())
-        self.action[kept : kept + width, :kept] = outside
+        self.action[kept : kept + width, :kept] = outside[:width]
+        self._restarted(outside)
         self.multiplied = self.filled = kept
         self._append(newest)
         self.restarts += 1
@@ -128,9 +136,6 @@ class Expansion(KrylovBasis):
         chosen = torch.cat([first, later[exact[later]], later[~exact[later]]])
         return values[chosen], rotation[:, chosen], outside[:, chosen]
 
-    def _outside(self) -> Tensor:
-        return self.action[self.multiplied : self.filled, : self.multiplied]
-
     def _active(self) -> Tensor:
         """The projected matrix of the columns that are not locked."""
         return self.action[self.locked : self.multiplied, self.locked : self.multiplied]
@@ -138,7 +143,7 @@ class Expansion(KrylovBasis):
     def _eigh(self) -> tuple[Tensor, Tensor]:
         """Ritz values and rotation (m x m), the locked ones first."""
         active, locked = self._active(), self.locked
-        values = self.action.diagonal()[: self.multiplied].clone()
-        rotation = torch.eye(self.multiplied, dtype=torch.float64)
-        values[locked:], rotation[locked:, locked:] = torch.linalg.eigh((active + active.T) / 2)
+        values = self.action.diagonal()[: self.multiplied].real.clone()
+        rotation = torch.eye(self.multiplied, dtype=self.action.dtype)
+        values[locked:], rotation[locked:, locked:] = torch.linalg.eigh((active + active.mH) / 2)
         return values, rotation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +16,7 @@ from curvscope.errors import DamagedData
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.operators import Operator, Parameters
 from curvscope.operators.identity import recorded
+from curvscope.solvers.completeness import Evidence
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import canonical_signs
@@ -32,7 +33,7 @@ class Pairs:
 
     ``tol`` is what the residuals are held against; None for methods that do not iterate. ``settled``: the vectors are polished
     and kept. ``chosen``: what the method decided on the way, to be recorded with the options. ``norm``: what is known of ||A||
-    beside the pairs, whose rounding residuals are held against too.
+    beside the pairs, whose rounding residuals are held against too. ``evidence``: what is shown about missed pairs.
     """
 
     eigenvalues: Tensor
@@ -43,6 +44,7 @@ class Pairs:
     settled: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
     norm: float = 0.0
+    evidence: Evidence | None = None
 
 
 def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -> Solution:
@@ -52,17 +54,26 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
     """
     pairs = settled(meter, pairs)
     values = pairs.eigenvalues.double().cpu()
-    found_with = meter.products
+    found_with = meter.products - meter.searched
     with meter.stage("residuals", len(values)):
         residuals = _residuals(meter, values, pairs.eigenvectors)
         defect = orthogonality(pairs.eigenvectors)
+    advice, unit = _advice(meter, pairs), unit_of(meter.operator)
+    status = status_of(values, residuals, pairs.tol, advice, unit=unit, norm=pairs.norm)
     solution = Solution(
         eigenvalues=values,
         eigenvectors=pairs.eigenvectors,
         residual_norms=residuals,
         order=which,
-        status=status_of(values, residuals, pairs.tol, _advice(meter, pairs), unit=unit_of(meter.operator), norm=pairs.norm),
-        cost=Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
+        status=with_evidence(status, pairs.evidence, which, options),
+        cost=Cost(
+            found_with,
+            meter.products - found_with,
+            meter.passes,
+            dict(meter.seconds),
+            peak_resident_bytes(),
+            completeness_products=meter.searched,
+        ),
         provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
         parameters=_parameters(meter.operator),
@@ -104,6 +115,7 @@ def settled(meter: Meter, pairs: Pairs) -> Pairs:
             "diagnostics": pairs.diagnostics,
             "chosen": pairs.chosen,
             "norm": pairs.norm,
+            "evidence": pairs.evidence and asdict(pairs.evidence),
             **meter.spent(),
         }
         vectors = meter.workspace.keep({VECTORS: pairs.eigenvectors}, {"eigenvalues": pairs.eigenvalues}, facts)
@@ -126,7 +138,12 @@ def recalled(meter: Meter) -> Pairs | None:
         settled=True,
         chosen=facts["chosen"],
         norm=facts.get("norm", 0.0),  # runs of versions before it was kept
+        evidence=_evidence_of(facts.get("evidence")),
     )
+
+
+def _evidence_of(facts: dict[str, Any] | None) -> Evidence | None:
+    return facts and Evidence(**{**facts, "bounds": tuple(tuple(bound) for bound in facts["bounds"])})
 
 
 def _residuals(meter: Meter, values: Tensor, vectors: TallMatrix) -> Tensor:
@@ -161,6 +178,18 @@ def status_of(values: Tensor, residuals: Tensor, tol: float | None, advice: str,
         within = f"tol={tol:g}" if bool((residuals <= tol * values.abs()).all()) else f"tol={tol:g} or rounding"
         return Status("converged", f"all {good} residuals, measured with fresh products, are within {within}")
     return Status("partly", f"{good} of {len(values)} residuals are within tol={tol:g}; {advice}")
+
+
+def with_evidence(status: Status, evidence: Evidence | None, which: str, options: dict[str, Any]) -> Status:
+    """The status with what was shown about missed pairs; it is not "converged" where that is too little."""
+    if not status.converged or not options.get("tol"):
+        return status
+    if evidence is None:
+        return status
+    text = f"{status.text}; {evidence.describe(which)}"
+    if evidence.sufficient:
+        return Status(status.code, text)
+    return Status("partly", f"{text}: raise max_products (now {options['max_products']}) to show more")
 
 
 def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class Meter:
         operator: what is measured.
         products: vectors multiplied so far.
         passes: blocks multiplied so far: passes over the data.
+        searched: products of searches for missed pairs, among them.
         last_seconds: of the last block.
         seconds: wall time of each stage, and of the products in all of them under ``"products"``; earlier sessions of a run
             are counted.
@@ -79,7 +80,7 @@ class Meter:
         distributed: Distributed | None = None,
     ) -> None:
         self.operator, self.workspace, self.distributed = operator, workspace or Workspace(), distributed
-        self.products = self.passes = 0
+        self.products = self.passes = self.searched = 0
         self.last_seconds = 0.0
         self.seconds: dict[str, float] = {"products": 0.0}
         self.progress = progress
@@ -133,11 +134,12 @@ class Meter:
 
     def spent(self) -> dict[str, Any]:
         """What was counted so far, for :meth:`restore` in a later session."""
-        return {"products": self.products, "passes": self.passes, "seconds": dict(self.seconds)}
+        counts = {"products": self.products, "passes": self.passes, "searched": self.searched}
+        return {**counts, "seconds": dict(self.seconds)}
 
     def restore(self, spent: dict[str, Any]) -> None:
         """Go on counting from what an earlier session had spent."""
-        self.products, self.passes = spent["products"], spent["passes"]
+        self.products, self.passes, self.searched = spent["products"], spent["passes"], spent.get("searched", 0)
         self.seconds |= spent["seconds"]
 
     @property

@@ -28,7 +28,7 @@ from curvscope.solvers.session import nearest_folder
 from curvscope.solvers.sizes import sizes_for_pairs
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.storage import Place
-from curvscope.solvers.width import default_width, measured_width, multiple_of
+from curvscope.solvers.width import default_width, multiple_of
 from curvscope.solvers.workspace import WIDEST_BLOCK
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
@@ -260,7 +260,7 @@ def _method_plan(
         return _exact_plan(operator, k, timing, memory, workers)
     try:
         if name == "krylov":
-            width = block_size or (measured_width(operator, k) if max_products is None and tol else None)
+            width = block_size
             if workers > 1 and block_size is None:
                 width = multiple_of(width or default_width(k), workers, size)
             sizes = krylov_request(size, k, which="LM", tol=tol, block_size=width, ncv=ncv, max_products=max_products, seed=0)

@@ -13,10 +13,12 @@ from curvscope.arguments import checked
 from curvscope.certify import dilation_residuals
 from curvscope.execution.resources import peak_resident_bytes
 from curvscope.solvers import storage
-from curvscope.solvers.finish import provenance, status_of
+from curvscope.solvers.completeness import Evidence
+from curvscope.solvers.finish import provenance, status_of, with_evidence
 from curvscope.solvers.measure import blocks, remembered
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import phases, turn_columns
+from curvscope.solvers.small_svd import small_svd
 from curvscope.solvers.solution import Cost, Status, read_status
 from curvscope.store import parsing
 from curvscope.tall import InMemory, TallMatrix, multiply, orthogonality, polish
@@ -121,7 +123,10 @@ class SingularSolution:
             rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {relative:>9.1e}")
         if self.k > 12:
             rows.append(f"{'...':>5}")
-        cost = f"{self.cost.products} products + {self.cost.certificate_products} for residuals, {self.cost.seconds:.1f} s"
+        searched = self.cost.completeness_products
+        search = f" + {searched} for completeness" if searched else ""
+        residuals = f"{self.cost.certificate_products - searched} for residuals"
+        cost = f"{self.cost.products} products + {residuals}{search}, {self.cost.seconds:.1f} s"
         return "\n".join([*rows, "", str(self.status), cost])
 
 
@@ -140,7 +145,7 @@ def triplets_of_core(
 ) -> Triplets:
     """The k largest triplets of P C Q* (P left, Q right), kept with what they cost."""
     with meter.stage("recovery", 0):
-        turn, values, back = torch.linalg.svd(core, full_matrices=False)
+        turn, values, back = small_svd(core)
         U, V = multiply(left, turn[:, :k]), multiply(right, back[:k].mH)
         polish(U)
         polish(V)
@@ -163,24 +168,40 @@ def recalled_triplets(meter: Meter) -> Triplets | None:
 
 
 def finish_singular(
-    meter: Meter, triplets: Triplets, *, options: dict[str, Any], tol: float | None = None, advice: str = ADVICE
+    meter: Meter,
+    triplets: Triplets,
+    *,
+    options: dict[str, Any],
+    tol: float | None = None,
+    advice: str = ADVICE,
+    evidence: Evidence | None = None,
 ) -> SingularSolution:
-    """Measure the residuals afresh and put everything into a :class:`SingularSolution`; ``tol`` for methods that iterate.
+    """Measure the residuals afresh and put everything into a :class:`SingularSolution`.
+
+    ``tol`` and ``evidence`` about missed triplets: of methods that iterate.
 
     Cost: k products with A and k with A*.
     """
     U, values, V = triplets.left, triplets.values, triplets.right
-    found_with = meter.products
+    found_with = meter.products - meter.searched
     with meter.stage("residuals", 2 * len(values)):
         residuals = _residuals(meter, U, values, V)
         diagnostics = {**triplets.diagnostics, "orthogonality": max(orthogonality(U), orthogonality(V))}
+    status = status_of(values, residuals, tol, advice, unit=torch.finfo(U.dtype).eps)
     solution = SingularSolution(
         U,
         values,
         V,
         residuals,
-        status_of(values, residuals, tol, advice, unit=torch.finfo(U.dtype).eps),
-        Cost(found_with, meter.products - found_with, meter.passes, dict(meter.seconds), peak_resident_bytes()),
+        with_evidence(status, evidence, "singular", options),
+        Cost(
+            found_with,
+            meter.products - found_with,
+            meter.passes,
+            dict(meter.seconds),
+            peak_resident_bytes(),
+            completeness_products=meter.searched,
+        ),
         provenance(meter, options),
         diagnostics,
     )

@@ -53,10 +53,11 @@ class Cost:
 
     Attributes:
         products: vectors multiplied to find the pairs.
-        certificate_products: further ones, to measure their residuals afresh.
+        certificate_products: further ones, to measure their residuals afresh and to search for missed pairs.
         passes: blocks of vectors multiplied, that is passes over the data, of both kinds.
         stages: wall seconds by stage; "products" is the share of all stages that went into products.
         peak_bytes: largest resident memory of the process up to the end of the solve.
+        completeness_products: those of the certificate products that searched for missed pairs.
     """
 
     products: int
@@ -64,6 +65,7 @@ class Cost:
     passes: int
     stages: dict[str, float]
     peak_bytes: int
+    completeness_products: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """The cost of both, one after the other."""
@@ -74,6 +76,7 @@ class Cost:
             self.passes + other.passes,
             stages,
             max(self.peak_bytes, other.peak_bytes),
+            self.completeness_products + other.completeness_products,
         )
 
     @property
@@ -250,8 +253,12 @@ class Solution:
 
     def spent_products(self) -> str:
         """Products of the solve, and what the later ones were for, in words."""
-        later = "residuals" if self.certificate is None else "residuals and certificates"
-        return f"{self.cost.products} products + {self.cost.certificate_products} for {later}"
+        later, searched = (
+            "residuals" if self.certificate is None else "residuals and certificates",
+            self.cost.completeness_products,
+        )
+        search = f" + {searched} for completeness" if searched else ""
+        return f"{self.cost.products} products + {self.cost.certificate_products - searched} for {later}{search}"
 
     def _completeness(self) -> str:
         if self.order != "LM":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from curvscope.arguments import checked
@@ -11,13 +11,15 @@ from curvscope.execution import Progress
 from curvscope.execution.workers import as_workers
 from curvscope.operators import as_operator
 from curvscope.solvers.bidiagonal import Bidiagonalization
-from curvscope.solvers.block_krylov import iterate, krylov_advice
+from curvscope.solvers.block_krylov import iterate, krylov_advice, search_for_missed
 from curvscope.solvers.checks import check_k, check_tol
+from curvscope.solvers.completeness import Evidence, ends
 from curvscope.solvers.krylov_basis import KrylovOptions, krylov_options
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.singular import SingularSolution, finish_singular, triplets_of_core
 from curvscope.solvers.solve import metered
 from curvscope.solvers.width import default_width, multiple_of
+from curvscope.tall import multiply
 
 
 @checked
@@ -46,7 +48,7 @@ def svds(
         block_size: vectors multiplied at a time; default from k.
         ncv: most columns of either basis; default 3 k + 20 block_size.
         max_products: budget of products with A and with A* together, those for the residuals (2 k more) not counted; default
-            max(1000, 40 k).
+            max(10000, 200 k).
         seed: of the random start.
         executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
             process.
@@ -73,7 +75,7 @@ def svds(
     m, n = operator.shape
     _check_singular_k(k, m, n)
     check_tol(tol)
-    budget = max(1000, 40 * k) if max_products is None else max_products
+    budget = max(10_000, 200 * k) if max_products is None else max_products
     if budget < 2 * k:
         raise InvalidArgument(
             f"max_products={budget} is less than 2 k = {2 * k}: each triplet needs a product with A and with A*"
@@ -90,7 +92,7 @@ def _solved(meter: Meter, options: KrylovOptions, k: int, tol: float) -> Singula
     """The triplets, iterated on the side of the operator that is not the wider."""
     wide = meter.turned = meter.operator.shape[0] < meter.operator.shape[1]
     bases = Bidiagonalization(meter.operator, options)
-    iterate(meter, options, bases, stage="block Krylov")
+    evidence = _iterated(meter, options, bases)
     meter.turned = False
     c = bases.multiplied
     left, core, right = bases.left.leading(c), bases.forward[:c, :c], bases.basis.leading(c)
@@ -102,7 +104,38 @@ def _solved(meter: Meter, options: KrylovOptions, k: int, tol: float) -> Singula
         options={"method": "krylov", **asdict(options)},
         tol=tol,
         advice=krylov_advice(options),
+        evidence=evidence,
     )
+
+
+def _iterated(meter: Meter, options: KrylovOptions, bases: Bidiagonalization) -> Evidence:
+    """Let the bases grow until the triplets have converged and a search outside of them finds none that was missed.
+
+    The search is for eigenvalues of A* A: two products a step.
+    """
+    while True:
+        loop = iterate(meter, options, bases, stage="block Krylov")
+        values, (_, rotation), _ = bases.ritz()
+        # The square of a singular value that is right to u ||A|| is right to twice that times the value.
+        sought = ends(values.square(), "LA", 2 * options.tol, bases.norm**2, bases.unit)
+        if bases.exhausted:
+            return Evidence()
+        if not loop.finished:
+            return as_singular(Evidence.none(sought))
+        vectors = multiply(bases.basis.leading(bases.multiplied), rotation)
+        squares = replace(options, which="LA", tol=2 * options.tol)
+        found = search_for_missed(
+            meter, squares, bases, vectors, sought, lambda block: meter.multiply_adjoint(meter.multiply(block))
+        )
+        if isinstance(found, Evidence):
+            return as_singular(replace(found, products=bases.searched))
+        bases.widen(found)
+
+
+def as_singular(evidence: Evidence) -> Evidence:
+    """Evidence about squares as evidence about singular values."""
+    bounds = tuple((side, max(edge, 0.0) ** 0.5, max(bound, 0.0) ** 0.5) for side, edge, bound in evidence.bounds)
+    return replace(evidence, bounds=bounds)
 
 
 def _check_singular_k(k: int, m: int, n: int) -> None:
