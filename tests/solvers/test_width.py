@@ -1,43 +1,41 @@
-"""The block size that a cost gives."""
+"""Block widths are chosen by rule: the same on every run, whatever the machine does beside."""
 
+import time
+
+import pytest
 import torch
-from torch import nn
 
 import curvscope as cs
-from curvscope.solvers.width import best_width, expected_products, measured_width
-
-FREE = dict.fromkeys((1, 2, 4, 8, 16), 0.0)
-FLAT = dict.fromkeys((1, 2, 4, 8, 16), 1.0)
+from curvscope.solvers.width import default_width, multiple_of
 
 
-def test_narrow_when_products_are_all_wide_when_passes_are():
-    assert best_width(100, FLAT, FREE) == 1
-    assert best_width(100, FREE, FLAT) == 16
-    between = [best_width(300, FLAT, dict.fromkeys(FLAT, cost)) for cost in (0.0, 3e-4, 1e-3, 1e-2)]
-    assert between == sorted(between)
-    assert len(set(between)) >= 3
+def test_widths_grow_with_the_number_of_pairs_and_stay_in_bounds():
+    widths = [default_width(k) for k in range(1, 5000, 7)]
+    assert widths == sorted(widths)
+    assert (widths[0], widths[-1]) == (1, 16)
+    assert all(width <= max(1, k) for width, k in zip(widths, range(1, 5000, 7), strict=True))
 
 
-def test_wide_when_wide_products_are_cheaper():
-    halved = {width: 1 / width for width in FLAT}
-    assert best_width(300, halved, FREE) == 16
+def test_widths_suit_the_workers():
+    assert [multiple_of(width, 3, 100) for width in (1, 2, 3, 4)] == [3, 3, 3, 6]
+    assert multiple_of(8, 3, 4) == 4
 
 
-def test_choice_is_the_minimum_of_the_stated_cost():
-    product, sweep = {2: 0.3, 4: 0.2, 8: 0.18}, {2: 1e-3, 4: 1.2e-3, 8: 1.5e-3}
-    cost = {}
-    for width in product:
-        count = expected_products(120, width)
-        cost[width] = count * product[width] + count**2 / (2 * width) * sweep[width]
-    least = min(cost.values())
-    assert best_width(120, product, sweep) == min(width for width in cost if cost[width] <= 1.05 * least)
+def test_no_clock_decides(monkeypatch):
+    """Under a clock that runs backwards, and one that jumps, a solve has the same width and the same bits."""
+    problem = torch.nn.Linear(12, 9), torch.nn.CrossEntropyLoss(), [(torch.randn(20, 12), torch.arange(20) % 9)]
+    H = cs.hessian(*problem)
+    plain = cs.eigsh(H, k=70, method="krylov", progress=False)
+    for steps in (-1.0, 1e3):
+        ticks = iter(float(i) * steps for i in range(10**9))
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "perf_counter", lambda ticks=ticks: next(ticks))
+            found = cs.eigsh(H, k=70, method="krylov", progress=False)
+        assert torch.equal(found.eigenvalues, plain.eigenvalues)
+        assert found.provenance["options"] == plain.provenance["options"]
 
 
-def test_operators_without_a_cost_and_few_pairs_follow_a_fixed_rule():
-    dense = cs.as_operator(torch.eye(3000))
-    assert [measured_width(dense, k) for k in (1, 100, 300, 2000)] == [2, 2, 4, 16]
-    net = nn.Sequential(nn.Linear(40, 50), nn.Tanh(), nn.Linear(50, 5))
-    H = cs.hessian(net, nn.CrossEntropyLoss(), [(torch.randn(20, 40), torch.arange(20) % 5)])
-    assert measured_width(H, 10) == 2
-    assert measured_width(H, 100) in (2, 4, 8)
-    assert H @ torch.ones(H.shape[0]) is not None
+@pytest.mark.parametrize("k", [1, 64, 100])
+def test_a_default_block_is_recorded(k):
+    A = torch.diag(torch.linspace(1, 2, 400, dtype=torch.float64))
+    assert cs.eigsh(A, k=k, method="krylov", max_products=k).provenance["options"]["block_size"] == default_width(k)

@@ -21,6 +21,7 @@ HALF = 0.5
 """Share of the residual that is allowed, above which parked directions must be multiplied after all."""
 MUCH = 0.05
 """Cosine between a direction that was missed and a residual, above which the residual is multiplied as well."""
+PASSES = 3
 SPARE = 4
 """Columns beyond what a restart must keep, without which a small basis keeps too little to converge."""
 COLUMNS_FOR_EACH = 10
@@ -305,8 +306,15 @@ class KrylovBasis(ABC):
         """What a block adds to the filled basis; see :func:`.split_off`."""
         seen = self.basis.leading(self.filled)
         rest, on_basis, on_rest = split_off(block, seen, coupled_from=coupled_from, noise=noise, panels=self.workspace.panels)
-        if self.parked.shape[1] and rest.shape[1]:
-            subtract(rest, InMemory(self.parked), gram(InMemory(self.parked), InMemory(rest)))
+        parked = InMemory(self.parked)
+        for _ in range(PASSES if self.parked.shape[1] else 0):
+            # A small rest is orthogonal to parked directions only to rounding of the whole block.
+            along = gram(parked, InMemory(rest))
+            if float(along.norm()) <= 10 * self.unit:
+                break
+            subtract(rest, parked, along)
+            rest, further, turn = split_off(rest, seen, noise=0.1, panels=self.workspace.panels)
+            on_basis, on_rest = on_basis + further @ on_rest, turn @ on_rest
         return rest, on_basis, on_rest
 
     def _append(self, block: Tensor) -> None:
