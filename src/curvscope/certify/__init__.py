@@ -2,6 +2,7 @@
 
 from curvscope.certify.bracket import captured_mass, overlap_bracket
 from curvscope.certify.certificate import Certificate
+from curvscope.certify.ends import EndCertificate
 from curvscope.certify.frobenius import (
     FrobeniusEstimate,
     Samples,
@@ -14,10 +15,12 @@ from curvscope.certify.refine import refined
 from curvscope.certify.residuals import dilation_residuals, eigenvalue_intervals, residual_norms, residuals_and_shifts
 from curvscope.certify.scree import Scree, scree_bounds
 from curvscope.certify.second_order import RitzSpan
-from curvscope.certify.tail import LanczosState, TailNorm, tail_norm
+from curvscope.certify.tail import EndTail, LanczosState, TailNorm, tail_norm
 
 __all__ = [
     "Certificate",
+    "EndCertificate",
+    "EndTail",
     "FrobeniusEstimate",
     "LanczosState",
     "ProductNoise",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, inf, log
 
 import torch
 from torch import Tensor
 
+from curvscope.certify.unseen import unseen_beyond
 from curvscope.errors import InvalidArgument
 from curvscope.tall import InMemory, TallMatrix, gram, subtract
 
@@ -62,6 +63,22 @@ def slack(size: int, steps: int, failure: float) -> float:
     return (1 - root**2) ** -0.5 if root < 1 else float("inf")
 
 
+@dataclass(frozen=True)
+class EndTail(TailNorm):
+    """Where the eigenvalues of (I - V V*) A (I - V V*) lie on the complement of V.
+
+    Attributes:
+        above: none is larger, except with probability ``failure`` (of this and the other bound together).
+        below: none is smaller.
+
+    >>> EndTail(estimate=1.0, bound=1.2, failure=1e-6, products=60, above=0.5, below=-1.2).above
+    0.5
+    """
+
+    above: float = inf
+    below: float = -inf
+
+
 def tail_norm(
     multiply: Callable[[Tensor], Tensor],
     vectors: TallMatrix,
@@ -70,11 +87,13 @@ def tail_norm(
     steps: int = 60,
     failure: float = 1e-6,
     state: LanczosState | None = None,
+    ends: bool = False,
 ) -> TailNorm:
     r"""Bound the norm of a Hermitian A on the orthogonal complement of the columns of V.
 
     Runs Lanczos with full re-orthogonalisation on (I - V V*) A (I - V V*) from a Gaussian start; with T the
-    (m + 1) x m tridiagonal matrix of coefficients, ||T||_2 (1 - e)^{-1/2} bounds the norm, see :func:`slack`.
+    (m + 1) x m tridiagonal matrix of coefficients, ||T||_2 (1 - e)^{-1/2} bounds the norm whatever T is, see :func:`slack`; the
+    places beyond which this very T excludes eigenvalues are nearer, see :func:`.unseen.unseen_beyond`.
 
     Args:
         multiply: products with A, (D, b) to (D, b).
@@ -83,6 +102,7 @@ def tail_norm(
         steps: m; fewer where the space has fewer dimensions, and the bound then is exact up to rounding.
         failure: probability with which the bound may be wrong.
         state: where its basis lies, and how far it was in an earlier session; None: in memory, from the beginning.
+        ends: give an :class:`EndTail`, with a bound for each end of the spectrum.
 
     Cost: m products, one at a time; memory: m + 2 vectors; 4 D m (k + m) operations.
 
@@ -96,7 +116,7 @@ def tail_norm(
     """
     size = vectors.shape[0] - vectors.shape[1]
     if size <= 0:
-        return TailNorm(0.0, 0.0, 0.0, 0)
+        return EndTail(0.0, 0.0, 0.0, 0, -inf, inf) if ends else TailNorm(0.0, 0.0, 0.0, 0)
     steps = min(steps, size)
     if steps < size and slack(size, steps, failure) == float("inf"):
         raise InvalidArgument(f"{steps} steps say nothing with failure={failure:g} in dimension {size}: use 60 or more steps")
@@ -125,8 +145,20 @@ def tail_norm(
         state.keep(state)
     estimate = float(torch.linalg.matrix_norm(coefficients[: made + 1, :made], 2))
     if made == size:
-        return TailNorm(estimate, estimate, 0.0, made)
-    return TailNorm(estimate, estimate * slack(size, max(made, steps), failure), failure, made)
+        if not ends:
+            return TailNorm(estimate, estimate, 0.0, made)
+        values = torch.linalg.eigvalsh(_symmetric(coefficients[:made, :made]))
+        return EndTail(estimate, estimate, 0.0, made, float(values[-1]), float(values[0]))
+    alphas = coefficients.diagonal()[:made].tolist()
+    betas = coefficients.diagonal(-1)[:made].tolist()
+    share = failure / 2 if ends else failure  # a magnitude has one eigenvector, two ends have two
+    above, below = (unseen_beyond(alphas, betas, side=side, size=vectors.shape[0], failure=share) for side in (1, -1))
+    bound = max(estimate, above, -below)
+    return EndTail(estimate, bound, failure, made, above, below) if ends else TailNorm(estimate, bound, failure, made)
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    return (matrix + matrix.mT) / 2
 
 
 def _direction(start: Tensor, turn: int, vectors: TallMatrix, basis: TallMatrix) -> Tensor:

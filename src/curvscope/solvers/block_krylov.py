@@ -26,7 +26,7 @@ TOWARDS_NEXT_LOOK = 0.4
 """Share of the products that are expected to be missing after which to look again: the rate of convergence varies."""
 MOST_GROWTH = 0.1
 """Share of the products so far after which to look again at the latest."""
-LOOKED_AT = 100
+LOOKED_AT, LOOKED_EACH = 100, 8
 """Columns up to which Q* A Q is held against its transpose: an operator that is not symmetric shows it in the first ones."""
 
 
@@ -160,8 +160,10 @@ def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, sta
         while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
             if expansion.crowded:
                 expansion.restart()
+            before = expansion.multiplied
             expansion.step(meter, loop.note)
-            if expansion.multiplied <= LOOKED_AT:
+            often = before < LOOKED_EACH or before // LOOKED_EACH != expansion.multiplied // LOOKED_EACH
+            if expansion.multiplied <= LOOKED_AT and often:
                 refuse_asymmetry(expansion.asymmetry, meter.operator, expansion.ASYMMETRY)
             if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
                 _look(meter, options, expansion, loop)

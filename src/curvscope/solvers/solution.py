@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.arguments import checked
-from curvscope.certify import Certificate, ProductNoise, TailNorm, eigenvalue_intervals
+from curvscope.certify import Certificate, EndCertificate, EndTail, ProductNoise, TailNorm, eigenvalue_intervals
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Parameters
 from curvscope.solvers import storage
@@ -261,16 +261,20 @@ class Solution:
         return f"{self.cost.products} products + {self.cost.certificate_products - searched} for {later}{search}"
 
     def _completeness(self) -> str:
-        if self.order != "LM":
-            return "completeness: not certified (curvscope.certify is for the largest magnitudes)"
         if self.certificate is None:
             return "completeness: not certified (curvscope.certify says whether a pair was missed)"
-        complete = self.certificate.complete
+        complete, tail = self.certificate.complete, self.certificate.tail
+        which = {"LM": "largest by magnitude", "LA": "largest", "SA": "smallest", "BE": "outermost"}[self.order]
+        more = f"; certify with steps={8 * tail.products} may prove more" if tail.failure and complete < self.k else ""
         if not complete:
-            return f"completeness: of none of the {self.k} pairs is it proven to be among the largest"
-        failure = self.certificate.tail.failure  # 0: the whole complement was seen
-        unless = f", except with probability {failure:g}" if failure else ""
-        return f"completeness: the first {complete} of {self.k} pairs are certainly the largest{unless}"
+            return f"completeness: none of the {self.k} pairs is proven to be among the {self.k} {which}{more}"
+        unless = f", except with probability {tail.failure:g}" if tail.failure else ""
+        first = (
+            f"{complete} of the {self.k} pairs, from the ends,"
+            if self.order == "BE"
+            else f"the first {complete} of {self.k} pairs"
+        )
+        return f"completeness: {first} are certainly the {which}{unless}{more}"
 
     def _shown(self) -> list[int | None]:
         if self.k <= 12:
@@ -281,7 +285,8 @@ class Solution:
 def _plain_certificate(certificate: Certificate) -> dict[str, Any]:
     measured = {"shifts": certificate.shifts, "couplings": certificate.couplings}
     lists = {name: None if numbers is None else numbers.tolist() for name, numbers in measured.items()}
-    return {"tail": asdict(certificate.tail), "noise": asdict(certificate.noise), **lists}
+    order = {"order": certificate.order} if isinstance(certificate, EndCertificate) else {}
+    return {"tail": asdict(certificate.tail), "noise": asdict(certificate.noise), **lists, **order}
 
 
 def _read_certificate(values: Tensor, residuals: Tensor, plain: dict[str, Any]) -> Certificate:
@@ -289,4 +294,7 @@ def _read_certificate(values: Tensor, residuals: Tensor, plain: dict[str, Any]) 
     measured = {
         name: None if numbers is None else torch.tensor(numbers, dtype=torch.float64) for name, numbers in lists.items()
     }
-    return Certificate(values, residuals, TailNorm(**plain["tail"]), ProductNoise(**plain["noise"]), **measured)
+    noise = ProductNoise(**plain["noise"])
+    if "order" in plain:
+        return EndCertificate(values, residuals, EndTail(**plain["tail"]), noise, order=plain["order"], **measured)
+    return Certificate(values, residuals, TailNorm(**plain["tail"]), noise, **measured)

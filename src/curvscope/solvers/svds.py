@@ -63,7 +63,7 @@ def svds(
 
     Cost: products with A and A*, one each for every column of the bases; (m + n) ncv entries; 4 (m + n) b ncv
         operations a step.
-    Limits: a block of width b sees b copies of a multiple singular value, and two more from the random directions at the end.
+    Limits: what the search for missed triplets excludes, it excludes except with a probability of 1e-3; the status says so.
     Source: Golub, Luk, Overton (1981); Baglama and Reichel (2005) for the restart.
 
     >>> import torch

@@ -203,4 +203,4 @@ def _curve(basis: Basis, captured: Tensor, k: Tensor, size: int, name: str, dime
 
 
 def _certificate(basis: Basis) -> Certificate | None:
-    return basis.certificate if isinstance(basis, Solution) else None
+    return basis.certificate if isinstance(basis, Solution) and basis.order == "LM" else None
