@@ -42,7 +42,7 @@ def product_noise(multiply: Callable[[Tensor], Tensor], vectors: TallMatrix, ran
         vectors: V, (D, k), by descending magnitude of eigenvalues.
         random: (D, 2) Gaussian.
 
-    Cost: 9 products in one block, 3 for a single column.
+    Cost: 9 products in one block, 6 for a single column, which is paired with a random one.
 
     >>> from curvscope.tall import InMemory
     >>> product_noise(lambda x: 2 * x, InMemory(torch.eye(8)), torch.eye(8)[:, :2])
@@ -67,7 +67,7 @@ def product_error(
         vectors: V, (D, k), by descending magnitude of eigenvalues.
         random: (D, 2) Gaussian.
 
-    Cost: 6 products of both kinds in one block, 2 for a single column.
+    Cost: 6 products of both kinds in one block, 4 for a single column.
 
     >>> from curvscope.tall import InMemory
     >>> product_error(lambda x: 1.5 * x, lambda x: 2 * x, InMemory(torch.eye(8)), torch.eye(8)[:, :2])
@@ -85,6 +85,8 @@ def _pairs(vectors: TallMatrix, random: Tensor) -> tuple[Tensor, Tensor]:
     columns = vectors.shape[1]
     if columns > 1:
         pairs += [vectors.columns(columns - 2, columns), vectors.columns(0, 2)]
+    elif columns:  # rounding along an eigenvector, whose products are largest, is not seen by random ones alone
+        pairs += [torch.cat([vectors.columns(0, 1), pairs[0][:, :1]], dim=1)]
     return torch.stack([pair[:, 0] for pair in pairs], 1), torch.stack([pair[:, 1] for pair in pairs], 1)
 
 

@@ -15,8 +15,11 @@ from curvscope.tall import InMemory, TallMatrix, gram, small_dtype, subtract
 
 FAILURE = 1e-3
 """Probability with which a search may miss what it excludes."""
-NEAR = 0.02
-"""How far beyond the last wanted eigenvalue, relative to it, eigenvalues may lie that are not excluded."""
+NEAR, NEAR_SCALE = 0.02, 1e-3
+"""How far beyond the last wanted eigenvalue there may be some that are not excluded: relative to it, and to ||A||.
+
+The steps that it takes to exclude more grow with the inverse root of the distance over ||A||.
+"""
 TOWARDS_NEXT = 0.9
 """Share of the distance to the next larger wanted eigenvalue, where a further copy of that would lie."""
 ROUNDING = 100
@@ -101,27 +104,27 @@ def _upwards(ratio: float) -> str:
 
 def ends(values: Tensor, which: str, tol: float, scale: float, unit: float) -> list[End]:
     """The ends behind which to search, for k wanted Ritz values in the documented order."""
-    least = ROUNDING * unit * scale
+    least, near = ROUNDING * unit * scale, NEAR_SCALE * scale
     match which:
         case "LM":
-            (end,) = [_end(values.abs(), 1, tol, least)]
+            end = _end(values.abs(), 1, tol, least, near)
             return [end, End(-1, -end.edge, -end.missed, -end.excluded, end.wanted)]
         case "LA":
-            return [_end(values, 1, tol, least)]
+            return [_end(values, 1, tol, least, near)]
         case "SA":
-            return [_end(values, -1, tol, least)]
+            return [_end(values, -1, tol, least, near)]
     lower = len(values) // 2
-    both = [_end(values[: len(values) - lower], 1, tol, least)]
-    return both + ([_end(values[len(values) - lower :], -1, tol, least)] if lower else [])
+    both = [_end(values[: len(values) - lower], 1, tol, least, near)]
+    return both + ([_end(values[len(values) - lower :], -1, tol, least, near)] if lower else [])
 
 
-def _end(values: Tensor, side: int, tol: float, least: float) -> End:
+def _end(values: Tensor, side: int, tol: float, least: float, near: float) -> End:
     """The end of these values, the wanted ones of one side."""
     inward = side * values
     edge = float(inward.min())
     missed = max(tol * abs(edge), least)
     further = inward[inward > edge + 2 * missed]
-    room = [NEAR * abs(edge)] + ([TOWARDS_NEXT * (float(further.min()) - edge)] if len(further) else [])
+    room = [max(NEAR * abs(edge), near)] + ([TOWARDS_NEXT * (float(further.min()) - edge)] if len(further) else [])
     excluded = max(missed, min(room))
     return End(side, side * edge, side * (edge + missed), side * (edge + excluded), inward)
 
