@@ -4,18 +4,22 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from concurrent.futures import Future
 
+import psutil
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import curvscope as cs
 from curvscope.cli.main import app
-from curvscope.errors import DamagedData, InvalidArgument, RunConflict
+from curvscope.errors import DamagedData, InvalidArgument, RunConflict, WorkerError
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import Lock, holder
 from curvscope.execution.run import Run
+from curvscope.execution.workers import Task
 from curvscope.store import Draft, checked_name, printable, remove
 
 from . import beside, hostile, power, solves
@@ -168,3 +172,48 @@ def test_folders_are_checked_before_the_work(tmp_path, monkeypatch):
     with pytest.raises(RunConflict, match="cannot be a directory"):
         cs.eigsh(torch.eye(3), 1, run="a" * 5000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+class Hanging:
+    """An executor that answers its first task and no other."""
+
+    def __init__(self):
+        self.tasks = 0
+
+    def submit(self, function, *arguments):
+        self.tasks += 1
+        future = Future()
+        future.set_running_or_notify_cancel()
+        if self.tasks == 1:
+            future.set_result(function(*arguments))
+        return future
+
+
+def test_workers_that_hang_after_their_first_task_are_given_up():
+    executor = Hanging()
+    workers = cs.Workers(executor, count=1, grace=0.001, patience=1.1, attempts=3)
+    with pytest.raises(WorkerError, match="none of 3 copies of the same block was answered"):
+        list(workers.map(abs, [Task((-1,)), Task((-2,))]))
+    assert executor.tasks == 4
+
+
+OWNER = """
+import multiprocessing, os, signal
+from concurrent.futures import ProcessPoolExecutor
+import curvscope as cs
+from curvscope.execution.workers import Task
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    print(*cs.Workers(pool).map(os.getpid, [Task(())]), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_ones_own_pool_end_with_a_killed_solver(tmp_path):
+    (tmp_path / "owner.py").write_text(OWNER)
+    process = subprocess.Popen([sys.executable, tmp_path / "owner.py"], stdout=subprocess.PIPE, text=True)
+    worker = psutil.Process(int(process.stdout.readline()))
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    worker.wait(timeout=30)

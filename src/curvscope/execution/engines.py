@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from curvscope.errors import InvalidArgument, InvalidType, WorkerError
-from curvscope.execution.pool import LocalPool
+from curvscope.execution.pool import LocalPool, with_owner
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +111,8 @@ class PoolEngine:
         """See :class:`Engine`; pools other than ours give no choice of the process."""
         if isinstance(self.executor, LocalPool) and place is not None:
             return self.executor.submit_to(place, function, *arguments)
+        if isinstance(self.executor, ProcessPoolExecutor):
+            function, arguments = with_owner, (function, *arguments)
         try:
             return self.executor.submit(function, *arguments)
         except BrokenExecutor as error:

@@ -263,6 +263,21 @@ def _transportable(error: BaseException) -> BaseException:
     return WorkerError(f"process {os.getpid()}: the task raised {type(error).__name__}: {error}\n{where}")
 
 
+def with_owner(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the function in a process of somebody else's pool, which from then on ends with its owner, however that ends.
+
+    A process pool of the standard library leaves its processes behind, waiting for ever, when its owner is killed.
+    """
+    global _has_owner
+    if not _has_owner:
+        _has_owner = True
+        threading.Thread(target=_end_with_owner, daemon=True).start()
+    return function(*arguments)
+
+
+_has_owner = False
+
+
 def _end_with_owner() -> None:
     """Exit when the owner has died, in the middle of a product if need be."""
     owner = multiprocessing.parent_process()

@@ -306,15 +306,27 @@ class Workers:
     # --- those who are late -----------------------------------------------------------------------------------------------
 
     def _help_the_late(self, function: Callable[..., Any], pending: Iterable[_Pending], pace: deque[float]) -> None:
-        """One more copy of every task that takes far longer than others did."""
+        """One more copy of every task that takes far longer than others did.
+
+        Raises:
+            WorkerError: there are as many copies of one as there may be, and none of them answers.
+        """
         for waiting in pending:
-            if self._time_left(waiting, pace) <= 0:
-                self._start(function, waiting)
+            if self._time_left(waiting, pace) > 0:
+                continue
+            if len(waiting.attempts) >= self.attempts:
+                silence = time.monotonic() - min(waiting.attempts.values())
+                raise WorkerError(
+                    f"none of {len(waiting.attempts)} copies of the same block was answered within {silence:.0f} s: the "
+                    "workers hang, or their network does. Nothing saved in a run is lost: look at their logs, then run the "
+                    "same command again to resume"
+                )
+            self._start(function, waiting)
 
     def _time_left(self, waiting: _Pending, pace: deque[float]) -> float:
-        """Seconds until a task deserves one more copy: twice as many for each copy that it has; infinite if it has enough."""
+        """Seconds until a task deserves one more copy: twice as many for each copy that it has; infinite before any pace."""
         copies = len(waiting.attempts)
-        if not pace or copies >= self.attempts:
+        if not pace or not copies:
             return inf
         limit = max(self.grace, self.patience * statistics.median(pace) * waiting.task.size)
         return max(waiting.attempts.values()) + limit * 2 ** (copies - 1) - time.monotonic()
