@@ -2,6 +2,7 @@
 
     python benchmarks/reliability.py                   # everything, about an hour on one core
     python benchmarks/reliability.py power beside      # these harnesses, the others as they were measured last
+    python benchmarks/reliability.py --seconds 300     # each harness as far as it comes in five minutes
     python benchmarks/reliability.py --small           # as many cases as the default tests have
 
 Runs the harnesses of tests/reliability, writes benchmarks/results/reliability.json, and from it the table of
@@ -34,8 +35,8 @@ def harnesses() -> list[str]:
     return [file.stem for file in files if "\ndef cases(" in file.read_text(encoding="utf-8")]
 
 
-def measured(name: str, *, whole: bool) -> dict[str, Any]:
-    """Run one harness; what it is about, how many cases it tried, and which of them fell."""
+def measured(name: str, *, whole: bool, seconds: float) -> dict[str, Any]:
+    """Run one harness, for so many seconds at most; what it is about, how many cases it tried, and which of them fell."""
     module = importlib.import_module(f"tests.reliability.{name}")
     begun, tried, fell = time.perf_counter(), 0, []
     for case in module.cases(whole=whole):
@@ -43,6 +44,8 @@ def measured(name: str, *, whole: bool) -> dict[str, Any]:
         if not case[1]:
             fell.append(case[0])
             print(f"FELL {name}: {case[0]}", flush=True)
+        if time.perf_counter() - begun > seconds:
+            break
     about = (module.__doc__ or name).strip().splitlines()[0]
     return {
         "about": about,
@@ -72,12 +75,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of harnesses: {', '.join(harnesses())}; default: all")
     parser.add_argument("--small", action="store_true", help="as many cases as the default tests")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop each harness after so many")
     asked = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     torch.set_num_threads(1)
     found = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name in asked.names or harnesses():
-        found[name] = measured(name, whole=not asked.small)
+        found[name] = measured(name, whole=not asked.small, seconds=asked.seconds)
         print(f"{name}: tried {found[name]['tried']}, fell {len(found[name]['fell'])}, {found[name]['seconds']} s", flush=True)
         RESULT.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     page = PAGE.read_text(encoding="utf-8")
