@@ -180,9 +180,6 @@ def trace(cache: Path, seeds: int = 100) -> list[dict]:
         for count in (60, 120, 240):
             methods = {
                 "curvscope": lambda seed, case=case, count=count: cs.trace(case.H, max_products=count, seed=seed),
-                "curvscope, method='xtrace'": lambda seed, case=case, count=count: cs.trace(
-                    case.H, method="xtrace", max_products=count, seed=seed
-                ),
                 "curvscope (10 pairs deflated)": lambda seed, case=case, left=count - before, known=known: cs.trace(
                     case.H, max_products=max(6, left), deflate=known, seed=seed
                 ),
@@ -230,7 +227,16 @@ def spectra(size: int) -> dict[str, Tensor]:
     noise = 0.1 * torch.randn(size, generator=random, dtype=torch.float64)
     noise[:10] = torch.linspace(10, 3, 10, dtype=torch.float64)
     slow, fast = signs * i**-0.5, signs / i
+    bulk = 1e-4 * torch.randn(size, generator=random, dtype=torch.float64)
+    outliers, copies, signed, below = (bulk.clone() for _ in range(4))
+    outliers[:50], copies[:50] = torch.linspace(1, 2, 50, dtype=torch.float64), 1.0
+    signed[:25], signed[25:50] = 1.0, -1.0
+    below[:5], below[5:55] = 100.0, 1.0
     return {
+        "50 outliers": outliers,
+        "50 copies": copies,
+        "25 copies of both signs": signed,
+        "5 and 50 copies": below,
         "+-1": signs,
         "i^-1/2": slow,
         "1/i": fast,
@@ -247,9 +253,9 @@ def calibration(cache: Path, size: int = 400, seeds: int = 100) -> list[dict]:
     for name, values in spectra(size).items():
         A = (U * values) @ U.T
         A, plain = (A + A.T) / 2, float(values.norm()) * 2**0.5
-        for count in (12, 30, 100):
+        for count in (12, 30, 100, 120):
             row = {"spectrum": name, "products": count, "seeds": seeds}
-            for method in ("krylov", "xtrace", "hutch++"):
+            for method in ("auto", "hutch++", "hutchinson"):
                 found = [cs.trace(A, method=method, max_products=count, seed=seed) for seed in range(seeds)]
                 off = torch.tensor([estimate.value for estimate in found], dtype=torch.float64) - values.sum()
                 told = torch.tensor([estimate.stderr for estimate in found], dtype=torch.float64)

@@ -10,10 +10,8 @@ import curvscope as cs
 from curvscope.errors import InvalidArgument
 from curvscope.estimators.deflation import Deflation
 from curvscope.estimators.estimate import student
-from curvscope.estimators.krylov import KrylovTrace
 from curvscope.estimators.probing import XNysTrace, XTrace, _left_out
 from curvscope.operators import as_operator
-from curvscope.sketches import TestMatrix
 
 METHODS = ("krylov", "hutchinson", "hutch++", "xtrace", "xnystrace")
 
@@ -69,58 +67,6 @@ def test_xnystrace_leaves_one_out():
         approximation = Y @ torch.linalg.solve(others.T @ Y, Y.T)
         rest = A - approximation
         assert torch.allclose(ours[:, i], approximation.diagonal() + W[:, i] * (rest @ W[:, i]), atol=1e-8)
-
-
-@pytest.mark.parametrize("deflated", [False, True])
-def test_krylov_samples_are_of_the_space_there_is_when_they_are_read(deflated):
-    A = matrix(definite=False, decay=0.95)
-    solution = cs.eigsh(A, 4, method="exact") if deflated else None
-    source = KrylovTrace(Deflation(as_operator(A), lambda block: A @ block, solution), seed=1, budget=60)
-    while source.count + source.multiplied < 40:
-        source.advance(5)
-    V = solution.eigenvectors.to_tensor() if deflated else torch.zeros(60, 0, dtype=torch.float64)
-    known = (V * (A @ V)).sum(dim=1)
-    B = A - V @ (V.T @ A @ V) @ V.T
-    Q = source.basis[:, : source.multiplied]
-    assert torch.allclose(Q.T @ Q, torch.eye(Q.shape[1], dtype=torch.float64), atol=1e-12)
-    P = torch.eye(60, dtype=torch.float64) - Q @ Q.T
-    W = source.signs(0, source.count)
-    expected = (known + (B - P @ B @ P).diagonal())[:, None] + W * (P @ B @ P @ W)
-    assert torch.allclose(joined(source), expected, atol=1e-11)
-    assert source._left() == pytest.approx(float((P @ B @ P @ W).square().sum(dim=0).mean()))
-    assert source._brought[-1][1] == pytest.approx(float(B.norm() ** 2 - (P @ B @ P).norm() ** 2))
-    start = TestMatrix("gaussian", 60, seed=1, role="trace-sketch", dtype=torch.float64).columns(0, 2)
-    start = start - V @ (V.T @ start)
-    space = torch.linalg.qr(torch.cat([torch.linalg.matrix_power(B, i) @ start for i in range(3)], dim=1)).Q
-    assert float((Q.T @ space).square().sum()) == pytest.approx(6)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("budget", [60, 100], ids=["2 columns at a time", "4 columns at a time"])
-def test_krylov_spaces_of_steep_spectra_are_orthonormal(dtype, budget):
-    A = matrix(definite=False, decay=0.3, dtype=dtype)  # blocks of products are soon dependent to rounding
-    source = KrylovTrace(Deflation(as_operator(A), lambda block: A @ block, None), seed=1, budget=budget)
-    while source.count + source.multiplied < 60 and not source.exhausted:
-        source.advance(60 - source.count - source.multiplied)
-    Q, rounding = source.basis, torch.finfo(dtype).eps
-    assert torch.allclose(Q.T @ Q, torch.eye(Q.shape[1], dtype=torch.float64), atol=1e-12)
-    left = Q.T @ A.double() @ Q[:, : source.multiplied] - source.action
-    assert float(left.abs().max()) < 50 * rounding
-    traces = joined(source).sum(dim=0)
-    stderr = float(traces.std()) / len(traces) ** 0.5
-    assert float(traces.mean()) == pytest.approx(float(A.trace()), abs=max(1e4 * rounding, 4 * stderr))
-    assert stderr < 1e5 * rounding
-
-
-def test_krylov_products_go_where_they_narrow_the_estimate():
-    shares = []
-    for A in (matrix(300, definite=False, decay=0.9999), matrix(300, definite=False, decay=0.9)):
-        source = KrylovTrace(Deflation(as_operator(A), lambda block, A=A: A @ block, None), seed=0, budget=100)
-        while source.count + source.multiplied < 100:
-            source.advance(100 - source.count - source.multiplied)
-        shares.append(source.multiplied / 100)
-    assert shares[0] < 0.25
-    assert shares[1] > 0.5
 
 
 @pytest.mark.parametrize("kind", [XTrace, XNysTrace])
