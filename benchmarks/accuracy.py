@@ -32,7 +32,7 @@ from torch import Tensor
 import curvscope as cs
 from curvscope.certify import residual_norms
 from curvscope.execution import long_work
-from curvscope.solvers.width import measured_width
+from curvscope.solvers.width import default_width
 from curvscope.tall import InMemory
 from curvscope.training import train
 from eigensolvers import Counted, Found, arpack, curvlinops_product, eigenthings, lobpcg, ours, peers
@@ -219,13 +219,13 @@ def cifar(data: str, folder: Path, samples: int, k: int, only: tuple[str, ...], 
     with long_work():
         H @ torch.randn(H.shape[0], 4)
     make = lambda: Counted(lambda block: H @ block, H.shape[0], H.dtype)  # noqa: E731
-    width = measured_width(H, k)
+    width = default_width(k)
     first = make()
     start = time.perf_counter()
     found = ours(first, k, tol=1e-3, block_size=width)
     seconds, best = time.perf_counter() - start, found[0]
     judge = judged(lambda block: H @ block, best)
-    rows = [finished(f"curvscope, tol 1e-3 (b = {width}, measured)", first, seconds, found, judge)]
+    rows = [finished(f"curvscope, tol 1e-3 (b = {width})", first, seconds, found, judge)]
     theirs = lambda: Counted(curvlinops_product(model, problem.criterion, batches), H.shape[0], H.dtype)  # noqa: E731
     others: list[tuple[str, Callable[[], Counted], Callable[[Counted], Found]]] = [
         ("ARPACK on our products, tol 1e-2", make, lambda A: arpack(A, k, 1e-2)),
@@ -243,7 +243,7 @@ def widths(data: str, folder: Path, samples: int, k: int) -> list[dict]:
     problem, model, batches = net_3c3d(data, folder, samples)
     H = cs.hessian(model, problem.criterion, batches)
     make = lambda: Counted(lambda block: H @ block, H.shape[0], H.dtype)  # noqa: E731
-    print("chosen:", measured_width(H, k), "cost of a vector:", H.cost_curve((1, 2, 4, 8, 16)), flush=True)
+    print("chosen:", default_width(k), "cost of a vector:", H.cost_curve((1, 2, 4, 8, 16)), flush=True)
     rows, best = [], None
     for width in (1, 2, 4, 8, 16):
         A = make()
