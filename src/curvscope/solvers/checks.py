@@ -37,7 +37,9 @@ def check_operator(operator: Operator, *, real: bool = True) -> None:
             measured,
         )
     if real and operator.dtype.is_complex:
-        raise InvalidArgument(f"this method needs a real operator, got {operator.dtype}: use seigh")
+        raise InvalidArgument(
+            f'this needs a real operator, got {operator.dtype}: eigsh with method="krylov" or "exact", and seigh, take others'
+        )
 
 
 def check_fit(operator: Operator) -> None:

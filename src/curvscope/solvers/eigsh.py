@@ -65,10 +65,10 @@ def eigsh(
     executor: Any = None,
     progress: Progress = None,
 ) -> Solution:
-    """The k wanted eigenpairs of a real symmetric operator, each with the residual that fresh products gave.
+    """The k wanted eigenpairs of a Hermitian operator, each with the residual that fresh products gave.
 
     Args:
-        operator: D x D; anything that :func:`curvscope.as_operator` takes.
+        operator: D x D, real symmetric or complex Hermitian; anything that :func:`curvscope.as_operator` takes.
         k: number of pairs, 1 to D.
         which: "LM" (largest magnitude first, the papers' order), "LA", "SA", "BE"; see :data:`.ordering.ORDERS`.
         method: "krylov" (randomized block Krylov with thick restart), "exact" (dense, float64), "seigh" (alias "oversampled":
@@ -123,7 +123,7 @@ def eigsh(
     ([-5.0, 3.0], True)
     """
     operator = as_operator(operator)
-    check_operator(operator)
+    check_operator(operator, real=method in ("hmt", "nystrom", "singlepass"))
     size = operator.shape[0]
     check_request(k, size, which=which, method=method, tol=tol)
     if method == "auto":

@@ -20,6 +20,7 @@ from curvscope.solvers.ordering import wanted
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
+from curvscope.tall import small_dtype
 
 COLUMNS_AT_A_TIME = 64
 
@@ -70,7 +71,7 @@ def exact(
 
 
 def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
-    """The symmetrised matrix, float64 on the CPU, measured column by column; and its relative asymmetry, as measured.
+    """The symmetrised matrix, in double precision on the CPU, measured column by column; and its relative asymmetry.
 
     Cost: D products; memory: 2 D^2 float64 numbers.
 
@@ -78,15 +79,15 @@ def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
         NotHermitian: it is not symmetric, beyond rounding.
     """
     operator, size = meter.operator, meter.operator.shape[0]
-    matrix = torch.empty(size, size, dtype=torch.float64)
+    matrix = torch.empty(size, size, dtype=small_dtype(operator.dtype))
     with meter.stage("columns", size):
         units = Units(size, operator.dtype, operator.device)
         for start, block, _ in Measured(meter, units, size, COLUMNS_AT_A_TIME, kept=0, name="columns"):
-            matrix[start : start + block.shape[1]] = block.T.to("cpu", torch.float64)
+            matrix[start : start + block.shape[1]] = block.mH.to("cpu", matrix.dtype)  # A* = A
     norm = float(matrix.norm())
-    asymmetry = float((matrix - matrix.T).norm()) / norm if norm else 0.0
+    asymmetry = float((matrix - matrix.mH).norm()) / norm if norm else 0.0
     refuse_asymmetry(asymmetry, operator, "its matrix differs from the transpose")
-    matrix.add_(matrix.T.clone()).mul_(0.5)
+    matrix.add_(matrix.mH.clone()).mul_(0.5)
     return matrix, asymmetry
 
 
