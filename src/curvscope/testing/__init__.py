@@ -8,8 +8,12 @@ To enrol a new one, add a line to the list that a test is parametrised by::
         check(operator)
 
 or run all checks at once: ``check_operator(my_operator)``. A failed check raises AssertionError and says what was violated.
+
+``check_second_derivatives(model, loss, batch)`` compares second derivatives of one network with differences instead, and
+returns what it found.
 """
 
+from curvscope.testing.derivatives import SecondDerivatives, check_second_derivatives
 from curvscope.testing.operators import OPERATOR_CHECKS, check_operator
 from curvscope.testing.sketches import TEST_MATRIX_CHECKS, check_test_matrix
 from curvscope.testing.solvers import SOLVER_CHECKS, check_solver
@@ -20,7 +24,9 @@ __all__ = [
     "SOLVER_CHECKS",
     "TALL_CHECKS",
     "TEST_MATRIX_CHECKS",
+    "SecondDerivatives",
     "check_operator",
+    "check_second_derivatives",
     "check_solver",
     "check_tall",
     "check_test_matrix",

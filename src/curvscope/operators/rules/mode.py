@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from curvscope.operators.rules import embeddings, norms, pointwise, scatter
+from curvscope.operators.rules import embeddings, linear_algebra, losses, norms, pointwise, scatter
 
 Rule = Callable[..., Any]
 
@@ -28,6 +28,11 @@ RULES: dict[Callable[..., Any], Rule] = {
     functional.hardsigmoid: pointwise.hardsigmoid,
     torch._C._nn.hardsigmoid: pointwise.hardsigmoid,
     torch._weight_norm: norms.weight_norm,
+    torch.cholesky_inverse: linear_algebra.cholesky_inverse,
+    Tensor.cholesky_inverse: linear_algebra.cholesky_inverse,
+    functional.multi_margin_loss: losses.multi_margin_loss,
+    functional.multilabel_margin_loss: losses.multilabel_margin_loss,
+    functional.ctc_loss: losses.ctc_loss,
 }
 """Right derivatives for operations that have none in PyTorch, or wrong ones; each may return NotImplemented."""
 
@@ -35,6 +40,9 @@ TWICE: dict[Callable[..., Any], Rule] = {
     functional.layer_norm: norms.layer_norm,
     torch.layer_norm: norms.layer_norm,
     functional.group_norm: norms.group_norm,
+    functional.instance_norm: norms.instance_norm,
+    functional.batch_norm: norms.batch_norm,
+    functional.pdist: linear_algebra.pdist,
 }
 """The same where the loss contains a gradient, so that products are third derivatives."""
 
