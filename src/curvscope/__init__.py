@@ -41,6 +41,7 @@ from curvscope.operators import (
     ggn,
     gradient_second_moment,
     hessian,
+    jacobian,
     monte_carlo_fisher,
     preflight,
 )
@@ -132,6 +133,7 @@ __all__ = [
     "grassmann",
     "hessian",
     "interpolate",
+    "jacobian",
     "kappa",
     "loss_along",
     "mask_null",

@@ -12,6 +12,7 @@ from curvscope.operators.fisher import (
     monte_carlo_fisher,
 )
 from curvscope.operators.interop import Dense, as_operator
+from curvscope.operators.jacobian import Jacobian, jacobian
 from curvscope.operators.objective import Objective
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.preflight import Check, Preflight, preflight
@@ -28,6 +29,7 @@ __all__ = [
     "GeneralizedGaussNewton",
     "GradientSecondMoment",
     "Hessian",
+    "Jacobian",
     "MonteCarloFisher",
     "Objective",
     "Operator",
@@ -40,6 +42,7 @@ __all__ = [
     "ggn",
     "gradient_second_moment",
     "hessian",
+    "jacobian",
     "load_target",
     "monte_carlo_fisher",
     "preflight",

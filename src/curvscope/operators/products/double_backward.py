@@ -7,7 +7,6 @@ import logging
 import torch
 from torch import Tensor
 
-from curvscope.errors import NotDifferentiable
 from curvscope.operators.objective import Batch
 from curvscope.operators.products.maps import Pieces
 from curvscope.operators.products.memory import is_out_of_memory
@@ -66,12 +65,4 @@ class _Retained(Linearized):
         return tuple(None if pieces[0] is None else torch.stack(pieces) for pieces in zip(*rows, strict=True))
 
     def _differentiate(self, tangents: Tensor, *, batched: bool) -> Pieces:
-        try:
-            return self._apply(self._parameters.split(tangents), batched)
-        except RuntimeError as error:
-            if ("derivative for" in str(error) and "not implemented" in str(error)) or "once_differentiable" in str(error):
-                raise NotDifferentiable(
-                    f"PyTorch has no second derivative for an operation of this model ({error}): replace that operation, "
-                    "or for attention and recurrent layers choose the plain implementation instead of the fused kernel"
-                ) from error
-            raise
+        return self._apply(self._parameters.split(tangents), batched)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from curvscope.operators.objective import Batch, Objective, Values
 from curvscope.operators.products.constants import FrozenConstants, ReverseConstants
 from curvscope.operators.products.forward_losses import ForwardModeLosses
 from curvscope.operators.products.outputs import FlatOutputs
+from curvscope.operators.products.refusals import explained, explanation, message_of
 
 Pieces = tuple[Tensor | None, ...]
 OutputCurvature = Callable[[Tensor, Batch, Tensor], Tensor]
@@ -38,11 +40,8 @@ class BatchMap(ABC):
 
         Autograd itself says so only on its way through: here nothing lies behind, and the product would be zero.
         """
-        if not self._looked_at and _has_dead_end(gradient):
-            raise NotDifferentiable(
-                "the backward of a custom autograd function is marked once_differentiable, so there is no second derivative: "
-                "write it with differentiable operations and without the mark"
-            )
+        if not self._looked_at and (dead_end := _dead_end(gradient)) is not None:
+            raise NotDifferentiable(explanation(message_of(dead_end)))
         self._looked_at = True
 
     def prepare(self, batch: Batch, number: int) -> Batch:
@@ -100,7 +99,8 @@ class HessianMap(BatchMap):
         with torch.enable_grad():
             values = self.objective.leaves(self.objective.values)
             loss = dependent(self.objective.loss(values, batch).reshape(()))
-            gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
+            with explained():
+                gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
         self._refuse_dead_ends(gradient)
 
         def apply(tangents: Values, batched: bool) -> Pieces:
@@ -142,7 +142,8 @@ class SandwichMap(BatchMap):
             values = self.objective.leaves(self.objective.values)
             output = dependent(self._output(values, batch))
             seed = torch.zeros_like(output, requires_grad=True)
-            pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
+            with explained():
+                pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
         self._refuse_dead_ends(pulled)
         curve = self.curve
 
@@ -187,18 +188,18 @@ def _moved(values: Values, tangent: Values, step: float) -> Values:
     return tuple(value + step * piece for value, piece in zip(values, tangent, strict=True))
 
 
-def _has_dead_end(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a graph holds the node that autograd puts behind functions marked once_differentiable."""
+def _dead_end(tensors: Sequence[Tensor | None]) -> Any:
+    """The node that autograd puts behind functions that cannot be differentiated once more; None: there is none."""
     waiting = [tensor.grad_fn for tensor in tensors if tensor is not None and tensor.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         if node.name() == "torch::autograd::Error":
-            return True
+            return node
         new = {source for source, _ in node.next_functions if source is not None} - seen
         seen |= new
         waiting += new
-    return False
+    return None
 
 
 def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Sequence[Tensor | None], batched: bool) -> Pieces:
@@ -211,4 +212,5 @@ def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Seq
     if not live:
         return (None,) * len(inputs)
     heads, tails = zip(*live, strict=True)
-    return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)
+    with explained():
+        return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)
