@@ -57,7 +57,7 @@ def equal(first: Tensor, second: Tensor) -> bool:
 def rows(tensor: Tensor, start: int, stop: int) -> Tensor:
     """The rows from ``start`` to ``stop``, as ``tensor[start:stop]`` of a dense tensor.
 
-    >>> rows(torch.eye(3).to_sparse_csr(), 1, 3).to_dense().tolist()
+    >>> rows(torch.eye(3).to_sparse(), 1, 3).to_dense().tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     if is_plain(tensor):
