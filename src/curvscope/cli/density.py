@@ -83,7 +83,7 @@ def command(
     with hiring.executor() as executor:
         found = density(operator, **options, executor=executor)
     if run is not None:
-        Run.open(run).write_json(DENSITY, found.to_dict())
+        Run.open(run).write_sealed(DENSITY, found.to_dict())
     if out is not None:
         write_text(out / FILES[0], json.dumps(found.to_dict()))
         save_figure(spectral_density(found), out / FILES[1])

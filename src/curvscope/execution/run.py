@@ -20,16 +20,28 @@ import torch
 from curvscope.errors import RunConflict, RunNotFound
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import LOCK, Lock, holder
-from curvscope.store import Records, check_folder, is_draft, read_json, read_plain, remove_drafts, shown, write_text
+from curvscope.store import (
+    Records,
+    check_folder,
+    is_draft,
+    new_mark,
+    read_json,
+    read_plain,
+    remove_drafts,
+    sealed,
+    shown,
+    unsealed,
+    write_text,
+)
 from curvscope.store.files import make_folder
 
-MANIFEST, RECORDS = "manifest.json", "records"
+MANIFEST, RECORDS, ID = "manifest.json", "records", "id"
 FORMAT = "curvscope run 1"
 SOLVING, CERTIFYING = "solve", "certify"
 SECONDS_BETWEEN_NOTES = 2.0
 NEEDED = {"kind": str, "options": dict, "created": str, "command": list, "versions": dict}
 """What every manifest has."""
-OPTIONAL = {"sessions": list, "stages": dict, "solve": dict, "operator": dict, "decisions": dict, "plan": dict}
+OPTIONAL = {"id": str, "sessions": list, "stages": dict, "solve": dict, "operator": dict, "decisions": dict, "plan": dict}
 
 
 class Run:
@@ -46,7 +58,7 @@ class Run:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self.manifest = path, manifest
-        self.records = Records(path / RECORDS)
+        self.records = Records(path / RECORDS, manifest.get(ID))
         self._noted = 0.0
         self.work: Interruptible | None = None
         """The session that this process has, if it has one."""
@@ -67,7 +79,8 @@ class Run:
     def planned(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any]) -> Run:
         """As :meth:`create`, but nothing is written before the first :meth:`session`."""
         check_free(path)
-        return cls(Path(path), {"format": FORMAT, "kind": kind, "options": options, **_session(), "stages": {}, "sessions": []})
+        begun = {"format": FORMAT, "kind": kind, "options": options, ID: new_mark(), **_session(), "stages": {}, "sessions": []}
+        return cls(Path(path), begun)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
@@ -157,6 +170,7 @@ class Run:
             check_folder(self.path)
             if (self.path / MANIFEST).exists():
                 self.manifest = Run.open(self.path).manifest  # as the last holder of the lock left it
+                self.records.owner = self.manifest.get(ID)
             remove_drafts(self.path)
             self.manifest.setdefault("sessions", []).append({**_session(), "work": work, "ended": None})
             self.save()
@@ -195,6 +209,15 @@ class Run:
         """Write ``content`` as JSON; returns the file."""
         return self.write_text(name, json.dumps(content, indent=1))
 
+    def write_sealed(self, name: str, content: dict[str, Any]) -> Path:
+        """As :meth:`write_json`, with the mark of this run and a checksum, which :meth:`read_json` verifies."""
+        return self.write_json(name, sealed(content, self.mark))
+
+    @property
+    def mark(self) -> str | None:
+        """The name of this run in its files, which no other run has; None for runs of earlier versions."""
+        return self.manifest.get(ID)
+
     def write_text(self, name: str, content: str) -> Path:
         """Write a text file; returns it."""
         target = self.path / name
@@ -202,9 +225,13 @@ class Run:
         return target
 
     def read_json(self, name: str) -> Any:
-        """What :meth:`write_json` wrote; None when the run has no such file."""
+        """What :meth:`write_json` wrote; None when the run has no such file.
+
+        Raises:
+            DamagedData: it was altered, or belongs to another run.
+        """
         file = self.path / name
-        return read_json(file) if file.exists() else None
+        return unsealed(read_json(file), file, self.mark) if file.exists() else None
 
     def _end(self, how: str) -> None:
         self.manifest["sessions"][-1]["ended"] = {"at": _now(), "how": how}

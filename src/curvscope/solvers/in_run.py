@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MEASURED, BASES = "measured", "basis"
 STATE, DECISIONS = "state", "decisions"
 __all__ = ["BASES", "CERTIFIED", "DECISIONS", "MEASURED", "SOLUTION", "STATE", "InRun"]
+MARK = "matrix"
+"""In records: the mark of the matrix that they are of."""
 
 
 class InRun(Workspace):
@@ -85,7 +87,9 @@ class InRun(Workspace):
             if start >= count:
                 continue
             try:
-                seconds = self.run.records.read(record).facts["seconds"]
+                facts = self.run.records.read(record).facts
+                seconds = facts["seconds"]
+                check_matrix(matrix, facts.get(MARK))
                 matrix.verify(start, stop)
                 sound.append(Known(start, min(stop, count), seconds))
             except DamagedData as error:
@@ -96,7 +100,8 @@ class InRun(Workspace):
     def commit(self, name: str, start: int, stop: int, seconds: float) -> None:
         """See :meth:`Workspace.commit`; on the device before the record says so."""
         OnDisk(self.run.path / MEASURED / f"{name}.zarr").synchronise(start, stop)
-        self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", {"seconds": seconds}, durable=True)
+        facts = {"seconds": seconds, MARK: OnDisk(self.run.path / MEASURED / f"{name}.zarr").mark}
+        self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", facts, durable=True)
         self.check()
 
     def working(self, matrix: TallMatrix) -> TallMatrix:
@@ -135,8 +140,9 @@ class InRun(Workspace):
             stored.move(folder / f"{name}.zarr")
             placed[name] = matrix
         synchronise_folder(folder)
+        marks = {name: OnDisk(folder / f"{name}.zarr").mark for name in vectors}
         self.run.records.write(
-            KEPT, {**facts, "scope": self.scope, "vectors": list(vectors), PLACE: FOUND}, tensors, durable=True
+            KEPT, {**facts, "scope": self.scope, "vectors": list(vectors), PLACE: FOUND, MARK: marks}, tensors, durable=True
         )
         self.check()
         return placed
@@ -151,6 +157,7 @@ class InRun(Workspace):
             vectors = {}
             for name in record.facts["vectors"]:
                 matrix = OnDisk(self.run.path / place / checked_name(f"{name}.zarr", self.run.path / KEPT))
+                check_matrix(matrix, record.facts.get(MARK, {}).get(name))
                 matrix.verify(0, matrix.shape[1])
                 vectors[name] = self.working(matrix)
         except (DamagedData, RunNotFound) as error:
@@ -214,7 +221,7 @@ class InRun(Workspace):
         stored = _disk(basis)
         place, filled = stored.path, facts["filled"]
         stored.synchronise(self._durable.get(place.name, 0), filled)
-        self.run.records.write(self.state_name, {**facts, "basis": place.name}, tensors, durable=True)
+        self.run.records.write(self.state_name, {**facts, "basis": place.name, MARK: stored.mark}, tensors, durable=True)
         self._durable = {place.name: filled}
         for other in place.parent.iterdir():
             if other != place:
@@ -233,6 +240,7 @@ class InRun(Workspace):
                 f"{stored.path} is {stored.shape[0]} x {stored.shape[1]} of {stored.dtype}, expected are {operator.shape[0]} "
                 f"rows of {operator.dtype} and at least {filled} columns: put the matrix back, or begin again elsewhere"
             )
+        check_matrix(stored, record.facts.get(MARK))
         stored.verify(0, filled)
         stored.forget(filled)
         return self._placed(stored, filled), record
@@ -269,3 +277,9 @@ class InRun(Workspace):
 
 def _disk(basis: TallMatrix) -> OnDisk:
     return basis.disk if isinstance(basis, Mirrored) else basis
+
+
+def check_matrix(stored: OnDisk, mark: str | None) -> None:
+    """Raise DamagedData where a record is of another matrix than the one at its place; earlier versions noted none."""
+    if mark is not None and mark != stored.mark:
+        raise DamagedData(f"{stored.path} is another matrix than the one that its record is of: put that one back")

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from curvscope.errors import OutOfDisk, RunConflict
 from curvscope.execution.resources import as_text
 from curvscope.execution.run import MANIFEST, Run, usable_path
@@ -21,7 +19,7 @@ from curvscope.operators.identity import operator_differences, recorded
 from curvscope.solvers import storage
 from curvscope.solvers.in_run import DECISIONS, InRun
 from curvscope.solvers.workspace import Fit, Workspace
-from curvscope.store import Draft
+from curvscope.store import write_tensors
 
 PARAMETERS = "parameters.safetensors"
 
@@ -93,9 +91,8 @@ def nearest_folder(path: Path) -> Path:
 def _keep_parameters(run: Run, operator: Operator) -> None:
     """The parameters at which a curvature operator is measured go into the run, and the buffers beside them."""
     if isinstance(operator, CurvatureOperator) and not (run.path / PARAMETERS).exists():
-        buffers = {name: tensor.cpu().contiguous() for name, tensor in operator.objective.buffers.items()}
-        with Draft(run.path / PARAMETERS, durable=True) as draft:
-            save_file(operator.parameters.unflatten(operator.values().cpu()) | buffers, draft)
+        tensors = operator.parameters.unflatten(operator.values().cpu()) | operator.objective.buffers
+        write_tensors(run.path / PARAMETERS, tensors, run.mark)
 
 
 @contextmanager

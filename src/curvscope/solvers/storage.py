@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from curvscope.errors import DamagedData, RunConflict, RunNotFound
-from curvscope.store import RESTORE, Draft, check_folder, checksum, read_json, shown, write_text
+from curvscope.store import RESTORE, Draft, check_folder, read_json, sealed, shown, unsealed, write_text
 from curvscope.tall import InMemory, OnDisk, TallMatrix
 
 EIGEN, SINGULAR = "curvscope solution 2", "curvscope singular solution 2"
 VECTORS = {EIGEN: ("eigenvectors",), SINGULAR: ("U", "V")}
 """The tall matrices that a solution of each format has, each in a Zarr array of its name."""
-TABLE, CHECKSUM = "solution.json", "checksum"
+TABLE, VECTORS_OF = "solution.json", "vectors"
 SMALL = 1 << 28
 """Bytes up to which vectors are read into memory when a solution is opened."""
 
@@ -41,8 +41,9 @@ def write(path: Place, form: str, table: dict[str, Any], vectors: dict[str, Tall
 
 def rewrite_table(path: Place, form: str, table: dict[str, Any]) -> None:
     """Put another table in the place of the one that :func:`write` wrote; the vectors stay as they are."""
-    content = {"format": form, **table}
-    write_text(Path(path) / TABLE, json.dumps({**content, CHECKSUM: _digest(content)}, indent=1))
+    folder = Path(path)
+    content = {"format": form, **table, VECTORS_OF: {name: _described(folder, name) for name in VECTORS[form]}}
+    write_text(folder / TABLE, json.dumps(sealed(content, _run_of(folder)), indent=1))
 
 
 def form_of(path: Place) -> str:
@@ -72,6 +73,10 @@ def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]
         if not (source / f"{name}.zarr").is_dir():
             raise RunNotFound(f"{source} lacks its vectors ({name}.zarr): compute it again")
         stored = OnDisk(source / f"{name}.zarr")
+        if VECTORS_OF in table and table[VECTORS_OF].get(name) != _facts(stored):
+            raise DamagedData(
+                f"{stored.path} is not the matrix that {source / TABLE} describes (another shape, dtype or run's): {RESTORE}"
+            )
         stored.check_complete()
         small = stored.shape[0] * stored.shape[1] * stored.dtype.itemsize <= SMALL
         vectors[name] = InMemory(stored.to_tensor()) if small else stored
@@ -88,10 +93,23 @@ def _table(source: Path) -> dict[str, Any]:
         raise DamagedData(f"{source / TABLE} is damaged (a {type(table).__name__}, no object): {RESTORE}")
     if str(table.get("format")) not in VECTORS:
         raise RunNotFound(f"{source / TABLE} has format {shown(table.get('format'))}, this version reads {', '.join(VECTORS)}")
-    if table.pop(CHECKSUM, None) not in (None, _digest(table)):  # None: written before there was one
-        raise DamagedData(f"{source / TABLE} does not match its checksum, it was altered: {RESTORE}")
-    return table
+    if VECTORS_OF in table and "checksum" not in table:
+        raise DamagedData(f"{source / TABLE} lost its checksum, it was altered: {RESTORE}")
+    return unsealed(table, source / TABLE, _run_of(source))
 
 
-def _digest(content: dict[str, Any]) -> str:
-    return checksum(json.dumps(content, sort_keys=True).encode()).hex()
+def _run_of(folder: Path) -> str | None:
+    """The mark of the run that a folder lies in; None if it lies in none, or in one of an earlier version."""
+    try:
+        return read_json(folder.absolute().parent / "manifest.json").get("id")
+    except (OSError, AttributeError):  # also a damaged manifest, which is named when the run is opened
+        return None
+
+
+def _described(folder: Path, name: str) -> dict[str, Any]:
+    return _facts(OnDisk(folder / f"{name}.zarr"))
+
+
+def _facts(stored: OnDisk) -> dict[str, Any]:
+    """What ties a table to its vectors."""
+    return {"matrix": stored.mark, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from curvscope.errors import DamagedData
 from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum
+from curvscope.store.seals import RUN
 from curvscope.store.untrusted import read_plain, shown
 
 SUFFIX = ".record"
@@ -36,8 +37,8 @@ class Records:
     ([1.0, 2.0], ['residuals/0-2'], None)
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, owner: str | None = None) -> None:
+        self.folder, self.owner = folder, owner
 
     def write(
         self, name: str, facts: dict[str, Any], tensors: dict[str, Tensor] | None = None, *, durable: bool = False
@@ -50,7 +51,8 @@ class Records:
             OutOfDisk: there is no room; what was there stays.
         """
         arrays = {key: tensor.detach().cpu().contiguous().numpy() for key, tensor in (tensors or {}).items()}
-        heading = {"facts": facts, "tensors": [[key, array.dtype.str, list(array.shape)] for key, array in arrays.items()]}
+        shapes = [[key, array.dtype.str, list(array.shape)] for key, array in arrays.items()]
+        heading = {"name": name, RUN: self.owner, "facts": facts, "tensors": shapes}
         raw = b"".join([json.dumps(heading).encode() + b"\n", *(array.tobytes() for array in arrays.values())])
         with Draft(self._file(name), durable=durable) as draft:
             draft.write_bytes(raw + checksum(raw))
@@ -70,10 +72,14 @@ class Records:
         if len(content) < CHECKSUM_BYTES or checksum(raw) != content[-CHECKSUM_BYTES:]:
             raise DamagedData(f"{file} does not match its checksum: it was altered or truncated")
         try:
-            return _parsed(raw)
+            heading, record = _parsed(raw)
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError, MemoryError) as error:
             # A checksum is right in a file that someone made on purpose, too.
             raise DamagedData(f"{file} is no record ({shown(str(error))}): do not use this run") from error
+        if self.owner is not None and (heading.get("name"), heading.get(RUN)) != (name, self.owner):
+            other = shown(heading.get("name")) if heading.get(RUN) == self.owner else "of another run"
+            raise DamagedData(f"{file} is not the record {name!r} of this run (it is {other}): put the right one back")
+        return record
 
     def names(self, folder: str) -> list[str]:
         """Names of all records in a folder, in order."""
@@ -91,7 +97,7 @@ class Records:
         return self.folder / f"{name}{SUFFIX}"
 
 
-def _parsed(raw: bytes) -> Record:
+def _parsed(raw: bytes) -> tuple[dict[str, Any], Record]:
     """The record in the content of a file; what is wrong with it raises whatever it does."""
     line = raw.index(b"\n")
     heading = json.loads(raw[:line])
@@ -105,4 +111,4 @@ def _parsed(raw: bytes) -> Record:
         start += array.nbytes
     if not isinstance(heading["facts"], dict):
         raise TypeError("facts that are no mapping")
-    return Record(heading["facts"], tensors)
+    return heading, Record(heading["facts"], tensors)

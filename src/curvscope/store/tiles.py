@@ -1,9 +1,10 @@
 """Files of one matrix: a Zarr v3 array of uncompressed tiles in slabs, each with its checksum, written whole or not at all.
 
 A tile is one Zarr shard, some columns of a range of rows; its slabs are the chunks, a few of these rows each, column after
-column, little-endian, with four bytes of CRC-32C behind it. Any Zarr v3 reader opens the array; we read and write the tiles
-ourselves, straight between file and buffer, because nothing may pass unverified: Zarr takes a missing chunk for zeros. A row is
-had, verified, for the price of its slab.
+column, little-endian, with four bytes of CRC-32C behind it. Before them the file says which tile of which matrix it is, so that
+tiles that were exchanged, or are another matrix's, are found; the description ``zarr.json`` has a checksum. Any Zarr v3 reader
+opens the array; we read and write the tiles ourselves, straight between file and buffer, because nothing may pass unverified:
+Zarr takes a missing chunk for zeros. A row is had, verified, for the price of its slab.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -22,9 +24,12 @@ from zarr.codecs import BytesCodec, Crc32cCodec, TransposeCodec
 
 from curvscope.errors import DamagedData, InvalidArgument, RunNotFound
 from curvscope.store.files import CHECKSUM_BYTES, Draft, checksum, read_json, write_text
+from curvscope.store.seals import digest_of, new_mark
 from curvscope.store.untrusted import open_plain, shown
 
-METADATA = "zarr.json"
+METADATA, OURS = "zarr.json", "curvscope"
+HEAD_BYTES = 16 + 6 + 6 + CHECKSUM_BYTES
+"""Of a tile's mark and place, before its slabs."""
 SLAB_BYTES = 1 << 13
 """Bytes of a slab, about: what a disk reads in one go anyway, and enough that its checksum costs little."""
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError, RuntimeError)
@@ -43,6 +48,7 @@ class Tiles:
         tile: rows and columns of a tile; those at the far edges are filled up with zeros.
         slab: rows of a slab; they divide those of a tile.
         dtype: of the entries.
+        mark: name of the matrix, in each of its tiles; empty for matrices of earlier versions, whose tiles are not marked.
     """
 
     path: Path
@@ -50,6 +56,7 @@ class Tiles:
     tile: tuple[int, int]
     slab: int
     dtype: np.dtype
+    mark: str = ""
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, int], tile: tuple[int, int], dtype: np.dtype) -> Tiles:
@@ -67,7 +74,9 @@ class Tiles:
                 serializer=BytesCodec(endian="little"),
                 compressors=[Crc32cCodec()],
             )
-        return cls(path, shape, tile, slab, np.dtype(dtype))
+            mark = new_mark()
+            _describe(draft, read_json(draft / METADATA), mark)
+        return cls(path, shape, tile, slab, np.dtype(dtype), mark)
 
     @classmethod
     def open(cls, path: Path) -> Tiles:
@@ -86,19 +95,20 @@ class Tiles:
         if array.shards is None or codecs != [TransposeCodec, BytesCodec, Crc32cCodec] or array.ndim != 2:
             names = [codec.__name__ for codec in codecs]
             raise DamagedData(f"{path} is not one of our arrays of checked tiles (its codecs are {names})")
-        return cls(path, array.shape, array.shards, array.chunks[0], array.dtype)
+        mark = _mark_of(read_json(path / METADATA), path / METADATA)
+        return cls(path, array.shape, array.shards, array.chunks[0], array.dtype, mark)
 
     def grow(self, columns: int) -> None:
         """Room for more columns; the tiles stay as they are."""
         if columns < self.shape[1]:
             raise InvalidArgument(f"{self.path} has {self.shape[1]} columns, it cannot grow to {columns}")
         described = read_json(self.path / METADATA)
-        write_text(self.path / METADATA, json.dumps(described | {"shape": [self.shape[0], columns]}, indent=2))
+        _describe(self.path, described | {"shape": [self.shape[0], columns]}, self.mark)
 
     @property
     def file_bytes(self) -> int:
         """Size of the file of a tile."""
-        return self._slabs * self._line + len(self._index)
+        return self._head + self._slabs * self._line + len(self._index)
 
     def file(self, row: int, column: int) -> Path:
         """Where tile (row, column) of the grid lies."""
@@ -113,10 +123,11 @@ class Tiles:
         with self._opened(row, column) as stream:  # the size is checked before there is room for so much
             buffer = np.empty(self.file_bytes, dtype=np.uint8)
             _read_into(stream, buffer)
-        split = self._slabs * self._line
+        first_slab, split = self._head, self._head + self._slabs * self._line
+        self._check_head(buffer[:first_slab].tobytes(), row, column)
         if buffer[split:].tobytes() != self._index:
             raise DamagedData(self._altered(row, column))
-        content = self._verified(buffer[:split].reshape(self._slabs, self._line), row, column)
+        content = self._verified(buffer[first_slab:split].reshape(self._slabs, self._line), row, column)
         content = content[:, first : first + target.shape[0]]
         whole, rest = divmod(target.shape[1], self.slab)
         if whole:
@@ -137,9 +148,12 @@ class Tiles:
         """
         slabs, place = np.unique(index // self.slab, return_inverse=True)
         lines = np.empty((len(slabs), self._line), dtype=np.uint8)
+        head = np.empty(self._head, dtype=np.uint8)
         with self._opened(row, column) as stream:
+            _read_into(stream, head)
+            self._check_head(head.tobytes(), row, column)
             for slab, line in zip(slabs.tolist(), lines, strict=True):
-                stream.seek(slab * self._line)
+                stream.seek(self._head + slab * self._line)
                 _read_into(stream, line)
         return self._verified(lines, row, column)[place, :, index % self.slab]
 
@@ -156,6 +170,7 @@ class Tiles:
         for line in lines:
             line[-CHECKSUM_BYTES:] = np.frombuffer(checksum(line[:-CHECKSUM_BYTES]), dtype=np.uint8)
         with Draft(self.file(row, column), durable=durable) as draft, draft.open("wb", buffering=0) as stream:
+            _write_all(stream, self._header(row, column))
             _write_all(stream, lines.reshape(-1))
             _write_all(stream, self._index)
 
@@ -165,6 +180,29 @@ class Tiles:
         return self.tile[0] // self.slab
 
     @property
+    def _head(self) -> int:
+        """Bytes before the slabs."""
+        return HEAD_BYTES if self.mark else 0
+
+    def _header(self, row: int, column: int) -> bytes:
+        """What a tile begins with: which matrix, which tile of it, and a checksum of that."""
+        if not self.mark:
+            return b""
+        place = bytes.fromhex(self.mark) + row.to_bytes(6, "little") + column.to_bytes(6, "little")
+        return place + checksum(place)
+
+    def _check_head(self, found: bytes, row: int, column: int) -> None:
+        """Raise DamagedData unless a file begins as this tile does."""
+        if found == self._header(row, column):
+            return
+        place = found[:-CHECKSUM_BYTES]
+        if checksum(place) != found[-CHECKSUM_BYTES:]:
+            raise DamagedData(self._altered(row, column))
+        ours = place[:16] == bytes.fromhex(self.mark)
+        what = "another tile of this matrix" if ours else "a tile of another matrix"
+        raise DamagedData(f"{self.file(row, column)} is {what} ({self._place(row, column)}): put the right one back")
+
+    @property
     def _line(self) -> int:
         """Bytes of a slab with its checksum."""
         return self.slab * self.tile[1] * self.dtype.itemsize + CHECKSUM_BYTES
@@ -172,7 +210,7 @@ class Tiles:
     @cached_property
     def _index(self) -> bytes:
         """What Zarr wants behind the slabs: where each begins and its size, and a checksum; the same for all tiles."""
-        begins = np.arange(self._slabs, dtype="<u8") * self._line
+        begins = self._head + np.arange(self._slabs, dtype="<u8") * self._line
         index = np.stack([begins, np.full_like(begins, self._line)], axis=1).tobytes()
         return index + checksum(index)
 
@@ -208,6 +246,30 @@ class Tiles:
         rows, columns = self.tile
         last_row, last_column = min((row + 1) * rows, self.shape[0]), min((column + 1) * columns, self.shape[1])
         return f"rows {row * rows} to {last_row}, columns {column * columns} to {last_column}"
+
+
+def _describe(folder: Path, described: dict[str, Any], mark: str) -> None:
+    """Write the description of an array, with its mark and a checksum where it has a mark."""
+    if mark:
+        described = described | {"attributes": {OURS: {"matrix": mark}}}
+        described["attributes"][OURS]["checksum"] = digest_of(described)
+    write_text(folder / METADATA, json.dumps(described, indent=2))
+
+
+def _mark_of(described: Any, file: Path) -> str:
+    """The mark in a description; empty where an earlier version wrote it."""
+    attributes = described.get("attributes", {}) if isinstance(described, dict) else None
+    if attributes in ({}, None):
+        return ""
+    try:
+        found = dict(attributes[OURS])
+        given, mark = found.pop("checksum"), str(found["matrix"])
+        sound = given == digest_of(described | {"attributes": {OURS: found}}) and len(bytes.fromhex(mark)) == 16
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedData(f"{file} is damaged ({shown(str(error))}): put it back") from error
+    if not sound:
+        raise DamagedData(f"{file} does not match its checksum, it was altered: put it back")
+    return mark
 
 
 def rows_of_slabs(columns: int, itemsize: int) -> int:

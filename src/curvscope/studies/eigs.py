@@ -24,7 +24,7 @@ from curvscope.solvers.ordering import ORDERS
 from curvscope.solvers.results import CERTIFIED, results_of
 from curvscope.solvers.session import PARAMETERS
 from curvscope.solvers.storage import TABLE
-from curvscope.store import parsing, read_tensors
+from curvscope.store import parsing, read_sealed_tensors
 from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
 from curvscope.training import Recorder, train
 
@@ -83,7 +83,7 @@ def operator_at_checkpoint(
     known = get(problem, data=data)
     model = known.model().to(preferred())
     with torch.no_grad():
-        model.load_state_dict(read_tensors(Path(checkpoint)), strict=False)
+        model.load_state_dict(read_sealed_tensors(Path(checkpoint)), strict=False)
     return MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
 
 
@@ -107,7 +107,7 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
     file = run.path / PARAMETERS
     if not file.exists() or solution.parameters is None:
         raise RunNotFound(f"{run.path} holds no parameters: its operator was not built from a model, so there is no mask")
-    stored = read_tensors(file)
+    stored = read_sealed_tensors(file, run.mark)
     with parsing(file):
         return {name: stored[name] for name in solution.parameters.names}
 
@@ -116,7 +116,7 @@ def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
     """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
     solution = certified_of(run)
     curve = _overlap_with(mask, solution, run)
-    run.write_json(f"overlap-{mask}.json", curve.to_dict())
+    run.write_sealed(f"overlap-{mask}.json", curve.to_dict())
     return curve
 
 

@@ -10,14 +10,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from curvscope.errors import CurvscopeError, Interrupted, InvalidArgument, RunConflict
 from curvscope.execution import Progress
 from curvscope.execution.run import MANIFEST, Run
 from curvscope.report import Document, render, save_figures
-from curvscope.store import Draft, read_tensors, remove
+from curvscope.store import read_sealed_tensors, remove, write_tensors
 
 NUMBERS, PAGE, FIGURES, STAGES = "numbers.json", "report.html", "figures", "stages"
 Config = Any
@@ -40,7 +39,7 @@ class Stages:
         """The stage's numbers, computed or read back; plain JSON either way."""
         file = f"{STAGES}/{name}.json"
         if (found := self.run.read_json(file)) is None:
-            self.run.write_text(file, json.dumps(compute()))
+            self.run.write_sealed(file, compute())
             found = self.run.read_json(file)
         return found
 
@@ -48,10 +47,8 @@ class Stages:
         """The stage's tensors, computed or read back."""
         file = self.run.path / STAGES / f"{name}.safetensors"
         if not file.exists():
-            tensors = {key: tensor.contiguous() for key, tensor in compute().items()}
-            with Draft(file, durable=True) as draft:
-                save_file(tensors, draft)
-        return read_tensors(file)
+            write_tensors(file, compute(), self.run.mark)
+        return read_sealed_tensors(file, self.run.mark)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ class OnDisk(Panelled):
         return self.tiles.path
 
     @property
+    def mark(self) -> str:
+        """The name of the stored matrix, in each of its tiles; empty for matrices of earlier versions."""
+        return self.tiles.mark
+
+    @property
     def first_column(self) -> int:
         """The column of the stored array that is the first of this view."""
         return self._first

@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
-from curvscope.store import Draft, read_tensors
+from curvscope.store import read_sealed_tensors, write_tensors
 from curvscope.training.state import TrainingState, capture, check_optimizer, load_state, restore, save_state
 
 
@@ -96,8 +95,7 @@ class Recorder:
             return
         if extra is not None:  # before the parameters: a step that is there is there with everything
             save_state(extra, self._state_file(i))
-        with Draft(self._file(i), durable=True) as draft:
-            save_file(parameters, draft)
+        write_tensors(self._file(i), parameters)
 
     def state(self, i: int) -> dict[str, Tensor]:
         """The ``state_dict`` recorded at step i.
@@ -107,7 +105,7 @@ class Recorder:
         """
         if i not in self.recorded:
             raise RunNotFound(f"step {i} was not recorded; there are {self.recorded}")
-        return self._kept[i] if self.path is None else read_tensors(self._file(i))
+        return self._kept[i] if self.path is None else read_sealed_tensors(self._file(i))
 
     def load(self, i: int, model: nn.Module) -> nn.Module:
         """Put the parameters and buffers of step i into ``model`` and return it."""
