@@ -1,7 +1,7 @@
 """Every file of a run altered, exchanged with another file, or with the same file of another run.
 
-Held: the use of the run is refused by name (a CurvscopeError), or gives the same numbers as before, bit by bit: what was damaged
-was found and computed again, or does not matter. Fell: other numbers without a word, or any other exception.
+Held: the use of the run is refused by name (a CurvscopeError), or gives the same numbers as before, bit by bit: what was
+damaged was found and computed again, or does not matter. Fell: other numbers without a word, or any other exception.
 """
 
 import contextlib
