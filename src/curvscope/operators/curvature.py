@@ -179,7 +179,7 @@ class CurvatureOperator(Composable):
         The gradient of the user's own model, and two independent routes to the second derivatives, on a few samples of the
         first mini-batch; see :func:`.verification.verify`. Remembered: a second call costs nothing.
 
-        Cost: about 14 gradients of the few samples.
+        Cost: about 10 gradients of the few samples.
 
         Raises:
             UnverifiedDerivatives, CapturedParameter, NotDeterministic: no number of this operator could be trusted; the

@@ -506,12 +506,21 @@ class Objective:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
             raise InvalidArgument(f"the batches hold {total:g} loss terms together, expected more than 0")
-        if not self._depends:
+        if not self._depends and not self._depends_in_place():
             raise NotDifferentiable(independent(self.parameters.names))
         self.num_batches, self.num_pieces, self._total = count, pieces, 1.0 if self.sums else total
         self.mean_loss, self._data_digest = weighted / self._total, fingerprint(digests)
         if self.weighs_right is None:
             self._check_weights(pieces, sizes)
+
+    def _depends_in_place(self) -> bool:
+        """Whether the loss depends on the model's own parameters, where it does not on exchanged ones."""
+        batch = move(next(iter(self.data)), self.device, self.dtype)
+        try:
+            with self.isolated(), self.in_own_parameters() as chosen, torch.enable_grad():
+                return depends_on(self.loss(chosen, batch), chosen)
+        except (RuntimeError, TypeError, ValueError, LookupError):
+            return False
 
     def _check_weights(self, pieces: int, sizes: Sizes) -> None:
         """Verify that batches are weighted by what the loss averages over, on two of them; ask where that cannot be told.

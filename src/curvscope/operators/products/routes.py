@@ -20,6 +20,7 @@ from curvscope.operators.products.maps import BatchMap, Pieces
 from curvscope.operators.products.memory import is_out_of_memory
 
 NUM_VECTORS = 2
+"""Vectors that routes are compared on where there is doubt; where they agree, the first one has shown it."""
 STEPS = (1e-6, 1e-4, 1e-8)
 """Steps in float64 relative to the parameters: small ones cross fewer kinks of piecewise linear networks."""
 COARSE_STEPS = (3e-3, 3e-2, 3e-4)
@@ -40,6 +41,7 @@ class Routes:
     Attributes:
         eps: machine epsilon of what the loss is computed in.
         steps: for differences, the most promising one first.
+        num_vectors: how many vectors to multiply.
     """
 
     def __init__(self, batch_map: BatchMap, piece: Batch) -> None:
@@ -49,25 +51,27 @@ class Routes:
         self.piece = batch_map.prepare(piece, 0)
         self.eps = self.objective.rounding
         self.steps = STEPS if self.is_precise else COARSE_STEPS
+        self.num_vectors = 1
+        self._vectors: list[Tensor] = []
 
     @property
     def is_precise(self) -> bool:
         """Whether differences are accurate enough to tell small faults: all of the loss is computed in float64."""
         return self.eps < 1e-12
 
-    @cached_property
+    @property
     def vectors(self) -> list[Tensor]:
         """Random directions, scaled like the parameters: every tensor takes part."""
-        generator = torch.Generator().manual_seed(0)
         values = self.objective.values
-        overall = max(float(self.objective.parameters.join(values).double().square().mean().sqrt()), 1e-3)
-        scales = [max(float(value.double().square().mean().sqrt()), 0.1 * overall) for value in values]
-        return [
-            torch.cat([s * torch.randn(v.numel(), generator=generator) for s, v in zip(scales, values, strict=True)]).to(
-                self.objective.device, self.objective.dtype
-            )
-            for _ in range(NUM_VECTORS)
-        ]
+        while len(self._vectors) < self.num_vectors:
+            # Uniform numbers: normal ones take longer than a gradient of few samples where there are many parameters.
+            generator = torch.Generator().manual_seed(len(self._vectors))
+            sizes = [float(value.norm()) / max(value.numel(), 1) ** 0.5 for value in values]
+            least = max(0.1 * max(sizes, default=1.0), 1e-3)
+            drawn = [torch.rand(v.shape, generator=generator, dtype=torch.float32).sub_(0.5) for v in values]
+            scaled = [d.to(v).mul_(max(size, least)) for d, v, size in zip(drawn, values, sizes, strict=True)]
+            self._vectors.append(self.objective.parameters.join(scaled))
+        return self._vectors[: self.num_vectors]
 
     def attempt(self, route: Any) -> Products | Exception:
         """The products by a route, or why it cannot run here."""
@@ -110,7 +114,7 @@ class Routes:
         if moved is None:
             return 0.0
         again = Routes(moved, self._turned())
-        again.__dict__["vectors"] = self.vectors
+        again._vectors, again.num_vectors = self._vectors, self.num_vectors
         try:
             return apart(again.reverse(), reverse)
         except ROUTE_ERRORS:
@@ -151,9 +155,9 @@ def apart(found: Products, expected: Products) -> float:
     """
     largest = 0.0
     for ours, theirs in zip(found, expected, strict=True):
-        difference = float((ours.double() - theirs.double()).norm())
-        scale = max(float(ours.double().norm()), float(theirs.double().norm()))
-        largest = max(largest, difference / scale if difference else 0.0)
+        difference = float((ours.to(theirs.dtype) - theirs).norm())
+        if difference:
+            largest = max(largest, difference / max(float(ours.norm()), float(theirs.norm())))
     return largest
 
 

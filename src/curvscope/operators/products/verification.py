@@ -22,10 +22,10 @@ import torch
 from torch import nn
 
 from curvscope.errors import NotDifferentiable, UnverifiedDerivatives
-from curvscope.operators.batches import Batch, tensors_of
+from curvscope.operators.batches import Batch, few_samples, tensors_of
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.products.maps import BatchMap
-from curvscope.operators.products.routes import ROUTE_ERRORS, Products, Routes, apart, asymmetry
+from curvscope.operators.products.routes import NUM_VECTORS, ROUTE_ERRORS, Products, Routes, apart, asymmetry
 from curvscope.operators.substitution import check_substitution
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ ROUNDING = 30.0
 """How many times the measured rounding they may differ by."""
 FINE = 1e-6
 """Error of float64 differences that needs no second look."""
+FEWEST = 2
+"""Samples of the comparison with float64 differences, which cost twice as much as those of a gradient in float32."""
 UNCERTAINTY = 10.0
 """How many times the scatter of differences with other steps a route may be off."""
 UNDECIDED = 0.1
@@ -93,7 +95,7 @@ def verify(batch_map: BatchMap, *, forward: bool) -> Verdict:
     Returns:
         What is right: at least one of the two.
 
-    Cost: two gradients of the few samples for the substitution of parameters, and about eight for two routes; more only where
+    Cost: two gradients of the few samples for the substitution of parameters, and about seven for two routes; more only where
     they do not agree. Memory: a copy of the parameters in float64 where differences are taken.
 
     Raises:
@@ -210,8 +212,8 @@ class _Check:
 
     def _reverse_alone(self) -> Verdict | None:
         """Reverse over reverse against float64 differences; None where these do not agree at once."""
-        routes = self._double
-        if not routes.is_precise:
+        routes = self._own if self._own.is_precise else self._in(torch.float64, few_samples(self.piece, FEWEST))
+        if routes is None or not routes.is_precise:
             return None
         try:
             error = apart(routes.reverse(), routes.differences(routes.steps[0]))
@@ -242,7 +244,7 @@ class _Check:
         Raises:
             UnverifiedDerivatives: with none.
         """
-        routes, forward, reverse = self.running()
+        routes, forward, reverse = self.running()  # with two vectors, which show asymmetry too
         found = [routes.differences(step) for step in routes.steps]
         scatter, limit = self.explained(routes, found)
         errors = [_error(route, found, routes) for route in (forward, reverse)]
@@ -265,6 +267,7 @@ class _Check:
     def running(self) -> tuple[Routes, Any, Any]:
         """Routes in float64, or else in the arithmetic of the products, of which one can run, and what they give."""
         for routes in dict.fromkeys((self._double, self._own)):
+            routes.num_vectors = NUM_VECTORS
             forward, reverse = routes.attempt(self._forward_of(routes)), routes.attempt(routes.reverse)
             if not (isinstance(forward, Exception) and isinstance(reverse, Exception)):
                 return routes, forward, reverse
@@ -291,10 +294,10 @@ class _Check:
             return self._own
         return self._in(torch.float64) or self._own
 
-    def _in(self, dtype: torch.dtype) -> Routes | None:
+    def _in(self, dtype: torch.dtype, piece: Batch | None = None) -> Routes | None:
         objective = self.map.objective
         try:
-            other = objective.like([self.piece], dtype=dtype)
+            other = objective.like([self.piece if piece is None else piece], dtype=dtype)
             batch, _ = next(other.batches())
             batch_map = self.map.on(other)
         except ROUTE_ERRORS as error:
