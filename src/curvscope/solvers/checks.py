@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from curvscope.arguments import check_default_device
 from curvscope.errors import InvalidArgument, NotHermitian, UnfitOperator
 from curvscope.operators import CurvatureOperator, Operator, preflight
 from curvscope.solvers.ordering import check_which
@@ -18,11 +17,7 @@ def check_operator(operator: Operator, *, real: bool = True) -> None:
 
     Operators whose symmetry was only assumed pass; their first products are looked at, see :class:`.symmetry.ProductsCheck`.
     """
-    if (default := torch.get_default_device()).type != "cpu":
-        raise InvalidArgument(
-            f"torch.set_default_device({str(default)!r}) holds, but small matrices are on the CPU here: call this inside "
-            "`with torch.device('cpu'):`, which leaves the operator and its model where they are"
-        )
+    check_default_device()
     m, n = operator.shape
     if m != n:
         raise InvalidArgument(f"this needs a square operator, got {m} x {n}; singular values (svds, ssvd) take any shape")
