@@ -15,7 +15,9 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from platform import machine, processor
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import curvscope as cs
 from curvscope.estimators.estimate import Estimate
-from estimators import environment, table
+from estimators import table
 from matrices import SYMMETRIC, KnownMatrix
 
 CUTS = (0.02, 0.2, 0.5, 0.8, 0.98)
@@ -78,6 +80,12 @@ def trace_errors(matrix: KnownMatrix, count: int, seeds: int) -> dict[str, tuple
             int((np.abs(off) > MOST * told + slack).sum()),
         )
     return result
+
+
+def environment() -> dict:
+    """What it ran on."""
+    versions = {package: version(package) for package in ("torch", "numpy", "scipy")}
+    return {"cpu": processor() or machine(), "threads": torch.get_num_threads(), "versions": versions}
 
 
 def main() -> None:

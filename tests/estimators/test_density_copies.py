@@ -85,6 +85,16 @@ def test_copies_are_counted_only_where_their_number_is_known(copies, counted):
         assert int((found.exact > 1.9).sum()) == counted
 
 
+def test_rounding_of_small_eigenvalues_is_no_second_copy():
+    """As in the Laplacian of a barbell: recurrences end, and Ritz vectors of small eigenvalues beside large ones are rough."""
+    small = 4 * torch.sin(torch.arange(22) * math.pi / 48).double() ** 2
+    values = torch.cat([small, torch.full((SIZE - 24,), 500.0), torch.full((2,), 501.0)]).double()
+    for seed in range(3):
+        found = cs.density(Diagonal(values), num_steps=50, method="lanczos", seed=seed)
+        torch.testing.assert_close(found.exact, torch.cat([small, values[-2:]]), rtol=1e-6, atol=1e-9)
+        assert found.trace.value == pytest.approx(float(values.sum()))
+
+
 def test_simple_eigenvalues_above_many_zeros_leave_nothing_open():
     """The recurrences come to an end, the simple eigenvalues are counted, and zeros are the rest."""
     values = torch.cat([torch.zeros(SIZE - 12), torch.arange(1.0, 13)]).double()

@@ -14,8 +14,9 @@ SHARP = 1e-3
 """A pair counts as found when its residual is at most this times the distance to the next node."""
 AT_ONCE = 8
 """Ritz vectors of each probe that are made at a time."""
-LEAST_ANGLE = 1e-7
-"""Rounding of the singular values of a matrix of unit vectors, from its Gram matrix."""
+LEAST_ANGLE = 5e-5
+"""Angle by which Ritz vectors may be off in any case: where a recurrence came to its end, small eigenvalues beside large ones
+have more rounding than their residuals tell (1e-7 for the Laplacian of a barbell, whose zero was counted twice)."""
 FAILURE = 1e-6
 """Probability with which random vectors may hide one more copy of an eigenvalue."""
 
