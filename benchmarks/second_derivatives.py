@@ -34,7 +34,8 @@ print(check_second_derivatives(model, loss, batch))
 The tables were made with PyTorch {version}, in float64 on a CPU, by `python benchmarks/second_derivatives.py`: {count}
 operations, each behind a small linear layer. A product with the Hessian is compared with central differences of the gradient,
 and the gradient with differences of the loss. *Third* is the Hessian of a loss that contains a gradient, as forces and
-gradient penalties do. A number is the relative error of a wrong product; *no* means that the route raises an error. Routes:
+gradient penalties do. A number is the relative error of a wrong product; *no* means that the route raises an error, and a
+dash that it was not measured. Routes:
 
 - **curvscope**: `cs.hessian`, by whichever strategy it chooses
 - **double backward**: `torch.autograd.grad` twice, as PyHessian and others do
