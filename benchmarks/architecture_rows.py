@@ -33,6 +33,7 @@ class Problem:
         evaluate: (model, batch) to the loss, written without the library.
         outputs: (model, batch) to the outputs at which a Gauss-Newton matrix cuts the network; None: the loss has no such cut.
         criterion: (outputs, batch) to the loss.
+        detaches: whether the network detaches intermediate values that depend on the parameters.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Problem:
     evaluate: Callable[[nn.Module, Any], Tensor]
     outputs: Callable[[nn.Module, Any], Tensor] | None = None
     criterion: Callable[[Tensor, Any], Tensor] | None = None
+    detaches: bool = False
 
 
 Maker = Callable[[], Problem]
@@ -238,7 +240,7 @@ def _detection() -> Problem:
 
     boxes = torch.tensor([[[2.0, 3.0, 20.0, 22.0]], [[5.0, 5.0, 28.0, 30.0]]])
     batch = {"images": torch.rand(2, 3, 32, 32), "boxes": boxes, "labels": torch.tensor([[1], [2]])}
-    return Problem(model.train(), loss, batch, loss)
+    return Problem(model.train(), loss, batch, loss, detaches=True)
 
 
 ARCHITECTURES["Faster R-CNN"] = _detection
@@ -267,7 +269,7 @@ language(
 language("BLOOM", "Bloom", "ForCausalLM", hidden_size=WIDTH, n_layer=2, n_head=2)
 language("Llama", "Llama", "ForCausalLM", **GROUPED)
 language("Mistral", "Mistral", "ForCausalLM", **GROUPED, sliding_window=4)
-language("Mixtral", "Mixtral", "ForCausalLM", **GROUPED, num_local_experts=3)
+language("Mixtral", "Mixtral", "ForCausalLM", **GROUPED, num_local_experts=3, experts_implementation="eager")
 language("Gemma", "Gemma", "ForCausalLM", **GROUPED, head_dim=8)
 language("Gemma 2", "Gemma2", "ForCausalLM", **GROUPED, head_dim=8, sliding_window=4)
 language("Qwen2", "Qwen2", "ForCausalLM", **GROUPED)
