@@ -33,6 +33,8 @@ def test_tf32_is_on_for_the_products_alone(with_tf32):
         return CRITERION(model(batch[0]), batch[1])
 
     H = made(loss=loss, precision="tf32", strategy="double_backward")
+    H.derivatives()  # is verified against differences in float64
+    seen.clear()
     H @ torch.ones(H.shape[0])
     assert seen
     assert all(seen)
@@ -156,7 +158,7 @@ def test_a_coarse_solution_is_certified_by_a_fine_operator():
     """Solved in bfloat16, made Ritz pairs of the float32 matrix: nearer to its eigenvalues, in intervals that hold them."""
     coarse, fine = made(dtype=torch.bfloat16), made()
     exact = torch.linalg.eigvalsh((made(dtype=torch.float64) @ torch.eye(fine.shape[0], dtype=torch.float64)).double())
-    solution = cs.eigsh(coarse, 4, method="krylov", tol=5e-2, progress=False)
+    solution = cs.eigsh(coarse, 4, method="krylov", tol=5e-3, progress=False)  # errors of bfloat16, not of the solve
     better = cs.certify(fine, solution, progress=False)
     assert better.provenance["refined from"]["fingerprint"] == coarse.fingerprint
     before, after = ((found.eigenvalues[:, None] - exact).abs().min(dim=1).values for found in (solution, better))
