@@ -28,7 +28,7 @@ Which operations have right second derivatives, by which route? To ask for your 
 ```python
 from curvscope.testing import check_second_derivatives
 
-print(check_second_derivatives(model, loss, batch))
+print(check_second_derivatives(model, criterion, loader[0]))
 ```
 
 The tables were made with PyTorch {version}, in float64 on a CPU, by `python benchmarks/second_derivatives.py`: {count}

@@ -14,6 +14,7 @@ from curvscope.cli.main import app
 from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
 from curvscope.report import figures
+from curvscope.tall import OnDisk
 
 TARGET = """
 import torch
@@ -231,12 +232,11 @@ def test_products_in_another_precision(curvscope, tmp_path):
 def test_certify_finds_a_false_claim(curvscope, target, tmp_path):
     curvscope("eigs", "-k", 3, "--target", target("matrix"), "--out", "run")
     assert curvscope("certify", "run").status == 0
-    import zarr
-
-    stored = zarr.open_array(tmp_path / "run" / "solution" / "eigenvectors.zarr", mode="r+")
-    vectors = stored[:]
-    vectors[:, [0, 1]] = (vectors[:, [0, 1]] @ [[0.8, -0.6], [0.6, 0.8]]).astype(vectors.dtype)
-    stored[:] = vectors
+    stored = OnDisk(tmp_path / "run" / "solution" / "eigenvectors.zarr")
+    vectors = stored.to_tensor()
+    vectors[:, :2] = vectors[:, :2] @ torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=vectors.dtype)
+    for panel in stored.panels():
+        stored.write_rows(panel, vectors[panel])
     made = curvscope("certify", "run")
     assert made.status == 1
     assert "pair 1: residual 4.2e+00, claimed" in made.output
@@ -413,7 +413,7 @@ def test_plan_shows_the_methods_and_refuses_what_cannot_fit(curvscope, target, t
     told = json.loads(curvscope("plan", "-k", 2, "--target", target("pair"), "--spectrum", "run", "--json").output)
     wide, narrow = (next(m for m in made["methods"] if m["method"] == "krylov")["products"] for made in (plan, told))
     assert narrow[0] < wide[0]
-    assert narrow[2] == wide[2] == plan["size"] + 2  # the whole space, and the residuals
+    assert narrow[2] < wide[2]
     assert "'8GiB'" in str(curvscope("plan", "-k", 2, "--target", target("pair"), "--memory", "much").error)
 
 

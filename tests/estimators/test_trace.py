@@ -237,7 +237,8 @@ def test_spectral_norm_is_bracketed():
     A = matrix(300, definite=False, decay=0.9)
     for rtol in (0.05, 0.3):
         norm = cs.spectral_norm(-A, rtol=rtol)
-        assert norm.value <= 1 + 1e-12 <= norm.upper <= (1 + rtol) * norm.value
+        assert norm.value <= 1 + 1e-12  # 1 to the rounding of the matrix itself
+        assert 1 <= norm.upper <= (1 + rtol) * norm.value
     assert cs.spectral_norm(A, rtol=0.3).products < norm.products + 1 < 100
     assert "in [" in str(norm)
 
@@ -264,7 +265,7 @@ def test_triangles_add_up(network):
     [
         ({"method": "hutch"}, "choose one of"),
         ({"max_products": 5}, "at least 6"),
-        ({"rtol": 0.0}, "positive"),
+        ({"rtol": 0.0}, "above 0"),
         ({"method": "exact", "max_products": 20}, "D = 60 products"),
     ],
 )

@@ -12,7 +12,7 @@ from curvscope.operators.products.choice import CALL_SECONDS, remembered
 from curvscope.operators.products.survey import Survey
 from curvscope.solvers.hmt import hmt
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.width import expected_products
+from curvscope.solvers.width import default_width, expected_products
 
 from .cases import build, dense_hessian
 
@@ -145,7 +145,7 @@ def test_solvers_announce_the_products_that_they_expect():
         A @ torch.ones(400, dtype=torch.float64)
     assert A.heard == [70]
     assert products_to_come() == 0
-    for tol, expected in ((1e-3, round(expected_products(3, 2))), (0.0, 200)):
+    for tol, expected in ((1e-3, round(expected_products(3, default_width(3)))), (0.0, 200)):
         A = Listening()
         eigsh(A, 3, method="krylov", tol=tol, max_products=200, preflight=False)
         assert A.heard[0] == expected

@@ -192,8 +192,6 @@ def check_batch(batch: Batch, number: int, *, pairs: bool) -> None:
     """Raise InvalidArgument for NumPy arrays, and unless a batch is (x, y) where ``pairs`` are needed."""
     if any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(plain(batch))):
         raise InvalidArgument(f"batch {number} holds a NumPy array: make it a tensor, with torch.as_tensor")
-    if any(isinstance(leaf, Tensor) and leaf.layout != torch.strided for leaf in tree_leaves(plain(batch))):
-        raise InvalidArgument(f"batch {number} holds a sparse tensor: pass tensor.to_dense()")
     if pairs and not is_pair(batch):
         raise InvalidArgument(
             f"batch {number} is a {type(batch).__name__}, but a criterion needs pairs (x, y): "
