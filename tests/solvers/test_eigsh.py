@@ -232,7 +232,7 @@ def test_bad_requests_fail_before_any_product(arguments, message):
     [
         (torch.ones(3, 4), "square"),
         (torch.tensor([[1.0, 2], [0, 1]]), "Hermitian"),
-        (torch.eye(3, dtype=torch.complex64), "real"),
+        (1j * torch.eye(3, dtype=torch.complex64), "Hermitian"),
     ],
 )
 def test_operators_that_have_no_real_eigenpairs(matrix, message):
@@ -240,9 +240,12 @@ def test_operators_that_have_no_real_eigenpairs(matrix, message):
         eigsh(matrix, k=1)
 
 
-@pytest.mark.parametrize(("outer", "inner"), [(0, 5), (6, 5), (5, 11)])
-def test_seigh_sizes(outer, inner):
-    with pytest.raises(InvalidArgument, match="1 <= num_outer <= num_inner <= D"):
+@pytest.mark.parametrize(
+    ("outer", "inner", "message"),
+    [(0, 5, "num_outer=0: choose an integer"), (6, 5, "<= num_outer <= num_inner <= D"), (5, 11, "<= num_inner <= D")],
+)
+def test_seigh_sizes(outer, inner, message):
+    with pytest.raises(InvalidArgument, match=message):
         seigh(torch.eye(10), num_outer=outer, num_inner=inner)
 
 

@@ -25,7 +25,7 @@ def clustered():
 SPECTRA = {
     "slow": (RANKS**-0.5 * SIGNS, 20),
     "harmonic": (1 / RANKS, 20),
-    "fast": (torch.exp(-0.1 * RANKS) + 1e-9, 20),
+    "fast": (torch.exp(-0.1 * RANKS) + 1e-9, 30),
     "cluster": (clustered(), 30),
     "outliers and a bulk": (torch.cat([torch.linspace(1, 0.5, 20, dtype=torch.float64), 1e-3 * RANKS[20:].flip(0) / SIZE]), 25),
 }

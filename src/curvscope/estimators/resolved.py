@@ -29,8 +29,8 @@ def take_out(found: Quadrature, unit: float, count: int) -> tuple[Tensor, Tensor
     if the pairs had been deflated before.
 
     One recurrence sees one vector of each eigenspace. So an eigenvalue of r copies gives the q probes Ritz vectors of rank
-    min(r, q), and only a rank below q says how many copies there are. Rounding hides a rank of q - 1, and of q - 2 from 20 probes
-    on (:data:`LEAST_ANGLE`). An eigenvalue of more copies keeps its weight.
+    min(r, q), and only a rank below q says how many copies there are. Rounding hides a rank of q - 1, and of q - 2 from 20
+    probes on (:data:`LEAST_ANGLE`). An eigenvalue of more copies keeps its weight.
 
     Args:
         found: with its Lanczos vectors.

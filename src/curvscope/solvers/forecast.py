@@ -18,7 +18,7 @@ from curvscope.solvers.meter import Meter
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.width import expected_products
 
-KRYLOV_SPREAD = (0.35, 2.5)
+KRYLOV_SPREAD = (0.25, 2.5)
 """Factors of the expected number of products of a Krylov solve, for spectra that decay fast and slowly."""
 KNOWN_SPREAD = (0.8, 1.3)
 """The same where leading eigenvalues are known."""

@@ -17,7 +17,6 @@ from curvscope.operators.objective import Objective
 from curvscope.operators.products.constants import FrozenConstants
 from curvscope.operators.products.double_backward import DoubleBackward
 from curvscope.operators.products.maps import BatchMap, Pieces
-from curvscope.operators.products.memory import is_out_of_memory
 
 NUM_VECTORS = 2
 """Vectors that routes are compared on where there is doubt; where they agree, the first one has shown it."""
@@ -78,9 +77,7 @@ class Routes:
         try:
             return route()
         except ROUTE_ERRORS as error:
-            if is_out_of_memory(error):
-                raise
-            return error
+            return error.with_traceback(None)  # whose frames would hold the tensors that did not fit
 
     def forward(self) -> Products:
         """Forward over reverse, or J v in forward mode: what is traced. About 3 gradients a vector."""

@@ -82,6 +82,8 @@ class _Counting(DispatchMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.detach.default:  # of the parameters, before the loss begins; no tangent passes through it
+            return result
         self.calls += 1
         self.bytes += sum(tensor.nbytes for tensor in tensors_in(result))
         return result
