@@ -59,7 +59,7 @@ def solved(curvscope, target, function, *options, k=6):
 @pytest.mark.parametrize(("function", "matrix"), [("pair", cs.hessian), ("gauss_newton", cs.ggn)])
 def test_a_run_in_float32_is_certified_in_float64(curvscope, target, tmp_path, function, matrix):
     """Intervals hold the exact eigenvalues, far below float32's rounding; bounds for angles and overlaps hold."""
-    solved(curvscope, target, function, "--tol", 2e-7)
+    solved(curvscope, target, function, "--tol", 1e-6)
     before = (tmp_path / "run" / "solution" / "solution.json").read_text()
     single = cs.open(tmp_path / "run")
     made = curvscope("certify", "run", "--precision", "float64", "--json")
@@ -89,7 +89,8 @@ def test_a_run_in_float32_is_certified_in_float64(curvscope, target, tmp_path, f
     exact = [float(vectors[places[: k + 1], : k + 1].square().sum()) / (k + 1) for k in range(complete)]
     for k in range(complete):
         assert curve["lower"][k] - 1e-12 <= exact[k] <= curve["upper"][k] + 1e-12
-        assert curve["upper"][k] - curve["lower"][k] <= 1e-4
+        if values[k].abs() - values[k + 1].abs() > 0.005:  # else the vectors of float32 are turned into one another
+            assert curve["upper"][k] - curve["lower"][k] <= 1e-4
 
     assert curvscope("report", "run").status == 0
     assert "certified in float64" in (tmp_path / "run" / "report.html").read_text()
