@@ -201,7 +201,7 @@ def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     if len(kinds) > 1:  # several classes: the function tells them apart
         return scalar if isinstance(scalar, int) and int in kinds else value
     if not isinstance(value, kinds):
-        raise InvalidType(f"{name} is a {type(value).__name__}: pass a {kinds[0].__name__}")
+        raise InvalidType(f"{name} is of type {type(value).__name__}: pass one of type {kinds[0].__name__}")
     return value
 
 
@@ -237,7 +237,7 @@ def _path(name: str, value: Any) -> Any:
         return value
     if name == "run" and hasattr(value, "manifest"):
         return value
-    raise InvalidType(f"{name} is a {type(value).__name__}: pass a path")
+    raise InvalidType(f"{name} is of type {type(value).__name__}: pass a path")
 
 
 def _progress(value: Any) -> Any:

@@ -91,7 +91,7 @@ def test_certificates_refuse_what_proves_nothing(options, text):
 
 
 def test_objects_of_other_classes_are_named():
-    with pytest.raises(InvalidType, match="solution is a Tensor: pass a Solution"):
+    with pytest.raises(InvalidType, match="solution is of type Tensor: pass one of type Solution"):
         cs.certify(A, A)
     H = cs.hessian(torch.nn.Linear(2, 1), torch.nn.MSELoss(), [(torch.eye(2), torch.ones(2, 1))])
     with pytest.raises(InvalidType, match="there is no option 'microbatch'"):

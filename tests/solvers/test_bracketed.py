@@ -40,9 +40,9 @@ def test_it_goes_on_from_its_own_basis():
     """Later rounds extend the first: the products are those of one solve, not of the sum of several."""
     values = torch.arange(1, 601, dtype=torch.float64) ** -0.3
     A, ranking, _ = problem(values)
-    loose = cs.eigsh(A, k=40, certify_overlap=ranking, rtol=0.3)
-    tight = cs.eigsh(A, k=40, certify_overlap=ranking, rtol=1e-10)
-    alone = cs.eigsh(A, k=tight.k, method="krylov", tol=tight.provenance["options"]["tol"])
+    loose = cs.eigsh(A, k=40, block_size=4, certify_overlap=ranking, rtol=0.3)
+    tight = cs.eigsh(A, k=40, block_size=4, certify_overlap=ranking, rtol=1e-10)
+    alone = cs.eigsh(A, k=tight.k, block_size=4, method="krylov", tol=tight.provenance["options"]["tol"])
     assert loose.cost.products < tight.cost.products < 1.5 * alone.cost.products
 
 
@@ -53,7 +53,7 @@ def test_a_tie_in_magnitude_is_named():
     solution = cs.eigsh(A, k=6, certify_overlap=ranking, rtol=1e-3)
     assert solution.status.code == "partly"
     assert "at 1 of 6 k (4; widest" in str(solution.status)
-    assert float(solution.residual_norms.max()) < 1e-9
+    assert float(solution.residual_norms[:6].max()) < 1e-9
 
 
 def test_a_budget_that_ran_out_is_named_as_such():
@@ -63,7 +63,7 @@ def test_a_budget_that_ran_out_is_named_as_such():
     assert solution.status.code == "partly"
     assert "raise max_products (now 60)" in str(solution.status)
     assert "nearly equal" not in str(solution.status)
-    tight = cs.eigsh(A, k=40, certify_overlap=ranking, rtol=1e-10)
+    tight = cs.eigsh(A, k=40, block_size=4, certify_overlap=ranking, rtol=1e-10)
     assert tight.certificate.tail.failure == pytest.approx(2e-6)
 
 
@@ -71,7 +71,7 @@ def test_bad_requests():
     A, ranking, _ = problem(torch.linspace(1, 0.1, 30).double())
     for options, message in [
         ({"certify_overlap": ranking, "which": "LA"}, 'use which="LM"'),
-        ({"certify_overlap": ranking, "rtol": 0.0}, "rtol=0.0 is a half-width"),
+        ({"certify_overlap": ranking, "rtol": 0.0}, "rtol=0.0: choose a number above 0"),
         ({"certify_overlap": cs.Ranking(torch.arange(7), "short")}, "operator's 30 parameters"),
         ({"certify_overlap": ranking, "method": "hmt"}, "certify_overlap has no meaning"),
     ]:

@@ -25,7 +25,7 @@ def on_the_host(monkeypatch):
 
 
 def solved(method, **options):
-    H = cs.problems.spectrum("power", 3000, seed=1, dtype=torch.float64)
+    H = cs.problems.spectrum("power", 3000, rank=1, seed=1, dtype=torch.float64)
     how = {"block_size": 2, "ncv": 20, "tol": 1e-8} if method == "krylov" else {"block_size": 4}
     return cs.eigsh(H, 5, method=method, **how, **options, progress=False)
 

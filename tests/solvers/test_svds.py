@@ -120,9 +120,9 @@ def test_bad_requests_fail_before_any_product():
     A = torch.ones(4, 3)
     for options, message in [
         ({"k": 4}, r"k=4: choose an integer from 1 to min\(m, n\) = 3"),
-        ({"k": 2, "tol": 1.0}, "tol=1.0 is relative"),
+        ({"k": 2, "tol": 1.0}, "tol=1.0: choose a number from 0 to below 1"),
         ({"k": 2, "max_products": 3}, "max_products=3 is less than 2 k = 4"),
-        ({"k": 2, "block_size": 0}, "block_size=0: choose at least 1"),
+        ({"k": 2, "block_size": 0}, "block_size=0: choose an integer of at least 1"),
         ({"k": 1, "block_size": 1, "ncv": 1}, "ncv=1: choose at least"),
     ]:
         with pytest.raises(InvalidArgument, match=message):

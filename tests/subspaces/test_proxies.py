@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.differences import loss_differences
 
 
@@ -161,7 +161,7 @@ def test_bad_input_is_named(network):
         cs.proxies.sam_deltas(H, 1.0, method="finite")
     with pytest.raises(InvalidArgument, match="a positive lambda"):
         cs.proxies.sam(H, ranking, 0.0)
-    with pytest.raises(InvalidArgument, match="the loss is needed"):
+    with pytest.raises(InvalidType, match="operator is of type Tensor: pass one of type CurvatureOperator"):
         cs.proxies.sam_deltas(torch.eye(3), 1.0)
     with pytest.raises(InvalidArgument, match="one step a place"):
         loss_differences(H.objective, torch.ones(3))

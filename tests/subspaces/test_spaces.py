@@ -77,7 +77,7 @@ def certified():
     pairs = []
     for seed in (0, 1):
         A = cs.problems.spectrum("power", 300, rank=1, decay=1.0, negative=0.3, seed=seed)
-        solution = cs.eigsh(A, k=30, method="krylov", tol=0, max_products=110)
+        solution = cs.eigsh(A, k=30, method="krylov", block_size=4, tol=0, max_products=92)
         pairs.append((cs.certify(A, solution), A.exact_eigenvectors(30).to_tensor()))
     return pairs
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.training.lines import LineProfile
 
 
@@ -74,10 +74,11 @@ def test_ill_requests():
         lambda: cs.interpolate(objective, here, here, span=(1, 0)),
         lambda: cs.loss_along(H, torch.zeros(H.shape[0])),
         lambda: cs.loss_along(H, torch.ones(H.shape[0]), points=4),
-        lambda: cs.loss_along(objective, torch.ones(H.shape[0])),
     ):
         with pytest.raises(InvalidArgument):
             action()
+    with pytest.raises(InvalidType, match="operator is of type Objective: pass one of type CurvatureOperator"):
+        cs.loss_along(objective, torch.ones(H.shape[0]))
 
 
 def test_ignored_samples_do_not_count_as_wrong():

@@ -120,7 +120,7 @@ def test_an_operator_that_cannot_be_built_elsewhere_is_refused_before_any_produc
 def test_a_run_is_certified_and_its_density_measured_by_workers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hired = []
-    monkeypatch.setattr(cs.Workers, "local", lambda count: hired.append(workers(count)) or hired[-1])
+    monkeypatch.setattr(cs.Workers, "processes", lambda count: hired.append(workers(count)) or hired[-1])
 
     def typed(*arguments):
         done = CliRunner().invoke(app, [str(argument) for argument in arguments])

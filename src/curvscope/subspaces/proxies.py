@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ class ProxyCurve:
 
 @checked
 def sub_trace(
-    operator: Operator,
+    operator: Any,
     ranking: Ranking,
     *,
     power: int = 1,
@@ -78,7 +79,8 @@ def sub_trace(
     (Az)_i^2, are unbiased for the diagonals.
 
     Args:
-        operator: Hermitian; for p = 1 positive semidefinite, otherwise shares need not lie in [0, 1].
+        operator: Hermitian; anything that :func:`curvscope.as_operator` takes. For p = 1 positive semidefinite, otherwise
+            shares need not lie in [0, 1].
         ranking: of its D parameters.
         power: p, 1 or 2.
         num_probes: None, or q >= 2.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -10,7 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_reader = ThreadPoolExecutor(1, thread_name_prefix="curvscope-panels")
+
+def _new_reader() -> None:
+    global _reader
+    _reader = ThreadPoolExecutor(1, thread_name_prefix="curvscope-panels")
+
+
+_reader: ThreadPoolExecutor
+_new_reader()
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of its parent's threads: the parent's pool would take its tasks and never begin them.
+    os.register_at_fork(after_in_child=_new_reader)
 
 
 class Sent(NamedTuple):
