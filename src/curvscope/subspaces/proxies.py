@@ -14,7 +14,7 @@ from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress, stage
 from curvscope.execution.precision import float32_products
-from curvscope.operators import CurvatureOperator, Operator, as_operator
+from curvscope.operators import CurvatureOperator, as_operator
 from curvscope.operators.differences import loss_differences
 from curvscope.sketches import TestMatrix
 from curvscope.subspaces.ranking import Ranking
@@ -139,7 +139,7 @@ def share(values: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
 
 
 @checked
-def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> tuple[Tensor, Tensor]:
+def diagonals(operator: Any, *, block_size: int = 64, progress: Progress = None) -> tuple[Tensor, Tensor]:
     """Both diagonals at once, exactly: A_ii and [A^2]_ii = ||A e_i||^2 of a Hermitian A, (D,) float64 each.
 
     Cost: D products; memory: a block.
@@ -164,7 +164,7 @@ def diagonals(operator: Operator, *, block_size: int = 64, progress: Progress = 
 
 
 @checked
-def diagonal(operator: Operator, *, block_size: int = 64, progress: Progress = None) -> Tensor:
+def diagonal(operator: Any, *, block_size: int = 64, progress: Progress = None) -> Tensor:
     """The diagonal of A exactly, (D,) float64; see :func:`diagonals`.
 
     >>> diagonal(torch.tensor([[1.0, 2.0], [2.0, 0.0]])).tolist()
