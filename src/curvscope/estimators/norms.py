@@ -28,7 +28,7 @@ from curvscope.tall import InMemory
 
 BLOCK, FIRST_LOOK, ROLE = 32, 8, "norms"
 SHORTEST = 10
-ROUNDINGS = 100
+ROUNDINGS = 10
 """Rounding units of products, relative to the norm, by which the bound of a norm is raised."""
 
 
