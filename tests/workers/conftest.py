@@ -31,7 +31,7 @@ def dask_workers():
     """Two processes on this machine under Dask: one cluster for all tests, as it starts slowly."""
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0") as cluster,
         distributed.Client(cluster, direct_to_workers=True) as client,
         cs.Workers(client, threads=1) as workers,
     ):
