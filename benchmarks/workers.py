@@ -44,7 +44,7 @@ def on_dask(count: int, *, threads: int = 1, tls: bool = False) -> cs.Workers:
     from distributed import Client, LocalCluster, Security
 
     security = Security.temporary() if tls else None
-    place = {"protocol": "tls://" if tls else "tcp://", "dashboard_address": None, "security": security}
+    place = {"protocol": "tls://" if tls else "tcp://", "dashboard_address": "127.0.0.1:0", "security": security}
     cluster = LocalCluster(n_workers=count, threads_per_worker=1, memory_limit=0, silence_logs=40, **place)
     client = Client(cluster, direct_to_workers=True)
 
