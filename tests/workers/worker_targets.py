@@ -10,8 +10,8 @@ from torch import nn
 import curvscope as cs
 
 
-def spectrum(size=300, dtype="float64", kind="low_rank_diagonal", **options):
-    return cs.problems.spectrum(kind, size, dtype=getattr(torch, dtype), rank=10, negative=0.3, **options)
+def spectrum(size=300, dtype="float64", kind="low_rank_diagonal", rank=10, **options):
+    return cs.problems.spectrum(kind, size, dtype=getattr(torch, dtype), rank=rank, negative=0.3, **options)
 
 
 def network(dtype="float32"):
