@@ -13,6 +13,7 @@ import curvscope as cs
 from curvscope.cli.main import app
 from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
+from curvscope.execution.run import Run
 from curvscope.report import figures
 from curvscope.tall import OnDisk
 
@@ -361,14 +362,13 @@ def test_info_tells_how_far_a_run_is(curvscope, target, tmp_path):
     assert info["state"] == "finished"
     assert info["  columns"].startswith("4 of 4 products")
     assert curvscope("eigs", "-k", 3, "--which", "LA", "--target", target("matrix"), "--out", "run").status == 2
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    manifest["sessions"].append(manifest["sessions"][-1] | {"ended": {"at": "noon", "how": "Interrupted: stopped"}})
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))  # a larger k was asked for, and stopped
+    run = Run.open(tmp_path / "run")
+    run.manifest["sessions"].append(run.manifest["sessions"][-1] | {"ended": {"at": "noon", "how": "Interrupted: stopped"}})
+    run.save()  # a larger k was asked for, and stopped
     assert "an earlier session finished" in json.loads(curvscope("info", "run", "--json").output)["state"]
     (tmp_path / "run" / "solution" / "solution.json").unlink()
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    manifest["sessions"][-1]["ended"] = None
-    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    run.manifest["sessions"][-1]["ended"] = None
+    run.save()
     assert "the same command goes on" in json.loads(curvscope("info", "run", "--json").output)["state"]
 
 

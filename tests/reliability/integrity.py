@@ -107,10 +107,10 @@ def harms(run, other, rng):
             yield f"a truncated {name}", lambda copy, name=name: truncated(copy / name, rng)
             if name.endswith(".json"):
                 yield f"another number in {name}", lambda copy, name=name: altered_number(copy / name, rng)
-            if (other / name).exists() and name != "manifest.json":
+            if (other / name).exists():
                 yield f"{name} of another run", lambda copy, name=name: shutil.copy(other / name, copy / name)
             same = [file for file in names if file != name and Path(file).suffix == Path(name).suffix]
-            if same and name != "manifest.json":
+            if same:
                 twin = same[int(rng.integers(len(same)))]
                 yield f"{name} and {twin} exchanged", lambda copy, name=name, twin=twin: exchanged(copy / name, copy / twin)
         for folder in ("solution", "certified", "solution/eigenvectors.zarr", "records", "measured", "basis"):

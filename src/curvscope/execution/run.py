@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 
-from curvscope.errors import RunConflict, RunNotFound
+from curvscope.errors import RunConflict
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import LOCK, Lock, holder
+from curvscope.execution.manifest import FORMAT, MANIFEST, read_manifest, write_manifest
 from curvscope.store import (
     Records,
     check_folder,
     is_draft,
     new_mark,
     read_json,
-    read_plain,
     remove_drafts,
     sealed,
     shown,
@@ -35,13 +35,9 @@ from curvscope.store import (
 )
 from curvscope.store.files import make_folder
 
-MANIFEST, RECORDS, ID = "manifest.json", "records", "id"
-FORMAT = "curvscope run 1"
+RECORDS, ID = "records", "id"
 SOLVING, CERTIFYING = "solve", "certify"
 SECONDS_BETWEEN_NOTES = 2.0
-NEEDED = {"kind": str, "options": dict, "created": str, "command": list, "versions": dict}
-"""What every manifest has."""
-OPTIONAL = {"id": str, "sessions": list, "stages": dict, "solve": dict, "operator": dict, "decisions": dict, "plan": dict}
 
 
 class Run:
@@ -87,29 +83,11 @@ class Run:
         """An existing run, to look at or to resume. Nothing is locked, and nothing written.
 
         Raises:
-            RunNotFound: there is none, or its manifest cannot be read. DamagedData: it holds links, or files that are none.
+            RunNotFound: there is none, or its manifest cannot be read. DamagedData: its manifest was altered, or the folder
+                holds links, or files that are none.
         """
         folder = usable_path(path)
-        try:
-            check_folder(folder)
-            manifest = dict(json.loads(read_plain(folder / MANIFEST).decode("utf-8")))
-        except (FileNotFoundError, NotADirectoryError):
-            raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
-        except (ValueError, TypeError, RecursionError) as error:  # no JSON, no text, no object, or one without end
-            raise RunNotFound(
-                f"{folder / MANIFEST} is not readable JSON ({shown(str(error))}): put it back, or begin again in another "
-                "directory"
-            ) from error
-        if manifest.get("format") != FORMAT:
-            raise RunNotFound(
-                f"{folder} has format {shown(manifest.get('format'))}, this version reads {FORMAT!r}: compute it again, "
-                "elsewhere"
-            )
-        if missing := [name for name in NEEDED if name not in manifest]:
-            raise RunNotFound(f"{folder / MANIFEST} has no {', '.join(missing)}: put it back, or begin again elsewhere")
-        if wrong := _wrongly_typed(manifest):
-            raise RunNotFound(f"{folder / MANIFEST} has another {wrong} than we write: put it back, or begin again elsewhere")
-        return cls(folder, manifest)
+        return cls(folder, read_manifest(folder))
 
     @classmethod
     def resume(cls, path: str | os.PathLike[str], *, kind: str, options: dict[str, Any], free: Iterable[str] = ()) -> Run:
@@ -192,7 +170,7 @@ class Run:
 
     def save(self) -> None:
         """Write the manifest; it is on the device when this returns."""
-        write_text(self.path / MANIFEST, json.dumps(self.manifest, indent=1))
+        write_manifest(self.path, self.manifest)
         self._noted = time.monotonic()
 
     @property
@@ -255,18 +233,6 @@ def usable_path(path: str | os.PathLike[str]) -> Path:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunConflict(f"{shown(str(folder))} cannot be a directory ({reason}): choose another name") from error
     return folder
-
-
-def _wrongly_typed(manifest: dict[str, Any]) -> str | None:
-    """The first section of a manifest that is of another kind than we write."""
-    for name, kind in (NEEDED | OPTIONAL).items():
-        if name in manifest and not isinstance(manifest[name], kind):
-            return name
-    for name in ("sessions", "stages"):
-        entries = manifest.get(name, {})
-        if not all(isinstance(entry, dict) for entry in (entries.values() if isinstance(entries, dict) else entries)):
-            return name
-    return None if all(isinstance(word, str) for word in manifest["command"]) else "command"
 
 
 def _size(file: Path) -> int:
