@@ -17,7 +17,7 @@ from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Composable
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.functions import FunctionObjective, is_function
-from curvscope.operators.identity import of_objective, with_rounded_values
+from curvscope.operators.identity import of_objective
 from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
@@ -233,16 +233,13 @@ class CurvatureOperator(Composable):
         return fingerprint(type(self).__name__, self.objective.fingerprint())
 
     def _identity(self) -> dict[str, Any]:
-        first = self.objective.of_first_batch()
-
-        def multiply(vector: Tensor, at: Objective = first) -> Tensor:
-            """The product with the first mini-batch's matrix, by the strategy that every model can do."""
+        def multiply(vector: Tensor, at: Objective) -> Tensor:
+            """The product with the matrix of an objective, by the strategy that every model can do."""
             made = self.on(at)
             made._engine = made._new_engine(strategy="double_backward", memory=self.memory, accumulate=self.dtype)
             return made @ vector
 
-        moved = with_rounded_values(first, self.rounding)
-        return of_objective(self, multiply, lambda vector: multiply(vector, moved))
+        return of_objective(self, multiply)
 
 
 class Hessian(CurvatureOperator):

@@ -16,7 +16,7 @@ from curvscope.operators.algebra import Composable
 from curvscope.operators.batches import ELEMENTWISE, criterion_terms
 from curvscope.operators.curvature import CurvatureOperator, FunctionOptions, ProductOptions, build, with_criterion
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.identity import of_objective, with_rounded_values
+from curvscope.operators.identity import of_objective
 from curvscope.operators.losses import COUNTED
 from curvscope.operators.objective import Batch, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
@@ -129,12 +129,10 @@ class GradientSecondMoment(Composable):
 
     def _identity(self) -> dict[str, Any]:
         def multiply(vector: Tensor, at: Objective) -> Tensor:
-            """The product with the first mini-batch's matrix."""
+            """The product with the matrix of an objective."""
             return GradientSecondMoment(at) @ vector
 
-        first = self.objective.of_first_batch()
-        moved = with_rounded_values(first, self.rounding)
-        made = of_objective(self, lambda vector: multiply(vector, first), lambda vector: multiply(vector, moved))
+        made = of_objective(self, multiply)
         return {**made, "exact": made["exact"] | {"centered": str(self.centered)}}
 
 

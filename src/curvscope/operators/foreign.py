@@ -16,7 +16,7 @@ from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Arithmetic
 from curvscope.operators.arrays import native
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.identity import fixed_vector, measured
+from curvscope.operators.identity import fixed_vector, projected
 from curvscope.operators.symmetry import allowed_asymmetry, asymmetry_of_products
 from curvscope.sketches import TestMatrix
 
@@ -144,12 +144,11 @@ class Foreign(Arithmetic):
 
     def _identity(self) -> dict[str, Any]:
         exact = {"class": type(self.inner).__qualname__, "shape": list(self.shape), "dtype": str(self.dtype)}
-        product, rounding = measured(self, lambda vector: self._product)
         return {
             "kind": "Foreign",
             "exact": exact,
-            "values": {"product": product},
-            "rounding": {"unit": self.rounding, "product": rounding},
+            "values": {"product": projected(self, self._product)},
+            "rounding": {"unit": self.rounding, "product": self.rounding},
         }
 
 

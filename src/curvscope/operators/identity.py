@@ -25,6 +25,7 @@ from torch import Tensor
 from curvscope.errors import CurvscopeError
 from curvscope.operators.base import Operator
 from curvscope.operators.code import code_digest, loss_digest, modules_of, versions
+from curvscope.operators.substitution import check_substitution
 from curvscope.sketches import TestMatrix
 
 Identity = dict[str, Any]
@@ -123,23 +124,25 @@ def combined(kind: str, parts: list[Operator], **exact: Any) -> Identity:
     return {"kind": kind, "exact": {name: str(value) for name, value in exact.items()}, "parts": made}
 
 
-def measured(
-    operator: Operator, multiply: Callable[[Tensor], Tensor], disturbed: Callable[[Tensor], Tensor] | None = None
-) -> tuple[list[float], float]:
-    """Return a product with the fixed vector, projected, and the relative effect of rounding on it.
+FEW = 16
+"""Samples that the effect of rounding is measured on: it costs two products, and a mini-batch may be a thousand samples."""
+
+
+def effect_of_rounding(operator: Any, first: Any, multiply: Callable[[Tensor, Any], Tensor]) -> float:
+    """Return the relative change of a product with few samples when each parameter moves by one rounding unit.
 
     Args:
-        operator: whose vectors, dtype and device these are.
-        multiply: the product.
-        disturbed: the same with parameters that are rounded otherwise; None: the effect is that of one rounding unit.
+        operator: whose vectors these are.
+        first: the objective of the first mini-batch.
+        multiply: products with the matrix of an objective.
     """
+    with first.isolated():
+        piece = first.few_samples(next(first.batches())[0], FEW)
+    few = first if piece is None else first.like([piece])
     vector = fixed_vector(operator)
-    product = multiply(vector)
-    unit = operator.rounding
-    if disturbed is None:
-        return projected(operator, product), unit
-    scale = float(product.norm()) or 1.0
-    return projected(operator, product), max(unit, float((disturbed(vector) - product).norm()) / scale)
+    product = multiply(vector, few)
+    moved = multiply(vector, with_rounded_values(few, operator.rounding))
+    return float((moved - product).norm()) / (float(product.norm()) or 1.0)
 
 
 def with_rounded_values(objective: Any, unit: float) -> Any:
@@ -153,18 +156,22 @@ def with_rounded_values(objective: Any, unit: float) -> Any:
     return moved
 
 
-def of_objective(operator: Any, multiply: Callable[[Tensor], Tensor], disturbed: Callable[[Tensor], Tensor]) -> Identity:
+def of_objective(operator: Any, multiply: Callable[[Tensor, Any], Tensor]) -> Identity:
     """Return the identity of a matrix of an objective.
 
     Args:
         operator: it has an ``objective``.
-        multiply: products with the matrix of the first mini-batch.
-        disturbed: the same with parameters that are rounded otherwise.
+        multiply: products with the matrix of an objective.
+
+    Cost: one product with the first mini-batch, two with few samples.
     """
     objective = operator.objective
     values, rounding = {"loss": objective.mean_loss}, {"unit": operator.rounding}
     with suppress(CurvscopeError):  # the solver that multiplies next says why
-        values["product"], rounding["product"] = measured(operator, multiply, disturbed)
+        check_substitution(objective)  # once, for the matrices below and for the products of this one
+        first = objective.of_first_batch()
+        values["product"] = projected(operator, multiply(fixed_vector(operator), first))
+        rounding["product"] = max(operator.rounding, effect_of_rounding(operator, first, multiply))
     return {
         "kind": type(operator).__name__,
         "exact": {**objective.exact_parts(), "dtype": str(operator.dtype)},

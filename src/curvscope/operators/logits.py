@@ -62,9 +62,9 @@ class LogitsObjective(Objective):
         """As the model counts its labels."""
         return self.raw.terms(batch[0] if isinstance(batch, tuple) else batch)
 
-    def few_samples(self, batch: Batch) -> Batch | None:
+    def few_samples(self, batch: Batch, most: int = 4) -> Batch | None:
         """See :meth:`.Objective.few_samples`."""
-        piece = self.raw.few_samples(batch[0])
+        piece = self.raw.few_samples(batch[0], most)
         return None if piece is None else self._pair(piece, 0)
 
     def like(

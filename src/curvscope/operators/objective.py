@@ -289,9 +289,9 @@ class Objective:
                 "pass data that always yields the same batches"
             )
 
-    def few_samples(self, batch: Batch) -> Batch | None:
+    def few_samples(self, batch: Batch, most: int = 4) -> Batch | None:
         """A few samples from all over a batch that :meth:`batches` gave; None where it cannot be cut, or these have no loss."""
-        piece = few_samples(batch)
+        piece = few_samples(batch, most)
         return piece if piece is not None and self.terms(piece) else None
 
     def terms(self, batch: Batch) -> float:
