@@ -32,7 +32,7 @@ FLOORS = [
 ]
 # The two that must stay pure: what they may see beside themselves.
 PURE = {
-    "solvers/recovery.py": {"errors"},
+    "solvers/recovery.py": {"errors", "tall"},
     "certify": {"errors", "arguments", "tall"},
     "store": {"errors"},
     "tall": {"errors", "store"},

@@ -14,6 +14,7 @@ from torch import Tensor
 from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
 from curvscope.estimators import distribution
+from curvscope.estimators.drawing import draw
 from curvscope.estimators.estimate import Estimate
 from curvscope.estimators.outliers import count_outliers
 
@@ -265,8 +266,6 @@ class Density:
             from matplotlib import pyplot
 
             ax = pyplot.gca()
-        from curvscope.estimators.drawing import draw
-
         return draw(self, ax, scale)
 
     def to_dict(self) -> dict[str, Any]:

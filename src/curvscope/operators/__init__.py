@@ -2,6 +2,7 @@
 
 from curvscope.operators.algebra import Composable
 from curvscope.operators.base import Operator
+from curvscope.operators.composition import Product
 from curvscope.operators.curvature import CurvatureOperator, GeneralizedGaussNewton, Hessian, ggn, hessian
 from curvscope.operators.fisher import (
     EmpiricalFisher,
@@ -35,6 +36,7 @@ __all__ = [
     "Operator",
     "Parameters",
     "Preflight",
+    "Product",
     "Recipe",
     "as_operator",
     "data_parallel",

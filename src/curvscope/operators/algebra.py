@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,9 @@ from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.identity import combined
 from curvscope.operators.parameters import ParameterFilter, Parameters, matching
+from curvscope.operators.places import is_index, places_of
 from curvscope.operators.rank import RankBound, of_sum
+from curvscope.operators.scipy_view import to_scipy
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -26,6 +29,9 @@ class Arithmetic(Operator):
     ``2 * A``, ``A / 2``, ``-A``, ``A + B``, ``A - B``, ``A @ B``, :meth:`shift`, :meth:`square` and :meth:`submatrix` give
     operators whose products are computed from those of A and B; nothing is formed. :meth:`to_scipy` hands A to SciPy.
     """
+
+    _at_places: ClassVar[Callable[[Arithmetic, Tensor], Arithmetic]]
+    """Rows and columns at places; set by :mod:`.composition`, whose results have this arithmetic themselves."""
 
     def without_assumption(self) -> Arithmetic:
         """See :meth:`.Operator.without_assumption`."""
@@ -77,10 +83,8 @@ class Arithmetic(Operator):
         Raises:
             InvalidArgument: nothing is chosen, or a place that is not there. InvalidType: no index, mask or filter.
         """
-        from curvscope.operators.composition import IndexedSubmatrix, is_index, places_of
-
         if is_index(which):
-            return IndexedSubmatrix(self, places_of(which, self))
+            return self._at_places(self, places_of(which, self))
         if not hasattr(self, "parameters"):
             raise InvalidArgument(f"{which!r} names parameters, which this operator does not know: pass places or a mask")
         return Submatrix(self, which)
@@ -91,8 +95,6 @@ class Arithmetic(Operator):
         Raises:
             MissingExtra: SciPy is not installed.
         """
-        from curvscope.operators.interop import to_scipy
-
         return to_scipy(self)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.operators.isolation import out_of_inference
+from curvscope.operators.inference import out_of_inference
 
 if TYPE_CHECKING:
     from curvscope.operators.rank import RankBound
@@ -51,6 +51,8 @@ class Operator(ABC):
     assumed_hermitian: bool = False
     recipe: Recipe | None = None
     not_finite_advice: str = "look at the operator's entries, and at what it does with large ones"
+    _composed: ClassVar[Callable[[Operator, Operator], Operator]]
+    """A @ B; set by :mod:`.composition`, whose results have the algebra that is built on this class."""
     needed_again: str = "the same object or matrix (another wrapper of it counts as another operator)"
 
     @property
@@ -113,9 +115,7 @@ class Operator(ABC):
             InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device.
         """
         if isinstance(block, Operator):
-            from curvscope.operators.composition import multiplied
-
-            return multiplied(self, block)
+            return self._composed(self, block)
         self._check(block, self.shape[1])
         return _normally(self._apply, block)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curvscope.arguments import checked
-from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators.algebra import Arithmetic
 from curvscope.operators.arrays import check_dtype, native, numeric
 from curvscope.operators.base import Operator
@@ -19,7 +19,7 @@ from curvscope.operators.sparse import SciPySparse, TorchSparse, is_scipy_sparse
 from curvscope.operators.symmetry import asymmetry_of_entries, is_symmetric
 
 if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
+    pass
 
 
 class Dense(Arithmetic):
@@ -107,31 +107,3 @@ def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
     torch_dtype = torch.from_numpy(native(np.empty(0, dtype if dtype is not None else np.float64))).dtype
     check_dtype(torch_dtype)
     return Foreign(obj, torch_dtype, torch.device("cpu"), arrays=True, hermitian=hermitian)
-
-
-def to_scipy(operator: Operator) -> LinearOperator:
-    """An operator as a SciPy ``LinearOperator`` on NumPy arrays; see :meth:`.algebra.Arithmetic.to_scipy`.
-
-    >>> import numpy as np
-    >>> to_scipy(Dense(torch.eye(2))) @ np.ones(2, dtype=np.float32)
-    array([1., 1.], dtype=float32)
-    """
-    try:
-        from scipy.sparse.linalg import LinearOperator
-    except ImportError as error:
-        raise MissingExtra("to_scipy() needs SciPy: pip install scipy") from error
-
-    def multiply(array: np.ndarray) -> np.ndarray:
-        """A x."""
-        block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
-        return (operator @ block).cpu().numpy()
-
-    def multiply_adjoint(array: np.ndarray) -> np.ndarray:
-        """A* x."""
-        block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
-        return operator.adjoint_matmul(block).cpu().numpy()
-
-    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
-    return LinearOperator(
-        operator.shape, matvec=multiply, matmat=multiply, rmatvec=multiply_adjoint, rmatmat=multiply_adjoint, dtype=dtype
-    )

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curvscope.execution.precision import float32_products
+from curvscope.operators.inference import out_of_inference
 from curvscope.operators.rules import without_reruns
 
 log = logging.getLogger(__name__)
@@ -57,16 +58,6 @@ def isolated(
             stack.enter_context(without_reruns())
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
-        yield
-
-
-@contextmanager
-def out_of_inference() -> Iterator[None]:
-    """Inside, ``torch.inference_mode`` is as ``torch.no_grad``: where gradients are wanted they can be switched on."""
-    if not torch.is_inference_mode_enabled():
-        yield
-        return
-    with torch.inference_mode(False), torch.no_grad():
         yield
 
 

@@ -33,7 +33,8 @@ from curvscope.operators.batches import (
 from curvscope.operators.code import code_digest, loss_digest, modules_of
 from curvscope.operators.evaluation import Evaluation
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.isolation import isolated, out_of_inference, unwrapped
+from curvscope.operators.inference import out_of_inference
+from curvscope.operators.isolation import isolated, unwrapped
 from curvscope.operators.labels import label_terms, labels_of, predicts_next_token
 from curvscope.operators.layouts import equal
 from curvscope.operators.losses import (

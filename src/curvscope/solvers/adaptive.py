@@ -13,13 +13,14 @@ from curvscope.errors import InvalidArgument
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
+from curvscope.solvers.drawing import draw
 from curvscope.solvers.finish import Pairs, finish
 from curvscope.solvers.footprint import check_block_size
 from curvscope.solvers.measure import check_hermitian
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.posterior import ROLE
 from curvscope.solvers.seigh import core_pairs, left_size
-from curvscope.solvers.sketched import draw, hermitian_request
+from curvscope.solvers.sketched import hermitian_request
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import metered
 from curvscope.tall import InMemory, orthonormalize

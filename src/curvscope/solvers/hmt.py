@@ -9,18 +9,19 @@ import torch
 from curvscope.arguments import checked
 from curvscope.execution import Progress
 from curvscope.execution.run import Run
+from curvscope.solvers.drawing import draw
 from curvscope.solvers.finish import Pairs
 from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured, blocks, remembered
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.recovery import symmetrized
-from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place
 from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize
 from curvscope.tall.algebra import small_dtype
+from curvscope.tall.small import symmetrized
 
 
 @checked

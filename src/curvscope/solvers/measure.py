@@ -17,9 +17,9 @@ from curvscope.operators import Operator, symmetry
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.recovery import asymmetry
 from curvscope.solvers.workspace import Known
 from curvscope.tall import InMemory, OnDisk, TallMatrix, gram
+from curvscope.tall.small import asymmetry
 
 
 class Measured:

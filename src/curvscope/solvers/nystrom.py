@@ -15,13 +15,14 @@ from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.operators import Operator
 from curvscope.sketches import TestMatrix
+from curvscope.solvers.drawing import draw
 from curvscope.solvers.finish import Pairs
 from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured, blocks
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
 from curvscope.solvers.recovery import indefinite_nystrom_core, nystrom_factors
-from curvscope.solvers.sketched import ADVICE, advised, draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import ADVICE, advised, hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place

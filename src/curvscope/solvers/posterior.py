@@ -12,9 +12,9 @@ from curvscope.certify import FrobeniusEstimate, Samples, Scree, sample, scree_b
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.execution import Progress
 from curvscope.operators import as_operator
+from curvscope.solvers.drawing import draw
 from curvscope.solvers.footprint import check_block_size
 from curvscope.solvers.singular import SingularSolution
-from curvscope.solvers.sketched import draw
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import metered
 from curvscope.tall import TallMatrix

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.tall.small import symmetrized
 
 ILL_CONDITIONED = 1e-10
 """Ratio of the diagonal of a triangular factor below which least squares are solved by a truncated SVD instead."""
@@ -37,21 +38,6 @@ def least_squares(matrix: Tensor, right_side: Tensor, *, rtol: float = ILL_CONDI
     if len(pivots) and float(pivots.min()) > rtol * float(pivots.max()):
         return torch.linalg.solve_triangular(triangle, orthonormal.mH @ right_side, upper=True)
     return torch.linalg.pinv(matrix, rtol=rtol) @ right_side
-
-
-def symmetrized(core: Tensor) -> tuple[Tensor, float]:
-    """(C + C*)/2, and ||C - C*||_F / ||C||_F (0 when C is 0): how far the core was from Hermitian.
-
-    >>> symmetrized(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))[0].tolist()
-    [[1.0, 1.0], [1.0, 1.0]]
-    """
-    return (core + core.mH) / 2, asymmetry(core)
-
-
-def asymmetry(matrix: Tensor) -> float:
-    """||M - M*||_F / ||M||_F, 0 when M is 0."""
-    norm = float(matrix.norm())
-    return float((matrix - matrix.mH).norm()) / norm if norm else 0.0
 
 
 def oversampled_core(left: Tensor, inner: Tensor, right: Tensor) -> Tensor:

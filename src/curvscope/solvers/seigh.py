@@ -14,12 +14,13 @@ from curvscope.execution import Progress
 from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
+from curvscope.solvers.drawing import draw
 from curvscope.solvers.finish import Pairs
 from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import compressed_measurements, hermitian_core, least_squares, published_core
-from curvscope.solvers.sketched import draw, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched import hermitian_request, pairs_of_core
 from curvscope.solvers.solution import Solution
 from curvscope.solvers.solve import solve
 from curvscope.solvers.storage import Place

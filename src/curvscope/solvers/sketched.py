@@ -9,7 +9,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator, as_operator
-from curvscope.sketches import TestMatrix, check_kind
+from curvscope.sketches import check_kind
 from curvscope.solvers.checks import check_operator
 from curvscope.solvers.finish import Pairs
 from curvscope.solvers.ordering import check_which, wanted
@@ -41,12 +41,6 @@ def check_sizes(size: int, num_outer: int, num_inner: int, k: int) -> None:
         )
     if not 1 <= k <= num_outer:
         raise InvalidArgument(f"k={k}: a sketch with num_outer={num_outer} gives 1 to {num_outer} pairs")
-
-
-def draw(kind: str, operator: Operator, *, seed: int, role: str, rows: int | None = None) -> TestMatrix:
-    """A test matrix of the operator's dtype and device; rows: D unless told otherwise."""
-    size = operator.shape[1] if rows is None else rows
-    return TestMatrix(kind, size, seed=seed, role=role, dtype=operator.dtype, device=operator.device)
 
 
 def pairs_of_core(

@@ -14,13 +14,15 @@ from curvscope.execution.run import Run
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
 from curvscope.solvers.distributed import check_recipe, hired
+from curvscope.solvers.drawing import draw
+from curvscope.solvers.finish_singular import ADVICE, finish_singular, recalled_triplets, triplets_of_core
 from curvscope.solvers.footprint import fit_sketch
 from curvscope.solvers.measure import Measured
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.recovery import bearable_rank, generalized_nystrom_core, oversampled_core
 from curvscope.solvers.session import workspace
-from curvscope.solvers.singular import ADVICE, SingularSolution, finish_singular, recalled_triplets, triplets_of_core
-from curvscope.solvers.sketched import advised, check_sizes, draw
+from curvscope.solvers.singular import SingularSolution
+from curvscope.solvers.sketched import advised, check_sizes
 from curvscope.solvers.storage import Place
 from curvscope.solvers.workspace import room_for
 from curvscope.tall import InMemory, TallMatrix, orthonormalize

@@ -14,9 +14,10 @@ from curvscope.solvers.bidiagonal import Bidiagonalization
 from curvscope.solvers.block_krylov import iterate, krylov_advice, search_for_missed
 from curvscope.solvers.checks import check_k, check_tol
 from curvscope.solvers.completeness import Evidence, ends
+from curvscope.solvers.finish_singular import finish_singular, triplets_of_core
 from curvscope.solvers.krylov_basis import KrylovOptions, krylov_options
 from curvscope.solvers.meter import Meter
-from curvscope.solvers.singular import SingularSolution, finish_singular, triplets_of_core
+from curvscope.solvers.singular import SingularSolution
 from curvscope.solvers.solve import metered
 from curvscope.solvers.width import default_width, multiple_of
 from curvscope.tall import multiply
