@@ -25,6 +25,8 @@ def native(array: np.ndarray) -> np.ndarray:
     Raises:
         InvalidArgument: a dtype that PyTorch does not have.
     """
+    if array.dtype.char in "dfDF" and array.dtype.isnative and array.flags.writeable and min(array.strides, default=0) >= 0:
+        return array  # the usual case first: this is done for every product
     if array.dtype in (np.longdouble, np.clongdouble) and array.dtype not in (np.float64, np.complex128):
         raise InvalidArgument(f"arrays of {array.dtype} are not supported: pass array.astype(np.float64)")
     if array.dtype.kind in "iub":

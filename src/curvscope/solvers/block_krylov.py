@@ -204,16 +204,17 @@ def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, floa
     done = is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit)
     good = int(done.sum())
     floor = expansion.unit * expansion.norm
-    relative = (residuals / values.abs().clamp(min=floor)).sort().values
-    allowed = (options.tol * values.abs()).clamp(min=max(10 * floor, 1e-300))
+    magnitudes = values.abs()
+    allowed = (options.tol * magnitudes).clamp(min=max(10 * floor, 1e-300))
     if good < options.k:
         expansion.focus(~done, allowed)
     excess = max(0.0, log10(max(1.0, float((residuals / allowed).max()))))
+    relative = sorted((residuals / magnitudes.clamp(min=floor)).tolist())
     return (
         good,
         excess,
         (
-            f"{good} of {options.k} converged; relative residuals: median {float(relative[len(relative) // 2]):.0e}, "
-            f"90% below {float(relative[int(0.9 * (len(relative) - 1))]):.0e}, worst {float(relative[-1]):.0e}"
+            f"{good} of {options.k} converged; relative residuals: median {relative[len(relative) // 2]:.0e}, "
+            f"90% below {relative[int(0.9 * (len(relative) - 1))]:.0e}, worst {relative[-1]:.0e}"
         ),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.certify.unseen import Reach, log_least_share, unseen_beyond
+from curvscope.solvers.gram_schmidt import whole_columns
 from curvscope.tall import InMemory, TallMatrix, gram, small_dtype, subtract
 
 FAILURE = 1e-3
@@ -154,6 +155,8 @@ class Search:
     alphas: list[float] = field(default_factory=list)
     betas: list[float] = field(default_factory=list)
     _whole: list[Tensor] | None = None
+    _earlier: Tensor | None = None
+    _copied: int = 0
 
     def run(self, most: int) -> Evidence | Tensor:
         """Search with at most so many products: the evidence, or vectors (D, r) that show what was missed."""
@@ -166,10 +169,12 @@ class Search:
         for vector, alpha, beta in self._steps(steps):
             if stored is not None:
                 stored.append(vector)
-                if len(stored) * vector.nbytes > STORED_BYTES:
-                    stored = None
             self.alphas.append(alpha)
             self.betas.append(beta)
+            if stored is not None and len(stored) * vector.nbytes > STORED_BYTES:
+                if shown:  # these vectors were orthogonalised against all before: to repeat the products gives others
+                    return self._settled(stored, final=True)
+                stored = None
             if not shown:
                 for reach in (*inside, *outside):
                     reach.update(alpha, beta)
@@ -181,9 +186,11 @@ class Search:
                 if found is not None:
                     return found
                 next_look = int(LOOK_AGAIN * len(self.alphas)) + 1
-                self._whole = stored
+                self._whole = stored if self._whole is None else self._whole
         if shown:
-            return self._settled(stored, final=True)
+            found = self._settled(stored, final=True)
+            if found is not None:
+                return found
         return self._evidence(sufficient=len(self.alphas) == size - self.vectors.shape[1] or not steps)
 
     def _steps(self, steps: int) -> Iterator[tuple[Tensor, float, float]]:
@@ -197,13 +204,12 @@ class Search:
                 product = product.clone()
             largest = max(largest, _norm(product))
             alpha = _inner(vector, product)
-            product = product - alpha * vector
+            product = torch.add(product, vector, alpha=-alpha)
             if before is not None:
                 product.sub_(before, alpha=beta)
             product = self._orthogonal(product)
             if self._whole:  # while Ritz values converge that are wanted: no copies of them
-                earlier = InMemory(torch.cat(self._whole, dim=1))
-                subtract(product, earlier, gram(earlier, InMemory(product)))
+                self._off_earlier(product)
             product.sub_(vector, alpha=_inner(vector, product))
             following = _norm(product)
             ended = following <= 10 * unit * largest
@@ -214,9 +220,28 @@ class Search:
 
     def _orthogonal(self, block: Tensor) -> Tensor:
         """The block without its parts along V, in place."""
-        if self.vectors.shape[1]:
+        if not self.vectors.shape[1]:
+            return block
+        columns = whole_columns(self.vectors)
+        if columns is None:
             subtract(block, self.vectors, gram(self.vectors, InMemory(block)))
+        else:
+            block[:, 0].addmv_(columns, torch.mv(columns.mH, block[:, 0]), alpha=-1)
         return block
+
+    def _off_earlier(self, block: Tensor) -> None:
+        """Take from the block, in place, its parts along all vectors so far; they are copied into one matrix once each."""
+        count = len(self._whole or [])
+        if self._earlier is None or self._earlier.shape[1] < count:
+            larger = InMemory.empty(len(block), 2 * count, block.dtype, block.device).tensor
+            if self._earlier is not None:
+                larger[:, : self._copied] = self._earlier[:, : self._copied]
+            self._earlier = larger
+        for i, vector in enumerate((self._whole or [])[self._copied :], start=self._copied):
+            self._earlier[:, i : i + 1] = vector
+        self._copied = count
+        earlier = InMemory(self._earlier[:, :count])
+        subtract(block, earlier, gram(earlier, InMemory(block)))
 
     def _tridiagonal(self) -> Tensor:
         diagonal = torch.diag(torch.tensor(self.alphas, dtype=torch.float64))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from curvscope.operators import Operator
+from curvscope.solvers.gram_schmidt import orthogonalize_column, whole_columns
 from curvscope.solvers.krylov_basis import KrylovBasis, KrylovOptions, enlarged, first_coupled
 from curvscope.solvers.meter import Meter
 from curvscope.solvers.ordering import wanted
@@ -35,6 +36,8 @@ class Expansion(KrylovBasis):
 
     def save(self, **facts: Any) -> None:
         """Keep the state, with further facts beside it, where the workspace keeps anything."""
+        if self.workspace.run is None:
+            return
         counts = {name: getattr(self, name) for name in COUNTS}
         tensors = {"action": self.action[: self.filled, : self.filled]}
         if self.parked.shape[1]:
@@ -79,6 +82,9 @@ class Expansion(KrylovBasis):
         (old, new), before = self._next(meter), self.filled
         product = meter.multiply(self.basis.columns(old, new), note)
         noise = self._noise(product)
+        if new == old + 1 and self._add_column(product, old, noise):
+            self._fill(new + self.options.block_size)
+            return
         product = self._off_parked(product, (old, new))
         coupled_from = first_coupled(self.action[old:new, :old], noise)  # A is symmetric, so it is known
         rest, on_basis, on_rest = self._new(product, coupled_from=coupled_from, noise=noise)
@@ -87,6 +93,25 @@ class Expansion(KrylovBasis):
         self.action[before : self.filled, old:new] = on_rest[: self.filled - before]
         self.multiplied = new
         self._fill(new + self.options.block_size)
+
+    def _add_column(self, product: Tensor, old: int, noise: float) -> bool:
+        """Append what one product brings, in the fewest calls; False, and nothing done, where that takes more care."""
+        whole, filled = whole_columns(self.basis), self.filled
+        if whole is None or self.parked.shape[1] or filled >= self.capacity or self.workspace.panels is not None:
+            return False
+        known = self.action[old, :old].abs() > 10 * noise  # A is symmetric
+        coupled_from = int(known.byte().argmax()) if old and bool(known.any()) else old
+        found = orthogonalize_column(product[:, 0], whole[:, :filled], coupled_from, noise)
+        if found is None:
+            return False
+        rest, first, second, size = found
+        whole[:, filled] = rest.div_(size)
+        column = self.action[: filled + 1, old]
+        column[:filled] = second
+        column[coupled_from:filled] += first
+        column[filled] = size
+        self.filled, self.multiplied = filled + 1, old + 1
+        return True
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Values, rotation (m x k: the vectors are Q[:, :m] times it) and residual norms of the wanted pairs, at most k."""

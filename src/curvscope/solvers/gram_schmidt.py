@@ -7,8 +7,11 @@ from torch import Tensor
 
 from curvscope.solvers.panels import Panels
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize, small_dtype, subtract
+from curvscope.tall.triangles import rows_at_a_time
 
 MOST_PASSES = 4
+MOST_ROWS = 1 << 16
+"""Rows up to which a column in double precision is orthogonalised in one piece; beyond, panels stay in the cache."""
 
 
 def split_off(
@@ -79,3 +82,42 @@ def _split_column(block: Tensor, basis: InMemory, coupled_from: int, noise: floa
         if turn and size < 0.5:
             break
     return rest, on_basis, torch.full((1, 1), scale, dtype=high)
+
+
+def whole_columns(basis: TallMatrix) -> Tensor | None:
+    """The tensor of a basis whose columns :func:`orthogonalize_column` may take in one piece; None if they are not such.
+
+    Sums over many rows lose digits in single precision: there the limit is a panel of :func:`.gram`.
+    """
+    if not isinstance(basis, InMemory) or basis.device.type != "cpu":
+        return None
+    rows, double = basis.shape[0], basis.dtype in (torch.float64, torch.complex128)
+    return basis.tensor if rows <= (MOST_ROWS if double else rows_at_a_time(basis.shape[1])) else None
+
+
+def orthogonalize_column(
+    column: Tensor, basis: Tensor, coupled_from: int, noise: float
+) -> tuple[Tensor, Tensor, Tensor, float] | None:
+    """(rest, first, second, size): the common case of :func:`split_off` for a vector, in five passes over the columns.
+
+    Args:
+        column: (D,), not changed.
+        basis: Q, (D, m), orthonormal.
+        coupled_from: as there; the coefficients are ``second``, and ``first`` is to be added from this one on.
+        noise: size of the rest up to which it is rounding.
+
+    Returns:
+        The rest is not normalised, ``size`` is its norm. None: the rest is rounding or needs a third pass.
+
+    Cost: 4 D m operations for the whole pass, 4 D (m - coupled_from) for the first.
+    """
+    seen = basis[:, coupled_from:]
+    first = torch.mv(seen.mH, column)
+    rest = torch.addmv(column, seen, first, alpha=-1)
+    second = torch.mv(basis.mH, rest)
+    rest.addmv_(basis, second, alpha=-1)
+    size = float(torch.linalg.vector_norm(rest, dtype=small_dtype(rest.dtype)))
+    taken = float(torch.linalg.vector_norm(second))
+    if size <= noise or not taken < 0.5 * size:
+        return None
+    return rest, first, second, size

@@ -258,7 +258,8 @@ class KrylovBasis(ABC):
     def _noise(self, product: Tensor) -> float:
         """The size up to which parts of these products are rounding; takes note of their norms."""
         high = small_dtype(product.dtype)
-        self.norm = max(self.norm, *(float(column.to(high).norm()) for column in product.T))  # D entries in double at a time
+        norms = (float(torch.linalg.vector_norm(product[:, i], dtype=high)) for i in range(product.shape[1]))
+        self.norm = max(self.norm, *norms)
         return 4 * self.unit * self.norm
 
     def _most_kept(self) -> int:

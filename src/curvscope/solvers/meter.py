@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from curvscope.solvers.workspace import Workspace
 
 SQUARABLE = (1e-145, 1e145)
 """Magnitudes whose squares are numbers in double precision, with something to spare for sums and rounding."""
+TRIM_FROM = 1 << 15
+"""Rows from which freed memory is returned to the system after each stage: below, that takes longer than small stages."""
 LARGEST_POWER = 300
 """Powers of ten that are numbers in double precision, with something to spare."""
 
@@ -106,7 +109,7 @@ class Meter:
         start = time.perf_counter()
         with long_work():
             result = apply(block)
-        if not bool(torch.isfinite(result.sum())):
+        if not cmath.isfinite(result.sum().item()):
             self._blame(result)
         if not self.products:
             check_scale(result)
@@ -172,7 +175,8 @@ class Meter:
                 self._advance = lambda steps=1, note="": None
                 self.seconds[name] = spent()
                 self.workspace.note(name, total=total, done=self.products - first, seconds=spent(), now=True)
-                give_back()
+                if max(self.operator.shape) >= TRIM_FROM:
+                    give_back()
 
     def _blame(self, result: Tensor) -> None:
         bad = (~torch.isfinite(result)).any(dim=0).nonzero().flatten().tolist()
