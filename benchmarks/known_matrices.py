@@ -4,7 +4,8 @@
 1, 5, 20, 100 and two tolerances with ``eigsh`` and ARPACK, the rectangular ones with ``svds``, certifies each solution, and
 counts false claims, products and CPU seconds. ``--only NAME`` takes matrices with that name or family, ``--pairs``,
 ``--tols`` and ``--orders`` fewer cases, ``--largest`` leaves out larger matrices; ``--table RESULT.json`` prints the table of
-an earlier result. SciPy is needed; run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
+an earlier result. ``--seconds`` ends the run after a time, and the same command resumes it: cases that ``--out`` has are not
+solved again. SciPy is needed; run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import platform
 import statistics
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ import curvscope as cs
 from matrices import MATRICES, KnownMatrix
 
 ORDERS, PAIRS, TOLERANCES = ("LM", "LA", "SA", "BE"), (1, 5, 20, 100), (1e-3, 1e-8)
+MOST_PRODUCTS = 10_000
+"""Products after which ARPACK gives up; ``curvscope`` does after 5,000 to 10,000."""
 ROUNDING = 50 * np.finfo(float).eps
 
 
@@ -83,11 +87,12 @@ def false_certificate(solution: cs.Solution, exact: np.ndarray) -> bool:
 
 
 def arpack(matrix: KnownMatrix, k: int, which: str, tol: float) -> dict[str, Any]:
-    """SciPy's eigsh with its defaults."""
+    """SciPy's eigsh with its defaults, but for the number of restarts."""
     counted, start = Counted(matrix.matrix), time.process_time()
     v0 = np.random.default_rng(0).standard_normal(counted.shape[0])
     try:
-        values, vectors = scipy_linalg.eigsh(counted.scipy(), k=k, which=which, tol=tol, v0=v0)
+        rounds = MOST_PRODUCTS // (max(2 * k + 1, 20) - k)  # SciPy's default of 10 D restarts may take hours
+        values, vectors = scipy_linalg.eigsh(counted.scipy(), k=k, which=which, tol=tol, v0=v0, maxiter=rounds)
     except scipy_linalg.ArpackNoConvergence:
         return {"arpack products": counted.count, "arpack converged": False}
     seconds, norm = time.process_time() - start, float(np.abs(matrix.eigenvalues).max())
@@ -150,27 +155,65 @@ def triplets(matrix: KnownMatrix, k: int, tol: float) -> dict[str, Any]:
     }
 
 
-def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All cases, one matrix after the other; what fails is a row too."""
-    rows = []
+Case = tuple[str, int, str, float]
+
+
+def case_of(row: dict[str, Any]) -> Case:
+    """What tells a row from others."""
+    return row["matrix"], row["k"], row["which"], row["tol"]
+
+
+def cases(matrix: KnownMatrix, arguments: argparse.Namespace) -> Iterator[Case]:
+    """The cases of one matrix that were asked for."""
+    orders = [order for order in ORDERS if not arguments.orders or order in arguments.orders]
+    for k in (k for k in arguments.pairs if k < min(matrix.matrix.shape)):
+        for tol in arguments.tols:
+            for which in orders if matrix.symmetric else ("singular",):
+                if which != "BE" or k > 1:
+                    yield matrix.name, k, which, tol
+
+
+def solve(matrix: KnownMatrix, case: Case) -> dict[str, Any]:
+    """The row of one case; what fails is a row too."""
+    name, k, which, tol = case
+    try:
+        return triplets(matrix, k, tol) if which == "singular" else eigenpairs(matrix, k, which, tol)
+    except (cs.CurvscopeError, RuntimeError, ArithmeticError) as error:
+        return {"matrix": name, "k": k, "which": which, "tol": tol, "status": f"error: {error}"}
+
+
+def run(arguments: argparse.Namespace, rows: list[dict[str, Any]], save: Callable[[], None]) -> None:
+    """Solve all cases that ``rows`` lacks, one matrix after the other, and save after each matrix."""
+    done, begun = {case_of(row) for row in rows}, time.monotonic()
     for matrix in MATRICES.values():
         chosen = not arguments.only or any(word in (matrix.name, matrix.family) for word in arguments.only)
         if not chosen or max(matrix.matrix.shape) > arguments.largest:
             continue
-        for k in (k for k in arguments.pairs if k < min(matrix.matrix.shape)):
-            for tol in arguments.tols:
-                for which in ORDERS if matrix.symmetric else ("singular",):
-                    if (which == "BE" and k == 1) or (arguments.orders and which not in (*arguments.orders, "singular")):
-                        continue
-                    try:
-                        row = eigenpairs(matrix, k, which, tol) if matrix.symmetric else triplets(matrix, k, tol)
-                    except (cs.CurvscopeError, RuntimeError, ArithmeticError) as error:
-                        row = {"matrix": matrix.name, "k": k, "which": which, "tol": tol, "status": f"error: {error}"}
-                    rows.append(row)
-                    if arguments.verbose:
-                        print({name: row.get(name) for name in ("matrix", "k", "which", "tol", "status", "false")}, flush=True)
+        for case in (case for case in cases(matrix, arguments) if case not in done):
+            if time.monotonic() - begun > arguments.seconds:
+                return
+            rows.append(solve(matrix, case))
+            if arguments.verbose:
+                print(*case, rows[-1]["status"][:200], rows[-1].get("false"), flush=True)
+            save()
         matrix.release()
-    return rows
+
+
+def written(where: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The result as JSON: the summary, and a table of one line for each case."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("text", "family")))
+    short = lambda value: float(f"{value:.3g}") if isinstance(value, float) else value  # noqa: E731
+    lines = ",\n".join(json.dumps([short(row.get(name)) for name in names]) for row in rows)
+    head = json.dumps({"where": where, "summary": summary(rows), "columns": names}, indent=1)
+    return f'{head[:-2]},\n "rows": [\n{lines}\n]}}\n'
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier result."""
+    found = json.loads(path.read_text())
+    return [
+        {name: value for name, value in zip(found["columns"], row, strict=True) if value is not None} for row in found["rows"]
+    ]
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -185,19 +228,21 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             both = [row for row in claimed if row.get("arpack converged") and not row["arpack false"] and not row["false"]]
             ratios = sorted(row["products"] / row["arpack products"] for row in both)
             whole = [(row["products"] + row["completeness"]) / row["arpack products"] for row in both]
+            seconds = [row["seconds"] / row["arpack seconds"] for row in both]
             lines.append(
                 {
                     "k": k,
                     "what": kind,
                     "solves": len(group),
                     "converged": len(claimed),
-                    "false": sum(row["false"] for row in claimed),
+                    "false": sum(bool(row["false"]) for row in claimed),
                     "ARPACK converged": sum(row.get("arpack converged", False) for row in group),
                     "ARPACK false": sum(row.get("arpack false", False) for row in group),
                     "false certificates": sum(row.get("false certificate", False) for row in group),
                     "products / ARPACK, median": statistics.median(ratios) if ratios else None,
                     "95 %": ratios[int(0.95 * (len(ratios) - 1))] if ratios else None,
                     "with completeness, median": statistics.median(whole) if whole else None,
+                    "seconds / ARPACK, median": statistics.median(seconds) if seconds else None,
                 }
             )
     return lines
@@ -221,6 +266,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=10**9, metavar="D", help="leave out larger matrices")
     parser.add_argument("--out", type=Path, help="write all rows and the summary there")
     parser.add_argument("--table", type=Path, metavar="RESULT", help="print the table of an earlier result")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case after this time")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
@@ -228,18 +274,20 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows = run(arguments)
-    lines = summary(rows)
-    print(table(lines))
+    rows = read(arguments.out) if arguments.out and arguments.out.exists() else []
+
+    def save() -> None:
+        """Write what there is."""
+        if arguments.out:
+            versions = {name: version(name) for name in ("curvscope", "torch", "scipy", "numpy")}
+            where = {"machine": platform.processor() or platform.machine(), "threads": 1, "versions": versions}
+            arguments.out.write_text(written(where, rows))
+
+    run(arguments, rows, save)
+    print(table(summary(rows)))
     for row in rows:
         if row.get("false") or row.get("false certificate") or row["status"] not in ("converged", "partly"):
             print(row["matrix"], row["k"], row["which"], row["tol"], row["status"])
-    if arguments.out:
-        versions = {name: version(name) for name in ("curvscope", "torch", "scipy", "numpy")}
-        where = {"machine": platform.processor() or platform.machine(), "threads": 1, "versions": versions}
-        chosen = {"pairs": arguments.pairs, "tols": arguments.tols, "orders": arguments.orders or list(ORDERS)}
-        made = {"where": where, "command": chosen, "summary": lines, "rows": [{**row, "text": None} for row in rows]}
-        arguments.out.write_text(json.dumps(made, indent=1) + "\n")
 
 
 if __name__ == "__main__":
