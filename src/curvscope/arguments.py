@@ -13,8 +13,6 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-import torch
-
 from curvscope.errors import InvalidArgument, InvalidType
 
 P = ParamSpec("P")
@@ -69,19 +67,6 @@ PATHS = ("path", "run")
 PROGRESS = "progress"
 
 
-ON_THE_CPU = ("curvscope.subspaces", "curvscope.certify")
-"""Rooms whose functions call no model: what they make besides their arguments is small, and on the CPU."""
-
-
-def check_default_device() -> None:
-    """Raise InvalidArgument unless tensors are made on the CPU: small matrices are there, whatever the operator is on."""
-    if (default := torch.get_default_device()).type != "cpu":
-        raise InvalidArgument(
-            f"torch.set_default_device({str(default)!r}) holds, but small matrices are on the CPU here: call this inside "
-            "`with torch.device('cpu'):`, which leaves the operator and its model where they are"
-        )
-
-
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Return a function that checks its arguments when it is called, before it does anything.
 
@@ -107,12 +92,6 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         """Check, then call."""
-        if torch.get_default_device().type != "cpu":
-            if "operator" in signature.parameters:
-                check_default_device()
-            elif function.__module__.startswith(ON_THE_CPU):
-                with torch.device("cpu"):
-                    return wrapper(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         hints = _hints(function)
         for name, value in bound.arguments.items():

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument
 
 CONTEXTS = {
     "inference": torch.inference_mode,
@@ -88,20 +87,3 @@ def test_noise_in_a_forward_pass_is_noticed_though_products_repeat():
     H = cs.hessian(Noisy(), *problem()[1:], strategy="double_backward")
     report = cs.preflight(H, short=True)
     assert [check.name for check in report.checks if not check.passed] == ["determinism"]
-
-
-def test_another_default_device_is_named_and_can_be_left():
-    H = cs.hessian(*problem())
-    expected = cs.eigsh(H, 3)
-    with torch.device("meta"):
-        for call in (lambda: cs.eigsh(H, 3), lambda: cs.trace(H, max_products=10), lambda: cs.certify(H, expected)):
-            with pytest.raises(InvalidArgument, match=r"inside `with torch.device\('cpu'\):`"):
-                call()
-        for call in (lambda: cs.svds(H, 2), lambda: cs.posterior_error(H, expected), lambda: cs.preflight(H)):
-            with pytest.raises(InvalidArgument, match=r"inside `with torch.device\('cpu'\):`"):
-                call()
-        ranking = cs.masks.random(len(expected.eigenvectors.to_tensor()), seed=0)
-        assert not cs.overlap(expected, ranking).value.is_meta
-        assert cs.grassmann.distance(expected.eigenvectors.to_tensor(), expected.eigenvectors.to_tensor()) < 1e-3
-        with torch.device("cpu"):
-            torch.testing.assert_close(cs.eigsh(H, 3).eigenvalues, expected.eigenvalues)

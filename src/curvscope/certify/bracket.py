@@ -60,7 +60,7 @@ def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float
     >>> [round(float(end), 6) for end in (lower[1], upper[1])]
     [0.5, 0.5]
     """
-    k = torch.arange(1, len(captured) + 1, dtype=torch.float64)
+    k = torch.arange(1, len(captured) + 1, dtype=torch.float64, device="cpu")
     roots = captured.clamp(min=0).sqrt()
     lower = (_lower(roots, certificate).square() / k * (1 - 2 * defect)).clamp(0, 1)
     upper = (_upper(roots, certificate).square() / k * (1 + 2 * defect)).clamp(0, 1)

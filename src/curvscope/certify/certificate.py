@@ -176,7 +176,7 @@ class Certificate:
 
     def cluster_sine(self, group: list[int]) -> float:
         """Bound for ||sin Theta||_F between the span of a cluster's vectors and of its eigenvectors; at most sqrt(size)."""
-        inside = torch.zeros(len(self.eigenvalues), dtype=torch.bool)
+        inside = torch.zeros(len(self.eigenvalues), dtype=torch.bool, device="cpu")
         inside[group] = True
         values, rho = self.eigenvalues[inside], float(self.rho[-1])
         gap = float(values.abs().min() - self.outside[-1]) - rho

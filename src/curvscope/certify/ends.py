@@ -68,7 +68,7 @@ class EndCertificate(Certificate):
             return 0
         order = values.argsort(descending=True, stable=True)
         values, residuals = values[order], residuals[order]
-        others = torch.ones(len(self.eigenvalues), dtype=torch.bool)
+        others = torch.ones(len(self.eigenvalues), dtype=torch.bool, device="cpu")
         others[part] = False
         bound = max([bound, *(side * self.eigenvalues[others]).tolist()])
         squares, further = residuals.square(), float(self.residuals[others].square().sum())
@@ -111,7 +111,7 @@ class EndCertificate(Certificate):
 
     def cluster_sine(self, group: list[int]) -> float:
         """Bound for ||sin Theta||_F between the span of a cluster's vectors and of its eigenvectors; at most sqrt(size)."""
-        inside = torch.zeros(len(self.eigenvalues), dtype=torch.bool)
+        inside = torch.zeros(len(self.eigenvalues), dtype=torch.bool, device="cpu")
         inside[group] = True
         values, rho = self.eigenvalues[inside], float(self.rho[-1])
         gap = float(torch.maximum(values - self.above, self.below - values).min()) - rho

@@ -56,7 +56,7 @@ def sample(probes: Tensor, products: Tensor, left: TallMatrix, values: Tensor, r
         rest[panel] -= left.rows(panel).to(high) @ seen.to(left.device)
     outside = rest.abs().square().sum(dim=0).cpu()
     missed = seen.abs().square()
-    nothing = torch.zeros(1, probes.shape[1], dtype=torch.float64)
+    nothing = torch.zeros(1, probes.shape[1], dtype=torch.float64, device="cpu")
     wrong = torch.cat([nothing, (seen - predicted).abs().square().cumsum(0)])
     later = torch.cat([missed.flip(0).cumsum(0).flip(0), nothing])
     return Samples(outside + later[0], outside + wrong + later)
@@ -238,7 +238,7 @@ def _stderr(squares: Tensor) -> Tensor:
     """Standard error of the root of a mean of squares over the last dimension; infinite for a single one."""
     probes = squares.shape[-1]
     if probes < 2:
-        return torch.full(squares.shape[:-1], math.inf, dtype=torch.float64)
+        return torch.full(squares.shape[:-1], math.inf, dtype=torch.float64, device="cpu")
     root = squares.mean(dim=-1).sqrt()
     spread = squares.std(dim=-1) / math.sqrt(probes)
     return torch.where(root > 0, spread / (2 * root.clamp(min=torch.finfo(torch.float64).tiny)), 0.0)

@@ -39,7 +39,7 @@ def residuals_and_shifts(
 
     Cost: k products; memory: two D x block_size blocks, and small panels in double precision.
     """
-    norms, shifts = [torch.zeros(0, dtype=torch.float64)], [torch.zeros(0, dtype=torch.float64)]
+    norms, shifts = [torch.zeros(0, dtype=torch.float64, device="cpu")], [torch.zeros(0, dtype=torch.float64, device="cpu")]
     for start in range(0, eigenvectors.shape[1], block_size):
         stop = min(start + block_size, eigenvectors.shape[1])
         vectors = InMemory(eigenvectors.columns(start, stop))
@@ -87,7 +87,7 @@ def dilation_residuals(
     >>> dilation_residuals(lambda x: 2 * x, lambda x: 2 * x, e, torch.tensor([1.0]), e).tolist()
     [1.0]
     """
-    norms = [torch.zeros(0, dtype=torch.float64)]
+    norms = [torch.zeros(0, dtype=torch.float64, device="cpu")]
     for start in range(0, right.shape[1], block_size):
         stop = min(start + block_size, right.shape[1])
         u, v, s = left.columns(start, stop), right.columns(start, stop), singular_values[start:stop].to(left.device)

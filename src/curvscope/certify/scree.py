@@ -74,14 +74,14 @@ def scree_bounds(estimate: FrobeniusEstimate, *, confidence: float | None = None
         implied by the inequality, this one is.
     """
     values = estimate.values.abs().sort(descending=True).values.double()
-    squares = torch.cat([values.square().flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64)])
+    squares = torch.cat([values.square().flip(0).cumsum(0).flip(0), torch.zeros(1, dtype=torch.float64, device="cpu")])
     tails = squares.sqrt()
     error, smallest, largest = estimate.error, estimate.norm, estimate.norm
     if confidence is not None:
         each = 1 - (1 - confidence) / 2
         error = estimate.bounds(each)[1]
         smallest, largest = estimate.norm_bounds(each)
-    rank = torch.arange(len(tails))
+    rank = torch.arange(len(tails), device="cpu")
     if not estimate.norm:
         return Scree(rank, torch.zeros_like(tails), torch.zeros_like(tails), confidence)
     lower = ((tails - error).clamp(min=0) / largest).square().clamp(max=1)

@@ -67,7 +67,7 @@ class RitzSpan:
         magnitudes, radii = self.eigenvalues.abs(), self.radii
         beyond = max([self.rest, *(magnitudes + radii)[k:].tolist()])
         if float((magnitudes - radii)[:k].min()) <= beyond:  # which ones are the top k is not known
-            return torch.ones(k, dtype=torch.float64)
+            return torch.ones(k, dtype=torch.float64, device="cpu")
         return (self.squares[:k, k:].sum(dim=1) + self.squares_outside[:k]).clamp(max=1.0)
 
     @cached_property

@@ -122,7 +122,7 @@ def tail_norm(
         raise InvalidArgument(f"{steps} steps say nothing with failure={failure:g} in dimension {size}: use 60 or more steps")
     if state is None:
         room = InMemory.empty(vectors.shape[0], steps + 1, vectors.dtype, vectors.device)
-        state = LanczosState(room, 0, torch.zeros(steps + 1, steps, dtype=torch.float64), lambda state: None)
+        state = LanczosState(room, 0, torch.zeros(steps + 1, steps, dtype=torch.float64, device="cpu"), lambda state: None)
     basis, coefficients, made = state.basis, state.coefficients, state.made
     if not made:
         vector = start[:, None].to(vectors.device, vectors.dtype, copy=True)
@@ -170,7 +170,7 @@ def _direction(start: Tensor, turn: int, vectors: TallMatrix, basis: TallMatrix)
 
 def _project_out(block: Tensor, basis: TallMatrix, *, beside: TallMatrix | None = None) -> Tensor:
     """Orthogonalise a (D, 1) block, in place and twice, against ``basis`` and ``beside``; the coefficients on ``basis``."""
-    total = torch.zeros(basis.shape[1], dtype=torch.float64)
+    total = torch.zeros(basis.shape[1], dtype=torch.float64, device="cpu")
     for _ in range(2):
         for matrix in (basis,) if beside is None else (beside, basis):
             found = gram(matrix, InMemory(block))

@@ -100,7 +100,7 @@ def class_structure(objective: Objective | CurvatureOperator) -> ClassStructure:
     _check_loss(objective)
     check_substitution(objective)
     sums: Tensor | None = None
-    counts = torch.zeros(0, dtype=torch.float64)
+    counts = torch.zeros(0, dtype=torch.float64, device="cpu")
     with objective.isolated():
         for number, (batch, _) in enumerate(objective.batches()):
             objective.seed(number)
@@ -114,7 +114,7 @@ def class_structure(objective: Objective | CurvatureOperator) -> ClassStructure:
                 if logits.ndim != 2 or not 2 <= classes <= MOST_CLASSES:
                     raise InvalidArgument(f"logits of shape {tuple(logits.shape)}: expected (samples, 2 to {MOST_CLASSES})")
                 sums = torch.zeros(objective.parameters.size, classes, classes, dtype=logits.dtype, device=logits.device)
-                counts = torch.zeros(classes, dtype=torch.float64)
+                counts = torch.zeros(classes, dtype=torch.float64, device="cpu")
             counts += torch.bincount(targets.cpu(), minlength=len(counts)).double()
             _add(sums, objective, leaves, logits, targets)
     if sums is None or bool((counts == 0).any()):

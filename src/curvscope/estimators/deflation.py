@@ -33,7 +33,7 @@ class Deflation:
 
     def __init__(self, operator: Operator, multiply: Callable[[Tensor], Tensor], solution: Solution | None) -> None:
         self.operator, self._multiply = operator, multiply
-        self.values, self.vectors = torch.zeros(0, dtype=torch.float64), None
+        self.values, self.vectors = torch.zeros(0, dtype=torch.float64, device="cpu"), None
         if solution is not None:
             check_solution(operator, solution)
             self.values, self.vectors = solution.eigenvalues, solution.eigenvectors

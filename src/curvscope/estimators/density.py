@@ -55,7 +55,7 @@ class Density:
 
     def cdf(self, points: Tensor) -> Tensor:
         """The share of eigenvalues up to each point, float64 (p,)."""
-        points = torch.as_tensor(points, dtype=torch.float64).reshape(-1)
+        points = torch.as_tensor(points, dtype=torch.float64, device="cpu").reshape(-1)
         known = torch.searchsorted(self.exact, points, right=True).double()
         return (known + self.unknown * self._cumulative(points).mean(dim=0)) / self.size
 
@@ -75,7 +75,7 @@ class Density:
         """
         if not low <= high:
             raise InvalidArgument(f"the interval [{low}, {high}] is empty: pass low <= high")
-        ends = torch.tensor([low, high], dtype=torch.float64)
+        ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
         known = int(((self.exact >= low) & (self.exact <= high)).sum())
         if not self.unknown:
             return Estimate(known / self.size, 0.0, self.products)
@@ -102,7 +102,7 @@ class Density:
         if not 0 <= share <= 1:
             raise InvalidArgument(f"share={share}: choose a number from 0 to 1")
         points = self._breaks
-        at = int(torch.searchsorted(self.cdf(points), torch.tensor(share - 1e-12)).clamp(max=len(points) - 1))
+        at = int(torch.searchsorted(self.cdf(points), torch.tensor(share - 1e-12, device="cpu")).clamp(max=len(points) - 1))
         return float(points[at])
 
     # --- single eigenvalues -------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Density:
         if not -math.inf < low <= high < math.inf:
             raise InvalidArgument(f"the interval [{low}, {high}] cannot be cut into bins: pass finite low <= high")
         pad = 1e-3 * (high - low) or 1e-3 * abs(high) or 1e-12
-        return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64))
+        return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64, device="cpu"))
 
     @checked
     def logarithmic(self, points: int = POINTS, *, sign: int = 1, floor: float | None = None) -> tuple[Tensor, Tensor]:
@@ -224,7 +224,7 @@ class Density:
         low = 1e-6 * high if floor is None else floor
         if not 0 < low < high:
             raise InvalidArgument(f"floor={floor}: choose a positive number below the largest magnitude {high:.3g}")
-        edges = torch.logspace(math.log10(low), math.log10(high), points + 1, dtype=torch.float64)
+        edges = torch.logspace(math.log10(low), math.log10(high), points + 1, dtype=torch.float64, device="cpu")
         shares = self.cdf(edges).diff() if sign == 1 else self.cdf(-edges).diff().neg()
         return (edges[1:] * edges[:-1]).sqrt(), shares / edges.log10().diff()
 
@@ -242,7 +242,7 @@ class Density:
         >>> round(density(A).distance(torch.arange(1.0, 31.0)), 12)
         0.0
         """
-        known = torch.as_tensor(eigenvalues, dtype=torch.float64).sort().values
+        known = torch.as_tensor(eigenvalues, dtype=torch.float64, device="cpu").sort().values
         breaks = torch.cat([self._breaks, known]).unique()
         above = self.cdf(breaks) - torch.searchsorted(known, breaks, right=True).double() / len(known)
         lower = torch.searchsorted(self.exact, breaks).double()
@@ -294,9 +294,10 @@ class Density:
         """
         probes, steps = len(plain["nodes"]), len(plain["nodes"][0]) if plain["nodes"] else 0
         found = [
-            torch.tensor(plain[name], dtype=torch.float64).reshape(probes, steps) for name in ("nodes", "weights", "radii")
+            torch.tensor(plain[name], dtype=torch.float64, device="cpu").reshape(probes, steps)
+            for name in ("nodes", "weights", "radii")
         ]
-        exact = torch.tensor(plain["exact"], dtype=torch.float64)
+        exact = torch.tensor(plain["exact"], dtype=torch.float64, device="cpu")
         return cls(plain["D"], exact, *found, plain["products"], plain["seconds"], plain["provenance"])
 
     # --- inside -------------------------------------------------------------------------------------------------------------
@@ -311,7 +312,7 @@ class Density:
         best = nodes.argmax(dim=0)
         values, radii = nodes.gather(0, best[None])[0], self.radii.gather(1, order).gather(0, best[None])[0]
         values, radii = values[values > -torch.inf], radii[values > -torch.inf]
-        spacing = torch.cat([values[:-1] - values[1:], torch.zeros(1, dtype=torch.float64)])
+        spacing = torch.cat([values[:-1] - values[1:], torch.zeros(1, dtype=torch.float64, device="cpu")])
         sure = int((radii <= 0.5 * spacing).long().cumprod(0).sum())
         nodes = values[: sure + 1]
         known = known[known > nodes[-1]]  # below it, others are missing in between
@@ -339,7 +340,7 @@ class Density:
 
     def _cumulative(self, points: Tensor, *, inclusive: bool = True) -> Tensor:
         if not len(self.weights):
-            return torch.zeros(1, len(points), dtype=torch.float64)
+            return torch.zeros(1, len(points), dtype=torch.float64, device="cpu")
         return distribution.cumulative(*self._cells, self.weights, points, inclusive=inclusive)
 
     def _open(self, point: float) -> float:

@@ -41,10 +41,10 @@ def cumulative(left: Tensor, right: Tensor, weights: Tensor, points: Tensor, *, 
 
     Cost: O(q m log m + q p log m).
     """
-    result = torch.empty(len(weights), len(points), dtype=torch.float64)
+    result = torch.empty(len(weights), len(points), dtype=torch.float64, device="cpu")
     for row in range(len(weights)):
         start, end, weight = left[row], right[row], weights[row]
-        whole = torch.cat([torch.zeros(1, dtype=torch.float64), weight.cumsum(0)])
+        whole = torch.cat([torch.zeros(1, dtype=torch.float64, device="cpu"), weight.cumsum(0)])
         done = torch.searchsorted(end.contiguous(), points, right=inclusive)  # cells that end before the point
         inside = done.clamp(max=len(weight) - 1)
         width = (end - start)[inside]

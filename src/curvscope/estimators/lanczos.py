@@ -57,12 +57,12 @@ def lanczos(
         with it.
     """
     size, count = starts.shape
-    diagonal = torch.zeros(count, steps, dtype=torch.float64)
-    beside = torch.zeros(count, steps, dtype=torch.float64)
-    made = torch.full((count,), steps)
+    diagonal = torch.zeros(count, steps, dtype=torch.float64, device="cpu")
+    beside = torch.zeros(count, steps, dtype=torch.float64, device="cpu")
+    made = torch.full((count,), steps, device="cpu")
     basis = torch.zeros(count, steps if reorthogonalize else 0, size, dtype=torch.float64, device=starts.device)
     vectors, before = starts.T.clone(), torch.zeros_like(starts.T)
-    active = torch.arange(count)
+    active = torch.arange(count, device="cpu")
     for step in range(steps):
         product = multiply(vectors[active].T).T
         scale = product.norm(dim=1)
@@ -97,8 +97,8 @@ def _orthogonalize(rest: Tensor, basis: Tensor, active: Tensor) -> None:
 
 def _quadrature(diagonal: Tensor, beside: Tensor, made: Tensor, basis: Tensor | None, unit: float) -> Quadrature:
     count, steps = diagonal.shape
-    rotations = torch.zeros(count, steps, steps, dtype=torch.float64)
-    nodes, weights, radii = (torch.zeros(count, steps, dtype=torch.float64) for _ in range(3))
+    rotations = torch.zeros(count, steps, steps, dtype=torch.float64, device="cpu")
+    nodes, weights, radii = (torch.zeros(count, steps, dtype=torch.float64, device="cpu") for _ in range(3))
     for row in range(count):
         m = int(made[row])
         off = beside[row, : m - 1]

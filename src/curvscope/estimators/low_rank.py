@@ -60,5 +60,5 @@ def eigenvalues_by_range(meter: Meter, bound: RankBound, *, seed: int) -> Tensor
     core = torch.cat(columns, dim=1)
     found = torch.linalg.eigvalsh((core + core.T) / 2)
     found[found.abs().argsort()[:MORE]] = 0.0  # the bound leaves nothing but rounding for these
-    zeros = torch.zeros(operator.shape[0] - count, dtype=torch.float64)
+    zeros = torch.zeros(operator.shape[0] - count, dtype=torch.float64, device="cpu")
     return torch.cat([found, zeros]).sort().values

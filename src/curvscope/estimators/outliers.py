@@ -52,5 +52,5 @@ def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> in
             return int((top[:-1] - top[1:]).argmax()) + 1
         case "ratio":
             return int((top[:-1] / top[1:]).argmax()) + 1
-    chord = torch.linspace(float(top[0]), float(top[-1]), len(top), dtype=torch.float64)
+    chord = torch.linspace(float(top[0]), float(top[-1]), len(top), dtype=torch.float64, device="cpu")
     return int((chord - top).argmax())

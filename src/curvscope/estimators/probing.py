@@ -127,7 +127,7 @@ class XTrace(Probing):
         device = deflation.operator.device
         empty = torch.zeros(self.size, 0, dtype=torch.float64, device=device)
         self.products, self.basis, self.action = empty, empty, empty
-        self.triangle = torch.zeros(0, 0, dtype=torch.float64)
+        self.triangle = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
         self.count = 0
 
     def extend(self, stop: int) -> None:
@@ -135,7 +135,7 @@ class XTrace(Probing):
         product = self.multiply(self.signs(self.count, stop))
         rest, on_basis, on_rest = split_off(product, InMemory(self.basis))
         upper = torch.cat([self.triangle, on_basis], dim=1)
-        lower = torch.cat([torch.zeros(len(on_rest), self.count, dtype=torch.float64), on_rest], dim=1)
+        lower = torch.cat([torch.zeros(len(on_rest), self.count, dtype=torch.float64, device="cpu"), on_rest], dim=1)
         self.triangle, self.count = torch.cat([upper, lower]), stop
         self.products = torch.cat([self.products, product], dim=1)
         if rest.shape[1]:
@@ -280,7 +280,7 @@ def _left_out(triangle: Tensor) -> Tensor:
         alone = (inverse * triangle).sum(dim=0) > 1 - 1e-8
         return torch.where(alone, inverse / inverse.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny), 0.0)
     turn, upper = torch.linalg.qr(triangle)
-    inverse = torch.linalg.solve_triangular(upper, torch.eye(m, dtype=torch.float64), upper=True)
+    inverse = torch.linalg.solve_triangular(upper, torch.eye(m, dtype=torch.float64, device="cpu"), upper=True)
     directions = turn @ inverse.T
     return directions / directions.norm(dim=0)
 

@@ -33,7 +33,7 @@ from curvscope.solvers.solve import metered
 METHODS = ("auto", "lanczos", "exact")
 ROLE = "density"
 PARTS = ("nodes", "weights", "radii")
-NOTHING = torch.zeros(0, 0, dtype=torch.float64)
+NOTHING = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
 MOST_APART = 6
 """Standard errors up to which sums with and without the counted eigenvalues agree: those of few probes scatter."""
 

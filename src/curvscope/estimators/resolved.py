@@ -60,9 +60,12 @@ def take_out(found: Quadrature, unit: float, count: int) -> tuple[Tensor, Tensor
                 if copies and _plausible(float(found.weights.gather(1, at).mean()), copies, count, len(weights)):
                     values.append((sign * ladder[:, rung].max()).expand(copies))
                     weights.scatter_(1, at, 0.0)
-    taken, left = torch.cat(values) if values else torch.zeros(0, dtype=torch.float64), weights.sum(dim=1, keepdim=True)
+    taken, left = (
+        torch.cat(values) if values else torch.zeros(0, dtype=torch.float64, device="cpu"),
+        weights.sum(dim=1, keepdim=True),
+    )
     if len(taken) > count or (len(taken) < count and bool((left <= 0).any())):  # contradicts the number of eigenvalues
-        return torch.zeros(0, dtype=torch.float64), found.weights
+        return torch.zeros(0, dtype=torch.float64, device="cpu"), found.weights
     return taken, weights / left if len(taken) < count else weights
 
 
@@ -89,9 +92,9 @@ def _plausible(weight: float, copies: int, count: int, probes: int) -> bool:
 def _sharp(ladder: Tensor, radii: Tensor) -> tuple[int, Tensor]:
     """How many nodes from the end on are resolved in every recurrence, and the same in all; the distances to others."""
     if ladder.shape[1] < 2:
-        return 0, torch.zeros(len(ladder), 0)
+        return 0, torch.zeros(len(ladder), 0, device="cpu")
     inward = ladder[:, :-1] - ladder[:, 1:] - radii[:, 1:]
-    outward = torch.cat([torch.full((len(ladder), 1), torch.inf), inward[:, :-1]], dim=1)
+    outward = torch.cat([torch.full((len(ladder), 1), torch.inf, device="cpu"), inward[:, :-1]], dim=1)
     gaps = torch.minimum(inward, outward)
     sharp = (radii[:, :-1] <= SHARP * gaps).all(dim=0)
     agree = ladder.max(dim=0).values - ladder.min(dim=0).values <= 2 * radii.max(dim=0).values

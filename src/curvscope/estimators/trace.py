@@ -185,8 +185,8 @@ class LayerSums:
     def clear(self) -> None:
         """See :class:`Consumer`."""
         self.correction = 1.0
-        self.total = torch.zeros(0, dtype=torch.float64)
-        self._layers = torch.zeros(len(self.slices), 0, dtype=torch.float64)
+        self.total = torch.zeros(0, dtype=torch.float64, device="cpu")
+        self._layers = torch.zeros(len(self.slices), 0, dtype=torch.float64, device="cpu")
         if self._entries is not None:
             self._entries.clear()
 
@@ -202,8 +202,8 @@ class LayerSums:
         total, layers = None, None
         for rows, block in samples:
             if total is None or layers is None:
-                total = torch.zeros(block.shape[1], dtype=torch.float64)
-                layers = torch.zeros(len(self.slices), block.shape[1], dtype=torch.float64)
+                total = torch.zeros(block.shape[1], dtype=torch.float64, device="cpu")
+                layers = torch.zeros(len(self.slices), block.shape[1], dtype=torch.float64, device="cpu")
             total += block.sum(dim=0).cpu()
             for row, place in enumerate(self.slices.values()):
                 first, last = max(place.start, rows.start) - rows.start, min(place.stop, rows.stop) - rows.start
@@ -255,7 +255,11 @@ class RowMoments:
     def clear(self) -> None:
         """See :class:`Consumer`."""
         self.correction = 1.0
-        self.count, self.mean, self._squares = 0, torch.zeros(self.size).double(), torch.zeros(self.size).double()
+        self.count, self.mean, self._squares = (
+            0,
+            torch.zeros(self.size, device="cpu").double(),
+            torch.zeros(self.size, device="cpu").double(),
+        )
 
     def add(self, samples: Iterable[Panel]) -> None:
         """See :class:`Consumer`; sums of squares about the mean are updated, so that nothing cancels (Chan et al. 1983)."""
@@ -345,7 +349,10 @@ class _Drive:
 
     def _columns(self, consumer: Consumer) -> None:
         size = self.operator.shape[0]
-        units, exact = Units(size, self.operator.dtype, self.operator.device), torch.empty(size, 1, dtype=torch.float64)
+        units, exact = (
+            Units(size, self.operator.dtype, self.operator.device),
+            torch.empty(size, 1, dtype=torch.float64, device="cpu"),
+        )
         for start, stop in blocks(size, BLOCK):
             exact[start:stop, 0] = self.meter.multiply(units.columns(start, stop))[start:stop].diagonal().cpu().double()
         consumer.add([(slice(0, size), exact)])

@@ -89,6 +89,6 @@ def block_triangular(
     else:
         if any(length < 1 for length in blocks) or sum(blocks) != size:
             raise InvalidArgument(f"blocks={list(blocks)}: pass positive sizes that add up to D = {size}")
-        ends = torch.tensor(blocks).cumsum(0).tolist()
+        ends = torch.tensor(blocks, device="cpu").cumsum(0).tolist()
         places = [slice(end - length, end) for end, length in zip(ends, blocks, strict=True)]
     return BlockTriangular(operator, places, lower=lower, diagonal=diagonal)

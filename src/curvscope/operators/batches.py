@@ -179,7 +179,7 @@ def few_samples(batch: Batch, most: int = 4) -> Batch | None:
     samples = lengths.pop()
     if samples <= most:
         return batch
-    rows = torch.linspace(0, samples - 1, most).round().long()
+    rows = torch.linspace(0, samples - 1, most, device="cpu").round().long()
     return tree_map_only(Tensor, lambda tensor: tensor[rows.to(tensor.device)] if tensor.ndim else tensor, plain(batch))
 
 

@@ -88,7 +88,7 @@ class IndexedSubmatrix(Arithmetic):
         index = self.index.cpu()
         if bool((index[1:] < index[:-1]).any()):
             return Parameters(("entries",), (torch.Size([len(index)]),))
-        ends = torch.tensor(whole.lengths).cumsum(0)
+        ends = torch.tensor(whole.lengths, device="cpu").cumsum(0)
         counts = torch.bincount(torch.searchsorted(ends, index, right=True), minlength=len(whole.names)).tolist()
         found = [(name, torch.Size([count])) for name, count in zip(whole.names, counts, strict=True) if count]
         return Parameters(tuple(name for name, _ in found), tuple(shape for _, shape in found))

@@ -53,7 +53,7 @@ def loss_differences(
     True
     """
     size = objective.parameters.size
-    places = torch.arange(size) if places is None else places
+    places = torch.arange(size, device="cpu") if places is None else places
     if steps.shape != places.shape or steps.ndim != 1 or (diagonal is not None and diagonal.shape != steps.shape):
         raise InvalidArgument(f"steps have shape {tuple(steps.shape)}, places {tuple(places.shape)}: one step a place")
     if len(places) and not 0 <= int(places.min()) <= int(places.max()) < size:
@@ -73,7 +73,7 @@ def _evaluated(objective: Objective, places: Tensor, steps: Tensor, progress: Pr
     """The differences by evaluating the loss once for each step."""
     flat = objective.parameters.join(objective.values)
     values = objective.parameters.split(flat)  # views: changing the flat vector changes them
-    changes = torch.zeros(len(places), dtype=torch.float64)
+    changes = torch.zeros(len(places), dtype=torch.float64, device="cpu")
     with objective.isolated(), torch.no_grad(), stage("loss differences", len(places), progress) as advance:
         for number, (batch, weight) in enumerate(objective.batches()):
             objective.seed(number)

@@ -113,7 +113,7 @@ class FunctionObjective(Objective):
         self.function, self.takes_batches = function, data is not None
         self.given_criterion = criterion is not None
         tree = TensorTree(parameters)
-        batches = [torch.zeros(1)] if data is None else data
+        batches = [torch.zeros(1, device="cpu")] if data is None else data
         super().__init__(tree, criterion if criterion is not None else function, batches, **options)
 
     def _call(self, values: Values, function: Callable[..., Any] | None, argument: Any) -> Any:

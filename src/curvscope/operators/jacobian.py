@@ -91,7 +91,7 @@ class _Pairs:
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.data:
-            yield batch if is_pair(batch) else (batch, torch.zeros(0))
+            yield batch if is_pair(batch) else (batch, torch.zeros(0, device="cpu"))
 
 
 def jacobian(
@@ -128,7 +128,7 @@ def jacobian(
         raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(SampleOptions.__annotations__))}")
     if is_function(model):
         function = model if inputs is not None else lambda parameters, _: model(parameters)
-        batches = _Pairs([torch.zeros(1)] if inputs is None else inputs)
+        batches = _Pairs([torch.zeros(1, device="cpu")] if inputs is None else inputs)
         return Jacobian(FunctionObjective(function, data, batches, criterion=_mean, weight=_one, **options))
     if inputs is not None:
         raise InvalidArgument("jacobian(model, data) takes no third argument for a network: pass params= for its parameters")

@@ -74,5 +74,5 @@ def rows(tensor: Tensor, start: int, stop: int) -> Tensor:
         shape = (stop - start, tensor.shape[1])
         columns, values = tensor.col_indices()[first:last], tensor.values()[first:last]
         # The invariants are those of the tensor that was cut, which PyTorch would warn of otherwise.
-        return torch.sparse_csr_tensor(bounds - first, columns, values, shape, check_invariants=True)
+        return torch.sparse_csr_tensor(bounds - first, columns, values, shape, check_invariants=True, device="cpu")
     return rows(tensor.to_sparse_coo(), start, stop).to_sparse(layout=tensor.layout)

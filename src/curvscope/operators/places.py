@@ -42,8 +42,8 @@ def places_of(which: Any, operator: Operator) -> Tensor:
     if isinstance(which, Mapping):
         if not hasattr(operator, "parameters"):
             raise InvalidArgument("masks by name need an operator on named parameters: pass one mask (D,), or places")
-        which = operator.parameters.flatten({name: torch.as_tensor(mask).bool() for name, mask in which.items()})
-    chosen = torch.as_tensor(which).detach().cpu()
+        which = operator.parameters.flatten({name: torch.as_tensor(mask, device="cpu").bool() for name, mask in which.items()})
+    chosen = torch.as_tensor(which, device="cpu").detach().cpu()
     if chosen.dtype == torch.bool and chosen.ndim == 1:
         if len(chosen) != size:
             raise InvalidArgument(f"the mask has {len(chosen)} entries, the operator {size} rows: pass one for each row")

@@ -93,7 +93,9 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
     True
     """
     generator = torch.Generator().manual_seed(seed)
-    x, y = (torch.randn(operator.shape[1], generator=generator).to(operator.device, operator.dtype) for _ in range(2))
+    x, y = (
+        torch.randn(operator.shape[1], generator=generator, device="cpu").to(operator.device, operator.dtype) for _ in range(2)
+    )
     try:
         return Preflight(tuple(_checks(operator, x, y, short=short)))
     except UnfitOperator as error:

@@ -37,7 +37,7 @@ def to_scipy(operator: Operator) -> LinearOperator:
         block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
         return operator.adjoint_matmul(block).cpu().numpy()
 
-    dtype = torch.empty(0, dtype=operator.dtype).numpy().dtype
+    dtype = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
     return LinearOperator(
         operator.shape, matvec=multiply, matmat=multiply, rmatvec=multiply_adjoint, rmatmat=multiply_adjoint, dtype=dtype
     )

@@ -37,7 +37,7 @@ class SciPySparse(Arithmetic):
             raise InvalidArgument("the matrix has entries that are NaN or infinite: look at what it was made from")
         self.shape, self.device = (int(matrix.shape[0]), int(matrix.shape[1])), torch.device("cpu")
         self.dtype = torch.from_numpy(np.empty(0, data.dtype)).dtype
-        numeric(torch.empty(0, dtype=self.dtype))
+        numeric(torch.empty(0, dtype=self.dtype, device="cpu"))
         self.asymmetry = float("inf")
         if self.shape[0] == self.shape[1]:
             difference = abs(self.matrix - self._transposed()).max() if self.matrix.nnz else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import ClassVar
@@ -97,9 +98,31 @@ def shuffled_batches(members: Tensor, size: int, seed: int, start: int = 0) -> I
     epoch, skipped = divmod(start, per_epoch)
     while True:
         shuffle = torch.Generator().manual_seed(seed + EPOCH_SEED_OFFSET + epoch)
-        order = members[torch.randperm(len(members), generator=shuffle)]
+        order = members[torch.randperm(len(members), generator=shuffle, device="cpu")]
         yield from order[: per_epoch * size].split(size)[skipped:]
         epoch, skipped = epoch + 1, 0
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Inside, draw networks from a seed, on the CPU and in float32 whatever PyTorch's defaults are; as pinned.
+
+    The global random state and the defaults are as before afterwards.
+
+    >>> with seeded(0):
+    ...     first = torch.rand(2)
+    >>> with torch.device("meta"), seeded(0):
+    ...     print(torch.equal(torch.rand(2), first))
+    True
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def top_digest(index: Tensor) -> str:

@@ -50,7 +50,7 @@ class Cifar:
 
     def normalized(self, images: Tensor) -> Tensor:
         """float32 (N, 3, 32, 32): pixels in [0, 1], minus the mean and over the deviation of each colour (the paper's)."""
-        mean, deviation = (torch.tensor(x).view(1, 3, 1, 1) for x in (self.mean, self.deviation))
+        mean, deviation = (torch.tensor(x, device="cpu").view(1, 3, 1, 1) for x in (self.mean, self.deviation))
         return (images.float().div(255) - mean) / deviation
 
 
@@ -141,7 +141,7 @@ def _batches(folder: Path, data: Cifar) -> Images:
     tensors = []
     for train in (True, False):
         stored = read(root=str(folder), train=train, download=False)
-        tensors += [torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets)]
+        tensors += [torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets, device="cpu")]
     return Images(*tensors, origin=data.files)
 
 
@@ -176,5 +176,5 @@ def _sorted_tree(files: Iterator[tuple[str, bytes]], origin: Path, data: Cifar) 
             raise InvalidArgument(f"{origin}: expected 32 x 32 images of all classes in {split}, found {len(rows)} images")
         rows.sort(key=lambda row: row[:2])
         images = torch.from_numpy(np.stack([image for _, _, image in rows])).permute(0, 3, 1, 2).contiguous()
-        tensors += [images, torch.tensor([data.classes.index(label) for label, _, _ in rows])]
+        tensors += [images, torch.tensor([data.classes.index(label) for label, _, _ in rows], device="cpu")]
     return Images(*tensors, origin="images")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import MissingExtra
-from curvscope.problems.base import Defaults
+from curvscope.problems.base import Defaults, seeded
 from curvscope.problems.cifar import CIFAR100
 from curvscope.problems.cifar_problem import CifarProblem
 from curvscope.problems.layers import HalvingConv, MeanOverPlaces
@@ -45,8 +45,7 @@ class Cifar100WithAllCnnC(CifarProblem):
 
     def model(self, seed: int | None = None) -> nn.Module:
         """Xavier normal weights and biases of 0.1, drawn after PyTorch's own; in training mode, with dropout."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.defaults.seed if seed is None else seed)
+        with seeded(self.defaults.seed if seed is None else seed):
             layers: list[nn.Module] = [nn.Dropout(0.2)]
             for inside, outside in ((3, 96), (96, 192)):
                 layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.ReLU()]
@@ -74,6 +73,5 @@ class Cifar100WithAllCnnC(CifarProblem):
                 transforms.ColorJitter(brightness=63 / 255, saturation=(0.5, 1.5), contrast=(0.2, 1.8)),
             ]
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + step)
+        with seeded(seed + step):
             return torch.stack([change(image) for image in images])

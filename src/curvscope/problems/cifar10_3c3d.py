@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import nn
 
-from curvscope.problems.base import Defaults
+from curvscope.problems.base import Defaults, seeded
 from curvscope.problems.cifar import CIFAR10
 from curvscope.problems.cifar_problem import CifarProblem
 from curvscope.problems.layers import PoolSame
@@ -40,8 +39,7 @@ class Cifar10With3c3d(CifarProblem):
 
     def model(self, seed: int | None = None) -> nn.Module:
         """Xavier weights (normal for convolutions, uniform for dense layers) and zero biases, drawn after PyTorch's own."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.defaults.seed if seed is None else seed)
+        with seeded(self.defaults.seed if seed is None else seed):
             model = nn.Sequential(
                 *(nn.Conv2d(3, 64, 5), nn.ReLU(), PoolSame()),
                 *(nn.Conv2d(64, 96, 3), nn.ReLU(), PoolSame()),

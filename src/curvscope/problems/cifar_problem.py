@@ -57,7 +57,7 @@ class CifarProblem(Problem):
         """Epoch after epoch, reshuffled; 10,000 validation images are left out."""
         seed = self.defaults.seed if seed is None else seed
         images, labels = self.images.raw("train")
-        members = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))[HELD_OUT:]
+        members = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed), device="cpu")[HELD_OUT:]
         for step, chosen in enumerate(shuffled_batches(members, self.defaults.batch_size, seed, start), start=start):
             yield self.cifar.normalized(self._augmented(images[chosen], seed, step)), labels[chosen]
 

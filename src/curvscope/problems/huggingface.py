@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.problems.base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, check_split
+from curvscope.problems.base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, check_split, seeded
 from curvscope.problems.text import Windows, read_text
 
 TRAINED, CONFIGURED = "hf", "hf-config"
@@ -86,11 +86,10 @@ class HuggingFace(Problem):
         library = _transformers()
         kind = library.AutoModelForSequenceClassification if self.classifies else library.AutoModelForCausalLM
         options = {"attn_implementation": "eager"}
-        if self.trained:
-            model = _asked(kind.from_pretrained, self.place, dtype=torch.float32, **options)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.defaults.seed if seed is None else seed)
+        with seeded(self.defaults.seed if seed is None else seed):
+            if self.trained:
+                model = _asked(kind.from_pretrained, self.place, dtype=torch.float32, **options)
+            else:
                 model = kind.from_config(self.config, **options)
         model.config.use_cache = False
         return Logits(model)
@@ -106,7 +105,7 @@ class HuggingFace(Problem):
         step = start
         while True:
             generator = torch.Generator().manual_seed(seed + EPOCH_SEED_OFFSET + step)
-            chosen = torch.randint(len(labels), (self.defaults.batch_size,), generator=generator)
+            chosen = torch.randint(len(labels), (self.defaults.batch_size,), generator=generator, device="cpu")
             yield {name: value[chosen] for name, value in inputs.items()}, labels[chosen]
             step += 1
 
@@ -151,7 +150,7 @@ class HuggingFace(Problem):
     def _windows(self) -> Windows:
         text = read_text(self._data)
         ids = list(text.encode()) if self._tokenizer is None else self._tokenizer(text, verbose=False)["input_ids"]
-        return Windows(torch.tensor(ids), self._length)
+        return Windows(torch.tensor(ids, device="cpu"), self._length)
 
     def _labelled(self, split: str) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs, padded to the same length, and labels."""
@@ -164,7 +163,7 @@ class HuggingFace(Problem):
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not rows or any({"text", "label"} - set(row) for row in rows):
             raise InvalidArgument(f"{file} must hold lines of {{'text': ..., 'label': ...}}")
-        labels = torch.tensor([int(row["label"]) for row in rows])
+        labels = torch.tensor([int(row["label"]) for row in rows], device="cpu")
         if int(labels.min()) < 0 or int(labels.max()) >= self.config.num_labels:
             raise InvalidArgument(f"{file} has labels up to {int(labels.max())}, the model {self.config.num_labels} classes")
         return self._encoded([row["text"] for row in rows]), labels
@@ -177,8 +176,8 @@ class HuggingFace(Problem):
         longest = max(len(row) for row in rows)
         padding = self.config.get_text_config().pad_token_id or 0
         return {
-            "input_ids": torch.tensor([row + [padding] * (longest - len(row)) for row in rows]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
+            "input_ids": torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device="cpu"),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device="cpu"),
         }
 
 

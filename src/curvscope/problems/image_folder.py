@@ -57,7 +57,7 @@ class ImageTree:
         owners = [PurePosixPath(name).parts[-2] for name in names]
         classes = tuple(sorted(set(owners)))
         label = {name: number for number, name in enumerate(classes)}
-        return cls(origin, classes, tuple(names), torch.tensor([label[owner] for owner in owners]))
+        return cls(origin, classes, tuple(names), torch.tensor([label[owner] for owner in owners], device="cpu"))
 
     def read(self, index: Tensor, decode: Decode) -> Tensor:
         """uint8 (n, 3, H, W): the images at these places, decoded by as many threads as there are cores.

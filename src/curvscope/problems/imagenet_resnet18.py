@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, MissingExtra
 from curvscope.operators.isolation import BATCH_NORMS
-from curvscope.problems.base import Defaults, Pair, Problem, check_split, shuffled_batches
+from curvscope.problems.base import Defaults, Pair, Problem, check_split, seeded, shuffled_batches
 from curvscope.problems.digits import lowest_of_each_class
 from curvscope.problems.image_folder import DecodedBatches, ImageTree
 
@@ -67,8 +67,7 @@ class ImagenetWithResnet18(Problem):
             from torchvision.models import resnet18
         except ImportError as error:
             raise MissingExtra("imagenet_resnet18 needs torchvision: pip install 'curvscope[vision]'") from error
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.defaults.seed if seed is None else seed)
+        with seeded(self.defaults.seed if seed is None else seed):
             return resnet18(weights=None)
 
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
@@ -79,7 +78,7 @@ class ImagenetWithResnet18(Problem):
         """
         seed = self.defaults.seed if seed is None else seed
         tree = self._tree("train")
-        members = torch.randperm(len(tree.labels), generator=torch.Generator().manual_seed(seed))[HELD_OUT:]
+        members = torch.randperm(len(tree.labels), generator=torch.Generator().manual_seed(seed), device="cpu")[HELD_OUT:]
         for chosen in shuffled_batches(members, self.defaults.batch_size, seed, start):
             yield normalized(tree.read(chosen, cropped)), tree.labels[chosen]
 
@@ -92,7 +91,7 @@ class ImagenetWithResnet18(Problem):
     def evaluation_batches(self, split: str = "test") -> Sequence[Pair]:
         """All images of the split in batches of 250, decoded again whenever they are gone over."""
         tree = self._tree(split)
-        return self._batches(tree, torch.arange(len(tree.labels)), EVALUATION_BATCH, keep=False)
+        return self._batches(tree, torch.arange(len(tree.labels), device="cpu"), EVALUATION_BATCH, keep=False)
 
     def _batches(self, tree: ImageTree, index: Tensor, size: int, *, keep: bool) -> DecodedBatches:
         decode = whole if tree.origin.name.startswith(SAMPLE) else cropped
@@ -143,7 +142,7 @@ def whole(image: Any) -> Tensor:
 
 def normalized(images: Tensor) -> Tensor:
     """float32: pixels in [0, 1], minus the mean and over the deviation of each colour."""
-    mean, deviation = (torch.tensor(x).view(1, 3, 1, 1) for x in (MEAN, DEVIATION))
+    mean, deviation = (torch.tensor(x, device="cpu").view(1, 3, 1, 1) for x in (MEAN, DEVIATION))
     return (images.float().div(255) - mean) / deviation
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from curvscope.problems.base import Defaults, Pair, Problem, check_split, shuffled_batches
+from curvscope.problems.base import Defaults, Pair, Problem, check_split, seeded, shuffled_batches
 from curvscope.problems.digits import full, lowest_of_each_class, packaged
 
 WIDTHS = (256, 20, 20, 20, 20, 20, 10)
@@ -50,8 +50,7 @@ class Mnist16(Problem):
 
     def model(self, seed: int | None = None) -> nn.Module:
         """PyTorch's default initialisation of linear layers, drawn a second time in module order, as the paper's code did."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.defaults.seed if seed is None else seed)
+        with seeded(self.defaults.seed if seed is None else seed):
             layers: list[nn.Module] = [nn.Flatten()]
             for i, (wide, narrow) in enumerate(pairwise(WIDTHS)):
                 layers += [nn.Linear(wide, narrow)] + ([nn.Tanh()] if i < len(WIDTHS) - 2 else [])
@@ -68,7 +67,7 @@ class Mnist16(Problem):
         seed = self.defaults.seed if seed is None else seed
         x, y = self.digits.split("train")
         held_out = 10_000 if self.digits.complete else 1_500
-        members = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))[held_out:]
+        members = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed), device="cpu")[held_out:]
         for chosen in shuffled_batches(members, self.defaults.batch_size, seed, start):
             yield x[chosen], y[chosen]
 

@@ -59,7 +59,7 @@ def compare_with_reference(problem: Problem, reference: str | os.PathLike[str]) 
         step = content.get("steps", {}).get("0", {})
         for name, listed in step.items():
             if name.startswith("top") and name.endswith("abs_params_index_set"):
-                theirs, ours = torch.tensor(listed), sizes.topk(len(listed), sorted=False).indices
+                theirs, ours = torch.tensor(listed, device="cpu"), sizes.topk(len(listed), sorted=False).indices
                 agree = len(set(listed) & set(ours.tolist()))
                 same = torch.equal(sizes[theirs].sort().values, sizes[ours].sort().values)
                 return {"file": str(file), "k": len(listed), "agree": agree, "same": same}

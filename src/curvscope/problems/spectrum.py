@@ -109,7 +109,7 @@ class KnownSpectrum(Operator):
         if not 1 <= k <= len(self.values):
             raise InvalidArgument(f"k={k}: choose 1 to {len(self.values)}")
         units = torch.zeros(k, size, dtype=self.dtype, device=self.device).T
-        units[torch.arange(k), torch.arange(k)] = 1
+        units[torch.arange(k, device="cpu"), torch.arange(k, device="cpu")] = 1
         return units
 
     def _apply(self, block: Tensor) -> Tensor:
@@ -236,7 +236,7 @@ def spectrum(
     if kind == "low_rank_diagonal":
         return _low_rank_diagonal(size, rank, noise, scale, negative, dtype, device, streams, name)
     decay = (1.0 if kind == "power" else 0.1) if decay is None else decay
-    values = scale * SHAPES[kind](torch.arange(1, few + 1, dtype=torch.float64), rank, decay, noise)
+    values = scale * SHAPES[kind](torch.arange(1, few + 1, dtype=torch.float64, device="cpu"), rank, decay, noise)
     if columns is not None:
         values = values.abs()
     values = _with_signs(values, negative)
@@ -247,7 +247,7 @@ def spectrum(
 
 def _with_signs(values: Tensor, negative: float) -> Tensor:
     """Minus signs on an evenly spread share of the values, none on the first."""
-    turn = torch.floor((torch.arange(len(values), dtype=torch.float64) + 0.5) * negative)
+    turn = torch.floor((torch.arange(len(values), dtype=torch.float64, device="cpu") + 0.5) * negative)
     return torch.where(torch.diff(turn, prepend=turn[:1]) > 0, -values, values)
 
 
@@ -262,14 +262,14 @@ def _low_rank_diagonal(
     streams: Streams,
     name: str,
 ) -> LowRankPlusDiagonal:
-    outliers = _with_signs(scale * torch.linspace(1, 0.5, rank, dtype=torch.float64), negative)
-    diagonal = scale * noise * torch.linspace(0.5, 1, rank, dtype=torch.float64)
+    outliers = _with_signs(scale * torch.linspace(1, 0.5, rank, dtype=torch.float64, device="cpu"), negative)
+    diagonal = scale * noise * torch.linspace(0.5, 1, rank, dtype=torch.float64, device="cpu")
     stream = streams.at("directions")
     raw = torch.from_numpy(stream.standard_normal(size)).to(dtype)
     if dtype.is_complex:
         raw = raw + 1j * torch.from_numpy(stream.standard_normal(size))
-    blocks = torch.arange(size) * rank // size
-    norms = torch.zeros(rank, dtype=torch.float64).index_add_(0, blocks, raw.abs().double().square()).sqrt()
+    blocks = torch.arange(size, device="cpu") * rank // size
+    norms = torch.zeros(rank, dtype=torch.float64, device="cpu").index_add_(0, blocks, raw.abs().double().square()).sqrt()
     directions = (raw / norms[blocks]).to(device, dtype)
     return LowRankPlusDiagonal(outliers, diagonal, directions, name)
 

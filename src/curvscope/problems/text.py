@@ -63,14 +63,14 @@ class Windows:
 
     def at(self, split: str, starts: Tensor) -> Pair:
         """(tokens, the token after each): (n, length) both."""
-        rows = self.part(split)[starts[:, None] + torch.arange(self.length + 1)]
+        rows = self.part(split)[starts[:, None] + torch.arange(self.length + 1, device="cpu")]
         return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
     def even(self, split: str, count: int | None = None) -> Pair:
         """Windows that do not overlap, from the first token on; ``count`` of them, evenly, or all."""
-        starts = torch.arange(0, len(self.part(split)) - self.length, self.length)
+        starts = torch.arange(0, len(self.part(split)) - self.length, self.length, device="cpu")
         if count is not None and count < len(starts):
-            starts = starts[torch.arange(count) * len(starts) // count]
+            starts = starts[torch.arange(count, device="cpu") * len(starts) // count]
         return self.at(split, starts)
 
     def random(self, count: int, seed: int, start: int) -> Iterator[Pair]:
@@ -79,5 +79,5 @@ class Windows:
         step = start
         while True:
             generator = torch.Generator().manual_seed(seed + EPOCH_SEED_OFFSET + step)
-            yield self.at("train", torch.randint(places, (count,), generator=generator))
+            yield self.at("train", torch.randint(places, (count,), generator=generator, device="cpu"))
             step += 1

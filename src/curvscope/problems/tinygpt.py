@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from curvscope.problems.base import Defaults, Pair, Problem
+from curvscope.problems.base import Defaults, Pair, Problem, seeded
 from curvscope.problems.text import Windows, read_text
 
 CHARACTERS = "\n" + "".join(chr(i) for i in range(32, 127))
@@ -98,13 +98,12 @@ class TinyGpt(Problem):
 
     def __init__(self, data: str | os.PathLike[str] | None = None) -> None:
         code = {character: number for number, character in enumerate(CHARACTERS)}
-        tokens = torch.tensor([code.get(character, code["?"]) for character in read_text(data)])
+        tokens = torch.tensor([code.get(character, code["?"]) for character in read_text(data)], device="cpu")
         self.windows = Windows(tokens, LENGTH)
 
     def model(self, seed: int | None = None) -> nn.Module:
         """Normal weights of deviation 0.02, zero biases."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.defaults.seed if seed is None else seed)
+        with seeded(self.defaults.seed if seed is None else seed):
             model = Network()
             for module in model.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):

@@ -58,7 +58,7 @@ class IndependentEntries(Kind):
 
     def panel(self, first: int, last: int, start: int, stop: int) -> Tensor:
         """See :meth:`Kind.panel`. Numbers are drawn in float64 and rounded."""
-        block = np.empty((stop - start, last - first), dtype=torch.empty(0, dtype=self.dtype).numpy().dtype)
+        block = np.empty((stop - start, last - first), dtype=torch.empty(0, dtype=self.dtype, device="cpu").numpy().dtype)
 
         def fill(i: int) -> None:
             """Draw one column, tile by tile."""
@@ -87,7 +87,7 @@ class IndependentEntries(Kind):
 
     def _drawn(self, streams: list[np.random.Generator], rows: int) -> Tensor:
         """The next ``rows`` entries of some streams, (len(streams), rows)."""
-        block = np.empty((len(streams), rows), dtype=torch.empty(0, dtype=self.dtype).numpy().dtype)
+        block = np.empty((len(streams), rows), dtype=torch.empty(0, dtype=self.dtype, device="cpu").numpy().dtype)
 
         def fill(i: int) -> None:
             """Draw on in one column's stream."""

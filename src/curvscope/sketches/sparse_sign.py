@@ -44,14 +44,14 @@ class SparseSign(Kind):
 
     def panel(self, first: int, last: int, start: int, stop: int) -> Tensor:
         """See :meth:`Kind.panel`."""
-        block = torch.zeros(stop - start, last - first, dtype=self.dtype)
+        block = torch.zeros(stop - start, last - first, dtype=self.dtype, device="cpu")
         for tile in range(first // TILE_ROWS, -(-last // TILE_ROWS)):
             low = tile * TILE_ROWS
             begin, end = max(first, low), min(last, low + TILE_ROWS)
             for columns, values in self._entries(tile, start, stop):
                 columns, values = columns[begin - low : end - low] - start, values[begin - low : end - low]
                 inside = (columns >= 0) & (columns < stop - start)
-                rows = torch.arange(begin - first, end - first)[inside]
+                rows = torch.arange(begin - first, end - first, device="cpu")[inside]
                 block[columns[inside], rows] = values[inside]
         return block.T
 
@@ -69,7 +69,7 @@ class SparseSign(Kind):
                 for left in range(0, matrix.shape[1], COLUMNS_AT_A_TIME):
                     columns = slice(left, left + COLUMNS_AT_A_TIME)
                     total[:, columns] += _signed_sums(block[:, columns].contiguous(), here, count)
-        scales = torch.cat([torch.full((width,), width**0.5, dtype=total.dtype) for _, width in used])
+        scales = torch.cat([torch.full((width,), width**0.5, dtype=total.dtype, device="cpu") for _, width in used])
         return (total.cpu() * scales[:, None])[start - offset : stop - offset]
 
     def _drawn(self, tile: int, first: int, width: int) -> Tensor:

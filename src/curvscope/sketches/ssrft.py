@@ -37,9 +37,9 @@ class Ssrft(Kind):
     def panel(self, first: int, last: int, start: int, stop: int) -> Tensor:
         """See :meth:`Kind.panel`."""
         self._check(stop)
-        block = torch.empty(stop - start, last - first, dtype=self.dtype)
+        block = torch.empty(stop - start, last - first, dtype=self.dtype, device="cpu")
         for column in range(start, stop):  # one at a time: the bits of a batched FFT depend on the batch
-            x = torch.zeros(self.rows, dtype=self.dtype)
+            x = torch.zeros(self.rows, dtype=self.dtype, device="cpu")
             x[self._picked[column]] = self.rows**0.5
             for permutation, signs in reversed(self._scrambles):
                 scrambled = inverse_unitary(x) * signs.conj()
@@ -51,7 +51,7 @@ class Ssrft(Kind):
     def adjoint_multiply(self, matrix: TallMatrix, start: int, stop: int) -> Tensor:
         """See :meth:`Kind.adjoint_multiply`; by FFTs of the matrix's columns."""
         self._check(stop)
-        result = torch.empty(stop - start, matrix.shape[1], dtype=small_dtype(self.dtype))
+        result = torch.empty(stop - start, matrix.shape[1], dtype=small_dtype(self.dtype), device="cpu")
         for low in range(0, matrix.shape[1], COLUMNS_AT_A_TIME):
             high = min(low + COLUMNS_AT_A_TIME, matrix.shape[1])
             x = matrix.columns(low, high).T

@@ -37,7 +37,7 @@ class Bidiagonalization(KrylovBasis):
             "gaussian", m, seed=options.seed, role="krylov left", dtype=operator.dtype, device=operator.device
         )
         self._drawn_left = 0
-        self.forward = torch.zeros(0, 0, dtype=small_dtype(operator.dtype))
+        self.forward = torch.zeros(0, 0, dtype=small_dtype(operator.dtype), device="cpu")
         super().__init__(n, operator.dtype, operator.device, options)
 
     @property

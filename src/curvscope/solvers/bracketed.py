@@ -89,7 +89,7 @@ def half_widths(certified: Solution, order: Tensor) -> Tensor:
     captured = captured_mass(vectors.rows(order[: certified.k].to(vectors.device)))
     assert certified.certificate is not None
     lower, upper = overlap_bracket(captured, certified.certificate, defect=orthogonality(vectors, spectral=True))
-    value = captured.diagonal() / torch.arange(1, certified.k + 1)
+    value = captured.diagonal() / torch.arange(1, certified.k + 1, device="cpu")
     return ((upper - lower) / (2 * value)).nan_to_num(nan=torch.inf)
 
 

@@ -90,4 +90,4 @@ def lanczos_state(workspace: Workspace, operator: Operator, steps: int) -> Lancz
         return LanczosState(basis, facts["made"], tensors["coefficients"], keep)
     remove(workspace.run.path / workspace.bases)
     basis = workspace.basis(operator.shape[0], steps + 1, operator)
-    return LanczosState(basis, 0, torch.zeros(steps + 1, steps, dtype=torch.float64), keep)
+    return LanczosState(basis, 0, torch.zeros(steps + 1, steps, dtype=torch.float64, device="cpu"), keep)

@@ -207,7 +207,7 @@ def _remembered_noise(meter: Meter, vectors: TallMatrix, random: TestMatrix) -> 
         """The noise, and what it cost."""
         noise, further = _noise(meter, vectors, random.columns(1, 3))
         numbers = [noise.floor, noise.relative, further, meter.products - before]
-        return {"found": torch.tensor(numbers, dtype=torch.float64)}
+        return {"found": torch.tensor(numbers, dtype=torch.float64, device="cpu")}
 
     floor, relative, further, made = meter.workspace.remember("noise", compute)["found"].tolist()
     if meter.products == before:
@@ -245,7 +245,7 @@ def _as_it_is(meter: Meter, solution: Solution) -> tuple[Solution, dict[str, Ten
             return torch.stack(residuals_and_shifts(meter.multiply, values, vectors, block_size=width))
 
         parts.append(remembered(meter, f"residuals/{start:08d}-{stop:08d}", stop - start, measured))
-    residuals, shifts = torch.cat([torch.zeros(2, 0, dtype=torch.float64), *parts], dim=1)
+    residuals, shifts = torch.cat([torch.zeros(2, 0, dtype=torch.float64, device="cpu"), *parts], dim=1)
     return replace(solution, residual_norms=residuals), {"shifts": shifts}
 
 

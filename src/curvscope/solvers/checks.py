@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from curvscope.arguments import check_default_device
 from curvscope.errors import InvalidArgument, NotHermitian, UnfitOperator
 from curvscope.operators import CurvatureOperator, Operator, preflight
 from curvscope.solvers.ordering import check_which
@@ -13,11 +12,10 @@ METHODS = ("auto", "exact", "krylov", "seigh", "oversampled", "hmt", "singlepass
 
 
 def check_operator(operator: Operator, *, real: bool = True) -> None:
-    """Raise InvalidArgument unless it is square, Hermitian, (unless told otherwise) real, and tensors are made on the CPU.
+    """Raise InvalidArgument unless it is square, Hermitian, and (unless told otherwise) real.
 
     Operators whose symmetry was only assumed pass; their first products are looked at, see :class:`.symmetry.ProductsCheck`.
     """
-    check_default_device()
     m, n = operator.shape
     if m != n:
         raise InvalidArgument(f"this needs a square operator, got {m} x {n}; singular values (svds, ssvd) take any shape")

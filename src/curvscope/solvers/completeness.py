@@ -244,8 +244,8 @@ class Search:
         subtract(block, earlier, gram(earlier, InMemory(block)))
 
     def _tridiagonal(self) -> Tensor:
-        diagonal = torch.diag(torch.tensor(self.alphas, dtype=torch.float64))
-        beside = torch.tensor(self.betas[:-1], dtype=torch.float64)
+        diagonal = torch.diag(torch.tensor(self.alphas, dtype=torch.float64, device="cpu"))
+        beside = torch.tensor(self.betas[:-1], dtype=torch.float64, device="cpu")
         return diagonal + torch.diag(beside, 1) + torch.diag(beside, -1)
 
     def _settled(self, stored: list[Tensor] | None, *, final: bool) -> Tensor | None:
@@ -272,7 +272,7 @@ class Search:
 
     def _chosen(self, values: Tensor) -> Tensor:
         """Which Ritz values are among the wanted ones, if these are put together with those that were found before."""
-        chosen = torch.zeros(len(values), dtype=torch.bool)
+        chosen = torch.zeros(len(values), dtype=torch.bool, device="cpu")
         for end in self.sought[:1] if self.which == "LM" else self.sought:
             inward = values.abs() if self.which == "LM" else end.side * values
             beyond = inward > end.side * end.missed

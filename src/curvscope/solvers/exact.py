@@ -79,7 +79,7 @@ def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
         NotHermitian: it is not symmetric, beyond rounding.
     """
     operator, size = meter.operator, meter.operator.shape[0]
-    matrix = torch.empty(size, size, dtype=small_dtype(operator.dtype))
+    matrix = torch.empty(size, size, dtype=small_dtype(operator.dtype), device="cpu")
     with meter.stage("columns", size):
         units = Units(size, operator.dtype, operator.device)
         for start, block, _ in Measured(meter, units, size, COLUMNS_AT_A_TIME, kept=0, name="columns"):
@@ -119,5 +119,5 @@ class Units:
     def columns(self, start: int, stop: int) -> Tensor:
         """Columns start..stop of the identity."""
         units = torch.zeros(self.size, stop - start, dtype=self.dtype, device=self.device)
-        units[torch.arange(start, stop), torch.arange(stop - start)] = 1
+        units[torch.arange(start, stop, device="cpu"), torch.arange(stop - start, device="cpu")] = 1
         return units

@@ -62,7 +62,7 @@ class Expansion(KrylovBasis):
         made.basis, made.action = basis, enlarged(tensors["action"], basis.shape[1])
         if "parked" in tensors:
             made.parked = tensors["parked"].to(operator.device)
-            made.on_parked = torch.zeros(made.parked.shape[1], basis.shape[1], dtype=made.action.dtype)
+            made.on_parked = torch.zeros(made.parked.shape[1], basis.shape[1], dtype=made.action.dtype, device="cpu")
             made.on_parked[:, : made.multiplied] = tensors["on_parked"]
         made.adopt(options)
         return made, facts
@@ -152,7 +152,7 @@ class Expansion(KrylovBasis):
             values, rotation = self._eigh()
             best = wanted(values, k, self.options.which)
         outside = self._outside() @ rotation
-        exact = torch.zeros(len(values), dtype=torch.bool)
+        exact = torch.zeros(len(values), dtype=torch.bool, device="cpu")
         exact[best] = outside[:, best].norm(dim=0) <= self.unit * self.norm
         outside[:, exact] = 0
         chosen = wanted(values, self._most_kept(), self.options.which)
@@ -169,6 +169,6 @@ class Expansion(KrylovBasis):
         """Ritz values and rotation (m x m), the locked ones first."""
         active, locked = self._active(), self.locked
         values = self.action.diagonal()[: self.multiplied].real.clone()
-        rotation = torch.eye(self.multiplied, dtype=self.action.dtype)
+        rotation = torch.eye(self.multiplied, dtype=self.action.dtype, device="cpu")
         values[locked:], rotation[locked:, locked:] = torch.linalg.eigh((active + active.mH) / 2)
         return values, rotation

@@ -155,7 +155,7 @@ def _evidence_of(facts: dict[str, Any] | None) -> Evidence | None:
 
 def _residuals(meter: Meter, values: Tensor, vectors: TallMatrix) -> Tensor:
     """Fresh residual norms, block by block; a run keeps those of every block."""
-    norms = [torch.zeros(0, dtype=torch.float64)]
+    norms = [torch.zeros(0, dtype=torch.float64, device="cpu")]
     for start, stop in blocks(len(values), meter.workspace.widest):
 
         def measured(start: int = start, stop: int = stop) -> Tensor:

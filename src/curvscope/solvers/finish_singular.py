@@ -106,7 +106,7 @@ def finish_singular(
 
 def _residuals(meter: Meter, U: TallMatrix, values: Tensor, V: TallMatrix) -> Tensor:
     """Fresh residual norms, block by block; a run keeps those of every block."""
-    norms = [torch.zeros(0, dtype=torch.float64)]
+    norms = [torch.zeros(0, dtype=torch.float64, device="cpu")]
     for start, stop in blocks(len(values), meter.workspace.widest):
 
         def measured(start: int = start, stop: int = stop) -> Tensor:

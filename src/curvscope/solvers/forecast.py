@@ -36,7 +36,7 @@ def known_eigenvalues(spectrum: Any, k: int, size: int) -> Tensor:
     Raises:
         InvalidArgument: not k to D finite real numbers.
     """
-    values = torch.as_tensor(spectrum.eigenvalues if isinstance(spectrum, Solution) else spectrum).cpu()
+    values = torch.as_tensor(spectrum.eigenvalues if isinstance(spectrum, Solution) else spectrum, device="cpu").cpu()
     if values.ndim != 1 or values.is_complex() or not k <= len(values) <= size or not bool(values.isfinite().all()):
         raise InvalidArgument(
             f"spectrum: got {tuple(values.shape)} of {values.dtype}; expected an earlier solution or a vector of {k} (k) to "
@@ -89,7 +89,7 @@ def forecast_products(eigenvalues: Tensor, size: int, options: KrylovOptions, dt
         max_products=-(-options.max_products // step),
     )
     generator = torch.Generator().manual_seed(options.seed)
-    start = torch.randn(rows, width, generator=generator, dtype=torch.float64) * counts.sqrt()[:, None]
+    start = torch.randn(rows, width, generator=generator, dtype=torch.float64, device="cpu") * counts.sqrt()[:, None]
     operator = as_operator(torch.diag(values).to(dtype))
     meter = Meter(operator, progress=False)
     iterate(meter, small, Expansion(operator, small, start.to(dtype)), stage="model")
@@ -106,15 +106,17 @@ def model(eigenvalues: Tensor, size: int, *, fine: int, step: int = 1) -> tuple[
     edges = [0.0]
     while edges[-1] < size:
         edges.append(min(float(size), edges[-1] + max(float(step), SPACING * (edges[-1] - fine))))
-    bounds, known = torch.tensor(edges, dtype=torch.float64), len(eigenvalues)
+    bounds, known = torch.tensor(edges, dtype=torch.float64, device="cpu"), len(eigenvalues)
     counts = bounds.diff()
-    chosen = torch.rand(len(counts), generator=torch.Generator().manual_seed(0), dtype=torch.float64)  # of each cell
+    chosen = torch.rand(
+        len(counts), generator=torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu"
+    )  # of each cell
     ranks = bounds[:-1] + (chosen * counts).floor() + 1
     values = eigenvalues[(ranks - 1).long().clamp(max=known - 1)]
     later, half = ranks > known, known // 2
     values[later] *= (ranks[later] / known) ** -_fall(eigenvalues)
     signs = eigenvalues[half:].sign()  # as they come in the second half
-    values[later] = values[later].abs() * signs[torch.arange(int(later.sum())) % len(signs)]
+    values[later] = values[later].abs() * signs[torch.arange(int(later.sum()), device="cpu") % len(signs)]
     return values, counts
 
 

@@ -44,8 +44,8 @@ def split_off(
     if block.shape[1] == 1 and panels is None and isinstance(basis, InMemory) and basis.device == block.device:
         return _split_column(block, basis, coupled_from, 0.0 if noise is None else noise)
     rest, unit = block.clone(), torch.finfo(block.dtype).eps
-    on_basis = torch.zeros(basis.shape[1], block.shape[1], dtype=small_dtype(block.dtype))
-    on_rest = torch.eye(block.shape[1], dtype=on_basis.dtype)
+    on_basis = torch.zeros(basis.shape[1], block.shape[1], dtype=small_dtype(block.dtype), device="cpu")
+    on_rest = torch.eye(block.shape[1], dtype=on_basis.dtype, device="cpu")
     for turn in range(MOST_PASSES):
         start = coupled_from if turn == 0 else 0
         seen = basis.between(start, basis.shape[1])
@@ -64,7 +64,7 @@ def split_off(
 def _split_column(block: Tensor, basis: InMemory, coupled_from: int, noise: float) -> tuple[Tensor, Tensor, Tensor]:
     """The same of a single column, whose norm is all that makes it orthonormal: a fifth of the calls of a block."""
     rest, unit, high = block.clone(), torch.finfo(block.dtype).eps, small_dtype(block.dtype)
-    on_basis, scale = torch.zeros(basis.shape[1], 1, dtype=high), 1.0
+    on_basis, scale = torch.zeros(basis.shape[1], 1, dtype=high, device="cpu"), 1.0
     for turn in range(MOST_PASSES):
         start = coupled_from if turn == 0 else 0
         seen = basis.between(start, basis.shape[1])
@@ -76,12 +76,12 @@ def _split_column(block: Tensor, basis: InMemory, coupled_from: int, noise: floa
             break
         norm = float(torch.linalg.vector_norm(rest, dtype=high))
         if norm <= (noise if turn == 0 else 0.1):
-            return rest[:, :0], on_basis, torch.zeros(0, 1, dtype=high)
+            return rest[:, :0], on_basis, torch.zeros(0, 1, dtype=high, device="cpu")
         rest /= norm
         scale *= norm
         if turn and size < 0.5:
             break
-    return rest, on_basis, torch.full((1, 1), scale, dtype=high)
+    return rest, on_basis, torch.full((1, 1), scale, dtype=high, device="cpu")
 
 
 def whole_columns(basis: TallMatrix) -> Tensor | None:

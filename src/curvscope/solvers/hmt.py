@@ -101,7 +101,7 @@ def hmt(
 
 def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tensor:
     """Q* A Q. Cost: a product for each column of Q; a run keeps the columns of every block."""
-    core = torch.empty(basis.shape[1], basis.shape[1], dtype=small_dtype(basis.dtype))
+    core = torch.empty(basis.shape[1], basis.shape[1], dtype=small_dtype(basis.dtype), device="cpu")
     for start, stop in blocks(basis.shape[1], block_size):
         core[:, start:stop] = remembered(
             meter,

@@ -120,13 +120,13 @@ class KrylovBasis(ABC):
     ) -> None:
         self.size, self.unit, self.workspace = size, torch.finfo(dtype).eps, workspace
         self.basis: TallMatrix = InMemory.empty(size, 0, dtype, device)
-        self.action = torch.zeros(0, 0, dtype=small_dtype(dtype))
+        self.action = torch.zeros(0, 0, dtype=small_dtype(dtype), device="cpu")
         self.multiplied = self.filled = self.restarts = self._drawn = 0
         self.searches = self.searched = self.widened_by = 0
         self.norm = 0.0
         self.shown: Any = None
         self.parked = torch.zeros(size, 0, dtype=dtype, device=device)
-        self.on_parked = torch.zeros(0, 0, dtype=small_dtype(dtype))
+        self.on_parked = torch.zeros(0, 0, dtype=small_dtype(dtype), device="cpu")
         self._random = TestMatrix("gaussian", size, seed=options.seed, role="krylov", dtype=dtype, device=device)
 
     @abstractmethod
@@ -217,7 +217,7 @@ class KrylovBasis(ABC):
             self.action[self.filled : self.filled + kept, : self.multiplied] = rows[:kept]
             self.filled += kept
         self.parked = torch.cat([self.parked, columns[:, kept:]], dim=1)
-        fresh = torch.zeros(width - kept, self.capacity, dtype=self.action.dtype)
+        fresh = torch.zeros(width - kept, self.capacity, dtype=self.action.dtype, device="cpu")
         fresh[:, : self.multiplied] = rows[kept:]
         self.on_parked = torch.cat([self.on_parked, fresh])
 
@@ -284,7 +284,7 @@ class KrylovBasis(ABC):
         if not self.parked.shape[1]:
             return block
         block, parked = block.clone(), InMemory(self.parked)
-        total = torch.zeros(self.parked.shape[1], block.shape[1], dtype=self.action.dtype)
+        total = torch.zeros(self.parked.shape[1], block.shape[1], dtype=self.action.dtype, device="cpu")
         for _ in range(2):
             along = gram(parked, InMemory(block))
             subtract(block, parked, along)
@@ -299,7 +299,7 @@ class KrylovBasis(ABC):
         else:
             self.basis = self.workspace.basis(self.size, self.capacity, self.basis)
         self.action = enlarged(self.action, self.capacity)
-        wider = torch.zeros(len(self.on_parked), self.capacity, dtype=self.action.dtype)
+        wider = torch.zeros(len(self.on_parked), self.capacity, dtype=self.action.dtype, device="cpu")
         wider[:, : self.on_parked.shape[1]] = self.on_parked
         self.on_parked = wider
 
@@ -340,6 +340,6 @@ def first_coupled(parts: Tensor, noise: float) -> int:
 
 def enlarged(small: Tensor, capacity: int) -> Tensor:
     """A square matrix in the corner of a larger one of zeros."""
-    larger = torch.zeros(capacity, capacity, dtype=small.dtype)
+    larger = torch.zeros(capacity, capacity, dtype=small.dtype, device="cpu")
     larger[: len(small), : len(small)] = small
     return larger

@@ -101,7 +101,7 @@ class LowRank(Operator):
         """The different eigenvalues: one of an empty complement does not count."""
         if len(self.values) == self.shape[0]:
             return self.values
-        return torch.cat([self.values, torch.tensor([self.outside], dtype=torch.float64)])
+        return torch.cat([self.values, torch.tensor([self.outside], dtype=torch.float64, device="cpu")])
 
     @property
     def _least(self) -> float:

@@ -164,7 +164,9 @@ def remembered(meter: Meter, name: str, columns: int, compute: Callable[[], Tens
         found = compute()
         return {
             "found": found,
-            "spent": torch.tensor([meter.passes - passes, meter.seconds["products"] - seconds], dtype=torch.float64),
+            "spent": torch.tensor(
+                [meter.passes - passes, meter.seconds["products"] - seconds], dtype=torch.float64, device="cpu"
+            ),
         }
 
     kept = meter.workspace.remember(name, counted)

@@ -227,7 +227,7 @@ class _Timing:
 
     def wire_seconds(self) -> float:
         """Of one column on its way to a worker and back, on this side: packed and unpacked, both ways."""
-        column = torch.zeros(self.operator.shape[0], dtype=self.operator.dtype).numpy()
+        column = torch.zeros(self.operator.shape[0], dtype=self.operator.dtype, device="cpu").numpy()
         start = time.perf_counter()
         pickle.loads(pickle.dumps(column, protocol=pickle.HIGHEST_PROTOCOL))
         return 2 * (time.perf_counter() - start)
@@ -235,7 +235,9 @@ class _Timing:
     def _multiply(self, width: int) -> None:
         generator = torch.Generator().manual_seed(width)
         rows = self.operator.shape[0]
-        block = torch.randn(width, rows, generator=generator, dtype=self.operator.dtype).T.to(self.operator.device)
+        block = torch.randn(width, rows, generator=generator, dtype=self.operator.dtype, device="cpu").T.to(
+            self.operator.device
+        )
         with long_work():
             self.operator @ block
 
@@ -348,7 +350,7 @@ def _exact_plan(operator: Operator, k: int, timing: _Timing, memory: int | str |
         return MethodPlan("exact", obstacle=str(error))
     seconds, extra = timing.at(min(64, size))
     trial = min(size, 600)
-    matrix = torch.randn(trial, trial, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix = torch.randn(trial, trial, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
     torch.linalg.eigh(matrix + matrix.T)
     start = time.perf_counter()
     torch.linalg.eigh(matrix + matrix.T)

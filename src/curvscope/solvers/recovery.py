@@ -118,7 +118,7 @@ def hermitian_core(measured: Tensor, right: Tensor, num_recycled: int) -> Tensor
     >>> torch.allclose(hermitian_core(C @ B, B, 2), C)
     True
     """
-    weights = torch.ones(measured.shape[1], dtype=torch.float64)
+    weights = torch.ones(measured.shape[1], dtype=torch.float64, device="cpu")
     weights[:num_recycled] = RECYCLED_WEIGHT**0.5
     return singlepass_core(measured * weights, right * weights)
 
@@ -237,7 +237,7 @@ def bearable_rank(sizes: Tensor, num_left: int, num_measured: int | None = None)
     if not len(sizes):
         return 0
     squares = sizes.square()
-    ranks = torch.arange(1, len(sizes) + 1, dtype=squares.dtype)
+    ranks = torch.arange(1, len(sizes) + 1, dtype=squares.dtype, device="cpu")
     unseen = 0.0 if num_measured is not None and len(sizes) < num_measured else num_left * squares[-1]
     left_out = squares.flip(0).cumsum(0).flip(0) - squares + unseen
     amplified = 1 + ranks / (num_left - ranks - 1).clamp(min=1 / num_left)

@@ -33,7 +33,7 @@ class Free(Operator):
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.shape, self.dtype, self.device = (size, size), dtype, device
-        ranks = torch.arange(1, size + 1, dtype=torch.float64)
+        ranks = torch.arange(1, size + 1, dtype=torch.float64, device="cpu")
         self._diagonal = ((-1) ** (ranks + 1) / ranks).to(device, dtype)[:, None]
 
     def _apply(self, block: Tensor) -> Tensor:

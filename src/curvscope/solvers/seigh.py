@@ -148,8 +148,8 @@ def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int
     """All products; each test vector is made once, and each product after the outer ones compressed as it comes."""
     num_outer, num_inner, num_left = sizes
     high = small_dtype(meter.operator.dtype)
-    across = torch.zeros(num_outer, num_inner, dtype=high)
-    further = torch.empty(num_left, num_inner - num_outer, dtype=high)
+    across = torch.zeros(num_outer, num_inner, dtype=high, device="cpu")
+    further = torch.empty(num_left, num_inner - num_outer, dtype=high, device="cpu")
     measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
     for start, block, directions in measured:
         stop = start + block.shape[1]

@@ -95,9 +95,9 @@ class SingularSolution:
     def _read(cls, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> SingularSolution:
         return cls(
             U=vectors["U"],
-            S=torch.tensor(table["S"], dtype=torch.float64),
+            S=torch.tensor(table["S"], dtype=torch.float64, device="cpu"),
             V=vectors["V"],
-            residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64),
+            residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64, device="cpu"),
             status=read_status(table["status"]),
             cost=Cost(**table["cost"]),
             provenance=table["provenance"],

@@ -40,7 +40,7 @@ def small_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _turn(size: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """A random orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(size, size, dtype=dtype, generator=generator)).Q
+    return torch.linalg.qr(torch.randn(size, size, dtype=dtype, generator=generator, device="cpu")).Q
 
 
 def _by_dilation(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,5 +59,5 @@ def _by_dilation(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _completed(vectors: Tensor, safe: Tensor) -> Tensor:
     """Orthonormal columns whose safe ones are these, and the others anything orthogonal to them."""
     kept = int(safe.sum())
-    whole = torch.linalg.qr(torch.cat([vectors[:, :kept], torch.eye(len(vectors), dtype=vectors.dtype)], 1)).Q
+    whole = torch.linalg.qr(torch.cat([vectors[:, :kept], torch.eye(len(vectors), dtype=vectors.dtype, device="cpu")], 1)).Q
     return torch.cat([vectors[:, :kept], whole[:, kept : vectors.shape[1]]], 1)

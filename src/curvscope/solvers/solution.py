@@ -209,8 +209,8 @@ class Solution:
     @classmethod
     def _read(cls, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> Solution:
         named, proven = table["parameters"], table.get("certificate")
-        values = torch.tensor(table["eigenvalues"], dtype=torch.float64)
-        residuals = torch.tensor(table["residual_norms"], dtype=torch.float64)
+        values = torch.tensor(table["eigenvalues"], dtype=torch.float64, device="cpu")
+        residuals = torch.tensor(table["residual_norms"], dtype=torch.float64, device="cpu")
         return cls(
             eigenvalues=values,
             eigenvectors=vectors["eigenvectors"],
@@ -292,7 +292,8 @@ def _plain_certificate(certificate: Certificate) -> dict[str, Any]:
 def _read_certificate(values: Tensor, residuals: Tensor, plain: dict[str, Any]) -> Certificate:
     lists = {name: plain.get(name) for name in ("shifts", "couplings")}
     measured = {
-        name: None if numbers is None else torch.tensor(numbers, dtype=torch.float64) for name, numbers in lists.items()
+        name: None if numbers is None else torch.tensor(numbers, dtype=torch.float64, device="cpu")
+        for name, numbers in lists.items()
     }
     noise = ProductNoise(**plain["noise"])
     if "order" in plain:

@@ -153,7 +153,7 @@ def _oversampled(
     num_inner: int,
     block_size: int,
 ) -> Factors:
-    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype))
+    inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype), device="cpu")
     with meter.stage("sketch", num_inner + num_outer):
         measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
         for start, block, directions in measured:

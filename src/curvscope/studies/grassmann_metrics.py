@@ -97,8 +97,8 @@ def draw_angles(kind: str, size: int, k: int, generator: torch.Generator) -> Ten
     that must intersect, 2 k > D.
     """
     if kind == "mixed" and 2 * k <= size:
-        basis = torch.linalg.qr(torch.randn(size, k, generator=generator, dtype=torch.float64)).Q
-        index = torch.randperm(size, generator=generator)[:k].sort().values
+        basis = torch.linalg.qr(torch.randn(size, k, generator=generator, dtype=torch.float64, device="cpu")).Q
+        index = torch.randperm(size, generator=generator, device="cpu")[:k].sort().values
         return grassmann.angles(basis, Mask(index, size, "random"))
     if kind == "masks":
         return grassmann.random_mask_angles(size, k, k, generator)
@@ -108,7 +108,7 @@ def draw_angles(kind: str, size: int, k: int, generator: torch.Generator) -> Ten
 def _sweep(kind: str, size: int, rhos: list[float], config: GrassmannConfig, stages: Stages) -> dict[str, Any]:
     """Quantiles (5, 25, 50, 75, 95 %) of every similarity, by rho."""
     found = {}
-    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64, device="cpu")
     with stage(f"D = {size}, {KINDS[kind]}", len(rhos) * config.samples, stages.progress) as advance:
         for rho in rhos:
             k = mask_size(size, rho)
@@ -119,7 +119,10 @@ def _sweep(kind: str, size: int, rhos: list[float], config: GrassmannConfig, sta
                 for metric in SHOWN:
                     values[metric].append(grassmann.similarity_of_angles(theta, metric))
                 advance()
-            quantiles = {metric: torch.tensor(v, dtype=torch.float64).quantile(levels).tolist() for metric, v in values.items()}
+            quantiles = {
+                metric: torch.tensor(v, dtype=torch.float64, device="cpu").quantile(levels).tolist()
+                for metric, v in values.items()
+            }
             found[str(rho)] = {"k": k, "quantiles": quantiles}
     return found
 
@@ -144,7 +147,7 @@ def _table2(rho: float, config: GrassmannConfig, stages: Stages) -> list[Row]:
             advance()
     rows: list[Row] = []
     for name, metric in PAPER_NAMES.items():
-        sample, theirs = torch.tensor(values[metric], dtype=torch.float64), paper["notebook"][name][column]
+        sample, theirs = torch.tensor(values[metric], dtype=torch.float64, device="cpu"), paper["notebook"][name][column]
         # 6 digits are given; the notebook's 0 is 1 - arccos(x) / (pi/2) for an x below rounding
         rounding = 5e-7 * abs(theirs) + 2e-16
         allowed = 3 * median_error(sample, paper["samples"]) + rounding
@@ -158,7 +161,7 @@ def median_error(sample: Tensor, count: int, *, draws: int = 2000) -> float:
     >>> round(median_error(torch.linspace(0, 1, 1001, dtype=torch.float64), 50), 2)    # uniform: 1 / (2 sqrt(50 + 2))
     0.07
     """
-    chosen = torch.randint(len(sample), (draws, count), generator=torch.Generator().manual_seed(1))
+    chosen = torch.randint(len(sample), (draws, count), generator=torch.Generator().manual_seed(1), device="cpu")
     return float(sample[chosen].quantile(0.5, dim=1).std())
 
 
@@ -173,6 +176,7 @@ def _means(config: GrassmannConfig) -> list[Row]:
                 for _ in range(config.mean_samples)
             ],
             dtype=torch.float64,
+            device="cpu",
         )
         error = float(sample.std()) / config.mean_samples**0.5
         rows.append(row(f"{KINDS[kind]}, D = {size:,}, k = {k}", k / size, float(sample.mean()), 3 * error))

@@ -82,7 +82,7 @@ def _checkpoint(
         ranking = masks.by_magnitude(model)
         curve, null = overlap(solution, ranking), mask_null(InMemory(vectors), ranking)
         sizes = [mask_size(ranking.size, rho) for rho in config.rhos]
-        at = torch.tensor(sizes) - 1
+        at = torch.tensor(sizes, device="cpu") - 1
         return {
             **facts(solution, most),
             **loss_and_accuracy(problem, model),
@@ -118,7 +118,7 @@ def _eigenspaces(stages: Stages, config: CrystallizationConfig, sizes: list[int]
         """Of the i-th step, as kept."""
         return stages.tensors(_vectors(config.steps[i]), dict)["vectors"]
 
-    matrix, at = torch.ones(len(sizes), count, count, dtype=torch.float64), torch.tensor(sizes) - 1
+    matrix, at = torch.ones(len(sizes), count, count, dtype=torch.float64, device="cpu"), torch.tensor(sizes, device="cpu") - 1
     with stage("eigenspaces over steps", count, stages.progress) as advance:
         for i, step in enumerate(config.steps):
 
@@ -129,14 +129,14 @@ def _eigenspaces(stages: Stages, config: CrystallizationConfig, sizes: list[int]
 
             rows = stages.numbers(f"eigenspaces-{step:06d}", against_earlier)["rows"]
             for j, values in enumerate(rows):
-                matrix[:, i, j] = matrix[:, j, i] = torch.tensor(values, dtype=torch.float64)
+                matrix[:, i, j] = matrix[:, j, i] = torch.tensor(values, dtype=torch.float64, device="cpu")
             advance()
     return matrix.tolist()
 
 
 def _counts(found: list[dict[str, Any]], sizes: list[int]) -> list[list[list[float]]]:
     """1 - |n_i - n_j| / k for the numbers n of negative eigenvalues in the top k: what Fig. 16's Hessian rows contain."""
-    counts = torch.tensor([each["negative"] for each in found], dtype=torch.float64).T
+    counts = torch.tensor([each["negative"] for each in found], dtype=torch.float64, device="cpu").T
     return [(1 - (n[:, None] - n).abs() / k).tolist() for n, k in zip(counts, sizes, strict=True)]
 
 

@@ -58,7 +58,7 @@ def figure_masks(numbers: dict[str, Any]) -> Any:
     content = []
     for title, own in _panels_of(numbers):
         k = list(range(1, len(own["best"]) + 1))
-        mean, std = (torch.tensor(own["null_uniform"][name]) for name in ("mean", "std"))
+        mean, std = (torch.tensor(own["null_uniform"][name], device="cpu") for name in ("mean", "std"))
         lines = {
             "best": Line(k, own["best"]),
             "SNIP": Line(k, own["snip"]),
@@ -76,10 +76,10 @@ def figure_ratios(numbers: dict[str, Any]) -> Any:
     """Overlap over the means of both null models."""
     content = []
     for title, own in _panels_of(numbers):
-        k, value = list(range(1, len(own["best"]) + 1)), torch.tensor(own["overlap"]["value"])
+        k, value = list(range(1, len(own["best"]) + 1)), torch.tensor(own["overlap"]["value"], device="cpu")
         lines = {}
         for name, label in (("uniform", "over uniformly random masks"), ("layered", "over random masks with the same layers")):
-            mean, std = (torch.tensor(own[f"null_{name}"][what]) for what in ("mean", "std"))
+            mean, std = (torch.tensor(own[f"null_{name}"][what], device="cpu") for what in ("mean", "std"))
             ratio, spread = value / mean, 2 * std / mean
             lines[label] = Line(k, ratio.tolist(), (ratio - spread).clamp(min=1e-3).tolist(), (ratio + spread).tolist())
         content.append(Panel(title, lines, ([1, k[-1]], [1, 1]), floor=0.02))

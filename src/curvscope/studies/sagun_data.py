@@ -21,7 +21,7 @@ from curvscope.studies.claims import claim, claims_table, share_holding
 from curvscope.studies.small import blobs, descend, descend_together, hessian_of, mlp
 from curvscope.studies.study import Stages, Study
 
-CENTERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+CENTERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64, device="cpu")
 AT_ONCE = 100
 """Initialisations that are trained at once; a stage of the study."""
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
@@ -110,7 +110,7 @@ def _clusters(config: DataConfig) -> dict[str, Any]:
         if name == "tanh" and k != config.classes[-1]:
             continue
         random = torch.Generator().manual_seed(config.seed + k)
-        centers = torch.randn(k, 100, generator=random, dtype=torch.float64)
+        centers = torch.randn(k, 100, generator=random, dtype=torch.float64, device="cpu")
         x, y = blobs(centers, variance**0.5, config.samples // k, seed=config.seed + k)
         pair = ((x - x.mean()) / x.std(), y)
         model = mlp((100, 30, 30, k), ACTIVATIONS[name], config.seed)
@@ -148,8 +148,8 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _start_claims(numbers: dict[str, Any], spread: list[float]) -> list[dict[str, Any]]:
     """What the initialisation does to the top eigenvalue, as a yardstick for what the data do."""
-    tops = torch.tensor(numbers["starts"]["tops"], dtype=torch.float64)
-    low, middle, high = tops.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).tolist()
+    tops = torch.tensor(numbers["starts"]["tops"], dtype=torch.float64, device="cpu")
+    low, middle, high = tops.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device="cpu")).tolist()
     return [
         claim(
             "S11",

@@ -62,7 +62,7 @@ def _width(hidden: int, pair: Any, config: SizeConfig) -> dict[str, Any]:
 def _two_layers(config: SizeConfig) -> dict[str, Any]:
     """The 100-30-30-50 network (D = 5,510) on as many Gaussian clusters, before and after gradient descent."""
     k = config.clusters
-    centers = torch.randn(k, 100, generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64)
+    centers = torch.randn(k, 100, generator=torch.Generator().manual_seed(config.seed), dtype=torch.float64, device="cpu")
     x, y = blobs(centers, 1.0, max(1, 1000 // k), seed=config.seed)
     pair = ((x - x.mean()) / x.std(), y)
     model = mlp((100, 30, 30, k), nn.ReLU, config.seed)

@@ -49,7 +49,7 @@ def measure(stages: Stages, config: SplitConfig, data: Path | None) -> dict[str,
 def _tiny(seed: int, config: SplitConfig) -> dict[str, Any]:
     """The split of a tiny network, before and after training."""
     random = torch.Generator().manual_seed(seed)
-    centers = 1.5 * torch.randn(WIDTHS[-1], WIDTHS[0], generator=random, dtype=torch.float64)
+    centers = 1.5 * torch.randn(WIDTHS[-1], WIDTHS[0], generator=random, dtype=torch.float64, device="cpu")
     pair = blobs(centers, 1.0, config.tiny_samples // WIDTHS[-1], seed)
     model = mlp(WIDTHS, nn.Tanh, seed)
     before = _split_of(model, pair)
@@ -60,7 +60,7 @@ def _tiny(seed: int, config: SplitConfig) -> dict[str, Any]:
 def _split_of(model: nn.Module, pair: tuple[Tensor, Tensor]) -> dict[str, float]:
     setting = (model, nn.CrossEntropyLoss(), [pair])
     H, G = hessian(*setting, strategy="double_backward"), ggn(*setting, strategy="double_backward")
-    identity = torch.eye(H.shape[0], dtype=torch.float64)
+    identity = torch.eye(H.shape[0], dtype=torch.float64, device="cpu")
     h, g, e = H @ identity, G @ identity, (H - G) @ identity
     ours, theirs = torch.linalg.eigvalsh(h), torch.linalg.eigvalsh(g)
     return {
@@ -79,9 +79,9 @@ def _regression(alpha: float, count: int, config: SplitConfig) -> dict[str, Any]
     """Spectrum of logistic regression at zero on one Gaussian blob, or on two at +-mu: a quarter of that of X'X / N."""
     samples = config.samples
     size = max(2, round(alpha * samples))
-    centers = torch.zeros(count, size, dtype=torch.float64)
+    centers = torch.zeros(count, size, dtype=torch.float64, device="cpu")
     if count == 2:
-        centers[:, 0] = torch.tensor([1.0, -1.0]) * math.sqrt(config.spike - 1)
+        centers[:, 0] = torch.tensor([1.0, -1.0], device="cpu") * math.sqrt(config.spike - 1)
     x, y = blobs(centers, 1.0, samples // count, seed=config.seed)
     model = nn.Linear(size, 1, bias=False).double()
     nn.init.zeros_(model.weight)
@@ -167,9 +167,9 @@ def _laws(numbers: dict[str, Any], count: int) -> Figure:
     cells = [cell for name, cell in numbers["regressions"].items() if name.endswith(f" {count}")]
     with figure(len(cells), width=2.6 * len(cells), height=3.0) as (sheet, places):
         for axes, cell in zip(places, cells, strict=True):
-            values, (low, high) = torch.tensor(cell["eigenvalues"], dtype=torch.float64), cell["law"]
+            values, (low, high) = torch.tensor(cell["eigenvalues"], dtype=torch.float64, device="cpu"), cell["law"]
             axes.hist(values[values > 1e-9], bins=40, density=True, color=BLUE, alpha=0.4)
-            x = torch.linspace(low, high, 400, dtype=torch.float64)[1:-1]
+            x = torch.linspace(low, high, 400, dtype=torch.float64, device="cpu")[1:-1]
             law = ((high - x) * (x - low)).sqrt() / (2 * math.pi * cell["alpha"] * x)
             axes.plot(x, law / min(1.0, 1 / cell["alpha"]), color=VERMILION)
             if count == 2:

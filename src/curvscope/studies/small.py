@@ -35,8 +35,8 @@ def digits(data: Path | None) -> Pair:
 def blobs(centers: Tensor, deviation: float, each: int, seed: int) -> Pair:
     """``each`` Gaussian samples about every center, (x, y), float64."""
     random = torch.Generator().manual_seed(seed)
-    y = torch.arange(len(centers)).repeat_interleave(each)
-    x = centers[y] + deviation * torch.randn(len(y), centers.shape[1], generator=random, dtype=torch.float64)
+    y = torch.arange(len(centers), device="cpu").repeat_interleave(each)
+    x = centers[y] + deviation * torch.randn(len(y), centers.shape[1], generator=random, dtype=torch.float64, device="cpu")
     return x, y
 
 
@@ -69,7 +69,7 @@ def descend(
     for step in range(steps):
         if before is not None:
             before(step)
-        chosen = slice(None) if batch is None else torch.randint(len(y), (batch,), generator=random)
+        chosen = slice(None) if batch is None else torch.randint(len(y), (batch,), generator=random, device="cpu")
         optimizer.zero_grad()
         criterion(model(x[chosen]), y[chosen]).backward()
         if until and batch is None and step % 10 == 0:
@@ -96,7 +96,7 @@ def descend_together(models: Sequence[nn.Module], data: Pair, *, rate: float, st
         The number of updates of each.
     """
     x, y = data
-    going, updates = torch.arange(len(models)), [steps] * len(models)
+    going, updates = torch.arange(len(models), device="cpu"), [steps] * len(models)
     parameters, _ = stack_module_state(list(models))
 
     def loss(own: dict[str, Tensor]) -> Tensor:

@@ -122,8 +122,8 @@ def _thin(
         outer.write(start, torch.randn(size, stop - start, generator=generator, dtype=H.dtype, device=H.device))
     whole, factorised = _timed(H, lambda: orthonormalize(outer, into=outer))
     small = torch.Generator().manual_seed(seed)
-    across = torch.randn(num_outer, num_inner, generator=small, dtype=torch.float64)
-    further = torch.randn(num_inner, num_inner - num_outer, generator=small, dtype=torch.float64)
+    across = torch.randn(num_outer, num_inner, generator=small, dtype=torch.float64, device="cpu")
+    further = torch.randn(num_inner, num_inner - num_outer, generator=small, dtype=torch.float64, device="cpu")
 
     def core() -> Any:
         """The small problem, and the vectors from the basis."""

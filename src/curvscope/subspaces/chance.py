@@ -69,11 +69,11 @@ def mask_null(basis: Basis, ranking: Ranking, *, layers: Layers | None = None, p
     check_params(layers, params)
     size = columns(basis).shape[0]
     if layers is None:
-        owner, name = torch.zeros(size, dtype=torch.int64), "uniformly random masks"
+        owner, name = torch.zeros(size, dtype=torch.int64, device="cpu"), "uniformly random masks"
     else:
         owner, name = layer_index(layout(layers, params=params), size), "random masks, the same number in each layer"
     lengths = torch.bincount(owner).double()
-    taken = torch.zeros(len(lengths), dtype=torch.float64)
+    taken = torch.zeros(len(lengths), dtype=torch.float64, device="cpu")
     means, variances = [], []
     for k, scores in enumerate(growing_leverage(basis), start=1):
         taken[owner[ranking.order[k - 1]]] += 1
@@ -82,4 +82,4 @@ def mask_null(basis: Basis, ranking: Ranking, *, layers: Layers | None = None, p
         spread = taken * (lengths - taken) / (lengths - 1).clamp(min=1) * (second - first.square()).clamp(min=0)
         means.append((taken * first).sum() / k)
         variances.append(spread.sum() / k**2)
-    return NullModel(torch.arange(1, len(means) + 1), torch.stack(means), torch.stack(variances).sqrt(), name)
+    return NullModel(torch.arange(1, len(means) + 1, device="cpu"), torch.stack(means), torch.stack(variances).sqrt(), name)

@@ -115,7 +115,7 @@ def gini(vector: Tensor) -> float:
     """
     ascending = _squares(vector).sort().values
     count = len(ascending)
-    weights = 2 * torch.arange(1, count + 1, dtype=torch.float64) - count - 1
+    weights = 2 * torch.arange(1, count + 1, dtype=torch.float64, device="cpu") - count - 1
     return float((weights * ascending).sum() / (count * ascending.sum()))
 
 
@@ -148,10 +148,10 @@ def space_layer_shares(basis: Basis, layers: Layers, *, params: ParameterFilter 
     """
     parameters, vectors = layout(layers, params=params), columns(basis)
     owner = layer_index(parameters, vectors.shape[0])
-    sums = torch.zeros(len(parameters.names), vectors.shape[1], dtype=torch.float64)
+    sums = torch.zeros(len(parameters.names), vectors.shape[1], dtype=torch.float64, device="cpu")
     for panel in vectors.panels():
         sums.index_add_(0, owner[panel], vectors.rows(panel).abs().double().square().cpu())
-    shares = sums.cumsum(1) / torch.arange(1, vectors.shape[1] + 1)
+    shares = sums.cumsum(1) / torch.arange(1, vectors.shape[1] + 1, device="cpu")
     return dict(zip(parameters.names, shares, strict=True))
 
 
@@ -169,7 +169,7 @@ def _squares(vector: Tensor) -> Tensor:
 def _moments(vectors: Basis, moment: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """``combine(sum of squares, sum of moment(squares))`` for each column, panel by panel."""
     matrix: TallMatrix = columns(vectors)
-    total = torch.zeros(2, matrix.shape[1], dtype=torch.float64)
+    total = torch.zeros(2, matrix.shape[1], dtype=torch.float64, device="cpu")
     for panel in matrix.panels():
         squares = matrix.rows(panel).abs().double().square().cpu()
         total[0] += squares.sum(dim=0)

@@ -128,7 +128,7 @@ class FractionCurve(OverlapCurve):
 
     @property
     def _normaliser(self) -> Tensor:
-        return torch.ones(len(self.k), dtype=torch.float64)
+        return torch.ones(len(self.k), dtype=torch.float64, device="cpu")
 
     @property
     def chance(self) -> Tensor:

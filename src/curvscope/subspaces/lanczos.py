@@ -116,7 +116,11 @@ def lanczos(
         if step + 1 < steps:
             product.div_(_divisor(last, product)).mul_((last > 0).to(product))
         previous, current = current, product
-    samples = torch.stack(seen, dim=1) if rows is not None else torch.empty(0, steps, starts.shape[1], dtype=torch.float64)
+    samples = (
+        torch.stack(seen, dim=1)
+        if rows is not None
+        else torch.empty(0, steps, starts.shape[1], dtype=torch.float64, device="cpu")
+    )
     return [
         _recurrence(torch.stack(diagonal)[:, i], torch.stack(beside)[:, i], float(norms[i]), samples[:, :, i])
         for i in range(starts.shape[1])

@@ -38,7 +38,7 @@ def leverage(basis: Basis, k: int | None = None) -> Tensor:
 def growing_leverage(basis: Basis) -> Iterator[Tensor]:
     """The leverage scores of the first 1, 2, ..., K columns; one tensor, updated in place. Cost: one read of the columns."""
     vectors = columns(basis)
-    scores = torch.zeros(vectors.shape[0], dtype=torch.float64)
+    scores = torch.zeros(vectors.shape[0], dtype=torch.float64, device="cpu")
     for start in range(0, vectors.shape[1], COLUMNS_AT_A_TIME):
         block = vectors.columns(start, min(start + COLUMNS_AT_A_TIME, vectors.shape[1]))
         for column in block.unbind(1):

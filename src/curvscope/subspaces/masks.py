@@ -110,11 +110,11 @@ def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: Pa
     if isinstance(weights, Tensor):
         raise InvalidType("a flat vector has no layers: pass the model, or its tensors by name")
     flat, layers = _flat(weights, params), layout(weights, params=params)
-    shares = torch.empty(layers.size, dtype=torch.float64)
+    shares = torch.empty(layers.size, dtype=torch.float64, device="cpu")
     for place in layers.slices.values():
         length = place.stop - place.start
         order = _ranked(flat[place].abs(), "magnitude", "parameters").order
-        shares[place][order] = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+        shares[place][order] = (torch.arange(length, dtype=torch.float64, device="cpu") + 0.5) / length
     return Ranking(shares.argsort(stable=True), "layerwise magnitude")
 
 
@@ -136,7 +136,7 @@ def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None)
         check_params(size, params)
     if size < 1:
         raise InvalidArgument(f"size={size}: choose at least 1 parameter")
-    return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed)), "random")
+    return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu"), "random")
 
 
 @checked
@@ -161,7 +161,7 @@ def random_like(ranking: Ranking, layers: Layers, *, seed: int = 0, params: Para
     sequence, order = owner[ranking.order], torch.empty_like(ranking.order)
     for layer in owner.unique():
         members = (owner == layer).nonzero().flatten()
-        order[sequence == layer] = members[torch.randperm(len(members), generator=generator)]
+        order[sequence == layer] = members[torch.randperm(len(members), generator=generator, device="cpu")]
     return Ranking(order, f"random, layers as in {ranking.name}")
 
 
@@ -257,8 +257,8 @@ def from_order(order: Tensor | Sequence[int], *, name: str = "given order") -> R
     >>> from_order([1, 0]).places.tolist()
     [1, 0]
     """
-    given = torch.as_tensor(order).detach().cpu()
-    if given.ndim != 1 or not torch.equal(given.sort().values, torch.arange(len(given))):
+    given = torch.as_tensor(order, device="cpu").detach().cpu()
+    if given.ndim != 1 or not torch.equal(given.sort().values, torch.arange(len(given), device="cpu")):
         raise InvalidArgument(
             f"order of shape {tuple(given.shape)} is no permutation of 0..D-1: pass each parameter's place once, "
             "or masks.from_indices for some of them"
@@ -276,7 +276,7 @@ def from_indices(index: Tensor | Sequence[int], size: int, *, name: str = "given
     >>> from_indices([3, 1], 5).count, from_indices(torch.tensor([True, False]), 2).index.tolist()
     (2, [0])
     """
-    given = torch.as_tensor(index).detach().cpu()
+    given = torch.as_tensor(index, device="cpu").detach().cpu()
     if given.dtype == torch.bool:
         if given.shape != (size,):
             raise InvalidArgument(f"the bool mask has shape {tuple(given.shape)}, expected ({size},)")
@@ -303,7 +303,9 @@ def by_name(layers: Layers, chosen: ParameterFilter) -> Mask:
     [2]
     """
     parameters = layout(layers)
-    places = [torch.arange(parameters.size)[parameters.slices[name]] for name in matching(parameters.names, chosen)]
+    places = [
+        torch.arange(parameters.size, device="cpu")[parameters.slices[name]] for name in matching(parameters.names, chosen)
+    ]
     return Mask(torch.cat(places), parameters.size, str(chosen))
 
 
@@ -343,7 +345,7 @@ def layer_index(layers: Parameters, size: int) -> Tensor:
         raise InvalidArgument(
             f"the layers hold {layers.size} parameters, expected D = {size}: use the operator's params filter"
         )
-    return torch.repeat_interleave(torch.arange(len(layers.lengths)), torch.tensor(layers.lengths))
+    return torch.repeat_interleave(torch.arange(len(layers.lengths), device="cpu"), torch.tensor(layers.lengths, device="cpu"))
 
 
 def _flat(weights: Weights, params: ParameterFilter = None) -> Tensor:

@@ -68,8 +68,8 @@ def overlap_matrix(spaces: Sequence[Basis | Ranking], ks: Sequence[int], *, prog
     """
     if not spaces or not ks or min(ks) < 1:
         raise InvalidArgument(f"{len(spaces)} spaces and ks={list(ks)}: pass at least one of each, ks from 1")
-    index, count = torch.tensor(list(ks)) - 1, len(spaces)
-    value = torch.ones(len(index), count, count, dtype=torch.float64)
+    index, count = torch.tensor(list(ks), device="cpu") - 1, len(spaces)
+    value = torch.ones(len(index), count, count, dtype=torch.float64, device="cpu")
     lower, upper = torch.ones_like(value), torch.ones_like(value)
     certified, size = True, 0
     pairs = [(i, j) for i, j in combinations_with_replacement(range(count), 2) if i != j or count == 1]
@@ -101,7 +101,7 @@ def similarity_matrix(spaces: Sequence[Basis | Mask], metric: str = "overlap", *
     >>> similarity_matrix([torch.eye(3)[:, :2], torch.eye(3)[:, 1:]], "iou")[0].tolist() == [1.0, 1 / 3]
     True
     """
-    result = torch.ones(len(spaces), len(spaces), dtype=torch.float64)
+    result = torch.ones(len(spaces), len(spaces), dtype=torch.float64, device="cpu")
     pairs = list(combinations_with_replacement(range(len(spaces)), 2))
     with stage(metric, len(pairs), progress) as advance:
         for i, j in pairs:

@@ -107,7 +107,7 @@ def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = No
     unit = (direction / direction.norm()).to(vectors.device)
     found = gram(vectors, InMemory(unit[:, None]), double=True)[:, 0]
     growing = found.abs().square().cumsum(0)
-    k = torch.arange(1, len(growing) + 1)
+    k = torch.arange(1, len(growing) + 1, device="cpu")
     curve = FractionCurve(k, growing.clamp(max=1.0), len(gradient), "gradient", dimension=torch.ones_like(k))
     certificate = _certificate(basis)
     if certificate is None:
@@ -127,8 +127,8 @@ def best_overlap(basis: Basis, *, check: bool | None = None) -> OverlapCurve:
     """
     vectors = columns(basis, check=check)
     values = [float(scores.topk(k).values.sum()) / k for k, scores in enumerate(growing_leverage(vectors), start=1)]
-    value = torch.tensor(values, dtype=torch.float64).clamp(max=1.0)
-    return OverlapCurve(torch.arange(1, len(values) + 1), value, vectors.shape[0], "best")
+    value = torch.tensor(values, dtype=torch.float64, device="cpu").clamp(max=1.0)
+    return OverlapCurve(torch.arange(1, len(values) + 1, device="cpu"), value, vectors.shape[0], "best")
 
 
 def _with_mask(basis: Basis, mask: Ranking | Mask, check: bool | None) -> OverlapCurve:
@@ -139,14 +139,14 @@ def _with_mask(basis: Basis, mask: Ranking | Mask, check: bool | None) -> Overla
             f"the {'ranking' if isinstance(mask, Ranking) else 'mask'} has {mask.size} parameters, the vectors {size} rows: "
             "rank the parameters that the operator was built on (the same params filter)"
         )
-    k = torch.arange(1, most + 1)
+    k = torch.arange(1, most + 1, device="cpu")
     if isinstance(mask, Ranking):
         rows = vectors.rows(mask.order[:most].to(vectors.device)).abs().double().cpu()
         captured = rows.square_().cumsum_(0).cumsum_(1)
         dimension = None
     else:
         captured = _squared_rows(vectors.rows, mask, vectors.device).cumsum(0).expand(most, -1)
-        dimension = torch.full((most,), mask.count)
+        dimension = torch.full((most,), mask.count, device="cpu")
     return _curve(basis, captured, k, size, mask.name, dimension)
 
 
@@ -163,7 +163,7 @@ def _with_basis(basis: Basis, other: Basis, check: bool | None) -> OverlapCurve:
     most = min(first.shape[1], second.shape[1])
     squares = gram(first, second, double=first.dtype != second.dtype).abs().square()
     captured = squares.T.cumsum(0).cumsum(1)[:most]  # entry (k, l): the first k of the second space, the first l of the first
-    k = torch.arange(1, most + 1)
+    k = torch.arange(1, most + 1, device="cpu")
     ours = _curve(basis, captured, k, first.shape[0], "eigenspace", None)
     theirs = _curve(other, squares.cumsum(0).cumsum(1)[:most], k, first.shape[0], "eigenspace", None)
     return _both(ours, theirs, _certificate(basis), _certificate(other))
@@ -178,7 +178,10 @@ def _both(ours: OverlapCurve, theirs: OverlapCurve, first: Certificate | None, s
         return ours if second is None else theirs
     lower, upper = torch.zeros_like(ours.value), torch.ones_like(ours.value)
     for curve, other in ((ours, second), (theirs, first)):
-        sines = torch.tensor([other.space_sine(int(k)) for k in curve.k], dtype=torch.float64) / curve.k.double().sqrt()
+        sines = (
+            torch.tensor([other.space_sine(int(k)) for k in curve.k], dtype=torch.float64, device="cpu")
+            / curve.k.double().sqrt()
+        )
         lower = torch.maximum(lower, (curve.lower.sqrt() - sines).clamp(min=0).square())
         upper = torch.minimum(upper, (curve.upper.sqrt() + sines).square())
     return OverlapCurve(ours.k, ours.value, ours.size, ours.ranking, lower, upper, ours.failure + theirs.failure)
@@ -188,7 +191,7 @@ def _rankings(first: Ranking, second: Ranking) -> OverlapCurve:
     if first.size != second.size:
         raise InvalidArgument(f"the rankings have {first.size} and {second.size} parameters: rank the same ones")
     entered = torch.maximum(first.places, second.places)
-    k = torch.arange(1, first.size + 1)
+    k = torch.arange(1, first.size + 1, device="cpu")
     return OverlapCurve(k, torch.bincount(entered, minlength=first.size).cumsum(0).double() / k, first.size, second.name)
 
 

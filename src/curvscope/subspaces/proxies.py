@@ -135,7 +135,7 @@ def share(values: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
         raise InvalidArgument(f"the values have shape {tuple(values.shape)}, the ranking {ranking.size} parameters")
     growing = values.detach().double().cpu()[ranking.order].cumsum(0)
     _check_total(float(growing[-1]), name)
-    return ProxyCurve(torch.arange(1, ranking.size + 1), growing / growing[-1], name)
+    return ProxyCurve(torch.arange(1, ranking.size + 1, device="cpu"), growing / growing[-1], name)
 
 
 @checked
@@ -149,7 +149,7 @@ def diagonals(operator: Any, *, block_size: int = 64, progress: Progress = None)
     """
     operator = as_operator(operator)
     size = operator.shape[0]
-    own, squared = torch.empty(size, dtype=torch.float64), torch.empty(size, dtype=torch.float64)
+    own, squared = torch.empty(size, dtype=torch.float64, device="cpu"), torch.empty(size, dtype=torch.float64, device="cpu")
     with stage("columns", size, progress) as advance, float32_products():
         for start in range(0, size, block_size):
             stop = min(start + block_size, size)
@@ -296,7 +296,7 @@ def _sam_steps(operator: CurvatureOperator, scale: float, normalize: bool) -> tu
 def _ratio_curve(samples: Iterator[Tensor], count: int, ranking: Ranking, name: str) -> ProxyCurve:
     """Ratio of means over probes, with its standard error to first order (delta method); three vectors are kept."""
     size = ranking.size
-    first, second, mixed = (torch.zeros(size, dtype=torch.float64) for _ in range(3))
+    first, second, mixed = (torch.zeros(size, dtype=torch.float64, device="cpu") for _ in range(3))
     total = total_square = 0.0
     for seen in samples:
         growing = seen[ranking.order].cumsum(0)
@@ -309,20 +309,20 @@ def _ratio_curve(samples: Iterator[Tensor], count: int, ranking: Ranking, name: 
     share = first / total
     scatter = (second - 2 * share * mixed + share.square() * total_square).clamp(min=0)
     stderr = (scatter / (count * (count - 1))).sqrt() / (total / count)
-    return ProxyCurve(torch.arange(1, size + 1), share, name, stderr)
+    return ProxyCurve(torch.arange(1, size + 1, device="cpu"), share, name, stderr)
 
 
 def _sampled_curve(drawn: Tensor, heights: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
     """As :func:`_ratio_curve` for samples of one parameter each."""
     count, size = len(drawn), ranking.size
     places = ranking.places[drawn]
-    first = torch.zeros(size, dtype=torch.float64).index_add_(0, places, heights).cumsum(0)
-    second = torch.zeros(size, dtype=torch.float64).index_add_(0, places, heights.square()).cumsum(0)
+    first = torch.zeros(size, dtype=torch.float64, device="cpu").index_add_(0, places, heights).cumsum(0)
+    second = torch.zeros(size, dtype=torch.float64, device="cpu").index_add_(0, places, heights.square()).cumsum(0)
     _check_total(float(first[-1]), name)
     share = first / first[-1]
     scatter = second * (1 - 2 * share) + share.square() * second[-1]
     stderr = (scatter.clamp(min=0) / (count * (count - 1))).sqrt() / (first[-1] / count)
-    return ProxyCurve(torch.arange(1, size + 1), share, name, stderr)
+    return ProxyCurve(torch.arange(1, size + 1, device="cpu"), share, name, stderr)
 
 
 def _check_total(total: float, name: str) -> None:

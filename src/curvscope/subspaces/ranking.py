@@ -42,7 +42,7 @@ class Ranking:
         [1, 2, 0]
         """
         places = torch.empty_like(self.order)
-        places[self.order] = torch.arange(self.size)
+        places[self.order] = torch.arange(self.size, device="cpu")
         return places
 
     def first(self, k: int) -> Mask:
@@ -57,7 +57,7 @@ class Ranking:
         [True, False, True]
         """
         self._check(k)
-        mask = torch.zeros(self.size, dtype=torch.bool)
+        mask = torch.zeros(self.size, dtype=torch.bool, device="cpu")
         mask[self.order[:k]] = True
         return mask
 
@@ -91,7 +91,7 @@ class Mask:
         >>> Mask(torch.tensor([0, 2]), 3, "example").to_bool().tolist()
         [True, False, True]
         """
-        mask = torch.zeros(self.size, dtype=torch.bool)
+        mask = torch.zeros(self.size, dtype=torch.bool, device="cpu")
         mask[self.index] = True
         return mask
 

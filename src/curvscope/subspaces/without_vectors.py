@@ -180,14 +180,16 @@ def overlap_without_vectors(
     thresholds = known if counts is None else _from_density(counts, k)
     fine = torch.stack([_captured(signs, made.ritz(), thresholds) for signs, made in masked])
     coarse = torch.stack([_captured(signs, made.ritz(max(1, num_steps // 2)), thresholds) for signs, made in masked])
-    ks = torch.arange(1, k + 1)
-    above = None if counts is None else torch.stack([_captured(torch.empty(0), ritz, thresholds) for ritz in counts])
+    ks = torch.arange(1, k + 1, device="cpu")
+    above = (
+        None if counts is None else torch.stack([_captured(torch.empty(0, device="cpu"), ritz, thresholds) for ritz in counts])
+    )
     return OverlapEstimate(
         ks,
         fine.mean(0) / ks,
         size,
         name,
-        dimension=torch.full((k,), chosen.count) if isinstance(chosen, Mask) else None,
+        dimension=torch.full((k,), chosen.count, device="cpu") if isinstance(chosen, Mask) else None,
         stderr=_stderr(fine) / ks,
         coarse=coarse.mean(0) / ks,
         thresholds=thresholds,
@@ -283,7 +285,7 @@ def _starts(
     """Signs of each probe on the places, and the block of vectors; without places, on all parameters (and signs not kept)."""
     if places is None:
         drawn = TestMatrix("rademacher", operator.shape[0], seed=seed, role=role, dtype=operator.dtype, device=operator.device)
-        return (torch.empty(0),) * (stop - start), drawn.columns(start, stop)
+        return (torch.empty(0, device="cpu"),) * (stop - start), drawn.columns(start, stop)
     signs = TestMatrix("rademacher", len(places), seed=seed, role=role, dtype=torch.float64).columns(start, stop)
     block = torch.zeros(operator.shape[0], stop - start, dtype=operator.dtype, device=operator.device)
     block[places.to(operator.device)] = signs.to(block)
@@ -301,20 +303,20 @@ def _captured(signs: Tensor, ritz: Ritz, thresholds: Tensor) -> Tensor:
 
 def _between(eigenvalues: Solution | Tensor | Sequence[float], k: int, size: int) -> Tensor:
     """Thresholds half-way, in logarithms, between known eigenvalues."""
-    given = eigenvalues.eigenvalues if isinstance(eigenvalues, Solution) else torch.as_tensor(eigenvalues)
+    given = eigenvalues.eigenvalues if isinstance(eigenvalues, Solution) else torch.as_tensor(eigenvalues, device="cpu")
     magnitudes = given.detach().double().cpu().abs().sort(descending=True).values
     if len(magnitudes) < min(k + 1, size):
         raise InvalidArgument(
             f"{len(magnitudes)} eigenvalues give thresholds up to k={len(magnitudes) - 1}, asked for is k={k}"
         )
-    following = torch.cat([magnitudes[1 : k + 1], torch.zeros(1, dtype=torch.float64)])[:k]
+    following = torch.cat([magnitudes[1 : k + 1], torch.zeros(1, dtype=torch.float64, device="cpu")])[:k]
     return _middle(magnitudes[:k], following)
 
 
 def _from_density(counts: list[Ritz], k: int) -> Tensor:
     """Thresholds between the magnitudes at which the estimated number of eigenvalues above passes 1/2, 3/2, ..., k + 1/2."""
-    wanted = torch.arange(1, k + 2, dtype=torch.float64) - 0.5
-    low = torch.zeros(k + 1, dtype=torch.float64)
+    wanted = torch.arange(1, k + 2, dtype=torch.float64, device="cpu") - 0.5
+    low = torch.zeros(k + 1, dtype=torch.float64, device="cpu")
     high = torch.full_like(low, max(float((ritz.values.abs() + ritz.residuals).max()) for ritz in counts))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2

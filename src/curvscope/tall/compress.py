@@ -33,8 +33,8 @@ def compressed(matrix: TallMatrix, rows: int) -> Tensor:
     turned = torch.zeros(matrix.shape[1], rows, dtype=high, device=matrix.device)  # a column of S W in each row
     for panel in matrix.panels(min(rows, rows_at_a_time(matrix.shape[1]))):
         block = matrix.rows(panel).mT
-        signs = (2 * torch.randint(2, (COPIES, block.shape[1]), generator=generator) - 1).to(matrix.device, high)
-        offsets = torch.randint(rows, (COPIES,), generator=generator).tolist()
+        signs = (2 * torch.randint(2, (COPIES, block.shape[1]), generator=generator, device="cpu") - 1).to(matrix.device, high)
+        offsets = torch.randint(rows, (COPIES,), generator=generator, device="cpu").tolist()
         for start in range(0, len(block), BLOCK):
             part, room = block[start : start + BLOCK].to(high), turned[start : start + BLOCK]
             for sign, offset in zip(signs, offsets, strict=True):

@@ -76,7 +76,7 @@ class OnDisk(Panelled):
         """
         if rows < 1 or columns < 1 or tile_columns < 1:
             raise InvalidArgument(f"a matrix on disk of {rows} x {columns}, tiles of {tile_columns}: at least 1 of each")
-        numbers = torch.empty(0, dtype=dtype).numpy().dtype
+        numbers = torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
         height = rows_of_panels(columns, numbers.itemsize) if tile_rows is None else tile_rows
         tile = (min(rows, height), min(tile_columns, columns))
         made = cls.__new__(cls)
@@ -129,7 +129,7 @@ class OnDisk(Panelled):
     def columns(self, start: int, stop: int) -> Tensor:
         """See :meth:`TallMatrix.columns`; a copy, each column contiguous."""
         start, stop, _ = slice(start, stop).indices(self.shape[1])
-        block = torch.empty(max(0, stop - start), self.shape[0], dtype=self.dtype)
+        block = torch.empty(max(0, stop - start), self.shape[0], dtype=self.dtype, device="cpu")
         for row in range(self._panel_count()):
             self._read(row, start, stop, block[:, self._rows_of(row)])
         return block.T.to(self.device)
@@ -140,7 +140,7 @@ class OnDisk(Panelled):
             return self._range(*index.indices(self.shape[0])[:2])
         wanted = index.cpu()
         wanted = torch.where(wanted < 0, wanted + self.shape[0], wanted)
-        found = torch.empty(len(wanted), self.shape[1], dtype=self.dtype)
+        found = torch.empty(len(wanted), self.shape[1], dtype=self.dtype, device="cpu")
         home = wanted // self.height
         with ThreadPoolExecutor(READERS) as readers:
             for _ in readers.map(lambda row: self._gather(row, wanted, home == row, found), home.unique().tolist()):
@@ -215,7 +215,7 @@ class OnDisk(Panelled):
         """Keep a part of a row of tiles; write the row when it is complete."""
         here = self._rows_of(row)
         if first == here.start:
-            self._waiting = torch.empty(part.shape[1], here.stop - here.start, dtype=self.dtype).T
+            self._waiting = torch.empty(part.shape[1], here.stop - here.start, dtype=self.dtype, device="cpu").T
             self._next_row = first
         if self._waiting is None or first != self._next_row or part.shape[1] != self._waiting.shape[1]:
             raise InvalidArgument(

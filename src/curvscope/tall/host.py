@@ -35,7 +35,7 @@ class OnHost(Panelled):
     @classmethod
     def empty(cls, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> OnHost:
         """Room for a D x n matrix."""
-        return cls(torch.empty(columns, rows, dtype=dtype), device)
+        return cls(torch.empty(columns, rows, dtype=dtype, device="cpu"), device)
 
     def columns(self, start: int, stop: int) -> Tensor:
         """See :meth:`TallMatrix.columns`; a copy, each column contiguous."""

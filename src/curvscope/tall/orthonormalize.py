@@ -88,7 +88,7 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
     if into.shape != matrix.shape or into.dtype != matrix.dtype:
         raise InvalidArgument(f"into is {into!r}, the matrix {matrix!r}: they must have the same shape and dtype")
     unit = torch.finfo(matrix.dtype).eps
-    basis, measured, coefficients = matrix, False, torch.eye(matrix.shape[1], dtype=small_dtype(matrix.dtype))
+    basis, measured, coefficients = matrix, False, torch.eye(matrix.shape[1], dtype=small_dtype(matrix.dtype), device="cpu")
     if first := _compressed_whitening(matrix, noise, unit):
         turn, coefficients = first
         basis, overlaps = _turned(matrix, turn, into, measure=True)
@@ -128,7 +128,7 @@ def polish(matrix: TallMatrix) -> None:
     True
     """
     overlaps = gram(matrix, matrix, double=True)
-    correction = 1.5 * torch.eye(len(overlaps), dtype=overlaps.dtype) - 0.5 * overlaps
+    correction = 1.5 * torch.eye(len(overlaps), dtype=overlaps.dtype, device="cpu") - 0.5 * overlaps
     correction = correction.to(matrix.device)
     for panel in matrix.panels():
         matrix.write_rows(panel, (matrix.rows(panel).to(correction.dtype) @ correction).to(matrix.dtype))
@@ -166,7 +166,7 @@ def _compressed_whitening(matrix: TallMatrix, noise: float | None, unit: float) 
     if float(sizes[-1]) <= columns * torch.finfo(sizes.dtype).eps * 16 * float(sizes[0]):
         return None
     if float(sizes[0]) <= _most(unit) * float(sizes[-1]):
-        return torch.linalg.solve_triangular(factor, torch.eye(columns, dtype=factor.dtype), upper=True), factor
+        return torch.linalg.solve_triangular(factor, torch.eye(columns, dtype=factor.dtype, device="cpu"), upper=True), factor
     _, sizes, rotation = torch.linalg.svd(factor / scale)
     return rotation.mH / sizes / scale[:, None], sizes[:, None] * rotation * scale
 
@@ -187,7 +187,7 @@ def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float
         if not len(sizes) or (
             float(sizes[0]) <= _most(unit) * float(sizes[-1]) and float(torch.linalg.svdvals(back @ coefficients)[-1]) > noise
         ):
-            identity = torch.eye(len(norms), dtype=triangle.dtype)
+            identity = torch.eye(len(norms), dtype=triangle.dtype, device="cpu")
             return torch.linalg.solve_triangular(triangle, identity, upper=True) / scale[:, None], back
     values, vectors = torch.linalg.eigh((correlations + correlations.mH) / 2)
     floor = len(values) * torch.finfo(values.dtype).eps * 16
@@ -248,10 +248,10 @@ def _condition(overlaps: Tensor) -> float:
 def _spectral_defect(overlaps: Tensor) -> float:
     if not overlaps.numel():
         return 0.0
-    return float(torch.linalg.matrix_norm(overlaps - torch.eye(len(overlaps), dtype=overlaps.dtype), 2))
+    return float(torch.linalg.matrix_norm(overlaps - torch.eye(len(overlaps), dtype=overlaps.dtype, device="cpu"), 2))
 
 
 def _defect(overlaps: Tensor) -> float:
     if not overlaps.numel():
         return 0.0
-    return float((overlaps - torch.eye(overlaps.shape[0], dtype=overlaps.dtype)).abs().max())
+    return float((overlaps - torch.eye(overlaps.shape[0], dtype=overlaps.dtype, device="cpu")).abs().max())

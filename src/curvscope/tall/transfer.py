@@ -36,7 +36,7 @@ def buffer(rows: int, columns: int, dtype: torch.dtype, device: torch.device) ->
 
     Pinned for GPUs; PyTorch keeps such memory and hands it out again once the copies from it are done.
     """
-    return torch.empty(columns, rows, dtype=dtype, pin_memory=device.type == "cuda").T
+    return torch.empty(columns, rows, dtype=dtype, pin_memory=device.type == "cuda", device="cpu").T
 
 
 def send(panel: Tensor, device: torch.device) -> Sent:

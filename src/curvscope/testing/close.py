@@ -24,7 +24,7 @@ def require_close(one: Tensor, other: Tensor, allowed: float, claim: str) -> Non
 def random(rows: int, columns: int, dtype: torch.dtype, device: torch.device, seed: int = 0) -> Tensor:
     """A Gaussian block that does not touch the global random state."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, columns, generator=generator, dtype=dtype).to(device)
+    return torch.randn(rows, columns, generator=generator, dtype=dtype, device="cpu").to(device)
 
 
 def raises(kind: type[BaseException], action: Callable[[], object]) -> bool:

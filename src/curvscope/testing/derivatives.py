@@ -116,7 +116,7 @@ def check_second_derivatives(model: nn.Module, loss: Loss, batch: Batch, *, seed
     """
     objective = Objective(model, loss, [batch], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(objective.parameters.size, generator=generator, dtype=torch.float64).to(objective.device)
+    v = torch.randn(objective.parameters.size, generator=generator, dtype=torch.float64, device="cpu").to(objective.device)
     v /= v.norm()
     scale = float(objective.parameters.join(objective.values).norm()) or 1.0
     expected, gradient, oracle_error = _differences(objective, v * _free(model, objective), STEP * scale)

@@ -12,5 +12,5 @@ def linear(samples: int, shard: int = 0, num_shards: int = 1) -> tuple[nn.Module
     """Least squares on ``samples`` rows in three unknowns; shard i has every num_shards-th row from i on."""
     model = nn.Linear(3, 1, bias=False)
     nn.init.ones_(model.weight)
-    x = torch.sin(torch.arange(3.0 * samples)).reshape(samples, 3)[shard::num_shards]
-    return model, nn.MSELoss(), [(x, torch.zeros(len(x), 1))]
+    x = torch.sin(torch.arange(3.0 * samples, device="cpu")).reshape(samples, 3)[shard::num_shards]
+    return model, nn.MSELoss(), [(x, torch.zeros(len(x), 1, device="cpu"))]

@@ -54,9 +54,9 @@ def entries_are_uncorrelated_with_variance_one(make: Make, dtype: torch.dtype) -
         for first in (0, 20)
     ]
     together = torch.cat(blocks, dim=1)
-    correlation = together.mH @ together / rows - torch.eye(together.shape[1], dtype=high)
+    correlation = together.mH @ together / rows - torch.eye(together.shape[1], dtype=high, device="cpu")
     # Entries of fourth moment up to 64 (a sparse strip that is 64 wide; here at most 8): the diagonal's deviation.
-    deviation = torch.full(correlation.shape, rows**-0.5, dtype=torch.float64)
+    deviation = torch.full(correlation.shape, rows**-0.5, dtype=torch.float64, device="cpu")
     deviation.fill_diagonal_(max(float((together.abs().pow(4).mean() - 1).clamp(min=0)), 1.0) ** 0.5 * (8 / rows) ** 0.5)
     require(bool((correlation.abs() <= DEVIATIONS * deviation).all()), "columns are uncorrelated, of mean square 1")
     require(bool((together.mean(0).abs() <= DEVIATIONS * rows**-0.5).all()), "entries have mean 0")
@@ -83,8 +83,10 @@ def keeps_subspaces(make: Make, dtype: torch.dtype) -> None:
     For Gaussian columns the singular values of Psi* Q / sqrt(n) lie within 1 +- sqrt(1/2), 0.29 to 1.71.
     """
     rows, rank = 3000, 60
-    spikes = torch.zeros(rows, rank, dtype=dtype)
-    spikes[torch.randperm(rows, generator=torch.Generator().manual_seed(0))[:rank], torch.arange(rank)] = 1
+    spikes = torch.zeros(rows, rank, dtype=dtype, device="cpu")
+    spikes[
+        torch.randperm(rows, generator=torch.Generator().manual_seed(0), device="cpu")[:rank], torch.arange(rank, device="cpu")
+    ] = 1
     dense = torch.linalg.qr(random(rows, rank, dtype, torch.device("cpu"))).Q
     for basis in (spikes, dense):
         compressed = make(rows, seed=2, role="left", dtype=dtype).adjoint_multiply(InMemory(basis), 0, 2 * rank)

@@ -22,7 +22,7 @@ SIZE = 120
 def low_rank(values: list[float], *, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Tensor]:
     """(A, U): a dense matrix of SIZE rows with these eigenvalues, else 0, and its eigenvectors."""
     U = torch.linalg.qr(random(SIZE, len(values), torch.float64, torch.device("cpu"), seed)).Q
-    A = (U * torch.tensor(values, dtype=torch.float64)) @ U.T
+    A = (U * torch.tensor(values, dtype=torch.float64, device="cpu")) @ U.T
     return ((A + A.T) / 2).to(dtype), U
 
 
@@ -32,11 +32,11 @@ def _exact_on(values: list[float], solve: Solve, dtype: torch.dtype) -> None:
     k, scale, unit = len(values), abs(values[0]), torch.finfo(dtype).eps
     solution = solve(A, k)
     V = solution.eigenvectors.to_tensor().double()
-    expected = torch.tensor(values, dtype=torch.float64)
+    expected = torch.tensor(values, dtype=torch.float64, device="cpu")
     require_close(solution.eigenvalues.abs(), expected.abs(), 1e4 * unit * scale, "magnitudes, largest first")
     found, true = solution.eigenvalues.sort().values, expected.sort().values
     require_close(found, true, 1e4 * unit * scale, "signed values")
-    require_close(V.T @ V, torch.eye(k, dtype=torch.float64), 100 * unit, "eigenvectors are orthonormal")
+    require_close(V.T @ V, torch.eye(k, dtype=torch.float64, device="cpu"), 100 * unit, "eigenvectors are orthonormal")
     for value in sorted(set(values)):
         cluster, same = U[:, expected == value], V[:, (solution.eigenvalues - value).abs() < 1e-3 * scale]
         require(cluster.shape == same.shape, f"the eigenvalue {value:g} has its multiplicity")
@@ -69,7 +69,12 @@ def works_in_single_precision(solve: Solve) -> None:
 def returns_less_than_it_has(solve: Solve) -> None:
     """K below the rank gives the k largest magnitudes."""
     A, _ = low_rank([5.0, -4.0, 1.0])
-    require_close(solve(A, 2).eigenvalues, torch.tensor([5.0, -4.0], dtype=torch.float64), 1e-9, "the two largest magnitudes")
+    require_close(
+        solve(A, 2).eigenvalues,
+        torch.tensor([5.0, -4.0], dtype=torch.float64, device="cpu"),
+        1e-9,
+        "the two largest magnitudes",
+    )
 
 
 def repeats_itself(solve: Solve) -> None:
@@ -86,7 +91,7 @@ def repeats_itself(solve: Solve) -> None:
 
 def survives_the_zero_operator(solve: Solve) -> None:
     """The zero matrix has eigenvalue 0 and no surprises."""
-    values = solve(torch.zeros(SIZE, SIZE, dtype=torch.float64), 1).eigenvalues
+    values = solve(torch.zeros(SIZE, SIZE, dtype=torch.float64, device="cpu"), 1).eigenvalues
     require(not bool(values.any()), "the zero matrix has eigenvalue 0")
 
 

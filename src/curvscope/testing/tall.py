@@ -32,7 +32,7 @@ def holds_what_was_put_in(make: Make, dtype: torch.dtype) -> None:
     require(torch.equal(matrix.to_tensor(), tensor), "to_tensor gives all entries")
     for start, stop in ((0, 3), (2, 7), (COLUMNS - 1, COLUMNS), (4, 4)):
         require(torch.equal(matrix.columns(start, stop), tensor[:, start:stop]), f"columns({start}, {stop})")
-    index = torch.tensor([ROWS - 1, 3, 3, 0, 700])
+    index = torch.tensor([ROWS - 1, 3, 3, 0, 700], device="cpu")
     require(torch.equal(matrix.rows(index), tensor[index]), "rows at an index, in its order, repeated ones too")
     for rows in (slice(0, 5), slice(250, 1300), slice(ROWS - 3, ROWS), slice(None)):
         require(torch.equal(matrix.rows(rows), tensor[rows]), f"rows at {rows}")
@@ -104,13 +104,13 @@ def algebra_is_that_of_tensors(make: Make, dtype: torch.dtype) -> None:
         psi = TestMatrix(kind, ROWS, seed=0, role="left", dtype=dtype)
         expected = psi.columns(0, 20).to(high).mH @ a.to(high)
         require_close(psi.adjoint_multiply(A, 0, 20), expected, 4 * allowed, f"{kind} sketch of A")
-    multiply(A, torch.eye(COLUMNS, dtype=high) * 3, into=A)
+    multiply(A, torch.eye(COLUMNS, dtype=high, device="cpu") * 3, into=A)
     require_close(A.to_tensor().to(high), 3 * a.to(high), allowed, "multiply in place")
 
 
 def is_made_orthonormal(make: Make, dtype: torch.dtype) -> None:
     """The basis is orthonormal, spans the matrix, and the matrix itself stays as it was; dependent columns are dropped."""
-    tensor = random(ROWS, COLUMNS, dtype, torch.device("cpu")) * torch.logspace(0, -4, COLUMNS).to(dtype)
+    tensor = random(ROWS, COLUMNS, dtype, torch.device("cpu")) * torch.logspace(0, -4, COLUMNS, device="cpu").to(dtype)
     tensor[:, -1] = tensor[:, 0] - 2 * tensor[:, 1]
     matrix, high, unit = make(tensor), small_dtype(dtype), torch.finfo(dtype).eps
     found = orthonormalize(matrix)

@@ -109,9 +109,9 @@ def interpolate(
     if points < 2 or not low < high:
         raise InvalidArgument(f"points={points}, span={span}: choose at least 2 points and an increasing span")
     ends = [_vector(objective, place) for place in (first, second)]
-    alpha = torch.linspace(low, high, points, dtype=torch.float64)
+    alpha = torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
     extra = [end for end in (0.0, 1.0) if low <= end <= high and float((alpha - end).abs().min()) > 1e-9]
-    alpha = torch.cat([alpha, torch.tensor(extra, dtype=torch.float64)]).sort().values
+    alpha = torch.cat([alpha, torch.tensor(extra, dtype=torch.float64, device="cpu")]).sort().values
     return _profile(objective, alpha, lambda a: torch.lerp(*ends, a))
 
 
@@ -154,7 +154,7 @@ def loss_along(
     place = operator.values().to(v.dtype)
     slope = float(operator.gradient().to(v.dtype) @ v)
     bend = float(v @ (operator @ v)) if eigenvalue is None else eigenvalue
-    alpha = torch.linspace(-radius, radius, points, dtype=torch.float64)
+    alpha = torch.linspace(-radius, radius, points, dtype=torch.float64, device="cpu")
     found = _profile(operator.objective, alpha, lambda a: place + a * v)
     model = found.loss[points // 2] + slope * alpha + 0.5 * bend * alpha.square()
     return LineProfile(alpha, found.loss, found.accuracy, model)
@@ -168,8 +168,8 @@ def _profile(objective: Objective, alpha: Tensor, at: Callable[[float], Tensor])
         loss, accuracy = _evaluate(objective, values)
         losses.append(loss)
         correct.append(accuracy)
-    known = None if None in correct else torch.tensor(correct, dtype=torch.float64)
-    return LineProfile(alpha, torch.tensor(losses, dtype=torch.float64), known)
+    known = None if None in correct else torch.tensor(correct, dtype=torch.float64, device="cpu")
+    return LineProfile(alpha, torch.tensor(losses, dtype=torch.float64, device="cpu"), known)
 
 
 @torch.no_grad()

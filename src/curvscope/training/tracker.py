@@ -107,7 +107,7 @@ class Tracker:
         self.trace_products, self.density_probes, self.log = trace_products, density_probes, log
         self.history: dict[int, Found] = {}
         self.eigenvectors: Tensor | None = None
-        self._values = torch.zeros(0, dtype=torch.float64)
+        self._values = torch.zeros(0, dtype=torch.float64, device="cpu")
         self._checked, self._last_call = False, None
         self._step_seconds: list[float] = []
 
@@ -200,7 +200,7 @@ class Tracker:
         """The largest relative error of the k first values by residual and gap; the gap is to the other Ritz values."""
         k = min(self.k, len(values))
         apart = (values[:k, None] - values).abs()
-        apart[torch.arange(k), torch.arange(k)] = math.inf
+        apart[torch.arange(k, device="cpu"), torch.arange(k, device="cpu")] = math.inf
         gaps = (apart - residuals).min(dim=1).values.clamp(min=1e-300)
         floor = 1e-12 * float(values.abs().max()) or 1.0
         return float((torch.minimum(residuals[:k], residuals[:k].square() / gaps) / values[:k].abs().clamp(min=floor)).max())

@@ -139,8 +139,8 @@ class Engine:
         with objective.isolated(), jvp_warnings_silenced():
             number, batch, _, name, width = self._first_group(columns)
             building, kept, applying = self._strategies[name].footprint(batch, number, width)
-        size, entry = objective.parameters.size, torch.empty((), dtype=objective.dtype).element_size()
-        total = torch.empty((), dtype=self.accumulate).element_size()
+        size, entry = objective.parameters.size, torch.empty((), dtype=objective.dtype, device="cpu").element_size()
+        total = torch.empty((), dtype=self.accumulate, device="cpu").element_size()
         block = columns * size * (total + (entry if columns > 1 or entry != total else 0))
         others = min(objective.num_pieces - 1, self.budget // 2 // max(1, kept)) if name != "double_backward" else 0
         return block + others * kept + max(building, kept + applying)

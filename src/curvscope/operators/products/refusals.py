@@ -63,7 +63,7 @@ def message_of(dead_end: Any) -> str:
     """What a node of a graph that only raises says; it is called, as nothing else tells."""
     for count in range(1, MOST_ARGUMENTS):
         try:
-            dead_end(*[torch.zeros(())] * count)
+            dead_end(*[torch.zeros((), device="cpu")] * count)
         except TypeError:  # another number of arguments
             continue
         except RuntimeError as error:

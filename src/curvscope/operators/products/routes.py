@@ -67,7 +67,7 @@ class Routes:
             generator = torch.Generator().manual_seed(len(self._vectors))
             sizes = [float(value.norm()) / max(value.numel(), 1) ** 0.5 for value in values]
             least = max(0.1 * max(sizes, default=1.0), 1e-3)
-            drawn = [torch.rand(v.shape, generator=generator, dtype=torch.float32).sub_(0.5) for v in values]
+            drawn = [torch.rand(v.shape, generator=generator, dtype=torch.float32, device="cpu").sub_(0.5) for v in values]
             scaled = [d.to(v).mul_(max(size, least)) for d, v, size in zip(drawn, values, sizes, strict=True)]
             self._vectors.append(self.objective.parameters.join(scaled))
         return self._vectors[: self.num_vectors]
@@ -105,7 +105,9 @@ class Routes:
         """
         other = copy.copy(self.objective)
         generator = torch.Generator().manual_seed(1)
-        signs = (torch.randint(0, 2, v.shape, generator=generator).to(v.device) * 2 - 1 for v in self.objective.values)
+        signs = (
+            torch.randint(0, 2, v.shape, generator=generator, device="cpu").to(v.device) * 2 - 1 for v in self.objective.values
+        )
         other.values = tuple(v * (1 + self.eps * sign) for v, sign in zip(self.objective.values, signs, strict=True))
         moved = self.map.on(other)
         if moved is None:

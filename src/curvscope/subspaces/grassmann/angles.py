@@ -49,8 +49,8 @@ def angles(first: Basis | Mask, second: Basis | Mask) -> Tensor:
         raise InvalidArgument(f"the spaces lie in dimensions {larger.size} and {smaller.size}: pass the same parameters")
     if isinstance(larger, _Coordinates) and isinstance(smaller, _Coordinates):
         shared = int(torch.isin(smaller.index, larger.index).sum())
-        right = torch.full((smaller.dimension - shared,), math.pi / 2, dtype=torch.float64)
-        return torch.cat([torch.zeros(shared, dtype=torch.float64), right])
+        right = torch.full((smaller.dimension - shared,), math.pi / 2, dtype=torch.float64, device="cpu")
+        return torch.cat([torch.zeros(shared, dtype=torch.float64, device="cpu"), right])
     cross = _cross(larger, smaller)
     cosines = torch.linalg.svdvals(cross).clamp(max=1.0)
     found = cosines.acos()
@@ -84,7 +84,7 @@ class _Coordinates(_Space):
         return len(self.index)
 
     def panel(self, rows: slice) -> Tensor:
-        panel = torch.zeros(rows.stop - rows.start, self.dimension, dtype=torch.float64)
+        panel = torch.zeros(rows.stop - rows.start, self.dimension, dtype=torch.float64, device="cpu")
         inside = ((self.index >= rows.start) & (self.index < rows.stop)).nonzero().flatten()
         panel[self.index[inside] - rows.start, inside] = 1
         return panel
@@ -97,13 +97,15 @@ class _Span(_Space):
         self.vectors = vectors
         self.size, self.dimension = vectors.shape
         overlaps = gram(vectors, vectors, double=True)
-        defect = float((overlaps - torch.eye(self.dimension, dtype=overlaps.dtype)).abs().max())
+        defect = float((overlaps - torch.eye(self.dimension, dtype=overlaps.dtype, device="cpu")).abs().max())
         if not defect <= 1e-3:
             raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
         self.dtype = overlaps.dtype
         # V R^-1 with V'V = R'R: near the identity, so that one round is right to rounding
         factor = torch.linalg.cholesky(overlaps).mH
-        self.whitening = torch.linalg.solve_triangular(factor, torch.eye(self.dimension, dtype=self.dtype), upper=True)
+        self.whitening = torch.linalg.solve_triangular(
+            factor, torch.eye(self.dimension, dtype=self.dtype, device="cpu"), upper=True
+        )
 
     def panel(self, rows: slice) -> Tensor:
         return self.vectors.rows(rows).to("cpu", self.dtype) @ self.whitening

@@ -100,7 +100,7 @@ def baseline(
         similarity_of_angles(draw(size, first, second, generator), metric, (first, second), unequal=unequal)
         for _ in range(samples)
     ]
-    return Baseline(metric, torch.tensor(values, dtype=torch.float64).sort().values)
+    return Baseline(metric, torch.tensor(values, dtype=torch.float64, device="cpu").sort().values)
 
 
 def random_angles(size: int, first: int, second: int, generator: torch.Generator) -> Tensor:
@@ -119,7 +119,7 @@ def random_angles(size: int, first: int, second: int, generator: torch.Generator
     if not 1 <= smaller <= larger <= size:
         raise InvalidArgument(f"dimensions {first} and {second} in {size}: choose 1 to D = {size}")
     if larger + smaller > size:  # they intersect; the other angles are those of the orthogonal complements
-        zeros = torch.zeros(larger + smaller - size, dtype=torch.float64)
+        zeros = torch.zeros(larger + smaller - size, dtype=torch.float64, device="cpu")
         return zeros if larger == size else torch.cat([zeros, random_angles(size, size - smaller, size - larger, generator)])
     above = _gaussian_factor(larger, smaller, generator)
     below = _gaussian_factor(size - larger, smaller, generator)
@@ -137,7 +137,7 @@ def random_mask_angles(size: int, first: int, second: int, generator: torch.Gene
     """
     if not 1 <= min(first, second) <= max(first, second) <= size:
         raise InvalidArgument(f"dimensions {first} and {second} in {size}: choose 1 to D = {size}")
-    chosen = torch.randperm(size, generator=generator)[: min(first, second)]
+    chosen = torch.randperm(size, generator=generator, device="cpu")[: min(first, second)]
     outside = (chosen >= max(first, second)).sort().values
     return outside.double() * (torch.pi / 2)
 
@@ -145,8 +145,8 @@ def random_mask_angles(size: int, first: int, second: int, generator: torch.Gene
 def _gaussian_factor(rows: int, width: int, generator: torch.Generator) -> Tensor:
     """The R factor of a (rows, width) Gaussian matrix, at most ``width`` rows: chi on the diagonal, Gaussian above."""
     height = min(rows, width)
-    factor = torch.randn(height, width, generator=generator, dtype=torch.float64).triu(1)
-    freedom = rows - torch.arange(height, dtype=torch.float64)
+    factor = torch.randn(height, width, generator=generator, dtype=torch.float64, device="cpu").triu(1)
+    freedom = rows - torch.arange(height, dtype=torch.float64, device="cpu")
     # chi^2 with n degrees of freedom is twice a Gamma(n/2)
     factor.diagonal().copy_((2 * torch._standard_gamma(freedom / 2, generator=generator)).sqrt())
     return factor

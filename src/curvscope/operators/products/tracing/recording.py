@@ -215,7 +215,7 @@ def _overlap(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors in one storage share an entry."""
     if first.dtype != second.dtype:
         return True
-    marks = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool)
+    marks = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool, device="cpu")
     marks.as_strided(second.shape, second.stride(), second.storage_offset()).fill_(True)
     return bool(marks.as_strided(first.shape, first.stride(), first.storage_offset()).any())
 
