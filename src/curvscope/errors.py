@@ -57,6 +57,10 @@ class CapturedParameter(UnfitOperator):
     """The model reaches a parameter by a second reference that does not follow it; the parameter is named."""
 
 
+class WrittenParameter(UnfitOperator):
+    """The model writes to one of its parameters in the forward pass; the parameter is named."""
+
+
 class UnverifiedDerivatives(UnfitOperator):
     """No route to the second derivatives agrees with an independent one; the message names the likely cause."""
 

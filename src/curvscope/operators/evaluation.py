@@ -27,6 +27,7 @@ class Evaluation:
             its own derivatives are of higher order and it cannot be evaluated under ``no_grad``.
         used: names of operations that are computed otherwise than PyTorch does, for their derivatives.
         writes: names of buffers that the forward pass writes to; each evaluation begins with their first values.
+        projected: addresses of tables that were brought within their ``max_norm``.
         looking: whether the data is still being gone through for the first time: nothing is known, tables are brought
             within their ``max_norm``.
     """
@@ -36,6 +37,7 @@ class Evaluation:
         self.differentiates = False
         self.used: set[str] = set()
         self.writes: set[str] = set()
+        self.projected: set[int] = set()
         self.casts = narrower_than(dtype)
         self.looking = True
         self._has_casts = False
@@ -61,6 +63,7 @@ class Evaluation:
             self._inside = False
             self._has_casts |= casts.used
             self.used |= rules.used
+            self.projected |= rules.projected
             self.differentiates |= rules.differentiates
 
     def value(self, evaluate: Callable[[], Any]) -> Any:

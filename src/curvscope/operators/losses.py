@@ -29,6 +29,11 @@ class CallWithModel(nn.Module):
         return self.function(self.model, argument)
 
 
+def plain_call(model: nn.Module, argument: Any) -> Tensor:
+    """What the model returns."""
+    return model(argument)
+
+
 def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
     """What a Hugging Face model says its loss on a batch with labels is.
 

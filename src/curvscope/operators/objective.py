@@ -48,6 +48,7 @@ from curvscope.operators.losses import (
     models_own_loss,
     name_of,
     own_reduction,
+    plain_call,
     takes_model,
 )
 from curvscope.operators.options import check_options
@@ -62,6 +63,7 @@ from curvscope.operators.parameters import (
 )
 from curvscope.operators.substitution import check_substitution, values_in_model
 from curvscope.operators.weights import Sizes, ask_for_weights, is_mean_of_pieces, verified
+from curvscope.operators.writes import own_tensors_restored, refuse_written, without_assignments
 
 Values = tuple[Tensor, ...]
 Loss = Callable[..., Tensor] | Literal["model"]
@@ -134,6 +136,7 @@ class Objective:
     memory for one copy of the parameters.
 
     Raises:
+        WrittenParameter: the model writes to a parameter in its forward pass; it is named.
         InvalidArgument: no data, an iterator that can be used only once, a loss that is not a scalar, a ``reduction`` that
             contradicts the criterion's, batches of unequal size whose weights cannot be verified.
         NotFinite: NaN or infinity in a parameter or in the loss of a batch, which is named. NotDifferentiable: the loss depends
@@ -192,7 +195,8 @@ class Objective:
         self._inner, self._depends = 0.0, False
         self.evaluation = Evaluation(self.dtype)
         self._own: Values = ()
-        self._look()
+        with own_tensors_restored(self.model, {**self._constants, **dict(zip(chosen, self.values, strict=True))}):
+            self._look(new=True)
 
     # --- the function ---------------------------------------------------------------------------------------------------
 
@@ -444,11 +448,14 @@ class Objective:
             if self._own:
                 self._filled(values)
                 found = self.model(argument) if function is None else function(self.model, argument)
-            elif function is None:
+            elif function is None and not self.evaluation.looking:
                 found = functional_call(self.model, tensors, (argument,))
             else:
+                called = function or plain_call
+                if self.evaluation.looking:
+                    called = without_assignments(called, self.parameters.names, values)
                 tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
-                found = functional_call(CallWithModel(self.model, function), tensors, (argument,))
+                found = functional_call(CallWithModel(self.model, called), tensors, (argument,))
         if self.evaluation.looking:
             self.evaluation.note_writes(self._constants, constants)
         return found
@@ -479,8 +486,12 @@ class Objective:
             loss = copy.deepcopy(loss).to(self.device, self.dtype)
         return loss, not takes_model(loss)
 
-    def _look(self) -> None:
-        """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong."""
+    def _look(self, *, new: bool = False) -> None:
+        """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong.
+
+        Args:
+            new: whether the model's own tensors are what was copied, so that differences tell which were written to.
+        """
         count, pieces, total, weighted, digests = 0, 0, 0.0, 0.0, []
         sizes = Sizes()
         self.evaluation.looking = True
@@ -503,6 +514,8 @@ class Objective:
                 if not self.draws:
                     digests.append(self._digest(batch, cut))
         self.evaluation.looking = False
+        if new:
+            self._refuse_written()
         if count == 0:
             raise InvalidArgument("data yielded no batch: curvature needs at least one")
         if not total > 0:
@@ -513,6 +526,20 @@ class Objective:
         self.mean_loss, self._data_digest = weighted / self._total, fingerprint(digests)
         if self.weighs_right is None:
             self._check_weights(pieces, sizes)
+
+    def _refuse_written(self) -> None:
+        """Raise WrittenParameter where the copies and the model's own parameters, which were equal, no longer are."""
+        own, projected = dict(self.model.named_parameters()), self.evaluation.projected
+        copies = {**self._constants, **dict(zip(self.parameters.names, self.values, strict=True))}
+        refuse_written(
+            [
+                name
+                for name, tensor in own.items()
+                if name in copies
+                and copies[name].untyped_storage().data_ptr() not in projected
+                and not equal(self._place(tensor), copies[name])
+            ]
+        )
 
     def _depends_in_place(self) -> bool:
         """Whether the loss depends on the model's own parameters, where it does not on exchanged ones."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import CapturedParameter, NotDeterministic, NotFinite
+from curvscope.operators.writes import members_restored, quoted
 
 if TYPE_CHECKING:
     from curvscope.operators.objective import Batch, Objective
@@ -54,7 +55,8 @@ def values_in_model(model: nn.Module, values: Mapping[str, Tensor], chosen: Sequ
         for name, p in model.named_parameters():
             p._backward_hooks = None
             p.requires_grad_(name in chosen)
-        yield tuple(own[name] for name in chosen)
+        with members_restored(model):
+            yield tuple(own[name] for name in chosen)
     finally:
         for tensor, kept, copied in reversed(before):
             if copied and not _equal(tensor, kept):
@@ -114,7 +116,7 @@ def check_substitution(objective: Objective) -> None:
         if _apart(objective.batch_gradient(piece), own) > rounding:
             objective.substitution = None
             raise CapturedParameter(
-                f"the model reaches {_names(moved)} by a second reference (a plain list, a closure, or a view or copy made in "
+                f"the model reaches {quoted(moved)} by a second reference (a plain list, a closure, or a view or copy made in "
                 "__init__) that does not follow the parameter",
                 "Read the parameter itself in forward()",
             )
@@ -189,8 +191,3 @@ def _differing(objective: Objective, exchanged: Tensor, own: Tensor) -> list[str
     sizes = {name: float(piece.norm()) for name, piece in apart}
     largest = max(sizes.values())
     return sorted((name for name, size in sizes.items() if size > 1e-3 * largest), key=lambda name: -sizes[name])
-
-
-def _names(names: list[str], most: int = 4) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -107,17 +107,22 @@ def no_renorm(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float
     return weight
 
 
-def within_norm(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def within_norm(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
     """Bring the rows that a call of ``embedding`` or ``embedding_bag`` reads within its ``max_norm``, in place.
 
     PyTorch does so in every forward pass and takes the gradient at the rows as they are then.
+
+    Returns:
+        The address of the table, where there is a ``max_norm``.
     """
     norm = kwargs.get("max_norm", args[3] if len(args) > 3 else None)
-    if norm is not None:
-        input, weight = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
-        kind = kwargs.get("norm_type", args[4] if len(args) > 4 else 2.0)
-        with torch.no_grad():
-            torch.embedding_renorm_(weight.detach(), input.contiguous(), norm, kind)
+    if norm is None:
+        return set()
+    input, weight = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
+    kind = kwargs.get("norm_type", args[4] if len(args) > 4 else 2.0)
+    with torch.no_grad():
+        torch.embedding_renorm_(weight.detach(), input.contiguous(), norm, kind)
+    return {weight.untyped_storage().data_ptr()}
 
 
 def _refuse_scaling() -> None:

@@ -61,6 +61,7 @@ class Rules(TorchFunctionMode):
 
     Attributes:
         used: names of what was replaced.
+        projected: addresses of tables that were brought within their ``max_norm``.
         differentiates: whether a gradient was taken inside.
 
     >>> table, first = torch.ones(3, 2), torch.tensor([0])
@@ -72,6 +73,7 @@ class Rules(TorchFunctionMode):
     def __init__(self, *, third: bool = False, looking: bool = False) -> None:
         super().__init__()
         self.used: set[str] = set()
+        self.projected: set[int] = set()
         self.differentiates, self.looking = third, looking
         self._rules = {**RULES, **TWICE} if third else RULES
 
@@ -82,7 +84,7 @@ class Rules(TorchFunctionMode):
         if self.looking:
             self.differentiates = self.differentiates or func in DERIVATIVES or _under_transform()
             if func in (functional.embedding, functional.embedding_bag):
-                embeddings.within_norm(func, args, kwargs)
+                self.projected |= embeddings.within_norm(func, args, kwargs)
         rule = self._rules.get(func)
         if rule is not None:
             result = rule(*args, **kwargs)
