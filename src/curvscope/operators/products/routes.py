@@ -72,6 +72,10 @@ class Routes:
             self._vectors.append(self.objective.parameters.join(scaled))
         return self._vectors[: self.num_vectors]
 
+    def use(self, vectors: list[Tensor]) -> None:
+        """Multiply these vectors."""
+        self._vectors, self.num_vectors = vectors, len(vectors)
+
     def attempt(self, route: Any) -> Products | Exception:
         """The products by a route, or why it cannot run here."""
         try:
@@ -113,7 +117,7 @@ class Routes:
         if moved is None:
             return 0.0
         again = Routes(moved, self._turned())
-        again._vectors, again.num_vectors = self._vectors, self.num_vectors
+        again.use(self.vectors)
         try:
             return apart(again.reverse(), reverse)
         except ROUTE_ERRORS:

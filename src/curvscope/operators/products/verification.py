@@ -38,6 +38,9 @@ FINE = 1e-6
 """Error of float64 differences that needs no second look."""
 FEWEST = 2
 """Samples of the comparison with float64 differences, which cost twice as much as those of a gradient in float32."""
+FLOAT32 = torch.finfo(torch.float32).eps
+COARSE = {torch.finfo(dtype).eps: str(dtype).removeprefix("torch.") for dtype in (torch.bfloat16, torch.float16)}
+"""What is coarser, by machine epsilon: of a model with ``torch.autocast`` inside, for one."""
 UNCERTAINTY = 10.0
 """How many times the scatter of differences with other steps a route may be off."""
 UNDECIDED = 0.1
@@ -60,6 +63,7 @@ class Verdict:
         error: largest relative difference of the routes that agree.
         reason: why a route is not used; "" when all that were looked at agree.
         rounding: measured relative rounding of a product; 0 where that was not needed.
+        precision: how exact products are, in words, where they are computed in coarser numbers than float32.
         in_place: whether the values must be in the model's own parameters; see :mod:`.substitution`.
     """
 
@@ -70,6 +74,7 @@ class Verdict:
     reason: str = ""
     rounding: float = 0.0
     in_place: bool = False
+    precision: str = ""
 
     @property
     def summary(self) -> str:
@@ -78,7 +83,7 @@ class Verdict:
         >>> Verdict(True, True, "forward over reverse against reverse over reverse", 3e-7).summary
         'verified by forward over reverse against reverse over reverse to 3e-07'
         """
-        return f"verified by {self.how} to {self.error:.0e}" + (f"; {self.reason}" if self.reason else "")
+        return "; ".join(filter(None, (f"verified by {self.how} to {self.error:.0e}", self.reason, self.precision)))
 
     def covers(self, *, forward: bool) -> bool:
         """Whether it is known if the strategies of one kind are right."""
@@ -181,13 +186,17 @@ def _found_in_place(batch_map: BatchMap, piece: Batch | None, batch: Batch, refu
 
 
 def _key(batch_map: BatchMap, piece: Batch) -> Any:
-    """What a verdict belongs to: the kind of matrix, the modules, the loss, the modes and the samples as float32 numbers."""
+    """What a verdict belongs to: the kind of matrix, the modules, the loss, the modes and the samples as float32 numbers.
+
+    And arithmetic coarser than float32, as the verdict says how exact products in it are.
+    """
     objective = batch_map.objective
     samples = [t.float() if t.is_floating_point() else t for t in tensors_of(piece)]
     modes = objective.batchnorm, objective.dropout, objective.noise, objective.substitution
     kinds = tuple(type(module) for module in objective.model.modules())
     loss = objective.loss_name if isinstance(objective._loss, nn.Module) else _identity(objective._loss)
-    return type(batch_map), kinds, loss, modes, objective.parameters.names, fingerprint(samples)
+    coarse = (objective.arithmetic, objective.rounding) if objective.rounding > FLOAT32 else ()
+    return type(batch_map), kinds, loss, modes, coarse, objective.parameters.names, fingerprint(samples)
 
 
 def _identity(function: Any) -> Any:
@@ -207,9 +216,10 @@ class _Check:
 
     def run(self, *, forward: bool) -> Verdict:
         """Compare the routes that are about to be used."""
-        if not forward and (found := self._reverse_alone()) is not None:
-            return found
-        return self._decided() if self.map.objective.substitution == "in place" else self._both()
+        found = None if forward else self._reverse_alone()
+        if found is None:
+            found = self._decided() if self.map.objective.substitution == "in place" else self._both()
+        return self._with_precision(found)
 
     def _reverse_alone(self) -> Verdict | None:
         """Reverse over reverse against float64 differences; None where these do not agree at once."""
@@ -227,7 +237,8 @@ class _Check:
     def _both(self) -> Verdict:
         """Forward over reverse against reverse over reverse: in the arithmetic of the products, and then in float64."""
         measured = 0.0
-        for precise in (False, True):
+        # In coarser arithmetic than float32 rounding alone may be a few per cent: float64 tells whether the rules are right.
+        for precise in (False, True) if self._own.eps <= FLOAT32 else (True,):
             # Made only where it is needed: it evaluates the loss, and copies the parameters.
             routes, where = (self._double, " in float64") if precise else (self._own, "")
             forward, reverse = routes.attempt(routes.forward), routes.attempt(routes.reverse)
@@ -236,7 +247,7 @@ class _Check:
             error = apart(forward, reverse)
             rounding = 0.0 if error <= CERTAIN * routes.eps else routes.rounding(reverse)
             measured = max(measured, rounding)
-            if error <= max(CERTAIN * routes.eps, ROUNDING * rounding):
+            if error <= min(max(CERTAIN * routes.eps, ROUNDING * rounding), UNDECIDED):
                 return Verdict(True, True, f"{FORWARD} against {REVERSE}{where}", error, rounding=measured)
             if routes.is_precise:
                 break
@@ -262,6 +273,24 @@ class _Check:
         told = [_told(*item) for item in zip((FORWARD, REVERSE), (forward, reverse), errors, strict=True)]
         reasons = "; ".join(reason for reason, good in zip(told, right, strict=True) if not good)
         return Verdict(right[0], right[1], f"{used} against {DIFFERENCES}{where}", error, reasons)
+
+    def _with_precision(self, verdict: Verdict) -> Verdict:
+        """The verdict, and how far products are from float64 ones where they are computed in coarser numbers than float32."""
+        objective = self.map.objective
+        if objective.rounding <= FLOAT32:
+            return verdict
+        exact = self._in(torch.float64, self._fewest)
+        if exact is None or not exact.is_precise:
+            return verdict
+        own = Routes(self.map, self._fewest)
+        own.use([vector.to(objective.dtype) for vector in exact.vectors])
+        by_reverse = verdict.reverse is not False
+        found, expected = ((r.attempt(r.reverse if by_reverse else r.forward)) for r in (own, exact))
+        if isinstance(found, Exception) or isinstance(expected, Exception):
+            return verdict
+        error = apart([product.double() for product in found], expected)
+        name = COARSE.get(objective.rounding, objective.arithmetic)
+        return replace(verdict, rounding=max(verdict.rounding, error), precision=f"products in {name} are exact to {error:.0e}")
 
     def explained(self, routes: Routes, differences: list[Products]) -> tuple[float, float]:
         """By how much differences with other steps scatter, and how far from them a right product may be."""
