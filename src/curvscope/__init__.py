@@ -7,9 +7,7 @@ The whole way in three lines::
     curve = cs.overlap(solution, cs.masks.by_magnitude(model))
 """
 
-import os
 from importlib.metadata import version
-from pathlib import Path
 
 from curvscope import errors, problems
 from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
@@ -63,8 +61,7 @@ from curvscope.solvers import (
     ssvd,
     svds,
 )
-from curvscope.solvers import results as _results
-from curvscope.solvers import storage as _storage
+from curvscope.solvers.opened import open
 from curvscope.subspaces import (
     Mask,
     OverlapCurve,
@@ -161,19 +158,3 @@ __all__ = [
     "svds",
     "trace",
 ]
-
-
-def open(path: str | os.PathLike[str]) -> Solution | SingularSolution:
-    """The solution in a run of ``curvscope eigs``, or in a directory that ``Solution.save`` or ``SingularSolution.save`` wrote.
-
-    Raises:
-        RunNotFound: none is there, or a part is missing.
-
-    >>> import tempfile, torch, curvscope as cs
-    >>> folder = Path(tempfile.mkdtemp()) / "pairs"
-    >>> cs.eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0])), k=2).save(folder)
-    >>> cs.open(folder).eigenvalues.tolist()
-    [-5.0, 3.0]
-    """
-    place = _results.results_of(Path(path)) if _results.has_results(Path(path)) else path
-    return (SingularSolution if _storage.form_of(place) == _storage.SINGULAR else Solution).load(place)

@@ -168,7 +168,7 @@ def test_claims_of_residuals_that_are_too_small_are_found(curvscope, target, tmp
     """Of pairs that are Ritz pairs of a poor span."""
     assert curvscope("eigs", "-k", 6, "--target", target("pair"), "--method", "hmt", "--out", "run").status == 0
     folder = tmp_path / "run" / "solution"
-    table, _ = storage.read(folder, storage.EIGEN)
+    table, _ = storage.read_result(folder, storage.EIGEN)
     assert curvscope("certify", "run", "--precision", "float64").status == 0
     assert max(table["residual_norms"]) > 1e-3
     table["residual_norms"] = [0.1 * norm for norm in table["residual_norms"]]

@@ -85,12 +85,12 @@ class ProductsCheck:
             return
         directions, products = (torch.cat(parts, dim=1) for parts in zip(*self._seen, strict=True))
         found = asymmetry_of_products(directions, products)
-        refuse_asymmetry(found, self._size, self._rounding, f"X'AX of {count} vectors differs from its adjoint")
+        raise_if_asymmetric(found, self._size, self._rounding, f"X'AX of {count} vectors differs from its adjoint")
         if count >= ENOUGH:
             self.active, self._seen = False, []
 
 
-def refuse_asymmetry(measured: float, size: int, rounding: float, seen: str) -> None:
+def raise_if_asymmetric(measured: float, size: int, rounding: float, seen: str) -> None:
     """Raise NotHermitian if an asymmetry, relative to the norm, is more than rounding; ``seen`` says in what it showed."""
     allowed = allowed_asymmetry(size, rounding)
     if measured > allowed:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from curvscope.execution.resources import give_back
-from curvscope.operators import Operator, symmetry
+from curvscope.operators import Operator
+from curvscope.operators.symmetry import raise_if_asymmetric
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.meter import Meter
@@ -187,5 +188,5 @@ def check_hermitian(directions: TallMatrix, products: TallMatrix, operator: Oper
 
 
 def refuse_asymmetry(measured: float, operator: Operator, seen: str) -> None:
-    """See :func:`.symmetry.refuse_asymmetry`."""
-    symmetry.refuse_asymmetry(measured, operator.shape[0], operator.rounding, seen)
+    """Raise NotHermitian if an asymmetry, relative to the norm, is more than rounding; see :func:`.raise_if_asymmetric`."""
+    raise_if_asymmetric(measured, operator.shape[0], operator.rounding, seen)

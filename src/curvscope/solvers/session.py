@@ -16,8 +16,8 @@ from curvscope.execution.run import MANIFEST, Run, usable_path
 from curvscope.operators import CurvatureOperator, Operator
 from curvscope.operators.algebra import Square, Submatrix, Sum
 from curvscope.operators.identity import operator_differences, recorded
-from curvscope.solvers import storage
 from curvscope.solvers.in_run import DECISIONS, InRun
+from curvscope.solvers.storage import Place
 from curvscope.solvers.workspace import Fit, Workspace
 from curvscope.store import write_tensors
 
@@ -26,7 +26,7 @@ PARAMETERS = "parameters.safetensors"
 
 @contextmanager
 def workspace(
-    run: storage.Place | Run | None,
+    run: Place | Run | None,
     operator: Operator,
     options: dict[str, Any],
     *,
@@ -157,17 +157,17 @@ def _microbatches(operator: Operator) -> list[int]:
     return [] if own is None else [own]
 
 
-def begun_with(run: storage.Place | Run | None, option: str) -> Any:
+def begun_with(run: Place | Run | None, option: str) -> Any:
     """The value of an option of the solve that a run was begun with; None if it was not."""
     return _manifest(run).get("solve", {}).get(option)
 
 
-def was_begun(run: storage.Place | Run | None, operator: Operator) -> bool:
+def was_begun(run: Place | Run | None, operator: Operator) -> bool:
     """Whether a run has measurements of this very operator."""
     return begun_with(run, "method") is not None and not operator_differences(_manifest(run)["operator"], operator)
 
 
-def _manifest(run: storage.Place | Run | None) -> dict[str, Any]:
+def _manifest(run: Place | Run | None) -> dict[str, Any]:
     if run is None or (not isinstance(run, Run) and not (usable_path(run) / MANIFEST).exists()):
         return {}
     return (run if isinstance(run, Run) else Run.open(run)).manifest

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from curvscope.arguments import checked
-from curvscope.solvers import storage
 from curvscope.solvers.solution import Cost, Status, read_status
+from curvscope.solvers.storage import SINGULAR, TABLE, Place, read_result, rewrite_table, write_result
 from curvscope.store import parsing
 from curvscope.tall import TallMatrix
 
@@ -57,17 +57,17 @@ class SingularSolution:
         return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
 
     @checked
-    def save(self, path: storage.Place) -> None:
+    def save(self, path: Place) -> None:
         """Write everything to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
         Raises:
             RunConflict: ``path`` exists.
         """
-        storage.write(path, storage.SINGULAR, self._table(), {"U": self.U, "V": self.V})
+        write_result(path, SINGULAR, self._table(), {"U": self.U, "V": self.V})
 
-    def describe(self, path: storage.Place) -> None:
+    def describe(self, path: Place) -> None:
         """Write everything but the vectors into a directory that holds these already."""
-        storage.rewrite_table(path, storage.SINGULAR, self._table())
+        rewrite_table(path, SINGULAR, self._table())
 
     def _table(self) -> dict[str, Any]:
         return {
@@ -81,14 +81,14 @@ class SingularSolution:
 
     @classmethod
     @checked
-    def load(cls, path: storage.Place) -> SingularSolution:
+    def load(cls, path: Place) -> SingularSolution:
         """Read what :meth:`save` wrote; the vectors are read into memory.
 
         Raises:
             RunNotFound: no such solution there, or one with a part missing.
         """
-        table, vectors = storage.read(path, storage.SINGULAR)
-        with parsing(Path(path) / storage.TABLE):
+        table, vectors = read_result(path, SINGULAR)
+        with parsing(Path(path) / TABLE):
             return cls._read(table, vectors)
 
     @classmethod

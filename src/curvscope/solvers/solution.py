@@ -13,9 +13,9 @@ from curvscope.arguments import checked
 from curvscope.certify import Certificate, EndCertificate, EndTail, ProductNoise, TailNorm, eigenvalue_intervals
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Parameters
-from curvscope.solvers import storage
 from curvscope.solvers.low_rank import LowRank
 from curvscope.solvers.ordering import ORDERS
+from curvscope.solvers.storage import EIGEN, TABLE, Place, read_result, rewrite_table, write_result
 from curvscope.store import parsing, printable
 from curvscope.tall import TallMatrix
 
@@ -171,20 +171,20 @@ class Solution:
         return LowRank(self.eigenvectors, values + damping, damping)
 
     @checked
-    def save(self, path: storage.Place) -> None:
+    def save(self, path: Place) -> None:
         """Write everything but ``basis`` to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
         Raises:
             RunConflict: ``path`` exists.
         """
-        storage.write(path, storage.EIGEN, self._table(), {"eigenvectors": self.eigenvectors})
+        write_result(path, EIGEN, self._table(), {"eigenvectors": self.eigenvectors})
 
-    def describe(self, path: storage.Place) -> None:
+    def describe(self, path: Place) -> None:
         """Write everything but the vectors into a directory that holds these already."""
-        storage.rewrite_table(path, storage.EIGEN, self._table())
+        rewrite_table(path, EIGEN, self._table())
 
     @checked
-    def save_again(self, path: storage.Place) -> None:
+    def save_again(self, path: Place) -> None:
         """Update what :meth:`save` wrote, for example with a certificate; the vectors stay as they are.
 
         Raises:
@@ -192,18 +192,18 @@ class Solution:
         """
         if not torch.equal(Solution.load(path).eigenvalues, self.eigenvalues):
             raise InvalidArgument(f"{path} holds a solution with other eigenvalues: save this one to a new path")
-        storage.rewrite_table(path, storage.EIGEN, self._table())
+        rewrite_table(path, EIGEN, self._table())
 
     @classmethod
     @checked
-    def load(cls, path: storage.Place) -> Solution:
+    def load(cls, path: Place) -> Solution:
         """Read what :meth:`save` wrote; the vectors are read into memory.
 
         Raises:
             RunNotFound: no solution there, or one with a part missing.
         """
-        table, vectors = storage.read(path, storage.EIGEN)
-        with parsing(Path(path) / storage.TABLE):
+        table, vectors = read_result(path, EIGEN)
+        with parsing(Path(path) / TABLE):
             return cls._read(table, vectors)
 
     @classmethod

@@ -21,7 +21,7 @@ SMALL = 1 << 28
 Place = str | os.PathLike[str]
 
 
-def write(path: Place, form: str, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> None:
+def write_result(path: Place, form: str, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> None:
     """Write table and vectors of a solution of this format to the new directory ``path``; it appears whole or not at all.
 
     Raises:
@@ -55,7 +55,7 @@ def form_of(path: Place) -> str:
     return str(_table(Path(path))["format"])
 
 
-def read(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]:
+def read_result(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallMatrix]]:
     """Table and vectors that :func:`write` wrote in this format; large vectors stay on disk.
 
     Raises:
