@@ -62,7 +62,9 @@ def test_losses_that_average_over_something_else_are_noticed(loss, caplog):
     with pytest.raises(InvalidArgument, match=r"microbatch would change the matrix.*weight=lambda"):
         hessian(model, loss, [(x, y)], microbatch=4)
     assert not caplog.messages
-    hessian(model, loss, [(x, y), (x[:2], y[:2])])
+    with pytest.raises(InvalidArgument, match=r"differ in size.*weight=lambda"):
+        hessian(model, loss, [(x, y), (x[:2], y[:2])])
+    hessian(model, loss, [(x, y), (x, y.flip(0))])
     assert "weighted by their numbers" in caplog.text
 
 

@@ -118,13 +118,43 @@ def test_lists_of_images_have_no_samples_to_cut():
     hessian(model, loss, batches, weight=len)
 
 
-def test_weights_that_are_wrong_on_the_last_batch_are_noticed(caplog):
+def test_weights_that_are_wrong_on_the_last_batch_are_asked_for():
     """The first batch has as many counted labels in either half; the last has not."""
     torch.manual_seed(0)
-    model, x = nn.Linear(4, 3), torch.randn(6, 4)
+    model, x = nn.Linear(4, 3).double(), torch.randn(6, 4).double()
     data = [(x[:4], torch.tensor([0, 1, 0, 1])), (x, torch.tensor([0, 0, 0, 1, 2, 1]))]
-    hessian(model, lambda output, target: CE(output, target, ignore_index=0), data)
-    assert "weighted by their numbers" in caplog.text
+
+    def ignoring(output: Tensor, target: Tensor) -> Tensor:
+        return CE(output, target, ignore_index=0)
+
+    with pytest.raises(InvalidArgument, match=r"is no number of samples.*weight=lambda batch"):
+        hessian(model, ignoring, data)
+    vector = torch.randn(15).double()
+    expected = product(CE(model(torch.cat([x[:4], x])), torch.cat([y for _, y in data]), ignore_index=0), model, vector)
+    torch.testing.assert_close(
+        hessian(model, ignoring, data, weight=lambda batch: float((batch[1] > 0).sum())) @ vector, expected
+    )
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda model, batch: CE(model(batch["x"]), batch["y"], ignore_index=2),  # a mapping without "labels"
+        lambda model, batch: CE(model(batch["x"]), batch["y"], weight=torch.tensor([1.0, 9.0, 2.0])),
+        lambda model, batch: CE(model(batch["x"]), batch["y"]).mul(9).exp(),  # no mean of anything
+        lambda model, batch: CE(model(batch["x"]) @ model(batch["x"]).T, torch.arange(len(batch["x"]))),  # contrastive
+    ],
+)
+def test_disproved_weights_of_unequal_batches_are_asked_for(loss, caplog):
+    torch.manual_seed(1)
+    model = nn.Linear(4, 3)
+    data = [{"x": torch.randn(n, 4), "y": torch.tensor([0, 2, 1, 1, 2, 0, 1, 2][:n])} for n in (8, 5)]
+    with pytest.raises(InvalidArgument, match="weight=lambda batch"):
+        hessian(model, loss, data)
+    hessian(model, loss, data, weight=lambda batch: 1.0)
+    assert not caplog.messages
+    hessian(model, loss, [data[0], {"x": -data[0]["x"], "y": data[0]["y"]}])  # of equal size: said in the log
+    assert "other batches of the same data would give another matrix" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -76,12 +76,20 @@ def verified(sizes: Sizes, check: Callable[[Batch], bool | None]) -> bool | None
 
 
 def ask_for_weights(sizes: Sizes, verdict: bool | None) -> None:
-    """Raise InvalidArgument where the weights of batches of unequal size cannot be verified."""
-    if not sizes.uneven or verdict is not None:
+    """Raise InvalidArgument where the weights of batches of unequal size are disproved, or cannot be verified.
+
+    Batches of equal size have equal weights: a loss that compares its samples with one another, such as a contrastive one, is
+    no mean of its halves' losses, and its mean over batches is well defined all the same.
+    """
+    if not sizes.uneven or verdict:
         return
-    found = ", ".join(map(str, sizes.first or ()))
+    if verdict is None:
+        found = ", ".join(map(str, sizes.first or ()))
+        reason = f"cannot be verified by cutting one (lengths of the tensors of the first batch: {found})"
+    else:
+        reason = "is no number of samples or labels: the loss of one is not the mean of its halves' losses, so weighted"
     raise InvalidArgument(
-        "the batches differ in size, and what their losses average over cannot be verified by cutting one (lengths of the "
-        f"tensors of the first batch: {found}): pass weight=lambda batch: number of loss terms, such as the number of graphs, "
-        "labels or samples that the loss is a mean of, or reduction='sum' for a loss that sums"
+        f"the batches differ in size, and what their losses average over {reason}: pass weight=lambda batch: number of loss "
+        "terms (with class weights, or without ignored labels: what the mean divides by), nn.CrossEntropyLoss(...) and the "
+        "like as modules, which are understood, or reduction='sum' for a loss that sums"
     )
