@@ -86,6 +86,12 @@ class Lock:
             os.ftruncate(self._descriptor, 0)
             self.forget()
 
+    def state(self) -> str:
+        """Return "held", or what happened to the file while it was held: "removed", or "replaced" by another session's."""
+        if self._descriptor is None or _is_still_there(self.path, self._descriptor):
+            return "held"
+        return "replaced" if self.path.exists() else "removed"
+
     def forget(self) -> None:
         """Close the file without a word, as in a forked child: the lock stays with the process that took it."""
         if self._descriptor is not None:
@@ -135,7 +141,7 @@ def _opened(path: Path) -> int:
 def _is_still_there(path: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

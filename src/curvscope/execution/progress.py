@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -75,7 +76,7 @@ def stage(name: str, total: int, progress: Progress = None) -> Iterator[Advance]
 def _shown(name: str, total: int, progress: Progress) -> Iterator[Advance]:
     if callable(progress):
         yield _reporter(name, total, progress)
-    elif progress or (progress is None and sys.stderr.isatty()):
+    elif sys.stderr is not None and (progress or (progress is None and _is_terminal(sys.stderr))):
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -85,11 +86,48 @@ def _shown(name: str, total: int, progress: Progress) -> Iterator[Advance]:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with RichProgress(*columns, console=Console(stderr=True)) as bars:
+        with RichProgress(*columns, console=Console(file=cast(TextIO, _Screen()))) as bars:
             task = bars.add_task(name, total=total, note="")
             yield lambda steps=1, note="": bars.update(task, advance=steps, note=note)
     else:
         yield lambda steps=1, note="": None
+
+
+class _Screen:
+    """Standard error for as long as it can be written to; afterwards everything is dropped.
+
+    A terminal may be closed while ``nohup`` keeps the process, and whoever reads a pipe may end. Work goes on without the bar.
+    """
+
+    def __init__(self) -> None:
+        self._stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # not the bar around this one
+        self._gone = False
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        self._tried(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        self._tried(self._stream.flush)
+
+    def _tried(self, function: Callable[..., Any], *arguments: str) -> None:
+        if not self._gone:
+            try:
+                function(*arguments)
+            except (OSError, ValueError):  # EIO of a terminal, EPIPE of a pipe; ValueError: the stream was closed
+                self._gone = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
 
 
 def _reporter(name: str, total: int, callback: Callback) -> Advance:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import platform
 import stat
@@ -17,7 +19,7 @@ from typing import Any
 
 import torch
 
-from curvscope.errors import RunConflict
+from curvscope.errors import DamagedData, RunConflict
 from curvscope.execution.interrupt import Interruptible
 from curvscope.execution.lock import LOCK, Lock, holder
 from curvscope.execution.manifest import FORMAT, MANIFEST, read_manifest, write_manifest
@@ -40,6 +42,10 @@ SOLVING, CERTIFYING = "solve", "certify"
 SECONDS_BETWEEN_NOTES = 2.0
 
 
+ELSEWHERE = "Run the same again in a directory that stays"
+log = logging.getLogger(__name__)
+
+
 class Run:
     """The directory of one run. Files appear in it whole or not at all.
 
@@ -56,6 +62,7 @@ class Run:
         self.path, self.manifest = path, manifest
         self.records = Records(path / RECORDS, manifest.get(ID))
         self._noted = 0.0
+        self._lock: Lock | None = None
         self.work: Interruptible | None = None
         """The session that this process has, if it has one."""
 
@@ -142,7 +149,7 @@ class Run:
             RunConflict: another process works on it, or the folder may not be written to. DamagedData: it holds links.
         """
         make_folder(self.path, durable=True)
-        lock = Lock(self.path)
+        self._lock = lock = Lock(self.path)
         lock.take()
         try:
             check_folder(self.path)
@@ -154,12 +161,18 @@ class Run:
             self.save()
             with Interruptible("The same command, or the same call, goes on from there.") as self.work:
                 yield self.work
-            self._end("finished")
+            if lock.state() == "held":
+                self._end("finished")
+            else:
+                log.warning("%s was %s during the work: the results in memory are returned", self.path, lock.state())
         except BaseException as error:
-            self._end(f"{type(error).__name__}: {error}"[:500])
+            if lock.state() == "held":
+                self._end(f"{type(error).__name__}: {error}"[:500])
+            if isinstance(error, OSError | DamagedData):
+                self._explain(error, lock.state())
             raise
         finally:
-            self.work = None
+            self.work, self._lock = None, None
             lock.release()
 
     def note(self, stage: str, *, now: bool = False, **facts: Any) -> None:
@@ -169,7 +182,13 @@ class Run:
             self.save()
 
     def save(self) -> None:
-        """Write the manifest; it is on the device when this returns."""
+        """Write the manifest; it is on the device when this returns.
+
+        Raises:
+            RunConflict: the folder was removed during a session, and another session works in one of the same name.
+        """
+        if self._lock is not None and self._lock.state() == "replaced":
+            raise RunConflict(f"{self.path} was removed, and another process works there now: it is left alone. {ELSEWHERE}")
         write_manifest(self.path, self.manifest)
         self._noted = time.monotonic()
 
@@ -210,6 +229,20 @@ class Run:
         """
         file = self.path / name
         return unsealed(read_json(file), file, self.mark) if file.exists() else None
+
+    def _explain(self, error: OSError | DamagedData, lock: str) -> None:
+        """Raise RunConflict where the work failed because its folder was removed, replaced or made read-only."""
+        if lock != "held":
+            raise RunConflict(f"{self.path} was {lock} during the work ({error}): what it held is lost. {ELSEWHERE}") from error
+        if (
+            isinstance(error, OSError)
+            and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            and not _can_be_written(self.path)
+        ):
+            raise RunConflict(
+                f"{self.path} can no longer be written to ({error}): what was saved stays. Make it writable, and run the same "
+                "again"
+            ) from error
 
     def _end(self, how: str) -> None:
         self.manifest["sessions"][-1]["ended"] = {"at": _now(), "how": how}
@@ -263,6 +296,14 @@ def check_can_be_made(folder: Path) -> None:
             pass
     except OSError as error:
         raise RunConflict(f"{above} may not be written to ({error.strerror}): choose another directory with --out") from error
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether all folders of a run take new files."""
+    try:
+        return all(os.access(place, os.W_OK | os.X_OK) for place, _, _ in os.walk(folder)) and not os.statvfs(folder).f_flag & 1
+    except OSError:
+        return False
 
 
 def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str] = ()) -> list[str]:
