@@ -22,6 +22,7 @@ from curvscope.operators.logits import LogitsObjective
 from curvscope.operators.objective import Loss, Objective, ObjectiveOptions, WeightOptions
 from curvscope.operators.parameters import Parameters
 from curvscope.operators.products import CLOSED_FORMS, BatchMap, Engine, FlatOutputs, HessianMap, SandwichMap, loss_hessian
+from curvscope.operators.products.loss_hessian import loss_slope
 from curvscope.operators.products.verification import Verdict
 from curvscope.operators.rank import RankBound, of_outputs
 
@@ -265,8 +266,21 @@ class GeneralizedGaussNewton(CurvatureOperator):
                 objective.loss_name.split()[0],
             )
         outputs, criterion = FlatOutputs(), objective.criterion
-        curve = loss_hessian(criterion if type(criterion) in CLOSED_FORMS else outputs.criterion(criterion))
-        batch_map = SandwichMap(objective, lambda output, batch, tangent: curve(output, batch[1], tangent), outputs)
+        inner = outputs.criterion(criterion)
+
+        def differentiated(output: Tensor, target: Any) -> Tensor:
+            """The criterion, its operations with right derivatives."""
+            with objective.evaluation.rules():
+                return inner(output, target)
+
+        of_flat = criterion if type(criterion) in CLOSED_FORMS else differentiated
+        curve = loss_hessian(of_flat)
+        batch_map = SandwichMap(
+            objective,
+            lambda output, batch, tangent: curve(output, batch[1], tangent),
+            outputs,
+            slope=lambda output, batch: loss_slope(of_flat, output, batch[1]),
+        )
         super().__init__(objective, batch_map, **options)
 
     def rank_bound(self) -> RankBound:

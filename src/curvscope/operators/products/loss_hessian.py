@@ -41,6 +41,17 @@ def loss_hessian(criterion: Callable[[Tensor, Tensor], Tensor]) -> OutputMap:
     return lambda output, target, tangent: _differentiated(criterion, output, target, tangent)
 
 
+def loss_slope(criterion: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Tensor:
+    """The gradient of a criterion with respect to the output, by reverse mode.
+
+    >>> loss_slope(nn.MSELoss(), torch.ones(2), torch.zeros(2)).tolist()
+    [1.0, 1.0]
+    """
+    with torch.enable_grad():
+        leaf = output.detach().requires_grad_()
+        return torch.autograd.grad(criterion(leaf, target), leaf, materialize_grads=True)[0]
+
+
 def _differentiated(criterion: Callable[..., Tensor], output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:
     score = grad(lambda inner: criterion(inner, target))
     with ForwardModeLosses():
@@ -48,6 +59,20 @@ def _differentiated(criterion: Callable[..., Tensor], output: Tensor, target: Te
             return jvp(score, (output,), (tangent,))[1]
         except NotImplementedError:  # in forward mode; the matrix is symmetric, so reverse mode gives the same
             return vjp(score, output)[1](tangent)[0]
+        except RuntimeError:
+            if torch._C._functorch.peek_interpreter_stack() is not None:
+                raise
+            return _by_autograd(criterion, output, target, tangent)
+
+
+def _by_autograd(criterion: Callable[..., Tensor], output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:
+    """Without torch.func, which refuses custom autograd functions of the older form."""
+    with torch.enable_grad():
+        leaf = output.detach().requires_grad_()
+        slope = torch.autograd.grad(criterion(leaf, target), leaf, create_graph=True, materialize_grads=True)[0]
+        if not slope.requires_grad:
+            return torch.zeros_like(output)
+        return torch.autograd.grad(slope, leaf, tangent, materialize_grads=True)[0]
 
 
 def _cross_entropy(criterion: nn.CrossEntropyLoss, output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:

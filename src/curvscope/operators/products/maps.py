@@ -117,11 +117,18 @@ class SandwichMap(BatchMap):
         objective: with a criterion.
         curve: C, such as the loss's own Hessian for the generalised Gauss-Newton matrix.
         outputs: what makes one tensor of the network's outputs, where ``curve`` has to know of it.
+        slope: (output, batch) to the gradient whose derivative C is; None where it is none, as of the Fisher matrices.
     """
 
-    def __init__(self, objective: Objective, curve: OutputCurvature, outputs: FlatOutputs | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        curve: OutputCurvature,
+        outputs: FlatOutputs | None = None,
+        slope: Callable[[Tensor, Batch], Tensor] | None = None,
+    ) -> None:
         super().__init__(objective)
-        self.curve, self.outputs = curve, outputs or FlatOutputs()
+        self.curve, self.outputs, self.slope = curve, outputs or FlatOutputs(), slope
 
     def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
         """One forward and one backward sweep. Source: Schraudolph (2002)."""

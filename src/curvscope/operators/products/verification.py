@@ -24,7 +24,8 @@ from torch import nn
 from curvscope.errors import NotDifferentiable, UnverifiedDerivatives
 from curvscope.operators.batches import Batch, tensors_of
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.products.maps import BatchMap
+from curvscope.operators.products.maps import BatchMap, SandwichMap
+from curvscope.operators.products.output_curvature import check_loss_hessian
 from curvscope.operators.products.routes import NUM_VECTORS, ROUTE_ERRORS, Products, Routes, apart, asymmetry
 from curvscope.operators.substitution import check_substitution
 
@@ -219,6 +220,8 @@ class _Check:
         found = None if forward else self._reverse_alone()
         if found is None:
             found = self._decided() if self.map.objective.substitution == "in place" else self._both()
+        precise = self._in(torch.float64, self._fewest) if isinstance(self.map, SandwichMap) else None
+        check_loss_hessian(precise or Routes(self.map, self._fewest))
         return self._with_precision(found)
 
     def _reverse_alone(self) -> Verdict | None:
