@@ -395,7 +395,7 @@ class Through(nn.Module):
 
 @pytest.mark.parametrize("strategy", ["auto", "split", "double_backward"])
 def test_wrong_derivatives_are_refused(strategy):
-    with pytest.raises(UnverifiedDerivatives, match="custom autograd function"):
+    with pytest.raises(UnverifiedDerivatives, match="the custom autograd function Wrong, whose backward"):
         cs.hessian(Through(Wrong.apply), CE, data(), strategy=strategy) @ torch.ones(51)
 
 

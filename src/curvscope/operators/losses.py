@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, NotDifferentiable, NotFinite
@@ -27,6 +29,24 @@ class CallWithModel(nn.Module):
     def forward(self, argument: Any) -> Tensor:
         """Call the function with the model."""
         return self.function(self.model, argument)
+
+
+GROUPED = re.compile(r"Expected mat_[ab] to be Float32|grouped_mm")
+"""What PyTorch says where experts are multiplied in groups in a dtype that this product does not have."""
+
+
+def advice_on(message: str, dtype: torch.dtype) -> str:
+    """What to do about an error of a model's forward pass.
+
+    >>> advice_on("Expected mat_a to be Float32, BFloat16 or Float16 matrix, got Double", torch.float64)[:56]
+    'The experts are multiplied by torch.nn.functional.groupe'
+    """
+    if GROUPED.search(message):
+        return (
+            f"The experts are multiplied by torch.nn.functional.grouped_mm, which has no {str(dtype).removeprefix('torch.')}: "
+            "call model.set_experts_implementation('eager') first (transformers), or leave out dtype="
+        )
+    return "Look at the batch's shapes and dtypes, and at what the model returns for it"
 
 
 def plain_call(model: nn.Module, argument: Any) -> Tensor:

@@ -40,6 +40,7 @@ from curvscope.operators.layouts import equal
 from curvscope.operators.losses import (
     COUNTED,
     CallWithModel,
+    advice_on,
     check_reduction,
     checked_value,
     dependent,
@@ -592,10 +593,8 @@ class Objective:
         except (RuntimeError, ValueError, LookupError) as error:
             if isinstance(error, CurvscopeError | torch.OutOfMemoryError | KeyError):
                 raise
-            raise InvalidArgument(
-                f"the loss of batch {number} cannot be evaluated: {type(error).__name__}: {error}. Look at the batch's shapes "
-                "and dtypes, and at what the model returns for it"
-            ) from error
+            told = f"the loss of batch {number} cannot be evaluated: {type(error).__name__}: {error}"
+            raise InvalidArgument(f"{told}. {advice_on(str(error), self.dtype)}") from error
         except (TypeError, AttributeError) as error:
             if not self.has_criterion:
                 raise

@@ -7,7 +7,7 @@ works wherever PyTorch can differentiate twice.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -197,16 +197,19 @@ def _moved(values: Values, tangent: Values, step: float) -> Values:
 
 def _dead_end(tensors: Sequence[Tensor | None]) -> Any:
     """The node that autograd puts behind functions that cannot be differentiated once more; None: there is none."""
+    return next((node for node in nodes_behind(tensors) if node.name() == "torch::autograd::Error"), None)
+
+
+def nodes_behind(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+    """All nodes of the graph that tensors were computed by."""
     waiting = [tensor.grad_fn for tensor in tensors if tensor is not None and tensor.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        if node.name() == "torch::autograd::Error":
-            return node
+        yield node
         new = {source for source, _ in node.next_functions if source is not None} - seen
         seen |= new
         waiting += new
-    return None
 
 
 def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Sequence[Tensor | None], batched: bool) -> Pieces:

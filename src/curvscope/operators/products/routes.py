@@ -16,7 +16,7 @@ from curvscope.operators.batches import Batch, few_samples
 from curvscope.operators.objective import Objective
 from curvscope.operators.products.constants import FrozenConstants
 from curvscope.operators.products.double_backward import DoubleBackward
-from curvscope.operators.products.maps import BatchMap, Pieces
+from curvscope.operators.products.maps import BatchMap, Pieces, nodes_behind
 
 NUM_VECTORS = 2
 """Vectors that routes are compared on where there is doubt; where they agree, the first one has shown it."""
@@ -101,6 +101,19 @@ class Routes:
         """Central differences, with constants of reverse mode held at their values here. 2 gradients a vector."""
         constants = self._constants
         return [self._joined(self.map.differences(self.piece, vector, step, constants)) for vector in self._split()]
+
+    def custom_functions(self) -> list[str]:
+        """Names of the custom autograd functions that the loss goes through: where derivatives are wrong most often."""
+        objective = self.objective
+        objective.seed(0)
+        try:
+            with torch.enable_grad():
+                loss = objective.loss(objective.leaves(objective.values), self.piece)
+        except ROUTE_ERRORS:
+            return []
+        nodes = nodes_behind([loss])
+        names = {type(n).__name__.removesuffix("Backward") for n in nodes if isinstance(n, torch.autograd.function.FunctionCtx)}
+        return sorted(names)
 
     def rounding(self, reverse: Products) -> float:
         """Relative change of reverse over reverse under rounding of its own inputs, and of the order of the sum over samples.

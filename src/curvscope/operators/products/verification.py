@@ -268,7 +268,7 @@ class _Check:
         errors = [_error(route, found, routes) for route in (forward, reverse)]
         right = [error <= limit and scatter <= UNDECIDED for error in errors]
         if not any(right):
-            raise UnverifiedDerivatives(_refusal(forward, reverse, errors, scatter), REMEDY)
+            raise UnverifiedDerivatives(_refusal(forward, reverse, errors, scatter, routes.custom_functions()), REMEDY)
         if all(right) and apart(forward, reverse) > limit / UNCERTAINTY:
             right[0] = False  # differences do not tell: the gradient's own graph is less of a risk
         where = " in float64" if routes.is_precise else ""
@@ -357,15 +357,20 @@ def _error(route: Products | Exception, differences: list[Products], routes: Rou
 
 
 def _told(name: str, route: Products | Exception, error: float) -> str:
-    return f"{name} is not possible: {route}" if isinstance(route, Exception) else f"{name} is off by {error:.0e}"
+    if isinstance(route, Exception):
+        return f"{name} is not possible: {(str(route) or type(route).__name__).splitlines()[0]}"  # the rest asks for issues at PyTorch
+    return f"{name} is off by {error:.0e}"
 
 
-def _refusal(forward: Any, reverse: Any, errors: list[float], scatter: float) -> str:
+def _refusal(forward: Any, reverse: Any, errors: list[float], scatter: float, custom: list[str]) -> str:
     told = "; ".join(_told(*item) for item in zip((FORWARD, REVERSE), (forward, reverse), errors, strict=True))
     if scatter > UNDECIDED:
         told += f"; {DIFFERENCES} decide nothing, as other steps change them by {scatter:.0e} (kinks, or noise)"
+    disagree = f"no two routes to the second derivatives of this model and loss agree ({told})"
+    if custom:
+        names = f"the custom autograd function{'s' * (len(custom) > 1)} {', '.join(custom)}"
+        return f"{disagree}: likely because of {names}, whose backward is not differentiable itself or is wrong"
     return (
-        f"no two routes to the second derivatives of this model and loss agree ({told}): likely because of a custom autograd "
-        "function whose backward is not differentiable itself, a gradient inside the loss through a fused operation, or a "
-        "TorchScript function"
+        f"{disagree}: likely because of a custom autograd function whose backward is not differentiable itself, a gradient "
+        "inside the loss through a fused operation, or a TorchScript function"
     )
