@@ -142,6 +142,12 @@ class XTrace(Probing):
             self.basis = torch.cat([self.basis, rest], dim=1)
             self.action = torch.cat([self.action, self.deflation.multiply(rest)], dim=1)
 
+    def plain(self) -> Iterator[Panel]:
+        """The samples of :class:`Hutchinson` that the same signs and products give. Cost: no products."""
+        signs = self.signs(0, self.count)
+        for rows in panels(self.size):
+            yield rows, self.known(rows)[:, None] + signs[rows] * self.products[rows]
+
     def correction(self) -> float:
         """By how much the scatter of the samples, which share their sketch, understates the error; see :func:`jackknife`."""
         S, R = _left_out(self.triangle), self.triangle

@@ -38,6 +38,14 @@ SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, Gradi
 BLOCK, FIRST_LOOK = 32, 8
 FEW = 32
 """D up to which random signs are likely to repeat, or to depend on one another: samples then say nothing of their error."""
+PILOT, FEWEST = 8, 3
+"""One sample in so many products of the budget is taken by xtrace first, and at least so many, before "auto" decides."""
+CLEARLY_BETTER = 3.0
+"""How many times smaller the expected error of signs alone must be than that of the pilot.
+
+In a random basis it is at most sqrt(7) = 2.65 times smaller, whatever the spectrum: signs alone then get seven samples for
+each one of the pilot. More shows that the matrix is nearly diagonal.
+"""
 SMALL_SCATTER = 1.2816
 """Normal quantile of the share (10 %) of scatters that count as too small to be believed."""
 VECTORS = {"xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
@@ -63,7 +71,9 @@ def trace(
         method: "xtrace" (two products a sample), "xnystrace" (one product a sample, for positive semidefinite operators),
             "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D products), or "auto": exact where
             D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton and Fisher matrices, else xtrace.
-            "krylov" is another name of "xtrace". Matrices of D <= 32 that the budget has D products for are measured exactly
+            Where the first samples of xtrace show that signs alone have a much smaller error, as they have for a nearly
+            diagonal matrix, "auto" gives the rest of the budget to hutchinson. "krylov" does the same as "auto" for a
+            Hessian. Matrices of D <= 32 that the budget has D products for are measured exactly
             by all.
         max_products: budget.
         rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget. An
@@ -310,6 +320,7 @@ class _Drive:
         self.method, self.seed, self.rtol = "xtrace" if method == "krylov" else method, seed, rtol
         if method == "auto":
             self.method = self._automatic(size, max_products, deflate)
+        self.may_switch = method in ("auto", "krylov")
         if size <= min(FEW, max_products):
             self.method = "exact"
         if self.method == "exact":
@@ -337,7 +348,12 @@ class _Drive:
                     source = Hutchinson(self.deflation, self.seed)
                     consumer.add((rows, source.known(rows)[:, None]) for rows in panels(self.operator.shape[0]))
                 case "xtrace":
-                    self._exchangeable(XTrace(self.deflation, self.seed), consumer, relative)
+                    source = XTrace(self.deflation, self.seed)
+                    if self.may_switch and self._signs_suffice(source):
+                        consumer.add(source.plain())
+                        self._independent(Hutchinson(self.deflation, self.seed), consumer, relative, first=source.count)
+                    else:
+                        self._exchangeable(source, consumer, relative)
                 case "xnystrace":
                     self._exchangeable(XNysTrace(self.deflation, self.seed), consumer, relative)
                 case "hutch++":
@@ -357,16 +373,36 @@ class _Drive:
             exact[start:stop, 0] = self.meter.multiply(units.columns(start, stop))[start:stop].diagonal().cpu().double()
         consumer.add([(slice(0, size), exact)])
 
-    def _independent(self, source: Hutchinson | HutchPlusPlus, consumer: Consumer, relative: Callable[[], float]) -> None:
+    def _signs_suffice(self, source: XTrace) -> bool:
+        """Take the first samples of xtrace, and compare their scatter with that of the signs alone.
+
+        The scatter of the entries is compared: of a few sums it is too uncertain.
+        """
+        count = max(FEWEST, self.budget // PILOT)
+        if 4 * count > self.budget or count > self.deflation.size // 2:
+            return False
+        source.extend(count)
+        with_sketch, alone = RowMoments(source.size), RowMoments(source.size)
+        with_sketch.add(source.samples())
+        alone.add(source.plain())
+        more = (self.budget - source.COST * count + count) / count
+        return CLEARLY_BETTER * float(alone.stderr.norm()) < math.sqrt(more) * float(with_sketch.stderr.norm())
+
+    def _independent(
+        self, source: Hutchinson | HutchPlusPlus, consumer: Consumer, relative: Callable[[], float], first: int = 0
+    ) -> None:
+        """Samples of signs that do not depend on one another; the ``first`` ones are there."""
         count = self.budget - self.meter.products
         for start, stop in blocks(count, BLOCK if self.rtol is None else FIRST_LOOK):
-            consumer.add(source.block(start, stop))
+            if first and self._enough(relative):
+                return
+            consumer.add(source.block(first + start, first + stop))
             if self._enough(relative):
                 return
 
     def _exchangeable(self, source: XTrace | XNysTrace, consumer: Consumer, relative: Callable[[], float]) -> None:
         most = min(self.budget // source.COST, self.deflation.size)
-        target = most if self.rtol is None else min(most, FIRST_LOOK)
+        target = most if self.rtol is None else min(most, max(source.count, FIRST_LOOK))
         while True:
             while source.count < target:
                 source.extend(min(target, source.count + BLOCK))
