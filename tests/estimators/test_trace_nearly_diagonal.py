@@ -6,7 +6,7 @@ import torch
 
 import curvscope as cs
 
-SEEDS = range(6)
+SEEDS = range(4)
 
 
 def wilkinson(size: int) -> torch.Tensor:
@@ -15,9 +15,9 @@ def wilkinson(size: int) -> torch.Tensor:
     return torch.diag(torch.arange(size).sub(size // 2).abs().double()) + torch.diag(ones, 1) + torch.diag(ones, -1)
 
 
-def cliques(size: int) -> torch.Tensor:
+def cliques(half: int) -> torch.Tensor:
     """Laplacian of two complete graphs joined by an edge."""
-    adjacency = torch.block_diag(*[torch.ones(size, size, dtype=torch.float64)] * 2).fill_diagonal_(0)
+    adjacency = torch.block_diag(*[torch.ones(half, half, dtype=torch.float64)] * 2).fill_diagonal_(0)
     adjacency[0, -1] = adjacency[-1, 0] = 1
     return torch.diag(adjacency.sum(dim=0)) - adjacency
 
@@ -44,35 +44,35 @@ def rms(matrix: torch.Tensor, method: str, count: int) -> float:
 
 
 @pytest.mark.parametrize("make", [wilkinson, cliques, weak_coupling, nearly_identity])
-@pytest.mark.parametrize(("method", "count"), [("auto", 40), ("krylov", 96)])
+@pytest.mark.parametrize(("method", "count"), [("auto", 24), ("krylov", 48)])
 def test_auto_is_as_good_as_signs(make, method, count):
     """Within twice of Hutchinson, where xtrace is many times worse."""
-    matrix = make(200)
+    matrix = make(60)
     allowed = 2 * rms(matrix, "hutchinson", count) + 1e-10 * float(matrix.diagonal().abs().sum())
     assert rms(matrix, method, count) <= allowed < rms(matrix, "xtrace", count)
 
 
 @pytest.mark.parametrize(
-    "values", [0.8 ** torch.arange(300.0), torch.cat([torch.ones(50), 1e-6 * torch.ones(250)]), torch.ones(300)]
+    "values", [0.8 ** torch.arange(120.0), torch.cat([torch.ones(50), 1e-6 * torch.ones(70)]), torch.ones(120)]
 )
 def test_auto_stays_with_xtrace_in_a_random_basis(values):
     """Where the spectrum falls, or is flat with both signs, nothing is given away."""
-    values = values.double() * (-1.0) ** torch.arange(300) if bool((values == 1).all()) else values.double()
-    basis = torch.linalg.qr(torch.randn(300, 300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
+    values = values.double() * (-1.0) ** torch.arange(120) if bool((values == 1).all()) else values.double()
+    basis = torch.linalg.qr(torch.randn(120, 120, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
     matrix = (basis * values) @ basis.T
     matrix = (matrix + matrix.T) / 2
-    for seed in SEEDS:
-        auto, named = (cs.trace(matrix, method=method, max_products=120, seed=seed) for method in ("auto", "xtrace"))
-        assert auto.products == 120
+    for seed in (0, 1):
+        auto, named = (cs.trace(matrix, method=method, max_products=100, seed=seed) for method in ("auto", "xtrace"))
+        assert auto.products == 100
         assert auto.value == pytest.approx(named.value, abs=1e-9)
 
 
 def test_intervals_hold_and_the_diagonal_profits():
     """The standard errors are those of signs alone; the tolerance may be reached by the first samples."""
-    matrix = wilkinson(300)
+    matrix = wilkinson(100)
     truth = float(matrix.diagonal().sum())
-    found = [cs.trace(matrix, max_products=60, seed=s) for s in range(20)]
-    assert sum(e.interval[0] <= truth <= e.interval[1] for e in found) >= 17
+    found = [cs.trace(matrix, max_products=60, seed=s) for s in range(12)]
+    assert sum(e.interval[0] <= truth <= e.interval[1] for e in found) >= 10
     quick = cs.trace(matrix, max_products=60, rtol=0.01)
     assert quick.products < 20
     assert abs(quick.value - truth) < 0.02 * truth

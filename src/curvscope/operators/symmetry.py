@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -49,10 +50,13 @@ def allowed_asymmetry(size: int, unit: float) -> float:
     return max(10 * unit**0.5, 10 * unit * size**0.5)
 
 
-def asymmetry_of_products(directions: Tensor, products: Tensor) -> float:
-    """||C - C*||_F / ||C||_F for C = X* A X; about ||A - A*||_F / ||A||_F for random X of two or more columns."""
+def asymmetry_of_products(directions: Tensor, products: Tensor, *, least: float = 0.0) -> float:
+    """||C - C*||_F / ||C||_F for C = X* A X; about ||A - A*||_F / ||A||_F for random X of two or more columns.
+
+    ``least``: taken for ||C||_F where that is less.
+    """
     core = directions.mH @ products
-    size = float(torch.linalg.vector_norm(core))
+    size = max(least, float(torch.linalg.vector_norm(core)))
     return float(torch.linalg.vector_norm(core - core.mH)) / size if size else 0.0
 
 
@@ -71,8 +75,14 @@ class ProductsCheck:
         self.active, self._size, self._rounding = hermitian, size, rounding
         self._seen: list[tuple[Tensor, Tensor]] = []
 
-    def look(self, block: Tensor, product: Tensor) -> None:
+    def look(self, block: Tensor, product: Tensor, scale: Callable[[], float] = lambda: 0.0) -> None:
         """Take in a block and its product.
+
+        Args:
+            block: that was multiplied.
+            product: of it.
+            scale: gives the norm of the product of a random unit vector. It is called where the vectors show an asymmetry:
+                those of a null space have products that are rounding, which is symmetric in nothing.
 
         Raises:
             NotHermitian: they show that the operator is not Hermitian.
@@ -85,6 +95,9 @@ class ProductsCheck:
             return
         directions, products = (torch.cat(parts, dim=1) for parts in zip(*self._seen, strict=True))
         found = asymmetry_of_products(directions, products)
+        if found > allowed_asymmetry(self._size, self._rounding):
+            least = scale() * float(torch.linalg.vector_norm(directions, dim=0).square().max())
+            found = asymmetry_of_products(directions, products, least=least)
         raise_if_asymmetric(found, self._size, self._rounding, f"X'AX of {count} vectors differs from its adjoint")
         if count >= ENOUGH:
             self.active, self._seen = False, []

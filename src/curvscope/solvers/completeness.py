@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.certify.unseen import Reach, log_least_share, unseen_beyond
-from curvscope.solvers.gram_schmidt import whole_columns
+from curvscope.solvers.gram_schmidt import split_off, whole_columns
 from curvscope.tall import InMemory, TallMatrix, gram, small_dtype, subtract
 
 FAILURE = 1e-3
@@ -31,6 +31,8 @@ MOST_FOUND = 8
 """Vectors that are made by repeating the products."""
 SETTLED = 0.3
 """Share of the tolerance to which missed pairs are found: they must still be within it beside those found before."""
+MOST_RATIO = 1e3
+"""Bounds of missed eigenvalues, over the last wanted one, beyond which they are told as numbers: it may be 0 or rounding."""
 LOOK_AGAIN = 1.1
 """Growth of the search after which to look again whether they have converged."""
 
@@ -87,7 +89,7 @@ class Evidence:
             last = "the last one" if which == "singular" else "|lambda_k|"
             if not isfinite(bound):
                 return "nothing is shown about missed ones"
-            beyond = f"{_upwards(bound / edge)} {last}" if edge else f"{bound:.2g}"
+            beyond = f"{_upwards(bound / edge)} {last}" if bound < MOST_RATIO * edge else f"{bound:.2g}"
             text = f"no {name} above {beyond} was missed"
         else:
             shown = [f"{'above' if side > 0 else 'below'} {bound:.6g}" for side, _, bound in self.bounds if isfinite(bound)]
@@ -157,6 +159,7 @@ class Search:
     _whole: list[Tensor] | None = None
     _earlier: Tensor | None = None
     _copied: int = 0
+    _filled: int = 0
 
     def run(self, most: int) -> Evidence | Tensor:
         """Search with at most so many products: the evidence, or vectors (D, r) that show what was missed."""
@@ -230,18 +233,32 @@ class Search:
         return block
 
     def _off_earlier(self, block: Tensor) -> None:
-        """Take from the block, in place, its parts along all vectors so far; they are copied into one matrix once each."""
-        count = len(self._whole or [])
-        if self._earlier is None or self._earlier.shape[1] < count:
-            larger = InMemory.empty(len(block), 2 * count, block.dtype, block.device).tensor
-            if self._earlier is not None:
-                larger[:, : self._copied] = self._earlier[:, : self._copied]
-            self._earlier = larger
-        for i, vector in enumerate((self._whole or [])[self._copied :], start=self._copied):
-            self._earlier[:, i : i + 1] = vector
-        self._copied = count
-        earlier = InMemory(self._earlier[:, :count])
+        """Take from the block, in place, its parts along all vectors so far.
+
+        These have lost orthogonality among one another before: taken one by one they would make the block grow. An orthonormal
+        basis of them is extended instead.
+        """
+        vectors = self._whole or []
+        if self._earlier is None:
+            self._earlier = torch.linalg.qr(torch.cat(vectors, dim=1)).Q.mT.contiguous().mT
+            self._filled = self._earlier.shape[1]
+        for vector in vectors[self._copied :] if self._copied else []:
+            self._extend_earlier(vector)
+        self._copied = len(vectors)
+        earlier = InMemory(self._earlier[:, : self._filled])
         subtract(block, earlier, gram(earlier, InMemory(block)))
+
+    def _extend_earlier(self, vector: Tensor) -> None:
+        """Add a direction to the orthonormal basis of the vectors so far, if it is new."""
+        if self._earlier is None:
+            return
+        if self._filled == self._earlier.shape[1]:
+            larger = InMemory.empty(len(vector), 2 * self._filled, vector.dtype, vector.device).tensor
+            larger[:, : self._filled] = self._earlier
+            self._earlier = larger
+        rest = split_off(vector, InMemory(self._earlier[:, : self._filled]), noise=0.1)[0]
+        self._earlier[:, self._filled : self._filled + rest.shape[1]] = rest
+        self._filled += rest.shape[1]
 
     def _tridiagonal(self) -> Tensor:
         diagonal = torch.diag(torch.tensor(self.alphas, dtype=torch.float64, device="cpu"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cmath
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from curvscope.execution.progress import Advance
 from curvscope.execution.resources import give_back
 from curvscope.operators import Operator
 from curvscope.operators.symmetry import ProductsCheck
+from curvscope.sketches import TestMatrix
 from curvscope.solvers.distributed import Distributed
 from curvscope.solvers.workspace import Workspace
 
@@ -53,6 +54,12 @@ def check_scale(products: Tensor) -> None:
         raise NotFinite(
             f"products have entries of up to {largest:.0e}, {why}: {advice}, and divide its eigenvalues by that afterwards"
         )
+
+
+def _random_scale(apply: Callable[[Tensor], Tensor], like: Tensor) -> float:
+    """The norm of the product of a random unit vector: one product, which is not counted."""
+    random = TestMatrix("gaussian", like.shape[0], seed=0, role="symmetry", dtype=like.dtype, device=like.device).columns(0, 1)
+    return float(torch.linalg.vector_norm(apply(random / torch.linalg.vector_norm(random))))
 
 
 class Meter:
@@ -114,7 +121,7 @@ class Meter:
         if not self.products:
             check_scale(result)
         if self.symmetry.active and not adjoint:
-            self.symmetry.look(block, result)
+            self.symmetry.look(block, result, partial(_random_scale, apply, block))
         self.count(block.shape[1], time.perf_counter() - start, note)
         return result
 
