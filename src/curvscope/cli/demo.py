@@ -24,10 +24,10 @@ def command(
 ) -> None:
     """A real network on real digits, end to end: about half a minute, then open report.html."""
     config = study.DemoConfig()
+    problem = get("mnist16", data=data)  # before anything is written
     run = Run.create(out or _free_folder(), kind="demo", options={"data": None if data is None else str(data)})
     console = terminal()
     console.print("Training a small network on MNIST digits, then its Hessian's top eigenpairs, two ways ...")
-    problem = get("mnist16", data=data)
     checkpoints = study.run_demo(problem, config)
     run.write_json("demo.json", study.numbers(checkpoints, config))
     document = study.document(problem, checkpoints, config)

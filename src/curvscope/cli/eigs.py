@@ -9,7 +9,7 @@ import typer
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli.output import print_json, terminal
-from curvscope.cli.source import check_source
+from curvscope.cli.source import check_problem_options, check_source
 from curvscope.cli.trust import remember
 from curvscope.cli.workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
@@ -66,6 +66,7 @@ def command(
     --tol or --max-products it goes on from what it has, also with other workers or with none.
     """
     check_source(problem, target)
+    check_problem_options(problem, data=data, split=split, step=step)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
     wanted = {"k": k, "which": which, "method": method, "tol": tol}

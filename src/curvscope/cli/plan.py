@@ -9,10 +9,10 @@ import typer
 
 from curvscope.cli.names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
 from curvscope.cli.output import print_json, terminal
-from curvscope.cli.source import check_source
+from curvscope.cli.source import check_problem_options, check_source
 from curvscope.errors import InvalidArgument
 from curvscope.execution.devices import preferred
-from curvscope.execution.run import Run
+from curvscope.execution.run import Run, check_can_be_made, usable_path
 from curvscope.operators import load_target
 from curvscope.problems import get
 from curvscope.solvers import METHODS
@@ -45,8 +45,11 @@ def command(
     A problem's network is planned for at its first step: what a product costs does not depend on the training.
     """
     check_source(problem, target)
+    check_problem_options(problem, data=data, split=split)
     if matrix not in MATRICES:
         raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    if out is not None:
+        check_can_be_made(usable_path(out))
     earlier = None if spectrum is None else solution_of(Run.open(spectrum))
     if problem is None:
         if precision is not None:

@@ -81,6 +81,13 @@ def check_source(problem: str | None, target: str | None) -> None:
         )
 
 
+def check_problem_options(problem: str | None, *, data: Path | None = None, split: str = "train", step: int = 0) -> None:
+    """Raise InvalidArgument where an option that describes a problem is given with a target, which would ignore it."""
+    given = {"--data": data is not None, "--split": split != "train", "--step": step != 0}
+    if problem is None and (unused := [flag for flag, is_given in given.items() if is_given]):
+        raise InvalidArgument(f"{unused[0]} is for a --problem: your --target function decides by itself")
+
+
 def chosen(
     run: Path | None,
     problem: str | None,

@@ -45,13 +45,13 @@ def scheduler(address: str) -> tuple[Any, Closing]:
     Dask's own configuration says how to connect: certificates for ``tls://``, and whether encryption is required.
     """
     distributed = _imported("distributed")
-    if is_open_to_others(address):
-        log.warning(
-            "%s is not encrypted: whoever reaches that port can run code as the owner of the scheduler and its workers; use a "
-            "tls:// address",
-            address,
-        )
     try:
+        if is_open_to_others(address):
+            log.warning(
+                "%s is not encrypted: whoever reaches that port can run code as the owner of the scheduler and its workers; "
+                "use a tls:// address",
+                address,
+            )
         _check_listens(address)
         client = distributed.Client(address, timeout=PATIENCE, direct_to_workers=True)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
