@@ -23,6 +23,11 @@ def confirm_trust(run: Run, *, trust: bool) -> None:
     In a run from a stranger both are a stranger's choice. Nobody is asked about a run that ``curvscope eigs`` made in this
     place, from this directory, with this name: see :func:`remember`.
 
+    Why this is safe: the note lies in the user's own state directory and says that this user typed this very name in this
+    directory. Code that a stranger names is not noted, and a run that is copied, moved or exchanged has no note. Whoever can
+    write a note, or the module in that directory, can run code as the user anyway. Limit: another version of the module in that
+    directory is executed, as it would be by ``curvscope eigs``; values that differ are refused afterwards.
+
     Args:
         run: the run.
         trust: ``--trust`` was given.
