@@ -358,7 +358,8 @@ def _error(route: Products | Exception, differences: list[Products], routes: Rou
 
 def _told(name: str, route: Products | Exception, error: float) -> str:
     if isinstance(route, Exception):
-        return f"{name} is not possible: {(str(route) or type(route).__name__).splitlines()[0]}"  # the rest asks for issues at PyTorch
+        reason = (str(route) or type(route).__name__).splitlines()[0]  # the rest asks for issues at PyTorch
+        return f"{name} is not possible: {reason}"
     return f"{name} is off by {error:.0e}"
 
 
