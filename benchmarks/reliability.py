@@ -60,9 +60,10 @@ def measured(name: str, *, whole: bool, seconds: float) -> dict[str, Any]:
 
 def table(found: dict[str, dict[str, Any]]) -> str:
     """The table of the page."""
-    rows = ["| harness | what is done | tried | held | fell |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| harness | what is done | tried | held | fell | seconds |", "| --- | --- | --- | --- | --- | --- |"]
     rows += [
-        f"| `{name}` | {kind['about']} | {kind['tried']} | {kind['tried'] - len(kind['fell'])} | {len(kind['fell'])} |"
+        f"| `{name}` | {kind['about']} | {kind['tried']} | {kind['tried'] - len(kind['fell'])} | {len(kind['fell'])} | "
+        f"{kind['seconds']} |"
         for name, kind in sorted(found.items())
     ]
     small = [name for name, kind in sorted(found.items()) if not kind["whole"]]

@@ -1,4 +1,4 @@
-"""Wrong values of the commands' path, choice, text and list options: one line that names option and value, exit status 2.
+"""Wrong values of the commands' path, choice, text and list options: refused in one line, exit status 2.
 
 Held: refused in one line, no traceback, and nothing was written. Fell: anything else.
 """
