@@ -105,7 +105,7 @@ def test_loss_of_model_and_batch_with_a_weight():
     H = cs.hessian(model, loss, batches, weight=lambda batch: float(batch["w"].sum()))
     assert_same_matrix(H, dense_hessian(model, lambda f: loss(f, together)))
     with pytest.raises(InvalidArgument, match="pass a criterion"):
-        cs.ggn(model, loss, batches)
+        cs.ggn(model, loss, batches, weight=lambda batch: float(batch["w"].sum()))
 
 
 def test_parameter_filters_give_blocks():
