@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 
 import curvscope as cs
-from curvscope.certify import residual_norms
-from curvscope.execution import long_work
-from curvscope.solvers.width import default_width
+from curvscope.certificates import residual_norms
+from curvscope.solvers.sizing import default_width
+from curvscope.system import long_work
 from curvscope.tall import InMemory
 from curvscope.training import train
 from eigensolvers import Counted, Found, arpack, curvlinops_product, eigenthings, lobpcg, ours, peers

@@ -26,8 +26,8 @@ from torch import Tensor
 
 import curvscope as cs
 from curvscope.estimators import Density
-from curvscope.execution import long_work
-from curvscope.operators import Operator
+from curvscope.operators.base import Operator
+from curvscope.system import long_work
 from curvscope.training import train
 
 STEPS = (0, 100, 1000)

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 import curvscope as cs
-from curvscope.certify import product_noise
+from curvscope.certificates import product_noise
 from curvscope.errors import InvalidArgument
-from curvscope.execution import long_work
-from curvscope.operators import Operator
-from curvscope.operators.products.survey import seconds_of
-from curvscope.problems.base import Pair
-from curvscope.studies.eigs import PRECISIONS, arithmetic_of
-from curvscope.studies.stage_times import FEWEST, stage_times
+from curvscope.operators.base import Operator
+from curvscope.operators.products import seconds_of
+from curvscope.problems import Pair
+from curvscope.runs import PRECISIONS, arithmetic_of
+from curvscope.studies.sketched_overlap import FEWEST, stage_times
+from curvscope.system import long_work
 from curvscope.tall import InMemory, OnHost, TallMatrix, gram, subtract
 
 RESULTS = Path(__file__).parent / "results"

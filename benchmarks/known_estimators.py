@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import curvscope as cs
-from curvscope.estimators.estimate import Estimate
+from curvscope.estimators import Estimate
 from estimators import table
 from matrices import SYMMETRIC, KnownMatrix
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from curvscope.problems.digits import PACKAGED, full, lowest_of_each_class
+from curvscope.problems import PACKAGED, full, lowest_of_each_class
 
 TRAIN_PER_CLASS, TEST_PER_CLASS = 1_000, 200
 

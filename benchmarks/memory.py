@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import curvscope as cs
-from curvscope.execution.resources import peak_resident_bytes
+from curvscope.system import peak_resident_bytes
 from curvscope.tall import InMemory, OnDisk, orthogonality, orthonormalize
 
 BLOCK = 30

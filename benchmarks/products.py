@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import curvscope as cs
-from curvscope.execution import long_work
+from curvscope.system import long_work
 from kinks import Kinks, kinks_of
 from workloads import WORKLOADS, load
 

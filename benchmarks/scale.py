@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 import curvscope as cs
-from curvscope.solvers.distributed import Distributed
-from curvscope.solvers.rehearsal import Free
-from curvscope.solvers.width import expected_products
+from curvscope.measurement import Distributed
+from curvscope.solvers.planning import Free
+from curvscope.solvers.sizing import expected_products
 from curvscope.tall import InMemory, OnDisk, gram, subtract
 from workers import on_dask
 

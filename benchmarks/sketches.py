@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 import curvscope as cs
-from curvscope.operators import Operator
+from curvscope.operators.base import Operator
 from curvscope.problems import spectrum
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import hmt, nystrom, singlepass
@@ -341,7 +341,7 @@ def table(rows: list[dict]) -> str:
 
 def draw(rows: list[dict], path: Path) -> None:
     """Frobenius errors of the Hermitian problems: one group a spectrum, median and range."""
-    from curvscope.report.style import CYCLE, figure
+    from curvscope.report import CYCLE, figure
 
     rows = [row for row in rows if row["problem"] == "eigh"]
     names = list(dict.fromkeys(row["spectrum"] for row in rows))

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 import curvscope as cs
-from curvscope.operators import Operator
-from curvscope.solvers.eigsh import krylov_request
-from curvscope.solvers.expansion import Expansion
-from curvscope.solvers.meter import Meter
+from curvscope.measurement import Meter
+from curvscope.operators.base import Operator
+from curvscope.solvers import krylov_request
+from curvscope.solvers.krylov import Expansion
 
 MOST, TOL = 60, 1e-3
 

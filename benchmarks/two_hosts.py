@@ -26,7 +26,7 @@ import torch
 from distributed import Client
 
 import curvscope as cs
-from curvscope.execution.credentials import Credentials
+from curvscope.parallel import Credentials
 from curvscope.tall import gram
 
 HOSTS = ("curvscope-a", "curvscope-b")

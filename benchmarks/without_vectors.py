@@ -24,7 +24,7 @@ import psutil
 import torch
 
 import curvscope as cs
-from curvscope.problems.digits import lowest_of_each_class
+from curvscope.problems import lowest_of_each_class
 from curvscope.subspaces import plan_without_vectors
 from curvscope.training import train
 

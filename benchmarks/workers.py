@@ -30,8 +30,8 @@ import numpy as np
 import torch
 
 import curvscope as cs
-from curvscope.execution.workers import Task
 from curvscope.operators.remote import Order, multiply, order_for
+from curvscope.parallel import Task
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 7

@@ -10,7 +10,7 @@ The whole way in three lines::
 from importlib.metadata import version
 
 from curvscope import errors, problems
-from curvscope.certify import FrobeniusEstimate, Scree, probes_needed
+from curvscope.certificates import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
 from curvscope.estimators import (
     ClassStructure,
@@ -27,10 +27,8 @@ from curvscope.estimators import (
     spectral_norm,
     trace,
 )
-from curvscope.execution.workers import Workers
 from curvscope.operators import (
     Objective,
-    Operator,
     Preflight,
     Recipe,
     as_operator,
@@ -43,6 +41,8 @@ from curvscope.operators import (
     monte_carlo_fisher,
     preflight,
 )
+from curvscope.operators.base import Operator
+from curvscope.parallel import Workers
 from curvscope.solvers import (
     Plan,
     SingularSolution,
@@ -61,7 +61,7 @@ from curvscope.solvers import (
     ssvd,
     svds,
 )
-from curvscope.solvers.opened import open
+from curvscope.solvers.results import open
 from curvscope.subspaces import (
     Mask,
     OverlapCurve,

@@ -4,6 +4,29 @@ One base class, so that a caller can catch all of it; each kind is also the buil
 know curvscope would expect.
 """
 
+__all__ = [
+    "CapturedParameter",
+    "CurvscopeError",
+    "DamagedData",
+    "Interrupted",
+    "InvalidArgument",
+    "InvalidType",
+    "MissingExtra",
+    "NotDeterministic",
+    "NotDifferentiable",
+    "NotFinite",
+    "NotHermitian",
+    "OutOfBudget",
+    "OutOfDisk",
+    "RunConflict",
+    "RunNotFound",
+    "TargetNotFound",
+    "UnfitOperator",
+    "UnverifiedDerivatives",
+    "WorkerError",
+    "WrittenParameter",
+]
+
 
 class CurvscopeError(Exception):
     """Base of every error that curvscope raises on purpose.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.certify import (
+from curvscope.certificates import (
     Certificate,
     ProductNoise,
     RitzSpan,
@@ -16,9 +16,9 @@ from curvscope.certify import (
     captured_mass,
     overlap_bracket,
     product_noise,
+    slack,
     tail_norm,
 )
-from curvscope.certify.tail import slack
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.tall import InMemory
 

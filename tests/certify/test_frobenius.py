@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chi2
 
 import curvscope as cs
-from curvscope.certify import failure_probabilities, probes_needed, sample
+from curvscope.certificates import failure_probabilities, probes_needed, sample
 from curvscope.errors import InvalidArgument
 from curvscope.problems import spectrum
 from curvscope.tall import InMemory

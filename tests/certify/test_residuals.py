@@ -2,7 +2,7 @@
 
 import torch
 
-from curvscope.certify import eigenvalue_intervals, residual_norms
+from curvscope.certificates import eigenvalue_intervals, residual_norms
 from curvscope.tall import InMemory
 
 

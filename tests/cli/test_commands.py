@@ -10,11 +10,11 @@ import torch
 from typer.testing import CliRunner
 
 import curvscope as cs
+from curvscope.cli._output import print_json
 from curvscope.cli.main import app
-from curvscope.cli.output import print_json
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound, TargetNotFound
-from curvscope.execution.run import Run
-from curvscope.report import figures
+from curvscope.report import _figures as figures
+from curvscope.store import Run
 from curvscope.tall import OnDisk
 
 TARGET = """
@@ -396,7 +396,7 @@ def test_export_to_other_programs(curvscope, target, tmp_path):
 
 
 def test_export_without_h5py_says_what_to_install(curvscope, target, monkeypatch):
-    monkeypatch.setattr("curvscope.solvers.export.find_spec", lambda name: None)
+    monkeypatch.setattr("curvscope.solvers.results._export.find_spec", lambda name: None)
     curvscope("eigs", "-k", 1, "--target", target("matrix"), "--out", "run")
     assert "curvscope[hdf5]" in str(curvscope("export", "run", "--format", "hdf5").error)
 
@@ -489,6 +489,6 @@ def test_a_full_disk_is_named_by_every_command(curvscope, tmp_path, monkeypatch)
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "figures/the-spectrum.png")
 
-    monkeypatch.setattr("curvscope.cli.report.save_figures", full)
+    monkeypatch.setattr("curvscope.cli._report.save_figures", full)
     cs.eigsh(torch.eye(3), k=1, run=tmp_path / "run")
     assert "no room on the disk for figures/the-spectrum.png" in str(curvscope("report", "run").error)

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from curvscope.problems.mnist16 import Mnist16
-from curvscope.studies.demo import DemoConfig
+from curvscope.problems._mnist16 import Mnist16
+from curvscope.studies._demo import DemoConfig
 
 
 @pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr(Mnist16, "defaults", replace(Mnist16.defaults, steps=(0, 3, 6)))
-    monkeypatch.setattr("curvscope.studies.demo.DemoConfig", lambda: DemoConfig(k=20, max_products=60, shown=(5, 20)))
+    monkeypatch.setattr("curvscope.studies._demo.DemoConfig", lambda: DemoConfig(k=20, max_products=60, shown=(5, 20)))
 
 
 @pytest.mark.usefixtures("short")

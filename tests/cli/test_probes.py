@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from curvscope.certify import failure_probabilities
+from curvscope.certificates import failure_probabilities
 
 
 def test_probes_for_a_confidence_and_back(curvscope):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from curvscope.execution.run import Run
-from curvscope.report import figures
-from curvscope.studies.eigs import measure_overlap
+from curvscope.report import _figures as figures
+from curvscope.runs import measure_overlap
+from curvscope.store import Run
 
 TARGET = """
 import torch

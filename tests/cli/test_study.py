@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from curvscope.report import Document, Section, Table
-from curvscope.studies.registry import STUDIES
-from curvscope.studies.study import Study
+from curvscope.studies import STUDIES
+from curvscope.studies.engine import Study
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from curvscope.cli.tables import as_rich
+from curvscope.cli._tables import as_rich
 from curvscope.report import Table
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from curvscope.cli.main import COMMANDS
-from curvscope.studies.registry import STUDIES
+from curvscope.studies import STUDIES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -7,8 +7,9 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, NotFinite, OutOfBudget
-from curvscope.estimators.distribution import cells, cumulative, distance, reach
-from curvscope.estimators.lanczos import lanczos
+from curvscope.estimators import reach
+from curvscope.estimators._distribution import cells, cumulative, distance
+from curvscope.estimators._lanczos import lanczos
 
 
 def known(values, dtype=torch.float64, seed=0):

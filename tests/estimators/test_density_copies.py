@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.estimators import low_rank, quadrature
-from curvscope.estimators.lanczos import lanczos
-from curvscope.estimators.resolved import take_out
-from curvscope.operators import Operator
-from curvscope.operators.rank import RankBound
+from curvscope.estimators import _low_rank as low_rank
+from curvscope.estimators import _quadrature as quadrature
+from curvscope.estimators._lanczos import lanczos
+from curvscope.estimators._resolved import take_out
+from curvscope.operators import RankBound
+from curvscope.operators.base import Operator
 
 SIZE = 600
 GAUSS = torch.randn(SIZE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)

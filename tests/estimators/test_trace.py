@@ -8,9 +8,9 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.estimators.deflation import Deflation
-from curvscope.estimators.estimate import student
-from curvscope.estimators.probing import XNysTrace, XTrace, _left_out
+from curvscope.estimators._deflation import Deflation
+from curvscope.estimators._estimate import student
+from curvscope.estimators._probing import XNysTrace, XTrace, _left_out
 from curvscope.operators import as_operator
 
 METHODS = ("krylov", "hutchinson", "hutch++", "xtrace", "xnystrace")

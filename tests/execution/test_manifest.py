@@ -7,8 +7,8 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import CurvscopeError, DamagedData, RunConflict, RunNotFound
-from curvscope.execution.manifest import MANIFEST, parse_manifest, read_manifest, write_manifest
-from curvscope.execution.run import Run
+from curvscope.store import MANIFEST, Run
+from curvscope.store._manifest import parse_manifest, read_manifest, write_manifest
 
 SMALL = {
     "kind": "eigs",

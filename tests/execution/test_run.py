@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from curvscope.errors import RunConflict, RunNotFound
-from curvscope.execution import stage, threads
-from curvscope.execution.run import Run, check_free
+from curvscope.store import Run
+from curvscope.store._run import check_free
+from curvscope.system import stage, threads
 
 
 def test_create_open_write_read(tmp_path):

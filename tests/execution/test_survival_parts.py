@@ -11,12 +11,9 @@ import pytest
 import torch
 
 from curvscope.errors import DamagedData, InvalidArgument, InvalidType, OutOfDisk, RunConflict
-from curvscope.execution.interrupt import Interruptible
-from curvscope.execution.lock import Lock
-from curvscope.execution.resources import as_bytes, extra_memory
-from curvscope.execution.run import Run
-from curvscope.store import Draft, Records, draft_beside
-from curvscope.store.files import DRAFT
+from curvscope.store import Draft, Lock, Records, Run, draft_beside
+from curvscope.store._files import DRAFT
+from curvscope.system import Interruptible, as_bytes, extra_memory
 
 
 def test_a_lock_is_held_by_one_and_left_by_the_dead(tmp_path):
@@ -26,7 +23,7 @@ def test_a_lock_is_held_by_one_and_left_by_the_dead(tmp_path):
         second.take()
     first.release()
     script = (
-        "import os, signal, sys; from pathlib import Path; from curvscope.execution.lock import Lock;"
+        "import os, signal, sys; from pathlib import Path; from curvscope.store._lock import Lock;"
         "Lock(Path(sys.argv[1])).take(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     dead = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)

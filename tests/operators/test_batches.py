@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from curvscope.errors import InvalidArgument
-from curvscope.execution import long_work
 from curvscope.operators import Objective, empirical_fisher, ggn, hessian, preflight
 from curvscope.solvers import eigsh
+from curvscope.system import long_work
 from curvscope.training import interpolate
 
 from .cases import build, dense_ggn, dense_hessian, flat_function

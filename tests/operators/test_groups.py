@@ -3,16 +3,17 @@
 import pytest
 import torch
 
-from curvscope import eigsh
-from curvscope.execution import long_work
-from curvscope.execution.progress import products_to_come
-from curvscope.operators import Operator, hessian
-from curvscope.operators.products import choice, patience, split
-from curvscope.operators.products.choice import CALL_SECONDS, remembered
-from curvscope.operators.products.survey import Survey
-from curvscope.solvers.hmt import hmt
-from curvscope.solvers.meter import Meter
-from curvscope.solvers.width import default_width, expected_products
+from curvscope.measurement import Meter
+from curvscope.operators import hessian
+from curvscope.operators.base import Operator
+from curvscope.operators.products import _choice as choice
+from curvscope.operators.products import _patience as patience
+from curvscope.operators.products import _split as split
+from curvscope.operators.products._choice import CALL_SECONDS, remembered
+from curvscope.operators.products._survey import Survey
+from curvscope.solvers import eigsh, hmt
+from curvscope.solvers.sizing import default_width, expected_products
+from curvscope.system import long_work, products_to_come
 
 from .cases import build, dense_hessian
 

@@ -65,7 +65,7 @@ def test_what_is_kept_is_replayed_without_the_model(monkeypatch):
     model, data = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 2)), [(torch.randn(6, 4), torch.arange(6) % 2)]
     H, X = hessian(model, CE, data, strategy="split_vmap"), torch.randn(23, 4)
     first = H @ X
-    monkeypatch.setattr("curvscope.operators.isolation._modes", refuse)
+    monkeypatch.setattr("curvscope.operators.objective._isolation._modes", refuse)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(H @ X, first)
     with pytest.raises(AssertionError, match="looked after"):  # another width is traced anew

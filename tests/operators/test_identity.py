@@ -11,8 +11,8 @@ from torch.nn import functional
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunConflict
-from curvscope.operators.code import code_digest
-from curvscope.operators.identity import operator_differences, recorded
+from curvscope.operators import operator_differences, recorded
+from curvscope.operators._code import code_digest
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.randn(40, 6, generator=GENERATOR), torch.randint(3, (40,), generator=GENERATOR)

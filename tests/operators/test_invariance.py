@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from curvscope.errors import InvalidArgument
-from curvscope.execution import long_work
 from curvscope.operators import ggn, hessian
 from curvscope.operators.products import STRATEGIES
+from curvscope.system import long_work
 
 from .cases import WEIGHTED, build
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import curvscope as cs
-from curvscope.operators.batches import move, split
+from curvscope.operators._layouts import equal, parts, rows
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.layouts import equal, parts, rows
+from curvscope.operators.objective import move
+from curvscope.operators.objective._batches import split
 
 LAYOUTS = {"coo": Tensor.to_sparse, "csr": Tensor.to_sparse_csr, "csc": Tensor.to_sparse_csc}
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")

@@ -11,7 +11,7 @@ import torch
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.operators import hessian
 from curvscope.operators.products import STRATEGIES
-from curvscope.operators.products import split as split_module
+from curvscope.operators.products import _split as split_module
 
 from .cases import build, dense_hessian
 

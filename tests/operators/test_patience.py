@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from curvscope import eigsh
-from curvscope.execution import long_work, stage
+from curvscope.measurement import Meter
 from curvscope.operators import Hessian, hessian, preflight
-from curvscope.operators.products import engine, patience
-from curvscope.operators.products.double_backward import DoubleBackward
-from curvscope.operators.products.survey import Survey, survey
-from curvscope.solvers.meter import Meter
+from curvscope.operators.products import _engine as engine
+from curvscope.operators.products import _patience as patience
+from curvscope.operators.products._double_backward import DoubleBackward
+from curvscope.operators.products._survey import Survey, survey
+from curvscope.solvers import eigsh
+from curvscope.system import long_work, stage
 
 from .cases import build, dense_hessian
 

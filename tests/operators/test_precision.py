@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.certify import ProductNoise
+from curvscope.certificates import ProductNoise
 from curvscope.errors import InvalidArgument
-from curvscope.execution import precision as switches
-from curvscope.execution.precision import TF32_EPS, float32_products, in_tf32
+from curvscope.system import TF32_EPS, float32_products, in_tf32
+from curvscope.system import _precision as switches
 
 CRITERION = nn.CrossEntropyLoss()
 
@@ -130,7 +130,7 @@ def test_the_reference_is_at_the_parameters_that_were_not_rounded():
 
 def test_an_error_that_is_linear_reaches_the_certificate_too(monkeypatch):
     """Rounded parameters give another matrix, as linear as the right one: only exact products tell."""
-    monkeypatch.setattr("curvscope.solvers.certified.product_noise", lambda *arguments: ProductNoise(0.0, 0.0))
+    monkeypatch.setattr("curvscope.solvers.certification._certify.product_noise", lambda *arguments: ProductNoise(0.0, 0.0))
     H = made(dtype=torch.bfloat16)
     solution = cs.certify(H, cs.eigsh(H, 3, method="krylov", tol=5e-2, progress=False), progress=False)
     v = solution.eigenvectors.columns(0, 1)[:, 0]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from curvscope.execution import long_work
 from curvscope.operators import ggn, hessian
 from curvscope.operators.products import STRATEGIES
+from curvscope.system import long_work
 
 from .cases import CASES, build, dense_ggn, dense_hessian
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import curvscope as cs
 from curvscope.errors import NotDifferentiable
-from curvscope.operators.products.refusals import explanation
+from curvscope.operators.products._refusals import explanation
 
 
 class Rois(nn.Module):

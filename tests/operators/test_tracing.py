@@ -5,9 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curvscope.operators.products.tracing import kernels
-from curvscope.operators.products.tracing.program import OtherBranch, trace
-from curvscope.operators.products.tracing.recording import NotRecordable
+from curvscope.operators.products.tracing import NotRecordable, OtherBranch, trace
+from curvscope.operators.products.tracing import _kernels as kernels
 
 
 def run(function, inputs, tangents, width=None):

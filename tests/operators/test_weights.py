@@ -10,8 +10,8 @@ from torch.nn import functional
 from curvscope import masks
 from curvscope.errors import InvalidArgument
 from curvscope.operators import empirical_fisher, gradient_second_moment, hessian
-from curvscope.operators.losses import own_reduction
-from curvscope.subspaces.chance import mask_null
+from curvscope.operators.objective._losses import own_reduction
+from curvscope.subspaces import mask_null
 
 CE = functional.cross_entropy
 

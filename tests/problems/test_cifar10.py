@@ -10,8 +10,8 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.problems.cifar import CIFAR10, load
-from curvscope.problems.layers import PoolSame
+from curvscope.problems._cifar import CIFAR10, load
+from curvscope.problems._layers import PoolSame
 
 Image = pytest.importorskip("PIL.Image")
 PER_CLASS = {"train": 60, "test": 51}
@@ -122,7 +122,7 @@ def test_curvature_samples_are_the_fifty_lowest_of_each_class(problem, folder):
 
 
 def test_training_batches_repeat_and_leave_out_the_validation_images(problem, monkeypatch):
-    monkeypatch.setattr("curvscope.problems.cifar_problem.HELD_OUT", 200)
+    monkeypatch.setattr("curvscope.problems._cifar_problem.HELD_OUT", 200)
     members = torch.randperm(600, generator=torch.Generator().manual_seed(12345))[200:]
     first = torch.randperm(400, generator=torch.Generator().manual_seed(12345 + 4933327))
     pixels, labels = problem.images.raw("train")

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.problems.cifar import CIFAR100
-from curvscope.problems.image_folder import DecodedBatches, ImageTree
-from curvscope.problems.imagenet_resnet18 import cropped, initial_statistics, normalized, whole
+from curvscope.problems import initial_statistics
+from curvscope.problems._cifar import CIFAR100
+from curvscope.problems._image_folder import DecodedBatches, ImageTree
+from curvscope.problems._imagenet_resnet18 import cropped, normalized, whole
 from curvscope.training import Recorder, train
 
 Image = pytest.importorskip("PIL.Image")
@@ -59,7 +60,7 @@ def test_curvature_samples_are_the_ten_lowest_of_each_class(allcnnc):
 
 
 def test_augmentation_repeats_and_differs_from_step_to_step(allcnnc, monkeypatch):
-    monkeypatch.setattr("curvscope.problems.cifar_problem.HELD_OUT", 100)
+    monkeypatch.setattr("curvscope.problems._cifar_problem.HELD_OUT", 100)
     before = torch.random.get_rng_state()
     batches = [x for x, _ in islice(allcnnc.train_batches(), 2)]
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -72,7 +73,7 @@ def test_augmentation_repeats_and_differs_from_step_to_step(allcnnc, monkeypatch
 
 
 def test_training_with_dropout_goes_on_as_if_not_interrupted(allcnnc, monkeypatch):
-    monkeypatch.setattr("curvscope.problems.cifar_problem.HELD_OUT", 100)
+    monkeypatch.setattr("curvscope.problems._cifar_problem.HELD_OUT", 100)
     small = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(3072, 100))
     recorder = Recorder(small, [0, 1, 2])
     losses = train(allcnnc, small, recorder)
@@ -87,8 +88,8 @@ def test_training_with_dropout_goes_on_as_if_not_interrupted(allcnnc, monkeypatc
 @pytest.fixture
 def imagenet(tmp_path, monkeypatch):
     """Three classes: training images of different sizes, validation images, and the sample in a tar file."""
-    monkeypatch.setattr("curvscope.problems.imagenet_resnet18.CLASSES", 3)
-    monkeypatch.setattr("curvscope.problems.imagenet_resnet18.HELD_OUT", 0)
+    monkeypatch.setattr("curvscope.problems._imagenet_resnet18.CLASSES", 3)
+    monkeypatch.setattr("curvscope.problems._imagenet_resnet18.HELD_OUT", 0)
     random = np.random.default_rng(0)
     for split, count, size in (("train", 2, (300, 260)), ("val", 7, (280, 400)), ("imagenet-sample-224", 1, (224, 224))):
         for label in range(3):
@@ -156,7 +157,7 @@ def test_training_batches_and_what_is_missing(imagenet, tmp_path_factory, monkey
     empty = cs.problems.get("imagenet_resnet18", data=tmp_path_factory.mktemp("empty"))
     with pytest.raises(InvalidArgument, match="no train images: expected train/<wnid>/<image>"):
         next(empty.train_batches())
-    monkeypatch.setattr("curvscope.problems.imagenet_resnet18.CLASSES", 1000)
+    monkeypatch.setattr("curvscope.problems._imagenet_resnet18.CLASSES", 1000)
     with pytest.raises(InvalidArgument, match="has 3 classes, ImageNet-1k has 1000"):
         cs.problems.get("imagenet_resnet18", data=imagenet).curvature_batches("test")
 

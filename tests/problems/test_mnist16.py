@@ -10,7 +10,8 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.problems.digits import full, lowest_of_each_class, packaged
+from curvscope.problems import full, lowest_of_each_class
+from curvscope.problems._digits import packaged
 
 
 @pytest.fixture(scope="module")

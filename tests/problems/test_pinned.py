@@ -7,8 +7,9 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.problems.base import top_digest
-from curvscope.problems.pinned import as_pinned, compare_with_reference, initial_magnitudes
+from curvscope.problems import as_pinned, compare_with_reference
+from curvscope.problems._base import top_digest
+from curvscope.problems._pinned import initial_magnitudes
 
 SIZES = {
     "mnist16": 7_030,

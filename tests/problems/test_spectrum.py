@@ -5,7 +5,7 @@ import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.problems import spectrum
-from curvscope.problems.spectrum import KINDS
+from curvscope.problems._spectrum import KINDS
 
 F64, C128 = torch.float64, torch.complex128
 

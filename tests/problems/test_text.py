@@ -10,10 +10,9 @@ from torch.nn import functional
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.problems.text import Windows, read_text
-from curvscope.problems.tinygpt import CHARACTERS
-from curvscope.training import train
-from curvscope.training.sgd import evaluate
+from curvscope.problems._text import Windows, read_text
+from curvscope.problems._tinygpt import CHARACTERS
+from curvscope.training import evaluate, train
 
 transformers = pytest.importorskip("transformers")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 
 import curvscope as cs
-from curvscope.execution.lock import Lock, holder
-from curvscope.execution.run import Run
-from curvscope.studies.certified import keep_certificate
-from curvscope.studies.eigs import certified_of
+from curvscope.runs import certified_of, keep_certificate
+from curvscope.store import Lock, Run
+from curvscope.store._lock import holder
 
 from . import solves
 

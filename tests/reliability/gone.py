@@ -11,9 +11,9 @@ import traceback
 import torch
 
 import curvscope as cs
-from curvscope.execution.run import Run
-from curvscope.operators import Operator
+from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.store import Run
 
 
 class Waiting(Operator):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import curvscope as cs
 from curvscope.cli.main import app
-from curvscope.execution.manifest import read_manifest
-from curvscope.solvers import storage
+from curvscope.measurement import _storage as storage
 from curvscope.store import Records, sealed
+from curvscope.store._manifest import read_manifest
 
 from . import solves
 

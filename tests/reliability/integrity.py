@@ -18,10 +18,10 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import CurvscopeError
-from curvscope.execution.run import Run
+from curvscope.runs import DENSITY, certified_of, keep_certificate
+from curvscope.runs._contents import density_of, parameters_of
 from curvscope.solvers import hmt
-from curvscope.studies.certified import keep_certificate
-from curvscope.studies.eigs import DENSITY, certified_of, density_of, parameters_of
+from curvscope.store import Run
 
 X = torch.linspace(-2, 2, 240, dtype=torch.float64).reshape(40, 6).sin()
 Y = torch.arange(40) % 3

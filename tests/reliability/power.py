@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from curvscope.solvers.in_run import InRun
+from curvscope.measurement import InRun
 
 from . import solves
 

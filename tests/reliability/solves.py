@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.operators import Operator
+from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
 
 K = 4

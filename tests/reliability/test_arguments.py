@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import curvscope as cs
-from curvscope.arguments import Range, checked
 from curvscope.errors import CurvscopeError, InvalidArgument, InvalidType
+from curvscope.system import checked
+from curvscope.system._arguments import Range
 
 from . import arguments
 

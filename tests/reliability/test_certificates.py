@@ -5,8 +5,8 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import OutOfBudget, RunConflict
-from curvscope.execution.run import Run
-from curvscope.solvers import certificate_room
+from curvscope.solvers.certification import _certificate_room as certificate_room
+from curvscope.store import Run
 
 from . import solves
 

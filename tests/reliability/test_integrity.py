@@ -10,8 +10,7 @@ import zarr
 
 import curvscope as cs
 from curvscope.errors import DamagedData
-from curvscope.execution.run import Run
-from curvscope.store import Records, read_sealed_tensors, write_tensors
+from curvscope.store import Records, Run, read_sealed_tensors, write_tensors
 from curvscope.tall import OnDisk
 
 from . import integrity

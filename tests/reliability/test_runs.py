@@ -16,11 +16,10 @@ from typer.testing import CliRunner
 import curvscope as cs
 from curvscope.cli.main import app
 from curvscope.errors import DamagedData, InvalidArgument, RunConflict, WorkerError
-from curvscope.execution.interrupt import Interruptible
-from curvscope.execution.lock import Lock, holder
-from curvscope.execution.run import Run
-from curvscope.execution.workers import Task
-from curvscope.store import Draft, checked_name, printable, remove
+from curvscope.parallel import Task
+from curvscope.store import Draft, Lock, Run, checked_name, printable, remove
+from curvscope.store._lock import holder
+from curvscope.system import Interruptible
 
 from . import beside, hostile, power, solves
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from curvscope.report import plots
-from curvscope.report.document import Document, Section, Table, render
+from curvscope.report import Document, Section, Table, render
+from curvscope.report import _plots as plots
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 PROBE = """

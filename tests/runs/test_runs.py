@@ -11,8 +11,8 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import DamagedData, Interrupted, OutOfBudget, OutOfDisk, RunConflict, RunNotFound
-from curvscope.execution.run import Run
-from curvscope.operators import Operator
+from curvscope.operators.base import Operator
+from curvscope.store import Run
 from curvscope.tall import OnDisk
 
 D = 600
@@ -257,7 +257,7 @@ def test_manifests_that_are_none_are_named(tmp_path, content):
 def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, monkeypatch):
     import errno
 
-    from curvscope.store import tiles
+    from curvscope.store import _tiles as tiles
 
     whole, place = METHODS["seigh"](Counting(), tmp_path / "whole"), tmp_path / "full"
     write, left = tiles._write_all, [100_000]
@@ -310,7 +310,7 @@ def test_the_way_of_computing_products_is_kept(tmp_path):
 
 
 def test_memory_decides_where_matrices_lie(tmp_path):
-    from curvscope.execution.resources import resident_bytes
+    from curvscope.system import resident_bytes
 
     A = Counting(cs.problems.spectrum("low_rank_diagonal", 400_000, rank=20, dtype=torch.float32))
     free = resident_bytes()

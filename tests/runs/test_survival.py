@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from curvscope.execution.run import Run
 from curvscope.solvers import Solution
+from curvscope.store import Run
 
 from . import killed
 

@@ -6,10 +6,9 @@ import scipy.fft
 import torch
 
 from curvscope.errors import InvalidArgument
-from curvscope.sketches import KINDS, TestMatrix
-from curvscope.sketches.sparse_sign import strips
-from curvscope.sketches.streams import TILE_ROWS
-from curvscope.sketches.transforms import dct, inverse_dct, inverse_unitary, unitary
+from curvscope.sketches import KINDS, TILE_ROWS, TestMatrix, inverse_unitary, unitary
+from curvscope.sketches._sparse_sign import strips
+from curvscope.sketches._transforms import dct, inverse_dct
 from curvscope.tall import InMemory
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.certify.unseen import Reach, log_least_share, unseen_beyond
-from curvscope.solvers.small_svd import _by_dilation, small_svd
+from curvscope.certificates import Reach, log_least_share, unseen_beyond
+from curvscope.tall import small_svd
+from curvscope.tall._small_svd import _by_dilation
 
 
 def lanczos(values, steps, seed):

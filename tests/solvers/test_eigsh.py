@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from curvscope import as_operator, eigsh, seigh
 from curvscope.errors import InvalidArgument, NotFinite
-from curvscope.operators import Dense, Operator
+from curvscope.operators import Dense, as_operator
+from curvscope.operators.base import Operator
+from curvscope.solvers import eigsh, seigh
 from curvscope.tall import orthogonality
 
 D = 400

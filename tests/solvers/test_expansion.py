@@ -4,10 +4,8 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.solvers.expansion import Expansion
-from curvscope.solvers.gram_schmidt import split_off
-from curvscope.solvers.krylov_basis import KrylovOptions
-from curvscope.solvers.meter import Meter
+from curvscope.measurement import Meter, split_off
+from curvscope.solvers.krylov import Expansion, KrylovOptions
 from curvscope.tall import InMemory
 
 

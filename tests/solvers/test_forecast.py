@@ -7,9 +7,9 @@ from scipy.sparse.linalg import aslinearoperator
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.solvers import forecast
-from curvscope.solvers.forecast import forecast_products, krylov_products, model
-from curvscope.solvers.krylov_basis import krylov_options
+from curvscope.solvers.krylov import krylov_options
+from curvscope.solvers.planning import _forecast as forecast
+from curvscope.solvers.planning._forecast import forecast_products, krylov_products, model
 
 SIZE = 4000
 RANKS = torch.arange(1, SIZE + 1, dtype=torch.float64)

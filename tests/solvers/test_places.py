@@ -8,11 +8,12 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import OutOfBudget
-from curvscope.solvers import footprint
-from curvscope.solvers.footprint import Footprint, Stage, fit, fit_sketch
+from curvscope.solvers.sizing import Footprint, fit, fit_sketch
+from curvscope.solvers.sizing import _memory as footprint
+from curvscope.solvers.sizing._memory import Stage
 from curvscope.tall import OnHost, gram
 
-eigsh_module = importlib.import_module("curvscope.solvers.eigsh")  # the package has a function of that name
+eigsh_module = importlib.import_module("curvscope.solvers._eigsh")  # the package has a function of that name
 METHODS = ("krylov", "seigh", "hmt", "nystrom", "singlepass")
 
 

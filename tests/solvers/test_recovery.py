@@ -5,8 +5,8 @@ import torch
 from torch.linalg import pinv
 
 from curvscope.errors import InvalidArgument
-from curvscope.solvers import recovery
-from curvscope.tall.small import asymmetry
+from curvscope.solvers.sketched import _recovery as recovery
+from curvscope.tall import asymmetry
 
 F64 = torch.float64
 

@@ -7,11 +7,12 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, NotFinite, NotHermitian
-from curvscope.operators import Operator
+from curvscope.operators.base import Operator
 from curvscope.problems import spectrum
 from curvscope.sketches import KINDS, TestMatrix
-from curvscope.solvers import adaptive_seigh, completeness, hmt, nystrom, singlepass
-from curvscope.solvers.sizes import SketchSizes, sizes_for_pairs
+from curvscope.solvers import SketchSizes, adaptive_seigh, hmt, nystrom, singlepass
+from curvscope.solvers.driver import _completeness as completeness
+from curvscope.solvers.sizing import sizes_for_pairs
 
 D = 200
 F64, C128 = torch.float64, torch.complex128

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.solvers.width import default_width, multiple_of
+from curvscope.solvers.sizing import default_width, multiple_of
 
 
 def test_widths_grow_with_the_number_of_pairs_and_stay_in_bounds():

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.execution.run import Run
-from curvscope.problems import mnist16
-from curvscope.studies import beyond
-from curvscope.studies.beyond_page import over_seeds
-from curvscope.studies.study import Stages
+from curvscope.problems import _mnist16 as mnist16
+from curvscope.store import Run
+from curvscope.studies.beyond import _beyond as beyond
+from curvscope.studies.beyond._beyond_page import over_seeds
+from curvscope.studies.engine import Stages
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.report import figures
-from curvscope.studies.eigs import _interval, _others, pairs_table
+from curvscope.report import _figures as figures
+from curvscope.runs._contents import _interval, _others, pairs_table
 
 GAPS = torch.diag(torch.tensor([5.0, -4.0, 3.0, 0.5, 0.1], dtype=torch.float64))
 WIDE = torch.diag(torch.cat([GAPS.diagonal()[:3], torch.linspace(0.0, 0.5, 397, dtype=torch.float64)]))

@@ -8,14 +8,14 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunNotFound
-from curvscope.execution.run import Run
-from curvscope.problems import mnist16, registry
-from curvscope.studies import overlap_at_scale
-from curvscope.studies.checkpoints import recorded
-from curvscope.studies.eigs import operator_at_step, operator_of_problem
-from curvscope.studies.overlap_at_scale import ScaleConfig, _samples, measure
-from curvscope.studies.overlap_at_scale_page import comparison_rows, document
-from curvscope.studies.study import Stages, published
+from curvscope.problems import _mnist16 as mnist16
+from curvscope.problems import _registry as registry
+from curvscope.runs import operator_at_step, operator_of_problem
+from curvscope.store import Run
+from curvscope.studies.engine import Stages, published, recorded
+from curvscope.studies.sketched_overlap import _overlap_at_scale as overlap_at_scale
+from curvscope.studies.sketched_overlap._overlap_at_scale import ScaleConfig, _samples, measure
+from curvscope.studies.sketched_overlap._overlap_at_scale_page import comparison_rows, document
 
 
 @pytest.fixture

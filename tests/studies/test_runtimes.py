@@ -9,10 +9,11 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, OutOfBudget
-from curvscope.execution.run import Run
-from curvscope.problems.imagenet_resnet18 import ImagenetWithResnet18
-from curvscope.studies import runtimes, stage_times
-from curvscope.studies.study import Stages
+from curvscope.problems._imagenet_resnet18 import ImagenetWithResnet18
+from curvscope.store import Run
+from curvscope.studies.engine import Stages
+from curvscope.studies.sketched_overlap import _runtimes as runtimes
+from curvscope.studies.sketched_overlap import _stage_times as stage_times
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from curvscope.studies import sagun_data
-from curvscope.studies.sagun_data import CENTERS, DataConfig
-from curvscope.studies.small import blobs, descend, descend_together, hessian_of, mlp
+from curvscope.studies.sagun import _sagun_data as sagun_data
+from curvscope.studies.sagun._sagun_data import CENTERS, DataConfig
+from curvscope.studies.sagun._small import blobs, descend, descend_together, hessian_of, mlp
 
 HOW = {"rate": 0.5, "steps": 400, "until": 0.03}
 

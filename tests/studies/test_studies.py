@@ -9,25 +9,45 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunConflict
-from curvscope.execution.run import Run
-from curvscope.report.plots import Line, Panel, panels
-from curvscope.studies import (
-    beyond,
-    gradient_subspace,
-    grassmann_metrics,
-    mnist16_crystallization,
-    mnist16_overlap,
-    mnist16_proxies,
-    overlap_at_scale,
-    runtimes,
-    sagun_batch,
-    sagun_data,
-    sagun_size,
-    sagun_split,
+from curvscope.report import Line, Panel, panels
+from curvscope.store import Run
+from curvscope.studies import STUDIES, get_study
+from curvscope.studies.beyond import _beyond as beyond
+from curvscope.studies.engine import Stages, comparison, published, row, run_study, within
+from curvscope.studies.engine._study import open_or_create
+from curvscope.studies.sagun import (
+    _gradient_subspace as gradient_subspace,
 )
-from curvscope.studies.registry import STUDIES, get_study
-from curvscope.studies.study import Stages, open_or_create, published, run_study
-from curvscope.studies.tables import comparison, row, within
+from curvscope.studies.sagun import (
+    _sagun_batch as sagun_batch,
+)
+from curvscope.studies.sagun import (
+    _sagun_data as sagun_data,
+)
+from curvscope.studies.sagun import (
+    _sagun_size as sagun_size,
+)
+from curvscope.studies.sagun import (
+    _sagun_split as sagun_split,
+)
+from curvscope.studies.sketched_overlap import (
+    _grassmann_metrics as grassmann_metrics,
+)
+from curvscope.studies.sketched_overlap import (
+    _mnist16_crystallization as mnist16_crystallization,
+)
+from curvscope.studies.sketched_overlap import (
+    _mnist16_overlap as mnist16_overlap,
+)
+from curvscope.studies.sketched_overlap import (
+    _mnist16_proxies as mnist16_proxies,
+)
+from curvscope.studies.sketched_overlap import (
+    _overlap_at_scale as overlap_at_scale,
+)
+from curvscope.studies.sketched_overlap import (
+    _runtimes as runtimes,
+)
 
 SHORT = {
     "grassmann-metrics": grassmann_metrics.GrassmannConfig(
@@ -67,7 +87,7 @@ SHORT = {
 @pytest.fixture
 def fewer_parameters(monkeypatch):
     """Proxies measure all D columns: a narrower network keeps the test cheap."""
-    monkeypatch.setattr("curvscope.problems.mnist16.WIDTHS", (256, 3, 10))
+    monkeypatch.setattr("curvscope.problems._mnist16.WIDTHS", (256, 3, 10))
     monkeypatch.setattr(mnist16_proxies, "SHOWN_K", (10, 50))
 
 

@@ -7,15 +7,7 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, NotFinite
-from curvscope.subspaces import (
-    concentration_curve,
-    effective_number,
-    gini,
-    hoyer,
-    layer_shares,
-    mask_size,
-    space_layer_shares,
-)
+from curvscope.subspaces import concentration_curve, effective_number, gini, hoyer, layer_shares, mask_size, space_layer_shares
 
 LAYERS = {"a": torch.zeros(5), "b": torch.zeros(3)}
 

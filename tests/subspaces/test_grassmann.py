@@ -47,8 +47,8 @@ def test_angles_equal_scipys(basis, one, other):
 
 
 def test_stored_and_single_precision_columns(basis, stored, monkeypatch):
-    monkeypatch.setattr(sys.modules["curvscope.subspaces.grassmann.angles"], "PANEL_BYTES", 1)
-    monkeypatch.setattr("curvscope.tall.matrix.PANEL_BYTES", 1)
+    monkeypatch.setattr(sys.modules["curvscope.subspaces.grassmann._angles"], "PANEL_BYTES", 1)
+    monkeypatch.setattr("curvscope.tall._matrix.PANEL_BYTES", 1)
     first, second = tilted(HARD, 3000, torch.eye(3000, dtype=torch.float64))
     one, other = stored(first), stored(second)
     torch.testing.assert_close(cs.grassmann.angles(one, other), torch.tensor(HARD, dtype=torch.float64), rtol=0, atol=1e-14)

@@ -6,7 +6,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, NotFinite
-from curvscope.subspaces.ranking import Ranking
+from curvscope.subspaces import Ranking
 from curvscope.tall import InMemory
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.operators.differences import loss_differences
+from curvscope.operators.objective import loss_differences
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from torch import nn
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.subspaces import plan_without_vectors
-from curvscope.subspaces.lanczos import lanczos
+from curvscope.subspaces._lanczos import lanczos
 
 WHOLE = torch.tensor([0, 2, 5, 6, 7])
 """Places of the k at which there is a gap: k = 2 cuts the plus/minus pair, k = 4 and 5 the cluster."""

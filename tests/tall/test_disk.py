@@ -11,10 +11,9 @@ import zarr
 
 from curvscope import testing
 from curvscope.errors import DamagedData, InvalidArgument, OutOfDisk, RunNotFound
+from curvscope.store import _tiles as store_tiles
 from curvscope.store import remove_drafts
-from curvscope.store import tiles as store_tiles
-from curvscope.tall import InMemory, OnDisk
-from curvscope.tall.disk import remove_scratch
+from curvscope.tall import InMemory, OnDisk, remove_scratch
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def test_a_full_disk_is_named_and_loses_nothing(stored, monkeypatch):
     def full(stream, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("curvscope.store.tiles._write_all", full)
+    monkeypatch.setattr("curvscope.store._tiles._write_all", full)
     with pytest.raises(OutOfDisk, match="no room on the disk"):
         stored.write(0, torch.ones(1000, 10))
     monkeypatch.undo()

@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from curvscope import testing
-from curvscope.tall import InMemory, OnDisk, OnHost, gram, multiply, orthogonality, orthonormalize, subtract, transfer
+from curvscope.tall import (
+    InMemory,
+    OnDisk,
+    OnHost,
+    gram,
+    multiply,
+    orthogonality,
+    orthonormalize,
+    subtract,
+)
+from curvscope.tall import (
+    _transfer as transfer,
+)
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.tall import InMemory, TallMatrix, gram, multiply, orthogonality, orthonormalize, subtract
-from curvscope.tall.compress import compressed
+from curvscope.tall._compress import compressed
 
 
 def matrix_of_condition(rows, columns, condition, dtype, seed=0):
@@ -63,7 +63,7 @@ def test_more_columns_than_rows():
 
 
 def test_panels_cover_the_matrix_once(monkeypatch):
-    monkeypatch.setattr("curvscope.tall.matrix.PANEL_BYTES", 8 * 3 * 300)
+    monkeypatch.setattr("curvscope.tall._matrix.PANEL_BYTES", 8 * 3 * 300)
     A = torch.randn(1000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     B = torch.randn(1000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert len(list(InMemory(A).panels())) > 2
@@ -156,7 +156,7 @@ def test_gram_of_a_matrix_with_itself_is_the_whole_one(dtype):
 
 
 WIDE = (1 << 12, 64)
-module = importlib.import_module("curvscope.tall.orthonormalize")
+module = importlib.import_module("curvscope.tall._orthonormalize")
 
 
 @pytest.fixture

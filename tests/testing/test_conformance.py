@@ -7,10 +7,11 @@ import torch
 
 import curvscope as cs
 from curvscope import testing
-from curvscope.operators import Dense, Operator
+from curvscope.operators import Dense
+from curvscope.operators.base import Operator
 from curvscope.sketches import KINDS, TestMatrix
 from curvscope.solvers import hmt, nystrom, singlepass
-from curvscope.solvers.ordering import canonical_signs
+from curvscope.solvers.results import canonical_signs
 
 SOLVERS = {
     "exact": lambda A, k: cs.eigsh(A, k, method="exact"),

@@ -9,7 +9,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.training.lines import LineProfile
+from curvscope.training import LineProfile
 
 
 def setting():

@@ -8,8 +8,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import DamagedData, InvalidArgument, NotFinite, RunConflict, RunNotFound
-from curvscope.training import train
-from curvscope.training.sgd import evaluate
+from curvscope.training import evaluate, train
 
 
 @pytest.fixture(scope="module")

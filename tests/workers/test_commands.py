@@ -14,7 +14,7 @@ from curvscope.errors import CurvscopeError, InvalidArgument
 
 from .conftest import Immediate
 
-planning = importlib.import_module("curvscope.solvers.plan")  # the package has a function of that name
+planning = importlib.import_module("curvscope.solvers.planning._plan")  # the package has a function of that name
 TARGET = ("--target", "worker_targets:spectrum")
 
 

@@ -5,10 +5,9 @@ import torch
 import worker_targets as targets
 
 import curvscope as cs
-from curvscope.execution.run import Run
-from curvscope.solvers.gram_schmidt import split_off
-from curvscope.solvers.in_run import DECISIONS
-from curvscope.solvers.panels import Panels
+from curvscope.measurement import DECISIONS, split_off
+from curvscope.measurement._panels import Panels
+from curvscope.store import Run
 from curvscope.tall import InMemory, OnDisk, orthonormalize
 
 from .test_products import same

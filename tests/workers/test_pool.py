@@ -14,7 +14,7 @@ import pytest
 from pool_targets import Unreadable, environment, fail, hang, leave, refuse, unpicklable
 
 from curvscope.errors import CurvscopeError, InvalidArgument, WorkerError
-from curvscope.execution.pool import LocalPool, ProcessDied, packed, read, send, unpacked
+from curvscope.parallel._pool import LocalPool, ProcessDied, packed, read, send, unpacked
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 

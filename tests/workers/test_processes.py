@@ -14,7 +14,7 @@ import worker_targets as targets
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, WorkerError
-from curvscope.execution.credentials import remove_abandoned
+from curvscope.parallel._credentials import remove_abandoned
 
 from .test_products import same
 
@@ -63,7 +63,7 @@ def test_large_columns_go_past_the_scheduler(dask_workers):
 
 def test_nobody_answers(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("curvscope.execution.clusters.PATIENCE", 0.5)
+    monkeypatch.setattr("curvscope.parallel._clusters.PATIENCE", 0.5)
     with pytest.raises(InvalidArgument, match="no Dask scheduler answers"):
         cs.Workers.scheduler("tcp://127.0.0.1:9")
 

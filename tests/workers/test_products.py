@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import curvscope as cs
 from curvscope.errors import DamagedData, NotFinite, WorkerError
-from curvscope.execution import long_work
-from curvscope.execution.run import Run
-from curvscope.operators import remote
+from curvscope.measurement import _distributed as distributed
+from curvscope.operators.remote import _worker as remote
 from curvscope.sketches import TestMatrix
-from curvscope.solvers import distributed
+from curvscope.store import Run
+from curvscope.system import long_work
 from curvscope.tall import OnDisk, gram
 
 from .conftest import Immediate

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra, WorkerError
-from curvscope.execution import clusters
-from curvscope.execution.credentials import Credentials
-from curvscope.execution.devices import visible
-from curvscope.execution.workers import Task, Workers, threads_each
+from curvscope.parallel import Credentials, Task, Workers
+from curvscope.parallel import _clusters as clusters
+from curvscope.parallel._workers import threads_each
+from curvscope.system import visible
 
 from .conftest import Immediate
 
@@ -322,14 +322,14 @@ def test_dasks_demand_for_encryption_is_honoured():
 
 
 def test_an_executor_that_begins_nothing_is_given_up(monkeypatch):
-    monkeypatch.setattr("curvscope.execution.workers.SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr("curvscope.parallel._workers.SECONDS_BETWEEN_CHECKS", 0.0)
     with pytest.raises(WorkerError, match=r"no worker of the Held has begun any of 2 tasks.*start_timeout"):
         list(Workers(Held(), count=1, start_timeout=1e-9).map(abs, [Task((1,)), Task((2,))]))
 
 
 def test_one_that_works_long_is_only_warned_of(monkeypatch, caplog):
-    monkeypatch.setattr("curvscope.execution.workers.SECONDS_BETWEEN_CHECKS", 0.0)
-    monkeypatch.setattr("curvscope.execution.workers.SECONDS_OF_SILENCE", 1e-9)
+    monkeypatch.setattr("curvscope.parallel._workers.SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr("curvscope.parallel._workers.SECONDS_OF_SILENCE", 1e-9)
     held = Held()
     workers = Workers(held, count=1, start_timeout=1e-9)
     with ThreadPoolExecutor(1) as other:
@@ -356,7 +356,7 @@ def begun(held):
 @pytest.mark.parametrize("status", ["closed", "closing"])
 def test_a_scheduler_that_ended_is_named(status, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("curvscope.execution.workers.SECONDS_BETWEEN_CHECKS", 0.0)
+    monkeypatch.setattr("curvscope.parallel._workers.SECONDS_BETWEEN_CHECKS", 0.0)
     client = Client()
     client.wait_for_workers(1)
     client.submit = lambda function, *arguments, **preferred: setattr(client, "status", status) or Future()

@@ -14,10 +14,50 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import curvscope
-from curvscope.cli import certify, demo, density, eigs, export, info, overlap, plan, probes, report, study, trace, track
-from curvscope.cli.output import reserved_stdout, terminal
+from curvscope.cli import (
+    _certify as certify,
+)
+from curvscope.cli import (
+    _demo as demo,
+)
+from curvscope.cli import (
+    _density as density,
+)
+from curvscope.cli import (
+    _eigs as eigs,
+)
+from curvscope.cli import (
+    _export as export,
+)
+from curvscope.cli import (
+    _info as info,
+)
+from curvscope.cli import (
+    _overlap as overlap,
+)
+from curvscope.cli import (
+    _plan as plan,
+)
+from curvscope.cli import (
+    _probes as probes,
+)
+from curvscope.cli import (
+    _report as report,
+)
+from curvscope.cli import (
+    _study as study,
+)
+from curvscope.cli import (
+    _trace as trace,
+)
+from curvscope.cli import (
+    _track as track,
+)
+from curvscope.cli._output import reserved_stdout, terminal
 from curvscope.errors import CurvscopeError
-from curvscope.store.files import raise_if_full
+from curvscope.store import raise_if_full
+
+__all__ = ["Commands", "run"]
 
 GONE = 141
 """Exit status of a command whose output nobody reads any more, as shells have it for SIGPIPE."""

@@ -1,15 +1,17 @@
 """What is known of a whole spectrum without its eigenvectors: density, trace, diagonal, norms."""
 
-from curvscope.estimators.classes import ClassStructure, class_structure
-from curvscope.estimators.density import Density
-from curvscope.estimators.estimate import DiagonalEstimate, Estimate, NormBound
-from curvscope.estimators.norms import frobenius_norm, spectral_norm
-from curvscope.estimators.outliers import RULES, count_outliers
-from curvscope.estimators.quadrature import density
-from curvscope.estimators.trace import diagonal, trace
-from curvscope.estimators.triangular import block_triangular
+from curvscope.estimators._classes import ClassStructure, class_structure
+from curvscope.estimators._density import Density
+from curvscope.estimators._distribution import reach
+from curvscope.estimators._estimate import DiagonalEstimate, Estimate, NormBound
+from curvscope.estimators._norms import frobenius_norm, spectral_norm
+from curvscope.estimators._outliers import RULES, count_outliers
+from curvscope.estimators._quadrature import density
+from curvscope.estimators._trace import METHODS, diagonal, trace
+from curvscope.estimators._triangular import block_triangular
 
 __all__ = [
+    "METHODS",
     "RULES",
     "ClassStructure",
     "Density",
@@ -22,6 +24,7 @@ __all__ = [
     "density",
     "diagonal",
     "frobenius_norm",
+    "reach",
     "spectral_norm",
     "trace",
 ]

@@ -1,25 +1,33 @@
 """What is measured: curvature matrices and others, known by their products on blocks."""
 
-from curvscope.operators.algebra import Composable
+from curvscope.operators._algebra import Composable, Square, Submatrix, Sum
+from curvscope.operators._composition import Product
+from curvscope.operators._identity import combined, operator_differences, recorded
+from curvscope.operators._interop import Dense, as_operator
+from curvscope.operators._parameters import ParameterFilter, Parameters, matching, select
+from curvscope.operators._rank import RankBound
+from curvscope.operators._symmetry import ProductsCheck, raise_if_asymmetric
 from curvscope.operators.base import Operator
-from curvscope.operators.composition import Product
-from curvscope.operators.curvature import CurvatureOperator, GeneralizedGaussNewton, Hessian, ggn, hessian
-from curvscope.operators.fisher import (
+from curvscope.operators.curvature import (
+    Check,
+    CurvatureOperator,
     EmpiricalFisher,
+    GeneralizedGaussNewton,
     GradientSecondMoment,
+    Hessian,
+    Jacobian,
     MonteCarloFisher,
+    Preflight,
     empirical_fisher,
+    ggn,
     gradient_second_moment,
+    hessian,
+    jacobian,
     monte_carlo_fisher,
+    preflight,
 )
-from curvscope.operators.interop import Dense, as_operator
-from curvscope.operators.jacobian import Jacobian, jacobian
 from curvscope.operators.objective import Objective
-from curvscope.operators.parameters import Parameters
-from curvscope.operators.preflight import Check, Preflight, preflight
-from curvscope.operators.recipe import Recipe
-from curvscope.operators.sharded import data_parallel
-from curvscope.operators.target import load_target
+from curvscope.operators.remote import Recipe, data_parallel, load_target
 
 __all__ = [
     "Check",
@@ -34,11 +42,18 @@ __all__ = [
     "MonteCarloFisher",
     "Objective",
     "Operator",
+    "ParameterFilter",
     "Parameters",
     "Preflight",
     "Product",
+    "ProductsCheck",
+    "RankBound",
     "Recipe",
+    "Square",
+    "Submatrix",
+    "Sum",
     "as_operator",
+    "combined",
     "data_parallel",
     "empirical_fisher",
     "ggn",
@@ -46,6 +61,11 @@ __all__ = [
     "hessian",
     "jacobian",
     "load_target",
+    "matching",
     "monte_carlo_fisher",
+    "operator_differences",
     "preflight",
+    "raise_if_asymmetric",
+    "recorded",
+    "select",
 ]

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.operators.inference import out_of_inference
+from curvscope.operators._inference import out_of_inference
 
 if TYPE_CHECKING:
-    from curvscope.operators.rank import RankBound
-    from curvscope.operators.recipe import Recipe
+    from curvscope.operators._rank import RankBound
+    from curvscope.operators.remote import Recipe
+
+__all__ = ["Operator"]
 
 
 class Operator(ABC):

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvscope.operators.layouts import is_plain, parts, shape_of
+from curvscope.operators._layouts import is_plain, parts, shape_of
+
+__all__ = ["fingerprint"]
 
 
 def fingerprint(*parts: Any) -> str:

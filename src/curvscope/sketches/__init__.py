@@ -1,5 +1,15 @@
 """Test matrices: pure functions of (kind, seed, role, row, column)."""
 
-from curvscope.sketches.test_matrix import KINDS, TestMatrix, check_kind
+from curvscope.sketches._streams import TILE_ROWS, Streams
+from curvscope.sketches._test_matrix import KINDS, TestMatrix, check_kind
+from curvscope.sketches._transforms import inverse_unitary, unitary
 
-__all__ = ["KINDS", "TestMatrix", "check_kind"]
+__all__ = [
+    "KINDS",
+    "TILE_ROWS",
+    "Streams",
+    "TestMatrix",
+    "check_kind",
+    "inverse_unitary",
+    "unitary",
+]

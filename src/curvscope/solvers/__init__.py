@@ -1,21 +1,15 @@
 """From operators to eigenpairs."""
 
-from curvscope.solvers.adaptive import adaptive_seigh
-from curvscope.solvers.certified import certify
-from curvscope.solvers.checks import METHODS
-from curvscope.solvers.eigsh import eigsh
-from curvscope.solvers.hmt import hmt
-from curvscope.solvers.layerwise import eigsh_by_layer
-from curvscope.solvers.nystrom import nystrom
-from curvscope.solvers.plan import Plan, plan
-from curvscope.solvers.posterior import posterior_error, scree
-from curvscope.solvers.seigh import seigh
-from curvscope.solvers.singlepass import singlepass
-from curvscope.solvers.singular import SingularSolution
-from curvscope.solvers.sizes import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
-from curvscope.solvers.solution import Cost, Solution, Status
-from curvscope.solvers.ssvd import SSVD_METHODS, ssvd
-from curvscope.solvers.svds import svds
+from curvscope.solvers._eigsh import eigsh, krylov_request
+from curvscope.solvers._exact import Units, bytes_needed, dense_matrix
+from curvscope.solvers._layerwise import eigsh_by_layer
+from curvscope.solvers.certification import certify, posterior_error, scree
+from curvscope.solvers.driver import METHODS
+from curvscope.solvers.krylov import svds
+from curvscope.solvers.planning import Plan, plan
+from curvscope.solvers.results import Cost, SingularSolution, Solution, Status
+from curvscope.solvers.sizing import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
+from curvscope.solvers.sketched import SSVD_METHODS, adaptive_seigh, hmt, nystrom, seigh, singlepass, ssvd
 
 __all__ = [
     "METHODS",
@@ -26,11 +20,15 @@ __all__ = [
     "SketchSizes",
     "Solution",
     "Status",
+    "Units",
     "adaptive_seigh",
+    "bytes_needed",
     "certify",
+    "dense_matrix",
     "eigsh",
     "eigsh_by_layer",
     "hmt",
+    "krylov_request",
     "nystrom",
     "plan",
     "posterior_error",

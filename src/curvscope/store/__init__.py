@@ -1,12 +1,13 @@
 """Files that appear whole or not at all, and are checked when they are read."""
 
-from curvscope.store.files import (
+from curvscope.store._files import (
     RESTORE,
     Draft,
     checksum,
     draft_beside,
     is_draft,
     put_in_place,
+    raise_if_full,
     read_json,
     read_tensors,
     remove,
@@ -15,17 +16,27 @@ from curvscope.store.files import (
     synchronise_folder,
     write_text,
 )
-from curvscope.store.records import Record, Records
-from curvscope.store.seals import check_mark, new_mark, read_sealed_tensors, sealed, unsealed, write_tensors
-from curvscope.store.tiles import Tiles
-from curvscope.store.untrusted import check_folder, checked_name, open_plain, parsing, printable, read_plain, shown
+from curvscope.store._lock import Lock
+from curvscope.store._manifest import MANIFEST
+from curvscope.store._records import Record, Records
+from curvscope.store._run import CERTIFYING, SOLVING, Run, check_can_be_made, usable_path
+from curvscope.store._seals import check_mark, new_mark, read_sealed_tensors, sealed, unsealed, write_tensors
+from curvscope.store._tiles import METADATA, Tiles
+from curvscope.store._untrusted import check_folder, checked_name, open_plain, parsing, printable, read_plain, shown
 
 __all__ = [
+    "CERTIFYING",
+    "MANIFEST",
+    "METADATA",
     "RESTORE",
+    "SOLVING",
     "Draft",
+    "Lock",
     "Record",
     "Records",
+    "Run",
     "Tiles",
+    "check_can_be_made",
     "check_folder",
     "check_mark",
     "checked_name",
@@ -37,6 +48,7 @@ __all__ = [
     "parsing",
     "printable",
     "put_in_place",
+    "raise_if_full",
     "read_json",
     "read_plain",
     "read_sealed_tensors",
@@ -48,6 +60,7 @@ __all__ = [
     "synchronise",
     "synchronise_folder",
     "unsealed",
+    "usable_path",
     "write_tensors",
     "write_text",
 ]

@@ -1,1 +1,10 @@
 """Experiments: thin compositions of the library; configuration in, results and figures out."""
+
+from curvscope.studies import _demo as demo
+from curvscope.studies._registry import STUDIES, get_study
+
+__all__ = [
+    "STUDIES",
+    "demo",
+    "get_study",
+]

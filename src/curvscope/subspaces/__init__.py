@@ -1,8 +1,8 @@
 """Subspaces of the parameter space compared: masks, angles, metrics, overlap, chance, proxies."""
 
 from curvscope.subspaces import grassmann, masks, proxies
-from curvscope.subspaces.chance import NullModel, mask_null
-from curvscope.subspaces.concentration import (
+from curvscope.subspaces._chance import NullModel, mask_null
+from curvscope.subspaces._concentration import (
     concentration_curve,
     effective_number,
     gini,
@@ -13,19 +13,14 @@ from curvscope.subspaces.concentration import (
     participation_ratio,
     space_layer_shares,
 )
-from curvscope.subspaces.curve import FractionCurve, OverlapCurve
-from curvscope.subspaces.leverage import leverage
-from curvscope.subspaces.matrices import OverlapMatrix, overlap_matrix, similarity_matrix
-from curvscope.subspaces.overlap import best_overlap, gradient_fraction, overlap
-from curvscope.subspaces.ranking import Mask, Ranking
-from curvscope.subspaces.spaces import LARGEST_DEFECT
-from curvscope.subspaces.splitting import Splitting, splitting
-from curvscope.subspaces.without_vectors import (
-    OverlapEstimate,
-    QuadraturePlan,
-    overlap_without_vectors,
-    plan_without_vectors,
-)
+from curvscope.subspaces._curve import FractionCurve, OverlapCurve
+from curvscope.subspaces._leverage import leverage
+from curvscope.subspaces._matrices import OverlapMatrix, overlap_matrix, similarity_matrix
+from curvscope.subspaces._overlap import best_overlap, gradient_fraction, overlap
+from curvscope.subspaces._ranking import Mask, Ranking
+from curvscope.subspaces._spaces import LARGEST_DEFECT
+from curvscope.subspaces._splitting import Splitting, splitting
+from curvscope.subspaces._without_vectors import OverlapEstimate, QuadraturePlan, overlap_without_vectors, plan_without_vectors
 
 __all__ = [
     "LARGEST_DEFECT",

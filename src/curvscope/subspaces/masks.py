@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
-from curvscope.operators import Parameters
-from curvscope.operators.parameters import ParameterFilter, matching, select
-from curvscope.subspaces.leverage import leverage
-from curvscope.subspaces.ranking import Mask, Ranking
-from curvscope.subspaces.spaces import Basis
+from curvscope.operators import ParameterFilter, Parameters, matching, select
+from curvscope.subspaces._leverage import leverage
+from curvscope.subspaces._ranking import Mask, Ranking
+from curvscope.subspaces._spaces import Basis
+from curvscope.system import checked
 
 Weights = nn.Module | Mapping[str, Tensor] | Tensor
 Layers = nn.Module | Mapping[str, Tensor] | Parameters

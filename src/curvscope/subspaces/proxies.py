@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvscope.arguments import checked
 from curvscope.errors import InvalidArgument
-from curvscope.execution import Progress, stage
-from curvscope.execution.precision import float32_products
 from curvscope.operators import CurvatureOperator, as_operator
-from curvscope.operators.differences import loss_differences
+from curvscope.operators.objective import loss_differences
 from curvscope.sketches import TestMatrix
-from curvscope.subspaces.ranking import Ranking
+from curvscope.subspaces._ranking import Ranking
+from curvscope.system import Progress, checked, float32_products, stage
+
+__all__ = ["ProxyCurve", "diagonal", "diagonals", "sam", "sam_deltas", "share", "sub_trace"]
 
 SAM_METHODS = ("exact", "taylor", "first_order", "sampled")
 

@@ -13,11 +13,11 @@ or run all checks at once: ``check_operator(my_operator)``. A failed check raise
 returns what it found.
 """
 
-from curvscope.testing.derivatives import SecondDerivatives, check_second_derivatives
-from curvscope.testing.operators import OPERATOR_CHECKS, check_operator
-from curvscope.testing.sketches import TEST_MATRIX_CHECKS, check_test_matrix
-from curvscope.testing.solvers import SOLVER_CHECKS, check_solver
-from curvscope.testing.tall import TALL_CHECKS, check_tall
+from curvscope.testing._derivatives import SecondDerivatives, check_second_derivatives
+from curvscope.testing._operators import OPERATOR_CHECKS, check_operator
+from curvscope.testing._sketches import TEST_MATRIX_CHECKS, check_test_matrix
+from curvscope.testing._solvers import SOLVER_CHECKS, check_solver
+from curvscope.testing._tall import TALL_CHECKS, check_tall
 
 __all__ = [
     "OPERATOR_CHECKS",

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+__all__ = ["linear"]
+
 
 def linear(samples: int, shard: int = 0, num_shards: int = 1) -> tuple[nn.Module, nn.Module, list[Any]]:
     """Least squares on ``samples`` rows in three unknowns; shard i has every num_shards-th row from i on."""

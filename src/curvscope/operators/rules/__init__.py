@@ -3,8 +3,13 @@
 The values stay the same up to rounding. ``mode`` finds the calls, the other files hold the replacements by kind.
 """
 
-from curvscope.operators.rules.casts import Casts, narrower_than
-from curvscope.operators.rules.mode import Rules
-from curvscope.operators.rules.reruns import without_reruns
+from curvscope.operators.rules._casts import Casts, narrower_than
+from curvscope.operators.rules._mode import Rules
+from curvscope.operators.rules._reruns import without_reruns
 
-__all__ = ["Casts", "Rules", "narrower_than", "without_reruns"]
+__all__ = [
+    "Casts",
+    "Rules",
+    "narrower_than",
+    "without_reruns",
+]

@@ -1,8 +1,8 @@
 """Comparing two subspaces: principal angles, distances, similarities, what chance gives, bijections between metrics."""
 
-from curvscope.subspaces.grassmann.angles import angles
-from curvscope.subspaces.grassmann.baseline import Baseline, baseline, random_angles, random_mask_angles
-from curvscope.subspaces.grassmann.bijections import (
+from curvscope.subspaces.grassmann._angles import angles
+from curvscope.subspaces.grassmann._baseline import Baseline, baseline, random_angles, random_mask_angles
+from curvscope.subspaces.grassmann._bijections import (
     hamming_from_iou,
     hamming_from_overlap,
     iou_from_hamming,
@@ -12,7 +12,7 @@ from curvscope.subspaces.grassmann.bijections import (
     overlap_from_projection_f,
     projection_f_from_overlap,
 )
-from curvscope.subspaces.grassmann.metrics import (
+from curvscope.subspaces.grassmann._metrics import (
     METRICS,
     distance,
     distance_of_angles,

@@ -1,0 +1,123 @@
+"""The operator that a command is about: a problem's, the user's own, or that of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from curvscope.cli._trust import confirm_trust
+from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.operators import CurvatureOperator, Recipe, operator_differences
+from curvscope.operators.base import Operator
+from curvscope.problems import get
+from curvscope.runs import MATRICES, operator_at_step, operator_of_problem, recipe_of_problem, solution_of
+from curvscope.solvers import Solution
+from curvscope.solvers.certification import rounding_of
+from curvscope.store import Run
+
+HIGHER = ("float64", "float32")
+
+
+def operator_of_run(run: Run, solution: Solution, *, trust: bool) -> Operator:
+    """The operator of a run, built again; workers can build it, too.
+
+    Raises:
+        RunConflict: parameters, data, loss or library have changed since. InvalidArgument: it was made by a program of the
+            user's, and does not know how to build its operator.
+    """
+    options = run.manifest["options"]
+    target = options.get("target")
+    if target is None and options.get("problem") is None:
+        raise InvalidArgument(
+            f"{run.path} was made in Python and does not know how to build its operator: there, pass it with "
+            f"curvscope.open({str(run.path)!r}) to curvscope.certify, density or trace; overlap, report, export and info need "
+            "the run alone"
+        )
+    confirm_trust(run, trust=trust)
+    operator = operator_of_problem(run) if target is None else Recipe(target).build()
+    if differing := operator_differences(solution.provenance, operator):
+        raise RunConflict(
+            f"{run.path} was made with another operator than {target or 'its problem'} gives now: {'; '.join(differing)}. A "
+            "function that draws parameters or data at random needs a fixed seed; otherwise run `curvscope eigs` again"
+        )
+    return operator
+
+
+def operator_in_precision(run: Run, solution: Solution, precision: str | None, *, trust: bool) -> Operator:
+    """The operator of a run, in higher precision if one is named: float64 for a run in float32, either for a coarser one.
+
+    Raises:
+        InvalidArgument: no such precision, one that is lower than the run's, or an operator that cannot be built in another.
+        RunConflict: see :func:`operator_of_run`.
+    """
+    if precision is not None and precision not in HIGHER:
+        raise InvalidArgument(f"--precision {precision!r}: choose one of {', '.join(HIGHER)}; without it, the run's own")
+    finer = 0.0 if precision is None else torch.finfo(getattr(torch, precision)).eps - rounding_of(solution)
+    if finer > 0:
+        raise InvalidArgument(
+            f"--precision {precision} is lower than that of {run.path} ({solution.provenance['dtype']}): leave it out"
+        )
+    operator = operator_of_run(run, solution, trust=trust)
+    if finer == 0:
+        return operator
+    options = run.manifest["options"]
+    if options.get("target") is None:
+        return recipe_of_problem(run.path, options | {"precision": precision}).build()
+    if not isinstance(operator, CurvatureOperator):
+        raise InvalidArgument(
+            f"--precision: {options['target']} returns a {type(operator).__name__}, which cannot be built in another precision "
+            "than its own: return (model, loss, data) or an operator of a model, or pass curvscope.certify one that is"
+        )
+    return operator.in_dtype(getattr(torch, str(precision)))
+
+
+def check_source(problem: str | None, target: str | None) -> None:
+    """Raise InvalidArgument unless exactly one of the two is given."""
+    if (problem is None) == (target is None):
+        raise InvalidArgument(
+            "pass either --problem NAME or --target MODULE:FUNCTION: `curvscope info` lists the problems, and a function of "
+            "yours returns (model, loss, data)"
+        )
+
+
+def check_problem_options(problem: str | None, *, data: Path | None = None, split: str = "train", step: int = 0) -> None:
+    """Raise InvalidArgument where an option that describes a problem is given with a target, which would ignore it."""
+    given = {"--data": data is not None, "--split": split != "train", "--step": step != 0}
+    if problem is None and (unused := [flag for flag, is_given in given.items() if is_given]):
+        raise InvalidArgument(f"{unused[0]} is for a --problem: your --target function decides by itself")
+
+
+def chosen(
+    run: Path | None,
+    problem: str | None,
+    target: str | None,
+    *,
+    data: Path | None = None,
+    step: int = 0,
+    split: str = "train",
+    matrix: str = "hessian",
+    precision: str | None = None,
+    trust: bool = False,
+) -> tuple[Operator, Solution | None]:
+    """The operator that was named in one of three ways; a run's comes with its eigenpairs.
+
+    Raises:
+        InvalidArgument: named in none, or in several ways; or choices that only a problem has.
+    """
+    if [run, problem, target].count(None) != 2:
+        raise InvalidArgument("pass one of RUN, --problem NAME and --target MODULE:FUNCTION")
+    if problem is None and (data, step, split, matrix, precision) != (None, 0, "train", "hessian", None):
+        raise InvalidArgument(
+            "--data, --step, --split, --matrix and --precision choose among the operators of a --problem: a RUN has its own, "
+            "and your --target function decides by itself"
+        )
+    if run is not None:
+        opened = Run.open(run)
+        solution = solution_of(opened)
+        return operator_of_run(opened, solution, trust=trust), solution
+    if target is not None:
+        return Recipe(target).build(), None
+    if matrix not in MATRICES:
+        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    return operator_at_step(get(problem, data=data), step, split, matrix, precision), None

@@ -1,0 +1,77 @@
+"""``curvscope trace``: trace, diagonal blocks and norms of a problem's, one's own or a run's operator."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from curvscope.cli._names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName, Trust
+from curvscope.cli._output import print_json, terminal
+from curvscope.cli._source import chosen
+from curvscope.cli._tables import as_rich
+from curvscope.cli._workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.estimators import METHODS, Estimate, frobenius_norm, spectral_norm, trace
+from curvscope.report import Table
+
+
+def command(
+    run: OptionalRun = None,
+    problem: ProblemName = None,
+    target: TargetName = None,
+    data: DataFolder = None,
+    step: Step = 0,
+    split: Split = "train",
+    matrix: Matrix = "hessian",
+    precision: Precision = None,
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
+    max_products: Annotated[int, typer.Option("--max-products", help="Budget for the trace, and for each norm.")] = 100,
+    rtol: Annotated[
+        float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval, over the estimate.")
+    ] = None,
+    norms: Annotated[bool, typer.Option("--norms", help="Frobenius and spectral norm as well.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
+    workers: WorkerCount = None,
+    scheduler: SchedulerAddress = None,
+    cluster: BatchSystem = None,
+    jobs: JobCount = None,
+    cluster_config: ClusterConfig = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """The trace, in all and for each parameter tensor, with standard errors; with a RUN, its eigenpairs are known."""
+    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    hiring.check_source(problem)
+    operator, solution = chosen(
+        run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision, trust=trust
+    )
+    bound = None
+    with hiring.executor() as executor:
+        limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed, "executor": executor}
+        found = {"trace": trace(operator, method=method, **limits)}
+        if norms:
+            found["frobenius_norm"] = frobenius_norm(operator, **limits)
+            bound = spectral_norm(operator, seed=seed)  # one product at a time: workers would not help
+    if as_json:
+        plain = {name: _plain(estimate) for name, estimate in found.items()}
+        if bound is not None:
+            plain["spectral_norm"] = {"value": bound.value, "upper": bound.upper, "products": bound.products}
+        print_json(plain)
+        return
+    console = terminal()
+    for name, estimate in found.items():
+        rows = [["all", _text(estimate)], *([layer, _text(part)] for layer, part in estimate.layers.items())]
+        console.print(f"{name.replace('_', ' ')}, {estimate.products} products", style="bold")
+        console.print(as_rich(Table(["parameters", "estimate"], rows)))
+    if bound is not None:
+        console.print(f"spectral norm {bound}", highlight=False)
+
+
+def _text(estimate: Estimate) -> str:
+    return f"{estimate.value:.5g} +- {estimate.stderr:.1g}" if estimate.stderr else f"{estimate.value:.8g}"
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    layers = {name: [part.value, part.stderr] for name, part in estimate.layers.items()}
+    facts = {"value": estimate.value, "stderr": estimate.stderr, "interval": list(estimate.interval)}
+    return {**facts, "products": estimate.products, "layers": layers}

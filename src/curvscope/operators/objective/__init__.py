@@ -1,0 +1,50 @@
+"""What is differentiated: a loss of the parameters, its mini-batches, and the model's surroundings while it runs."""
+
+from curvscope.operators.objective._batches import (
+    ELEMENTWISE,
+    Batch,
+    criterion_terms,
+    describe,
+    few_samples,
+    is_pair,
+    length,
+    move,
+    tensors_of,
+)
+from curvscope.operators.objective._differences import loss_differences
+from curvscope.operators.objective._functions import FunctionObjective, is_function
+from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME
+from curvscope.operators.objective._logits import LogitsObjective
+from curvscope.operators.objective._losses import COUNTED, CallWithModel, dependent, models_own_loss, takes_model
+from curvscope.operators.objective._objective import Loss, Objective, ObjectiveOptions, SampleOptions, Values, WeightOptions
+from curvscope.operators.objective._substitution import check_substitution
+
+__all__ = [
+    "BATCH_NORMS",
+    "COUNTED",
+    "ELEMENTWISE",
+    "ONE_AT_A_TIME",
+    "Batch",
+    "CallWithModel",
+    "FunctionObjective",
+    "LogitsObjective",
+    "Loss",
+    "Objective",
+    "ObjectiveOptions",
+    "SampleOptions",
+    "Values",
+    "WeightOptions",
+    "check_substitution",
+    "criterion_terms",
+    "dependent",
+    "describe",
+    "few_samples",
+    "is_function",
+    "is_pair",
+    "length",
+    "loss_differences",
+    "models_own_loss",
+    "move",
+    "takes_model",
+    "tensors_of",
+]

@@ -1,0 +1,179 @@
+"""Losses as people pass them: what kind they are, and what they are called."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curvscope.errors import InvalidArgument, NotDifferentiable, NotFinite
+from curvscope.operators.objective._batches import CRITERIA, ELEMENTWISE, Batch
+
+COUNTED = (nn.CrossEntropyLoss, nn.NLLLoss, *ELEMENTWISE)
+"""Criteria whose terms are known."""
+
+
+class CallWithModel(nn.Module):
+    """``function(model, argument)`` as a module, so that functional_call can reach the model's parameters."""
+
+    def __init__(self, model: nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, argument: Any) -> Tensor:
+        """Call the function with the model."""
+        return self.function(self.model, argument)
+
+
+GROUPED = re.compile(r"Expected mat_[ab] to be Float32|grouped_mm")
+"""What PyTorch says where experts are multiplied in groups in a dtype that this product does not have."""
+
+
+def advice_on(message: str, dtype: torch.dtype) -> str:
+    """What to do about an error of a model's forward pass.
+
+    >>> advice_on("Expected mat_a to be Float32, BFloat16 or Float16 matrix, got Double", torch.float64)[:56]
+    'The experts are multiplied by torch.nn.functional.groupe'
+    """
+    if GROUPED.search(message):
+        return (
+            f"The experts are multiplied by torch.nn.functional.grouped_mm, which has no {str(dtype).removeprefix('torch.')}: "
+            "call model.set_experts_implementation('eager') first (transformers), or leave out dtype="
+        )
+    return "Look at the batch's shapes and dtypes, and at what the model returns for it"
+
+
+def plain_call(model: nn.Module, argument: Any) -> Tensor:
+    """What the model returns."""
+    return model(argument)
+
+
+def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """What a Hugging Face model says its loss on a batch with labels is.
+
+    Raises:
+        InvalidArgument: another batch.
+    """
+    if not isinstance(batch, dict):
+        raise InvalidArgument(f"loss='model' needs batches that are mappings with 'labels', got a {type(batch).__name__}")
+    output = model(**batch)
+    loss = getattr(output, "loss", None)
+    if loss is None:
+        raise InvalidArgument(
+            f"loss='model' needs batches that are mappings with 'labels', or whatever {type(model).__name__} computes its loss "
+            f"from, and a model that returns it as .loss; got {type(output).__name__} for a batch with keys {list(batch)}"
+        )
+    return loss
+
+
+def checked_value(loss: Any, what: str) -> float:
+    """The number that a loss is; ``what`` names it.
+
+    Raises:
+        InvalidArgument: not a scalar. NotDifferentiable: an integer. NotFinite: NaN or infinite.
+    """
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        if isinstance(loss, tuple | list) and loss and isinstance(loss[0], Tensor) and loss[0].numel() == 1:
+            raise InvalidArgument(
+                f"{what} is a {type(loss).__name__} whose first of {len(loss)} items is a scalar, expected the scalar alone: "
+                "wrap the function that returns it, as in lambda model, batch: loss(model, batch)[0]"
+            )
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise InvalidArgument(f"{what} is {got}, expected a scalar: use reduction='mean'")
+    if not loss.is_floating_point():
+        raise NotDifferentiable(f"{what} is {loss.dtype}: it must be a floating-point scalar")
+    value = float(loss)
+    if not isfinite(value):
+        raise NotFinite(f"{what} is {value}: look at that batch's inputs and at the parameters")
+    return value
+
+
+def dependent(value: Tensor) -> Tensor:
+    """The value, if it depends on the parameters; raises NotDifferentiable otherwise."""
+    if not value.requires_grad:
+        raise NotDifferentiable(
+            "the loss does not depend on the chosen parameters, or is computed under no_grad or from detached values: "
+            "compute it from the model's output with differentiable operations, and checkpoint with use_reentrant=False"
+        )
+    return value
+
+
+def depends_on(loss: Any, values: Sequence[Tensor]) -> bool:
+    """Return whether a loss was computed from any of these leaves of its graph; cost: a walk along the graph."""
+    wanted = {id(value) for value in values}
+    waiting, seen = [getattr(loss, "grad_fn", None)], set()
+    if id(loss) in wanted:
+        return True
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if id(getattr(node, "variable", None)) in wanted:
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def independent(names: Sequence[str]) -> str:
+    """Return what is said of a loss that depends on none of the parameters, whose Hessian would be zero."""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"the loss does not depend on the parameters ({shown}): every second derivative is zero. Look for .detach(), .item(), "
+        ".numpy(), .data or torch.no_grad() between the parameters and the loss, for a loss that ignores the model's output, "
+        "and for params= that the model does not use"
+    )
+
+
+def takes_model(loss: Callable[..., Tensor]) -> bool:
+    """Whether a loss is a function of a model and a batch, told by the name of its first parameter, rather than a criterion."""
+    if isinstance(loss, nn.Module):
+        return False
+    try:
+        names = list(inspect.signature(loss).parameters)
+    except (TypeError, ValueError):
+        return False
+    return bool(names) and names[0] in ("model", "net", "network", "module")
+
+
+def name_of(loss: Callable[..., Tensor]) -> str:
+    """What a loss is called, with its options."""
+    if isinstance(loss, nn.Module):
+        return f"{type(loss).__qualname__} {loss.extra_repr()} {getattr(loss, 'reduction', '')}"
+    return getattr(loss, "__qualname__", type(loss).__qualname__)
+
+
+def own_reduction(loss: Callable[..., Tensor]) -> str | None:
+    """What a criterion says that it does with its terms: "mean", "sum", "batchmean" or "none"; None: it does not say.
+
+    >>> own_reduction(nn.MSELoss()), own_reduction(partial(nn.functional.mse_loss, reduction="sum")), own_reduction(print)
+    ('mean', 'sum', None)
+    """
+    if isinstance(loss, partial):
+        given = loss.keywords.get("reduction")
+        return given if isinstance(given, str) else own_reduction(loss.func)
+    said = getattr(loss, "reduction", None)
+    if isinstance(said, str):
+        return said
+    if getattr(loss, "__module__", "") != nn.functional.__name__ and loss not in CRITERIA:
+        return None
+    default = inspect.signature(loss).parameters.get("reduction")
+    return default.default if default is not None and isinstance(default.default, str) else None
+
+
+def check_reduction(loss: Callable[..., Tensor], reduction: str | None) -> None:
+    """Raise InvalidArgument where ``reduction`` contradicts what the criterion says of itself."""
+    own = own_reduction(loss)
+    if reduction is None or own is None or (own == "sum") == (reduction == "sum"):
+        return
+    remedy = "leave reduction= out" if isinstance(loss, nn.Module) else f"pass the loss with reduction={reduction!r} of its own"
+    raise InvalidArgument(
+        f"reduction={reduction!r}, but {name_of(loss).split()[0]} itself has reduction={own!r}: {remedy}, or change the "
+        "criterion's reduction; reduction= is for functions that do not say what they do with their terms"
+    )

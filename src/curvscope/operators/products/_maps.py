@@ -1,0 +1,225 @@
+"""The linear maps of one mini-batch: its Hessian, and J^T C J with C a symmetric map on the network's output.
+
+Each is written twice: as a function that ``torch.func`` can differentiate, batch and trace, and in reverse mode alone, which
+works wherever PyTorch can differentiate twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp, vmap
+
+from curvscope.errors import NotDifferentiable
+from curvscope.operators.objective import Batch, Objective, Values, dependent
+from curvscope.operators.products._constants import FrozenConstants, ReverseConstants
+from curvscope.operators.products._forward_losses import ForwardModeLosses
+from curvscope.operators.products._outputs import FlatOutputs
+from curvscope.operators.products._refusals import explained, explanation, message_of
+
+Pieces = tuple[Tensor | None, ...]
+OutputCurvature = Callable[[Tensor, Batch, Tensor], Tensor]
+"""(output, batch, tangent of the output) to C times the tangent."""
+
+
+class BatchMap(ABC):
+    """A symmetric linear map on parameter-shaped tangents, given a mini-batch."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.on: Callable[[Objective], BatchMap | None] = lambda objective: None
+        self._looked_at = False
+
+    def _refuse_dead_ends(self, gradient: Pieces) -> None:
+        """Raise NotDifferentiable where the gradient is marked as one that is not to be differentiated; looked at once.
+
+        Autograd itself says so only on its way through: here nothing lies behind, and the product would be zero.
+        """
+        if not self._looked_at and (dead_end := _dead_end(gradient)) is not None:
+            raise NotDifferentiable(explanation(message_of(dead_end)))
+        self._looked_at = True
+
+    def prepare(self, batch: Batch, number: int) -> Batch:
+        """What :meth:`product` and :meth:`reverse` take for mini-batch ``number``; the batch itself unless overridden."""
+        return batch
+
+    @abstractmethod
+    def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
+        """The product with one tangent, forward over reverse."""
+
+    def forward(self, values: Values, batch: Batch, tangent: Values) -> Values:
+        """:meth:`product`, with functions that forward mode lacks computed from others: what is traced."""
+        with ForwardModeLosses():
+            return self.product(values, batch, tangent)
+
+    @abstractmethod
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+        """The product from values at plus and minus a step along the tangent; constants were noted without a step."""
+
+    @abstractmethod
+    def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
+        """The map in reverse mode, its graph built once.
+
+        The map takes tangents, with a leading axis when its second argument (batched) is true; None stands for zeros.
+
+        Raises:
+            NotDifferentiable: the loss does not depend on the parameters, or cannot be differentiated.
+        """
+
+
+class HessianMap(BatchMap):
+    """The Hessian of the mini-batch's loss. Source: Pearlmutter (1994)."""
+
+    def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
+        """H v = d/de grad(theta + e v) at e = 0."""
+
+        def loss(inner: Values) -> Tensor:
+            """The loss as a function of the parameters."""
+            with torch.enable_grad(), ReverseConstants():
+                return self.objective.loss(inner, batch).reshape(())
+
+        return jvp(grad(loss), (values,), (tangent,))[1]
+
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+        """(g(theta + h v) - g(theta - h v)) / 2h; 2 gradients."""
+        found = []
+        for h in (step, -step):
+            self.objective.seed(0)
+            moved = _moved(self.objective.values, tangent, h)
+            found.append(self.objective.gradient_at(moved, batch, within=constants.used()))
+        return tuple((plus - minus) / (2 * step) for plus, minus in zip(*found, strict=True))
+
+    def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
+        """Differentiate the gradient's graph once more; about 1 gradient to build and 1.5 to 2 gradients a vector."""
+        with torch.enable_grad():
+            values = self.objective.leaves(self.objective.values)
+            loss = dependent(self.objective.loss(values, batch).reshape(()))
+            with explained():
+                gradient = torch.autograd.grad(loss, values, create_graph=True, allow_unused=True)
+        self._refuse_dead_ends(gradient)
+
+        def apply(tangents: Values, batched: bool) -> Pieces:
+            """Differentiate the gradient along tangents."""
+            return _pull(gradient, values, tangents, batched)
+
+        return apply
+
+
+class SandwichMap(BatchMap):
+    """J^T C J: forward through the network, a map on its output, and back.
+
+    Args:
+        objective: with a criterion.
+        curve: C, such as the loss's own Hessian for the generalised Gauss-Newton matrix.
+        outputs: what makes one tensor of the network's outputs, where ``curve`` has to know of it.
+        slope: (output, batch) to the gradient whose derivative C is; None where it is none, as of the Fisher matrices.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        curve: OutputCurvature,
+        outputs: FlatOutputs | None = None,
+        slope: Callable[[Tensor, Batch], Tensor] | None = None,
+    ) -> None:
+        super().__init__(objective)
+        self.curve, self.outputs, self.slope = curve, outputs or FlatOutputs(), slope
+
+    def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
+        """One forward and one backward sweep. Source: Schraudolph (2002)."""
+
+        def network(inner: Values) -> Tensor:
+            """The output as a function of the parameters."""
+            with torch.enable_grad(), ReverseConstants():
+                return self._output(inner, batch)
+
+        with torch.enable_grad():  # a model may take gradients itself
+            output, forward = jvp(network, (values,), (tangent,))
+            _, pull_back = vjp(network, values)
+        return pull_back(self.curve(output, batch, forward))[0]
+
+    def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
+        """J v is the derivative of J^T u in u: two reverse sweeps a vector, about 2 gradients."""
+        with torch.enable_grad():
+            values = self.objective.leaves(self.objective.values)
+            output = dependent(self._output(values, batch))
+            seed = torch.zeros_like(output, requires_grad=True)
+            with explained():
+                pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
+        self._refuse_dead_ends(pulled)
+        curve = self.curve
+
+        def apply(tangents: Values, batched: bool) -> Pieces:
+            """J v, C times it, and back."""
+            forward = _pull(pulled, (seed,), tangents, batched)[0]
+            if forward is None:
+                return (None,) * len(values)
+
+            def curved(tangent: Tensor) -> Tensor:
+                """C times one tangent."""
+                return curve(output.detach(), batch, tangent)
+
+            with torch.no_grad():
+                cotangent = vmap(curved)(forward) if batched else curved(forward)
+            return _pull((output,), values, (cotangent,), batched)
+
+        return apply
+
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+        """J v from two outputs, C times it, and back by one gradient."""
+        objective, found = self.objective, []
+        for h in (step, -step):
+            objective.seed(0)
+            values = objective.leaves(_moved(objective.values, tangent, h))
+            with torch.enable_grad(), constants.used():
+                output = self._output(values, batch)
+            found.append(output.detach().clone())
+        objective.seed(0)
+        with torch.enable_grad():
+            values = objective.leaves(objective.values)
+            output = dependent(self._output(values, batch))
+        with torch.no_grad():
+            cotangent = self.curve(output.detach(), batch, (found[0] - found[1]) / (2 * step))
+        return _pull((output,), values, (cotangent,), False)
+
+    def _output(self, values: Values, batch: Batch) -> Tensor:
+        return self.outputs.flat(self.objective.output(values, batch))
+
+
+def _moved(values: Values, tangent: Values, step: float) -> Values:
+    return tuple(value + step * piece for value, piece in zip(values, tangent, strict=True))
+
+
+def _dead_end(tensors: Sequence[Tensor | None]) -> Any:
+    """The node that autograd puts behind functions that cannot be differentiated once more; None: there is none."""
+    return next((node for node in nodes_behind(tensors) if node.name() == "torch::autograd::Error"), None)
+
+
+def nodes_behind(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+    """All nodes of the graph that tensors were computed by."""
+    waiting = [tensor.grad_fn for tensor in tensors if tensor is not None and tensor.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        new = {source for source, _ in node.next_functions if source is not None} - seen
+        seen |= new
+        waiting += new
+
+
+def _pull(outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], seeds: Sequence[Tensor | None], batched: bool) -> Pieces:
+    """Vector-Jacobian products of the outputs that depend on anything; the graph stays."""
+    live = [
+        (output, seed)
+        for output, seed in zip(outputs, seeds, strict=True)
+        if output is not None and seed is not None and output.requires_grad
+    ]
+    if not live:
+        return (None,) * len(inputs)
+    heads, tails = zip(*live, strict=True)
+    with explained():
+        return torch.autograd.grad(heads, inputs, tails, retain_graph=True, allow_unused=True, is_grads_batched=batched)

@@ -1,0 +1,98 @@
+"""What a model is like: how many operations one evaluation of its loss takes, how long, and how much memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from curvscope.operators.objective import Objective
+from curvscope.operators.products.tracing import DispatchMode, tensors_in
+
+LONG_ENOUGH = 0.05
+"""Seconds of an evaluation that are believed at once: a shorter one may have waited for other processes."""
+
+MOST_EVALUATIONS = 3
+
+SHARED_CALL = 2.5e-5
+"""Seconds an operation below which calls take most of the time: vectors should share them."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One evaluation of the loss of a mini-batch.
+
+    Attributes:
+        calls: operations. seconds: of the evaluation. bytes: of all that they return.
+    """
+
+    calls: int
+    seconds: float
+    bytes: int
+
+    @property
+    def shares_calls(self) -> bool:
+        """Whether calls, not arithmetic, surely take the time."""
+        return self.seconds < SHARED_CALL * self.calls
+
+    @property
+    def computes(self) -> bool:
+        """Whether arithmetic surely takes the time."""
+        return self.seconds > 2 * SHARED_CALL * self.calls
+
+    @property
+    def group_bytes(self) -> int:
+        """Memory of one vector on its way through a graph or a program, roughly: forward and backward, tangents of both."""
+        return 4 * self.bytes
+
+
+def survey(objective: Objective) -> Survey:
+    """Evaluate the loss of the first mini-batch, once where that takes long, else a few times; inside ``isolated()``."""
+    batch, _ = next(objective.batches())
+
+    def evaluate() -> None:
+        """One evaluation."""
+        objective.seed(0)
+        objective.loss_value(objective.values, batch)
+
+    def counted() -> None:
+        """One evaluation whose operations are counted."""
+        with counting:
+            evaluate()
+
+    counting = _Counting()
+    with torch.no_grad():
+        seconds = [seconds_of(counted, objective.device)]
+        while len(seconds) < MOST_EVALUATIONS and min(seconds) < LONG_ENOUGH:
+            seconds.append(seconds_of(evaluate, objective.device))
+    return Survey(counting.calls, min(seconds), counting.bytes)
+
+
+class _Counting(DispatchMode):
+    """Counts operations and the bytes that they return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.detach.default:  # of the parameters, before the loss begins; no tangent passes through it
+            return result
+        self.calls += 1
+        self.bytes += sum(tensor.nbytes for tensor in tensors_in(result))
+        return result
+
+
+def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
+    """Wall-clock seconds of one call, work that it left on a GPU included."""
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

@@ -1,0 +1,18 @@
+"""Operators that other processes can make again: recipes, targets, shards, and what a worker does."""
+
+from curvscope.operators.remote._recipe import Recipe
+from curvscope.operators.remote._sharded import data_parallel
+from curvscope.operators.remote._target import load_function, load_target
+from curvscope.operators.remote._worker import Order, multiply, order_for, product, received
+
+__all__ = [
+    "Order",
+    "Recipe",
+    "data_parallel",
+    "load_function",
+    "load_target",
+    "multiply",
+    "order_for",
+    "product",
+    "received",
+]

@@ -1,0 +1,90 @@
+"""A report as data, and as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib.figure import Figure
+
+from curvscope.report._style import to_svg
+from curvscope.store import Draft, write_text
+
+REM_AN_INCH = 7.5
+"""Widths of figures in the page; 9 inches are as wide as the text."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under column heads; ``heads`` and every row have the same length."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One idea of a report: a heading, what it says, a figure or a table."""
+
+    title: str
+    text: str
+    figure: Figure | None = None
+    alternative: str = ""
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report: what it is about, what came out, how it was made."""
+
+    title: str
+    summary: str
+    sections: Sequence[Section]
+    highlights: Sequence[tuple[str, str]] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def render(document: Document) -> str:
+    """The document as one HTML text: figures inside as SVG, enlarged by a click, tables that sort; nothing from elsewhere."""
+    environment = Environment(
+        loader=PackageLoader("curvscope.report"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    images = [None if section.figure is None else _image(section.figure) for section in document.sections]
+    return environment.get_template("report.html").render(
+        document=document, sections=list(zip(document.sections, images, strict=True))
+    )
+
+
+def save_figures(document: Document, folder: Path, *, dpi: int = 160, svg: bool = False) -> list[Path]:
+    """Each figure of the document as a PNG named after its section, and as SVG where asked; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for section in document.sections:
+        if section.figure is not None:
+            files.append(folder / (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") + ".png"))
+            save_figure(section.figure, files[-1], dpi=dpi)
+            if svg:
+                files.append(files[-1].with_suffix(".svg"))
+                write_text(files[-1], to_svg(section.figure), durable=False)
+    return files
+
+
+def save_figure(sheet: Figure, file: Path, *, dpi: int = 160) -> None:
+    """Write a figure as a PNG, whole or not at all; what a link in its place points to stays as it is."""
+    with Draft(file) as draft:
+        sheet.savefig(draft, dpi=dpi, format="png")
+
+
+def _image(sheet: Figure) -> tuple[str, str]:
+    """Address and width in the page: in proportion to the inches, so that the letters of all figures are of one size."""
+    address = "data:image/svg+xml;base64," + base64.b64encode(to_svg(sheet).encode()).decode()
+    return address, f"{REM_AN_INCH * sheet.get_figwidth():.1f}rem"

@@ -1,0 +1,34 @@
+"""What a run of the commands holds, its certificate and its page: the layer under the commands."""
+
+from curvscope.runs._certified import failed_claims, keep_certificate
+from curvscope.runs._contents import (
+    DENSITY,
+    MASKS,
+    MATRICES,
+    PRECISIONS,
+    arithmetic_of,
+    certified_of,
+    document,
+    measure_overlap,
+    operator_at_step,
+    operator_of_problem,
+    recipe_of_problem,
+    solution_of,
+)
+
+__all__ = [
+    "DENSITY",
+    "MASKS",
+    "MATRICES",
+    "PRECISIONS",
+    "arithmetic_of",
+    "certified_of",
+    "document",
+    "failed_claims",
+    "keep_certificate",
+    "measure_overlap",
+    "operator_at_step",
+    "operator_of_problem",
+    "recipe_of_problem",
+    "solution_of",
+]

@@ -1,0 +1,329 @@
+"""What a run of ``curvscope eigs`` holds, and its report."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from math import ceil, log10
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument, RunNotFound
+from curvscope.estimators import RULES, Density
+from curvscope.measurement import CERTIFIED, PARAMETERS, TABLE, results_of
+from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
+from curvscope.problems import Problem, get
+from curvscope.report import Document, Section, Table, figures
+from curvscope.solvers import Plan, Solution
+from curvscope.solvers.results import ORDERS
+from curvscope.store import Run, parsing, read_sealed_tensors
+from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
+from curvscope.system import TF32, as_text, preferred
+from curvscope.training import Recorder, train
+
+MATRICES = {"hessian": hessian, "ggn": ggn}
+PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
+MASKS = ("magnitude", "layerwise", "random", "best")
+DENSITY = "density.json"
+"""Where a run keeps the density that `curvscope density RUN` found last."""
+
+
+def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
+    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
+
+    Trained on the CPU, as pinned; measured on a GPU if there is one.
+    """
+    arithmetic = arithmetic_of(precision)
+    batches = problem.curvature_batches(split)
+    model = problem.model()
+    recorder = Recorder(model, [step])
+    train(problem, model, recorder)
+    return MATRICES[matrix](recorder.load(step, model).to(preferred()), problem.criterion, batches, **arithmetic)
+
+
+def arithmetic_of(precision: str | None) -> dict[str, Any]:
+    """The options of an operator whose products are computed in a precision, one of :data:`PRECISIONS`; None: its own.
+
+    >>> arithmetic_of("tf32"), arithmetic_of("bfloat16")
+    ({'precision': 'tf32'}, {'dtype': torch.bfloat16})
+    """
+    if precision not in (None, *PRECISIONS):
+        raise InvalidArgument(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision is None:
+        return {}
+    return {"precision": precision} if precision == TF32 else {"dtype": getattr(torch, precision)}
+
+
+def operator_of_problem(run: Run) -> CurvatureOperator:
+    """The operator of a run on a problem, at the parameters and buffers that the run keeps: no training."""
+    return recipe_of_problem(run.path, run.manifest["options"]).build()
+
+
+def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
+    """How others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
+    source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
+    if options.get("precision") is not None:
+        source["precision"] = options["precision"]
+    if source["data"] is not None:
+        source["data"] = str(Path(source["data"]).absolute())
+    return Recipe(operator_at_checkpoint, checkpoint=str(path.absolute() / PARAMETERS), **source)
+
+
+def operator_at_checkpoint(
+    problem: str, data: str | None, split: str, matrix: str, checkpoint: str, precision: str | None = None
+) -> CurvatureOperator:
+    """The curvature of a problem's network with the parameters and buffers in a safetensors file; on a GPU if there is one."""
+    known = get(problem, data=data)
+    model = known.model().to(preferred())
+    with torch.no_grad():
+        model.load_state_dict(read_sealed_tensors(Path(checkpoint)), strict=False)
+    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
+
+
+def solution_of(run: Run) -> Solution:
+    """The run's solution."""
+    return Solution.load(results_of(run.path))
+
+
+def certified_of(run: Run) -> Solution:
+    """The run's pairs as they were certified last in higher precision, where that was done; else its solution."""
+    place = run.path / CERTIFIED
+    return Solution.load(place) if (place / TABLE).is_file() else solution_of(run)
+
+
+def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
+    """The parameters that the run's operator was measured at, in the operator's order.
+
+    Raises:
+        RunNotFound: the run's operator was not built from a model.
+    """
+    file = run.path / PARAMETERS
+    if not file.exists() or solution.parameters is None:
+        raise RunNotFound(f"{run.path} holds no parameters: its operator was not built from a model, so there is no mask")
+    stored = read_sealed_tensors(file, run.mark)
+    with parsing(file):
+        return {name: stored[name] for name in solution.parameters.names}
+
+
+def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
+    """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
+    solution = certified_of(run)
+    curve = _overlap_with(mask, solution, run)
+    run.write_sealed(f"overlap-{mask}.json", curve.to_dict())
+    return curve
+
+
+def _overlap_with(mask: str, solution: Solution, run: Run) -> OverlapCurve:
+    """The curve for one of :data:`MASKS`; only those by magnitude need the run's parameters."""
+    match mask:
+        case "magnitude":
+            return overlap(solution, masks.by_magnitude(parameters_of(run, solution)))
+        case "layerwise":
+            return overlap(solution, masks.layerwise_magnitude(parameters_of(run, solution)))
+        case "random":
+            return overlap(solution, masks.random(solution.eigenvectors.shape[0], seed=0))
+        case "best":
+            return best_overlap(solution)
+    raise InvalidArgument(f"mask={mask!r}: choose one of {', '.join(MASKS)}")
+
+
+def document(run: Run) -> Document:
+    """The report of one run; see :func:`_document`.
+
+    Raises:
+        DamagedData: what the run says about itself cannot be read.
+    """
+    with parsing(run.path):
+        return _document(run)
+
+
+def _document(run: Run) -> Document:
+    """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
+    solution = certified_of(run)
+    label, asked = _label(run), solution.provenance["options"]
+    sections = []
+    if (run.path / PARAMETERS).exists():
+        sections.append(
+            Section(
+                "Overlap with the largest weights",
+                f"For every k: the share of {_space(solution)} that lies on the k largest weights. Dashed: chance level."
+                + (" Shaded: what is certain of the true eigenspace's." if solution.certificate is not None else ""),
+                figures.overlaps({label: measure_overlap(run)}),
+                alternative="Overlap against k on logarithmic axes, with the chance level k/D",
+            )
+        )
+    sections.append(
+        Section(
+            "The spectrum",
+            f"A bar counts computed eigenvalues, with a tick below each. {_others(solution)}",
+            figures.spectra({label: solution}),
+            alternative="Histogram of the eigenvalues",
+        )
+    )
+    if (found := density_of(run)) is not None:
+        sections.append(_density_section(found))
+    sections.append(
+        Section(
+            "How right are the pairs?",
+            "The relative residual of every pair, measured with fresh products.",
+            figures.residuals({label: {asked["method"]: solution}}, tol=asked.get("tol") or None),
+            alternative="Relative residual of each pair on a logarithmic axis",
+        )
+    )
+    if run.manifest.get("plan"):
+        sections.append(
+            Section(
+                "Plan and fact",
+                "What was planned before the work, and what it took.",
+                table=plan_table(Plan.from_dict(run.manifest["plan"]), solution),
+            )
+        )
+    held = "up to the rounding of the products"
+    if solution.certificate is not None:
+        held = f"rounding included{_except(solution)}"
+    sections.append(Section("The pairs", f"Each interval holds an eigenvalue, {held}.", table=pairs_table(solution)))
+    return Document(
+        title=f"{solution.k} eigenpairs: {label}",
+        summary=str(solution.status),
+        sections=sections,
+        highlights=_highlights(solution),
+        provenance=_provenance(run, solution),
+    )
+
+
+def _space(solution: Solution) -> str:
+    """Which space the first k vectors span."""
+    if solution.order == "LM":
+        return "the top-k eigenspace"
+    return f"the span of the first k eigenvectors in the order of this run ({ORDERS[solution.order]})"
+
+
+def _others(solution: Solution) -> str:
+    """What is known of the eigenvalues that were not computed, in a sentence."""
+    if solution.order != "LM" or solution.k == solution.eigenvectors.shape[0]:
+        return ""
+    certificate = solution.certificate
+    if certificate is None:
+        known = "the method looks for the largest, and the command curvscope certify tells which of them certainly are"
+    elif certificate.complete == solution.k:
+        known = f"certain{_except(solution)}"
+    elif certificate.complete:
+        proven = f"only the first {certificate.complete} of {solution.k} are proven to be the largest"
+        known = f"some may be larger than the last pairs: {proven}"
+    else:
+        known = f"some may be larger than these: of none of the {solution.k} pairs is it proven to be among the largest"
+    return f"Grey: the others, {figures.others(solution)}; {known}."
+
+
+def _except(solution: Solution) -> str:
+    """With which probability the certificate is wrong, after what it says."""
+    failure = solution.certificate.tail.failure if solution.certificate is not None else 0.0
+    return f", except with probability {failure:g}" if failure else ""
+
+
+def density_of(run: Run) -> Density | None:
+    """The spectral density that the run keeps, if any."""
+    plain = run.read_json(DENSITY)
+    with parsing(run.path / DENSITY):
+        return None if plain is None else Density.from_dict(plain)
+
+
+def _density_section(found: Density) -> Section:
+    counts = ", ".join(f"{found.outliers(rule)} by {rule}" for rule in RULES)
+    low, high = found.bulk_edges()
+    known, error = ", known exactly (ticks)", ""
+    if found.unknown:
+        known = f": {len(found.exact):,} known exactly (ticks), the others estimated"
+        error = f" ± {found.trace.stderr:.1g}"
+    return Section(
+        "The whole spectrum",
+        f"All {found.size:,} eigenvalues{known} with {found.products:,} products. "
+        f"Outliers: {counts}; the bulk, by ratio, lies in [{low:.3g}, {high:.3g}]; the trace is "
+        f"{found.trace.value:.4g}{error}.",
+        figures.spectral_density(found),
+        alternative="Spectral density on a linear axis, and by magnitude",
+    )
+
+
+def pairs_table(solution: Solution) -> Table:
+    """All pairs: value, certified interval, residuals."""
+    rows = [
+        [str(i + 1), f"{value:.6e}", _interval(low, high), f"{residual:.1e}", f"{relative:.1e}"]
+        for i, (value, (low, high), residual, relative) in enumerate(
+            zip(
+                solution.eigenvalues.tolist(),
+                solution.intervals.tolist(),
+                solution.residual_norms.tolist(),
+                solution.relative_residuals.tolist(),
+                strict=True,
+            )
+        )
+    ]
+    return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
+
+
+def _interval(low: float, high: float) -> str:
+    """The ends of an interval with as many digits as tell them apart, rounded outwards.
+
+    >>> _interval(-0.5, 0.25), _interval(1 - 1e-9, 1 + 2e-9)
+    ('[-5.000000e-01, 2.500000e-01]', '[9.9999999900e-01, 1.0000000020e+00]')
+    """
+    digits = min(max(7, ceil(log10(max(abs(low), abs(high)) / (high - low))) + 2), 15) if high > low else 15
+    ends = [
+        Context(prec=digits, rounding=way).create_decimal_from_float(end)
+        for end, way in ((low, ROUND_FLOOR), (high, ROUND_CEILING))
+    ]
+    return "[{}, {}]".format(*(f"{float(end):.{digits - 1}e}" for end in ends))  # 15 digits survive a float
+
+
+def plan_table(plan: Plan, solution: Solution) -> Table:
+    """Planned and actual products, seconds and memory."""
+    shown = {"peak memory": as_text}
+    rows = [
+        [name, *(shown.get(name, "{:.4g}".format)(x) for x in (planned, actual)), f"{actual / planned:.2f}" if planned else ""]
+        for name, (planned, actual) in plan.compared(solution).items()
+    ]
+    return Table(["what", "planned", "actual", "actual / planned"], rows)
+
+
+def _label(run: Run) -> str:
+    options = run.manifest["options"]
+    if options.get("problem"):
+        return f"{options['problem']}, {options['matrix']}, step {options['step']}, {options['split']}"
+    return str(options.get("target", run.path.name))
+
+
+def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:
+    relative, certificate = solution.relative_residuals, solution.certificate
+    proven = () if certificate is None else (("certainly the largest", f"{certificate.complete} of {solution.k}"),)
+    return (
+        ("largest by magnitude", f"{float(solution.eigenvalues[solution.eigenvalues.abs().argmax()]):.4g}"),
+        ("median relative residual", f"{float(relative.median()):.0e}"),
+        ("worst relative residual", f"{float(relative.max()):.0e}"),
+        *proven,
+        ("products", f"{solution.cost.products} + {solution.cost.certificate_products}"),
+        ("seconds", f"{solution.cost.seconds:.1f}"),
+    )
+
+
+def _arithmetic(made: dict[str, Any]) -> str:
+    """In which the pairs were found, and certified if that was a higher one."""
+    before = made.get("refined from")
+    found = made["products"].get("arithmetic", (before or made)["dtype"])
+    return f"{found}; the pairs improved and certified in {made['dtype']}" if before else found
+
+
+def _provenance(run: Run, solution: Solution) -> dict[str, Any]:
+    made = solution.provenance
+    return {
+        "command": " ".join(run.manifest["command"]),
+        "created": run.manifest["created"],
+        "operator": f"{made['operator']} {made['shape'][0]:,} x {made['shape'][1]:,}, {made['dtype']}, on {made['device']}",
+        "products in": _arithmetic(made),
+        "fingerprint": made["fingerprint"],
+        "options": ", ".join(f"{name}={value}" for name, value in made["options"].items()),
+        "versions": ", ".join(f"{name} {number}" for name, number in run.manifest["versions"].items()),
+        "system": f"{run.manifest['system']}, {run.manifest['cores']} cores",
+    }

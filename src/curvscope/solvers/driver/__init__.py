@@ -1,0 +1,30 @@
+"""What all solves share: checks, the way from operator to solution, evidence that nothing was missed."""
+
+from curvscope.solvers.driver._checks import METHODS, check_fit, check_k, check_operator, check_request, check_tol
+from curvscope.solvers.driver._completeness import End, Evidence, Search, ends
+from curvscope.solvers.driver._finish import Pairs, finish, is_converged, unit_of
+from curvscope.solvers.driver._finish_singular import ADVICE, finish_singular, recalled_triplets, triplets_of_core
+from curvscope.solvers.driver._solve import metered, solve
+
+__all__ = [
+    "ADVICE",
+    "METHODS",
+    "End",
+    "Evidence",
+    "Pairs",
+    "Search",
+    "check_fit",
+    "check_k",
+    "check_operator",
+    "check_request",
+    "check_tol",
+    "ends",
+    "finish",
+    "finish_singular",
+    "is_converged",
+    "metered",
+    "recalled_triplets",
+    "solve",
+    "triplets_of_core",
+    "unit_of",
+]

@@ -1,0 +1,397 @@
+"""What a solve will take, before it is begun: products, time by stage, memory and disk, for every method that fits."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument, OutOfBudget
+from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Place, nearest_folder
+from curvscope.operators import CurvatureOperator, as_operator
+from curvscope.operators.base import Operator
+from curvscope.solvers._eigsh import eigsh, krylov_request
+from curvscope.solvers._exact import bytes_needed
+from curvscope.solvers.driver import check_operator, check_request
+from curvscope.solvers.planning._forecast import known_eigenvalues, krylov_products
+from curvscope.solvers.planning._rehearsal import rehearse
+from curvscope.solvers.results import Solution
+from curvscope.solvers.sizing import Footprint, default_width, fit, footprint, multiple_of, sizes_for_pairs
+from curvscope.system import as_text, checked, extra_memory, long_work, resident_bytes
+
+PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
+SPREAD = 1.5
+"""Factor by which a predicted time may be off."""
+LONGEST_EXACT = 20_000
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """What one method would take.
+
+    Attributes:
+        method: its name.
+        products: vectors multiplied, residuals included: (low, expected, high).
+        stages: expected seconds by stage; "products" are all of them.
+        seconds: (low, expected, high) in all.
+        memory: peak resident bytes of the process.
+        disk: bytes of the run; 0 without one.
+        block_size: columns a product call.
+        resident: whether its matrices lie in memory.
+        accuracy: what to expect of its pairs.
+        obstacle: why it cannot be done here; empty if it can.
+    """
+
+    method: str
+    products: tuple[int, int, int] = (0, 0, 0)
+    stages: dict[str, float] | None = None
+    seconds: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    memory: int = 0
+    disk: int = 0
+    block_size: int = 0
+    resident: bool = True
+    accuracy: str = ""
+    obstacle: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The methods side by side.
+
+    Attributes:
+        k: pairs that are asked for.
+        size: D.
+        methods: a plan each, the possible ones first.
+        chosen: name of the method to take; empty if none fits.
+        product_seconds: of one vector, in the widest block that was timed.
+        workers: who compute the products.
+        worker_memory: peak resident bytes of each of several workers.
+
+    >>> import curvscope as cs
+    >>> made = cs.plan(torch.diag(torch.arange(1.0, 101.0)), 3)
+    >>> made.k, made.size, made[made.chosen].products
+    (3, 100, (103, 103, 103))
+    """
+
+    k: int
+    size: int
+    methods: tuple[MethodPlan, ...]
+    chosen: str
+    product_seconds: float
+    workers: int = 1
+    worker_memory: int = 0
+
+    def __getitem__(self, method: str) -> MethodPlan:
+        for plan in self.methods:
+            if plan.method == method:
+                return plan
+        raise InvalidArgument(f"no plan for method {method!r}: there are {', '.join(plan.method for plan in self.methods)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Plan:
+        """What :meth:`to_dict` gave, read again."""
+        return cls(**{**plain, "methods": tuple(MethodPlan(**made) for made in plain["methods"])})
+
+    def compared(self, solution: Solution) -> dict[str, tuple[float, float]]:
+        """Planned and actual products, seconds and peak memory (bytes) of a solve, without those of a later certificate."""
+        plan, cost = self[solution.provenance["options"]["method"]], solution.cost
+        return {
+            "products": (plan.products[1], cost.products + min(solution.k, cost.certificate_products)),
+            "seconds": (plan.seconds[1], cost.seconds - cost.stages.get("certificate", 0.0)),
+            "peak memory": (plan.memory, cost.peak_bytes),
+        }
+
+    def __str__(self) -> str:
+        """A table that a person reads."""
+        rows = [f"{self.k} eigenpairs of a {self.size:,} x {self.size:,} operator; {self.product_seconds:.2g} s a product", ""]
+        if self.workers > 1:
+            rows[1:] = [f"products by {self.workers} workers, each with {as_text(self.worker_memory)} of memory", ""]
+        rows.append(f"{'method':<11} {'products':>16} {'time':>22} {'memory':>10} {'disk':>10} {'block':>6}  accuracy")
+        for plan in self.methods:
+            if plan.obstacle:
+                rows.append(f"{plan.method:<11} {plan.obstacle}")
+                continue
+            low, expected, high = plan.seconds
+            times = f"{_duration(expected)} ({_duration(low)}-{_duration(high)})"
+            few, usual, many = plan.products
+            products = f"{usual}" if few == many else f"{usual} ({few}-{many})"
+            disk = as_text(plan.disk) if plan.disk else "-"
+            rows.append(
+                f"{plan.method:<11} {products:>16} {times:>22} {as_text(plan.memory):>10} {disk:>10} {plan.block_size:>6}  "
+                f"{plan.accuracy}"
+            )
+        return "\n".join([*rows, "", f"choice: {self.chosen or 'none fits: allow more memory, a run on disk, or a smaller k'}"])
+
+
+@checked
+def plan(
+    operator: Any,
+    k: int,
+    *,
+    method: str = "auto",
+    tol: float = 1e-3,
+    block_size: int | None = None,
+    ncv: int | None = None,
+    max_products: int | None = None,
+    memory: int | str | None = None,
+    run: Place | None = None,
+    workers: int = 1,
+    spectrum: Any = None,
+) -> Plan:
+    """Products, time by stage, peak memory and disk that :func:`curvscope.eigsh` would take, without doing it.
+
+    Times two blocks of products (after a first one, that also traces), watches what memory they take, and rehearses the
+    rest of each method at a small size with an operator that costs nothing, on the disk of ``run`` where matrices would lie
+    there.
+
+    Args:
+        operator: anything that ``as_operator`` takes.
+        k: number of pairs.
+        method: one, or "auto" for all that are sensible.
+        tol: as for ``eigsh``.
+        block_size: as for ``eigsh``.
+        ncv: as for ``eigsh``.
+        max_products: as for ``eigsh``; with tol=0 krylov takes exactly these.
+        memory: as for ``eigsh``.
+        run: where the run would be; None: in memory only.
+        workers: how many would compute the products, each as fast as this process does now; see :class:`.Workers`. All else
+            stays with this process, which also sends and receives every column.
+        spectrum: what is known of the eigenvalues, for krylov's products: an earlier :class:`.Solution` (of the same network at
+            another step of its training, say) or a vector of the largest in magnitude, k or better more. See
+            :func:`.forecast.forecast_products`.
+
+    Returns:
+        A :class:`Plan`; ``print`` shows it. Times are right within a factor of 1.5, memory within a quarter; how many products
+        krylov needs depends on the spectrum, and its range says so: wide if nothing is known of it.
+
+    Cost: up to 70 products, fewer where they are slow, and seconds for the rehearsal and, with ``spectrum``, the forecast.
+
+    Raises:
+        InvalidArgument: as ``eigsh``; a spectrum that is not k to D real numbers.
+
+    >>> made = plan(torch.diag(torch.arange(1.0, 301.0)), 5)
+    >>> made.chosen, made["exact"].products
+    ('exact', (305, 305, 305))
+    """
+    operator = as_operator(operator)
+    check_operator(operator)
+    check_request(k, operator.shape[0], which="LM", method=method, tol=tol)
+    if workers < 1:
+        raise InvalidArgument(f"workers={workers}: choose at least 1")
+    names = PLANNED if method == "auto" else ("seigh" if method == "oversampled" else method,)
+    known = None if spectrum is None else known_eigenvalues(spectrum, k, operator.shape[0])
+    timing = _Timing(operator)
+    settings = {"tol": tol, "block_size": block_size, "ncv": ncv, "max_products": max_products, "memory": memory}
+    plans = [_method_plan(name, operator, k, timing, run, workers, known, **settings) for name in names]
+    plans.sort(key=lambda made: bool(made.obstacle))
+    each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
+    return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator), timing.last, workers, each)
+
+
+class _Timing:
+    """Products of an operator, timed and watched; each width once."""
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator, self.known, self.last = operator, {}, 0.0
+        self.before = resident_bytes()
+        _, self.traced = extra_memory(lambda: self._multiply(1))
+        self.at(1)
+
+    def at(self, width: int) -> tuple[float, int]:
+        """Seconds a vector and extra bytes of a block; wide blocks of slow operators are told from narrower ones."""
+        slow = self.known.get(1, (0.0, 0))[0]
+        width = max(1, min(width, self.operator.shape[0], int(4 / slow) if slow > 0.125 else width))
+        if width not in self.known:
+            self._multiply(width)  # a block of another width may be computed another way
+            start = time.perf_counter()
+            _, extra = extra_memory(lambda: self._multiply(width))
+            self.known[width] = (time.perf_counter() - start) / width, extra
+        self.last = self.known[width][0]
+        return self.known[width]
+
+    def wire_seconds(self) -> float:
+        """Of one column on its way to a worker and back, on this side: packed and unpacked, both ways."""
+        column = torch.zeros(self.operator.shape[0], dtype=self.operator.dtype, device="cpu").numpy()
+        start = time.perf_counter()
+        pickle.loads(pickle.dumps(column, protocol=pickle.HIGHEST_PROTOCOL))
+        return 2 * (time.perf_counter() - start)
+
+    def _multiply(self, width: int) -> None:
+        generator = torch.Generator().manual_seed(width)
+        rows = self.operator.shape[0]
+        block = torch.randn(width, rows, generator=generator, dtype=self.operator.dtype, device="cpu").T.to(
+            self.operator.device
+        )
+        with long_work():
+            self.operator @ block
+
+
+def _method_plan(
+    name: str,
+    operator: Operator,
+    k: int,
+    timing: _Timing,
+    run: Place | None,
+    workers: int,
+    known: Tensor | None,
+    *,
+    tol: float,
+    block_size: int | None,
+    ncv: int | None,
+    max_products: int | None,
+    memory: int | str | None,
+) -> MethodPlan:
+    size = operator.shape[0]
+    if name == "exact":
+        return _exact_plan(operator, k, timing, memory, workers)
+    try:
+        if name == "krylov":
+            width = block_size
+            if workers > 1 and block_size is None:
+                width = multiple_of(width or default_width(k), workers, size)
+            sizes = krylov_request(size, k, which="LM", tol=tol, block_size=width, ncv=ncv, max_products=max_products, seed=0)
+            products = krylov_products(known, size, sizes, operator.dtype)
+            columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
+            wanted, widest = sizes.block_size, sizes.ncv
+        else:
+            outer, inner = sizes_for_pairs(name, k, size, max_products)
+            total = inner if name != "hmt" else 2 * outer
+            products = (total, total, total)
+            columns = {"k": k, "num_outer": outer, "num_inner": inner}
+            wanted, widest = block_size or min(WIDEST_BLOCK, size), inner
+        needs = footprint(name, operator, columns, predict=memory is not None)
+        stored = run is not None
+        fitted = fit(needs, memory, block_size=block_size, default=wanted, stored=stored, device=operator.device)
+    except (OutOfBudget, InvalidArgument) as error:
+        return MethodPlan(name, obstacle=str(error))
+    solve = partial(_rehearsal, name, k, products[1], fitted.block_size, ncv=columns.get("ncv"))
+    rehearsed = rehearse(
+        solve, operator, k, widest, stored=None if run is None or fitted.resident else nearest_folder(Path(run))
+    )
+    outside, likely = rehearsed.at(size), needs
+    if name == "krylov":  # the basis takes no more than what is written of it
+        likely = footprint(name, operator, columns | {"ncv": min(columns["ncv"], products[1])}, predict=memory is not None)
+    seconds, extra = timing.at(fitted.block_size)
+    residuals, _ = timing.at(min(fitted.widest, k))
+    whole = name not in ("krylov", "hmt") and products[1] >= BLOCKS_EACH * workers * fitted.block_size
+    alone = products[1] * seconds / (workers if whole else gain(fitted.block_size, workers))
+    stages = {**outside, "products": alone + k * residuals / gain(min(fitted.widest, k), workers)}
+    if workers > 1:
+        stages["wire"] = ((0 if whole else products[1]) + k) * timing.wire_seconds()
+    few, many = products[0] / products[1], products[2] / products[1]
+    expected = sum(stages.values())
+    on_cpu = operator.device.type == "cpu"
+    return MethodPlan(
+        name,
+        products=tuple(count + k for count in products),
+        stages=stages,
+        seconds=(few * expected / SPREAD, expected, many * expected * SPREAD),
+        memory=_memory(operator, likely, fitted.block_size, fitted.resident and (on_cpu or fitted.on_host), timing, extra),
+        disk=needs.disk if run is not None else 0,
+        block_size=fitted.block_size,
+        resident=fitted.resident,
+        accuracy=f"residuals to {tol:g}" if name == "krylov" and tol else ACCURACY[name],
+    )
+
+
+ACCURACY = {
+    "krylov": "best for its products",
+    "seigh": "one round; good for the largest third",
+    "hmt": "two rounds; better than one",
+    "nystrom": "one round; for positive semidefinite operators",
+    "singlepass": "one round",
+    "exact": "exact",
+}
+
+
+def _memory(operator: Operator, needs: Footprint, block_size: int, resident: bool, timing: _Timing, extra: int) -> int:
+    """Peak resident bytes: what the process had and tracing left, and the most that a stage of the solve adds.
+
+    ``extra`` was measured: a block, its products, and what they needed besides.
+    """
+    besides = max(0, extra - 2 * block_size * needs.column)
+    own = replace(needs, product=0, product_fixed=besides) if extra else needs
+    return max(timing.before + timing.traced, resident_bytes()) + own.memory(block_size, resident=resident)
+
+
+def gain(columns: int, workers: int) -> float:
+    """How many times faster a block is that is dealt out to workers, the wire aside: idle ones at the end count.
+
+    >>> gain(8, 4), gain(5, 4), gain(2, 4)
+    (4.0, 2.5, 2.0)
+    """
+    return columns / -(-columns // workers)
+
+
+def _exact_plan(operator: Operator, k: int, timing: _Timing, memory: int | str | None, workers: int) -> MethodPlan:
+    size = operator.shape[0]
+    if size > LONGEST_EXACT:
+        return MethodPlan("exact", obstacle=f"needs {as_text(bytes_needed(size))} and hours: for D up to {LONGEST_EXACT:,}")
+    needs = footprint("exact", operator, {"k": k})
+    try:
+        fit(needs, memory, block_size=None, default=1, stored=False)
+    except OutOfBudget as error:
+        return MethodPlan("exact", obstacle=str(error))
+    seconds, extra = timing.at(min(64, size))
+    trial = min(size, 600)
+    matrix = torch.randn(trial, trial, dtype=torch.float64, generator=torch.Generator().manual_seed(0), device="cpu")
+    torch.linalg.eigh(matrix + matrix.T)
+    start = time.perf_counter()
+    torch.linalg.eigh(matrix + matrix.T)
+    dense = (time.perf_counter() - start) * (size / trial) ** 3
+    stages = {"products": (size + k) * seconds / workers, "dense eigenproblem": dense}
+    if workers > 1:
+        stages["wire"] = (size + k) * timing.wire_seconds()
+    expected = sum(stages.values())
+    return MethodPlan(
+        "exact",
+        products=(size + k,) * 3,
+        stages=stages,
+        seconds=(expected / SPREAD, expected, expected * SPREAD),
+        memory=timing.before + needs.memory(1, resident=True) + extra,
+        block_size=min(64, size),
+        accuracy=ACCURACY["exact"],
+    )
+
+
+def _rehearsal(
+    name: str, k: int, products: int, block_size: int, operator: Operator, scale: float, *, ncv: int | None, **options: Any
+) -> Solution:
+    """The method on another operator, with k, its products and its basis divided by ``scale``."""
+    few = max(1, round(k / scale))
+    budget = max(few + 1, round(products / scale))
+    if name == "krylov":
+        width = max(1, min(block_size, operator.shape[0] // 4))
+        columns = min(max(few + 2 * width, round((ncv or 0) / scale)), operator.shape[0])
+        return eigsh(operator, few, method="krylov", tol=0, max_products=budget, block_size=width, ncv=columns, **options)
+    budget = max(budget, 2 * few)
+    return eigsh(operator, few, method=name, max_products=budget, block_size=min(block_size, operator.shape[0]), **options)
+
+
+def _choice(plans: list[MethodPlan], operator: Operator) -> str:
+    """Exact where it is the fastest or nearly so, else krylov, else the first sketch that fits."""
+    possible = {made.method: made for made in plans if not made.obstacle}
+    if not possible:
+        return ""
+    least = min(made.seconds[1] for made in possible.values())
+    if "exact" in possible and possible["exact"].seconds[1] <= max(2 * least, 1.0):
+        return "exact"
+    semidefinite = isinstance(operator, CurvatureOperator) and type(operator).__name__ != "Hessian"
+    order = ("krylov", "nystrom", "seigh", "hmt", "singlepass", "exact") if semidefinite else PLANNED
+    return next(name for name in order if name in possible)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

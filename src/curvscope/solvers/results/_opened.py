@@ -1,0 +1,26 @@
+"""Results that were stored, opened by what they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from curvscope.measurement import SINGULAR, form_of, has_results, results_of
+from curvscope.solvers.results._singular import SingularSolution
+from curvscope.solvers.results._solution import Solution
+
+
+def open(path: str | os.PathLike[str]) -> Solution | SingularSolution:
+    """The solution in a run of ``curvscope eigs``, or in a directory that ``Solution.save`` or ``SingularSolution.save`` wrote.
+
+    Raises:
+        RunNotFound: none is there, or a part is missing.
+
+    >>> import tempfile, torch, curvscope as cs
+    >>> folder = Path(tempfile.mkdtemp()) / "pairs"
+    >>> cs.eigsh(torch.diag(torch.tensor([3.0, -5.0, 1.0])), k=2).save(folder)
+    >>> cs.open(folder).eigenvalues.tolist()
+    [-5.0, 3.0]
+    """
+    place = results_of(Path(path)) if has_results(Path(path)) else path
+    return (SingularSolution if form_of(place) == SINGULAR else Solution).load(place)

@@ -1,0 +1,157 @@
+"""Nystrom approximations: eigenpairs from one set of random products and nothing else."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.measurement import Measured, Meter, Place, blocks, draw, room_for
+from curvscope.operators.base import Operator
+from curvscope.sketches import TestMatrix
+from curvscope.solvers.driver import Pairs, solve
+from curvscope.solvers.results import Solution, wanted
+from curvscope.solvers.sizing import fit_sketch
+from curvscope.solvers.sketched._common import ADVICE, advised, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._recovery import indefinite_nystrom_core, nystrom_factors
+from curvscope.store import Run
+from curvscope.system import Progress, checked
+from curvscope.tall import TallMatrix, multiply, orthonormalize, small_dtype
+
+DEFINITE, INDEFINITE = "psd", "indefinite"
+NEGATIVE = 1e3
+"""An eigenvalue of Omega* A Omega below -NEGATIVE units of rounding of the largest shows that A is not positive."""
+
+
+@checked
+def nystrom(
+    operator: Any,
+    *,
+    num_outer: int,
+    rank: int | None = None,
+    definite: bool | None = None,
+    k: int | None = None,
+    which: str = "LM",
+    sketch: str = "gaussian",
+    seed: int = 0,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
+    executor: Any = None,
+    progress: Progress = None,
+) -> Solution:
+    r"""The Nystrom approximation :math:`A \approx (A\Omega) (\Omega^* A \Omega)^+ (A\Omega)^*` and its eigenpairs.
+
+    For positive semidefinite operators (Gauss-Newton, Fisher) the shifted, stable form; for indefinite ones the middle factor
+    is truncated to ``rank``. See :func:`.recovery.nystrom_factors` and :func:`.recovery.indefinite_nystrom_core`.
+
+    Args:
+        operator: Hermitian, real or complex; anything that ``as_operator`` takes.
+        num_outer: number of products.
+        rank: of the truncated middle factor, for indefinite operators; default 3/5 num_outer.
+        definite: whether A is positive semidefinite; None: as the eigenvalues of Omega* A Omega show.
+        k: how many pairs to return; default all.
+        which: LM, LA, SA or BE.
+        sketch: kind of the test matrix; see :class:`.TestMatrix`.
+        seed: another one gives an independent sketch.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
+        progress: see :data:`.progress.Progress`.
+
+    Cost: num_outer products in one round, k more for the residuals; memory: D x num_outer entries and D x k.
+
+    Raises:
+        InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian;
+            definite=True for an operator whose measurements show negative eigenvalues.
+        NotHermitian: the measurements show that it is not. NotFinite: a product has NaN in it.
+    Limits: for indefinite operators the error can be large unless the eigenvalues decay fast; prefer seigh or krylov there.
+    Source: Tropp, Yurtsever, Udell, Cevher (NIPS 2017), Alg. 3; Park, Nakatsukasa (SIMAX 2023).
+
+    >>> solution = nystrom(torch.diag(torch.tensor([5.0, 4.0, 1.0] + [0.0] * 17)), num_outer=4)
+    >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
+    [5.0, 4.0, 1.0]
+    """
+    operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
+    rank = max(k or 1, 3 * num_outer // 5) if rank is None else rank
+    if not 1 <= rank <= num_outer:
+        raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {num_outer}")
+    fitted = fit_sketch("nystrom", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run, (sketch,))
+    options = {
+        "method": "nystrom",
+        "num_outer": num_outer,
+        "rank": rank,
+        "definite": definite,
+        "k": k,
+        "which": which,
+        "sketch": sketch,
+        "seed": seed,
+        "block_size": fitted.block_size,
+    }
+
+    def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
+        right = draw(sketch, operator, seed=seed, role="right")
+        with meter.stage("sketch", num_outer):
+            outer = Measured(meter, right, num_outer, fitted.block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            gram = right.adjoint_multiply(outer, 0, num_outer)
+            if definiteness(gram, operator, definite) == DEFINITE:
+                return _positive(outer, right, fitted.block_size, k, which)
+            return _indefinite(outer, gram, rank, k, which)
+
+    free = ("num_outer", "k", "rank", "definite")
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
+
+
+def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:
+    """What the eigenvalues of Omega* A Omega say of A, beyond rounding; ``definite`` is what the caller says, None: nothing."""
+    values = torch.linalg.eigvalsh((gram + gram.mH) / 2)
+    allowed = NEGATIVE * torch.finfo(operator.dtype).eps * float(values.abs().max())
+    negative = bool(values.min() < -allowed)
+    if definite and negative:
+        raise InvalidArgument(
+            f"definite=True, but the measurements have negative eigenvalues (down to {float(values.min()):.1e}, largest "
+            f"{float(values.max()):.1e}): leave definite out, or use seigh"
+        )
+    return INDEFINITE if (negative and definite is None) or definite is False else DEFINITE
+
+
+def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | None, which: str) -> Pairs:
+    """The shifted approximation, from A Omega + shift Omega."""
+    size, count = outer.shape
+    # As large as the rounding of Omega* Y, so that it stays positive; a larger one (u ||Y||) would cost accuracy in proportion.
+    norms = [float(torch.linalg.vector_norm(outer.rows(panel), dtype=small_dtype(outer.dtype))) for panel in outer.panels()]
+    shift = 3 * torch.finfo(outer.dtype).eps * math.hypot(*norms) / size
+    shifted = room_for(outer)
+    for start, stop in blocks(count, block_size):
+        shifted.write(start, right.columns(start, stop).mul_(shift).add_(outer.columns(start, stop)))
+    gram = right.adjoint_multiply(shifted, 0, count)
+    whole = orthonormalize(shifted, into=shifted)
+    values, rotation = nystrom_factors(whole.coefficients, gram, shift)
+    chosen = wanted(values, len(values) if k is None else k, which)
+    vectors = multiply(whole.basis, rotation[:, chosen])
+    return Pairs(
+        values[chosen],
+        vectors,
+        tol=None,
+        advice=advised(ADVICE, len(chosen), k),
+        diagnostics={"rank": float(len(values)), "shift": shift},
+        chosen={"core": DEFINITE},
+    )
+
+
+def _indefinite(outer: TallMatrix, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
+    whole = orthonormalize(outer, into=room_for(outer))
+    core = indefinite_nystrom_core(whole.coefficients, gram, rank)
+    pairs = pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})
+    return replace(pairs, chosen={"core": INDEFINITE})

@@ -1,0 +1,181 @@
+"""SEIGH: eigenpairs of a Hermitian operator from one round of independent products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.measurement import Measured, Meter, Place, draw, room_for
+from curvscope.operators import as_operator
+from curvscope.sketches import TestMatrix, check_kind
+from curvscope.solvers.driver import Pairs, solve
+from curvscope.solvers.results import Solution
+from curvscope.solvers.sizing import fit_sketch
+from curvscope.solvers.sketched._common import hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._recovery import compressed_measurements, hermitian_core, least_squares, published_core
+from curvscope.store import Run
+from curvscope.system import Progress, checked
+from curvscope.tall import InMemory, Orthonormalized, TallMatrix, gram, mirrored, orthonormalize, small_dtype
+
+CORES = ("hermitian", "published")
+
+
+@checked
+def seigh(
+    operator: Any,
+    *,
+    num_outer: int,
+    num_inner: int | None = None,
+    num_left: int | None = None,
+    core: str = "hermitian",
+    k: int | None = None,
+    which: str = "LM",
+    sketch: str = "gaussian",
+    left_sketch: str = "sparse_sign",
+    seed: int = 0,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
+    executor: Any = None,
+    progress: Progress = None,
+) -> Solution:
+    r"""Sketched eigendecomposition in a single pass: the paper's Alg. 2.
+
+    With test matrices :math:`\Omega, \Psi` (D x n_inner and D x n_left, uncorrelated), measures :math:`A\Omega` once. Its first
+    n_outer columns are recycled as the outer measurements, whose range gives Q; the others are kept as
+    :math:`\Psi^* A \Omega`. From these the core of :math:`A \approx Q C Q^*` is solved for by
+    :func:`.recovery.hermitian_core`; ``core="published"`` with ``num_left=num_inner`` is the algorithm to the letter.
+
+    Args:
+        operator: Hermitian, real or complex; anything that ``as_operator`` takes.
+        num_outer: dimension of the space that is found; at most ``num_inner``. See :func:`curvscope.sizes_for_rank`.
+        num_inner: number of products; default ``min(2 num_outer, D)``.
+        num_left: rows of what is kept of the further measurements, num_outer to D; costs no products. Default
+            ``min(2 num_inner, D)``, for "published" num_inner.
+        core: "hermitian" or "published"; see :func:`.recovery.published_core`.
+        k: how many pairs to return; default all ``num_outer`` (fewer if the sketch has lower rank).
+        which: LM, LA, SA or BE.
+        sketch: kind of the right test matrix, which is multiplied with A; see :class:`.TestMatrix`.
+        left_sketch: kind of the left one, which only compresses: sparse signs are as accurate as the others and cheap.
+        seed: another one gives an independent sketch.
+        block_size: columns a product call; default 32, fewer where memory is short. The result depends on it by rounding only.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
+        progress: see :data:`.progress.Progress`.
+
+    Returns:
+        A solution whose status is "approximate": the method does not iterate, its residuals say how good each pair is.
+        ``diagnostics``: "rank" of the sketch, "asymmetry" of the published core before it is symmetrised.
+
+    Cost: num_inner independent products and k more for the residuals, one pass; memory: D x num_outer entries and D x k, one
+        block of each test matrix, and num_left x num_inner in double precision.
+
+    Raises:
+        InvalidArgument: sizes out of order, unknown kinds, an operator that is not square or says that it is not Hermitian.
+        NotHermitian: the measurements show that it is not. NotFinite: a product has NaN in it.
+    Limits: weak when the eigenvalues decay slowly: the pairs near num_outer are poor; block Krylov is far more accurate for
+        the same number of products.
+    Source: Fernandez et al., TMLR 2025 (arXiv 2504.14701), Alg. 2; the weighted Hermitian core is ours.
+
+    >>> A = torch.diag(torch.tensor([5.0, -4.0, 1.0] + [0.0] * 17))
+    >>> solution = seigh(A, num_outer=6)
+    >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
+    [5.0, -4.0, 1.0]
+    """
+    operator = as_operator(operator)
+    num_inner = min(2 * num_outer, operator.shape[0]) if num_inner is None else num_inner
+    hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=k, which=which, sketch=sketch)
+    check_kind(left_sketch, operator.dtype)
+    num_left = left_size(num_left, core, num_outer, num_inner, operator.shape[0])
+    sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_left": num_left}
+    fitted = fit_sketch("seigh", operator, {**sizes, "k": k}, memory, block_size, run, (sketch, left_sketch))
+    kinds = {"core": core, "which": which, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
+    options = {"method": "seigh", **sizes, "k": k, **kinds, "block_size": fitted.block_size}
+
+    def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
+        right = draw(sketch, operator, seed=seed, role="right")
+        left = draw(left_sketch, operator, seed=seed, role="left")
+        with meter.stage("sketch", num_inner):
+            measured = _measure(meter, right, left, (num_outer, num_inner, num_left), fitted.block_size)
+        with meter.stage("recovery", 0):
+            return _recover(measured, left, core, k=k, which=which)
+
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=(*sizes, "k"), progress=progress, **where)
+
+
+def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, size: int) -> int:
+    """How many columns the left test matrix gets.
+
+    Raises:
+        InvalidArgument: an unknown core, or fewer than num_outer, or more than D columns.
+    """
+    if core not in CORES:
+        raise InvalidArgument(f"core={core!r}: choose one of {', '.join(CORES)}")
+    if num_left is None:
+        return num_inner if core == "published" else min(2 * num_inner, size)
+    if not num_outer <= num_left <= size:
+        raise InvalidArgument(f"num_left={num_left}: choose num_outer = {num_outer} to D = {size}")
+    return num_left
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What is kept of A Omega = [Y_1, Y_2]."""
+
+    outer: TallMatrix  # Y_1, (D, n_outer)
+    across: Tensor  # Y_1* Omega, (n_outer, n_inner)
+    further: Tensor  # Psi* Y_2, (n_left, n_inner - n_outer)
+
+
+def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int, int, int], block_size: int) -> _Measured:
+    """All products; each test vector is made once, and each product after the outer ones compressed as it comes."""
+    num_outer, num_inner, num_left = sizes
+    high = small_dtype(meter.operator.dtype)
+    across = torch.zeros(num_outer, num_inner, dtype=high, device="cpu")
+    further = torch.empty(num_left, num_inner - num_outer, dtype=high, device="cpu")
+    measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
+    for start, block, directions in measured:
+        stop = start + block.shape[1]
+        if stop > num_outer:
+            first = max(start, num_outer)
+            compressed = left.adjoint_multiply(InMemory(block[:, first - start :]), 0, num_left)
+            further[:, first - num_outer : stop - num_outer] = compressed
+        if isinstance(measured.matrix, InMemory):
+            known = min(stop, num_outer)
+            across[:known, start:stop] = gram(measured.matrix.leading(known), InMemory(directions()))
+        del block, directions  # before the next ones are made
+    outer = meter.workspace.working(measured.matrix.leading(num_outer))
+    if isinstance(measured.matrix, InMemory):
+        # Omega_1* A Omega_1 is Hermitian: the blocks above its diagonal say those below
+        across[:, :num_outer] = mirrored(across[:, :num_outer])
+    else:  # to make the test matrix once more costs less than to read the outer measurements for every block
+        across = right.adjoint_multiply(outer, 0, num_inner).mH
+    return _Measured(outer, across, further)
+
+
+def _recover(measured: _Measured, left: TestMatrix, core: str, *, k: int | None, which: str) -> Pairs:
+    """The pairs; outer measurements in memory are overwritten by their basis."""
+    whole = orthonormalize(measured.outer, into=room_for(measured.outer))
+    right = least_squares(whole.coefficients.mH, measured.across, rtol=0.0)  # Q* Omega, as Y_1 = Q R
+    compressed = left.adjoint_multiply(whole.basis, 0, len(measured.further))
+    return core_pairs(whole, compressed, measured.further, right, core, k=k, which=which)
+
+
+def core_pairs(
+    whole: Orthonormalized, compressed: Tensor, further: Tensor, right: Tensor, core: str, *, k: int | None, which: str
+) -> Pairs:
+    """Pairs of A ~ Q C Q* from A Omega_1 = Q R (``whole``), Psi* Q, Psi* A Omega_2 and Q* Omega."""
+    products = compressed_measurements(compressed, whole.coefficients, further)
+    published, asymmetry = published_core(products, right)
+    small = published if core == "published" else hermitian_core(products, right, whole.coefficients.shape[1])
+    diagnostics = {"asymmetry": asymmetry, "rank": float(whole.basis.shape[1])}
+    return pairs_of_core(whole.basis, small, k=k, which=which, diagnostics=diagnostics)

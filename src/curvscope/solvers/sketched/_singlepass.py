@@ -1,0 +1,119 @@
+"""Single-pass Rayleigh-Ritz: eigenpairs from one set of random products, for indefinite operators too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from curvscope.errors import InvalidArgument
+from curvscope.measurement import Measured, Meter, Place, draw, room_for
+from curvscope.sketches import TestMatrix
+from curvscope.solvers.driver import Pairs, solve
+from curvscope.solvers.results import Solution
+from curvscope.solvers.sizing import fit_sketch
+from curvscope.solvers.sketched._common import hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._nystrom import INDEFINITE, definiteness
+from curvscope.solvers.sketched._recovery import bearable_rank, singlepass_core
+from curvscope.store import Run
+from curvscope.system import Progress, checked
+from curvscope.tall import TallMatrix, orthonormalize
+
+
+@checked
+def singlepass(
+    operator: Any,
+    *,
+    num_outer: int | None = None,
+    num_products: int | None = None,
+    k: int | None = None,
+    which: str = "LM",
+    sketch: str = "gaussian",
+    seed: int = 0,
+    block_size: int | None = None,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
+    executor: Any = None,
+    progress: Progress = None,
+) -> Solution:
+    r"""Single-pass Rayleigh-Ritz: the Hermitian C that best explains :math:`C\,(Q^*\Omega) = Q^* A \Omega`.
+
+    Q spans the num_outer leading left singular directions of :math:`A\Omega`; more products than directions keep the
+    least-squares problem well-conditioned. See :func:`.recovery.singlepass_core`.
+
+    Args:
+        operator: Hermitian, real or complex; anything that ``as_operator`` takes.
+        num_outer: dimension of the space that is kept; None: as :func:`.recovery.bearable_rank` finds from the measurements, or
+            all of it when Omega* A Omega shows a positive semidefinite operator, for which the problem is harmless.
+        num_products: number of products; default 2 num_outer; one of the two must be given.
+        k: how many pairs to return; default all.
+        which: LM, LA, SA or BE.
+        sketch: kind of the test matrix; see :class:`.TestMatrix`.
+        seed: another one gives an independent sketch.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
+            matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
+        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+            larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
+        executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
+        progress: see :data:`.progress.Progress`.
+
+    Cost: num_products products in one round, k more for the residuals; memory: D x num_products entries and D x k.
+
+    Raises:
+        InvalidArgument: sizes out of order, unknown names, an operator that is not square or says that it is not Hermitian.
+        NotHermitian: the measurements show that it is not. NotFinite: a product has NaN in it.
+    Limits: Q and the least-squares problem share their random numbers, which biases the eigenvalues; less so in seigh.
+    Source: Halko, Martinsson, Tropp (SIREV 2011), section 5.5; Tropp et al. (SIMAX 2017).
+
+    >>> solution = singlepass(torch.diag(torch.tensor([5.0, -4.0, 1.0] + [0.0] * 17)), num_outer=4)
+    >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
+    [5.0, -4.0, 1.0]
+    """
+    if num_outer is None and num_products is None:
+        raise InvalidArgument("pass num_products, or num_outer for twice as many products")
+    products = 2 * num_outer if num_products is None else num_products
+    most = products if num_outer is None else num_outer
+    operator = hermitian_request(operator, num_outer=most, num_inner=products, k=k, which=which, sketch=sketch)
+    fitted = fit_sketch("singlepass", operator, {"num_outer": products, "k": k}, memory, block_size, run, (sketch,))
+    options = {
+        "method": "singlepass",
+        "num_outer": num_outer,
+        "num_products": products,
+        "k": k,
+        "which": which,
+        "sketch": sketch,
+        "seed": seed,
+        "block_size": fitted.block_size,
+    }
+
+    def find(meter: Meter) -> Pairs:
+        """Measure and recover: what the session times, keeps and goes on with."""
+        right = draw(sketch, operator, seed=seed, role="right")
+        with meter.stage("sketch", products):
+            outer = Measured(meter, right, products, fitted.block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            kept: int | None = most
+            if num_outer is None and definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
+                kept = None
+            pairs = _recover(outer, right, kept, k=k, which=which)
+        return replace(pairs, chosen={"num_outer": int(pairs.diagnostics["rank"])})
+
+    free = ("num_outer", "num_products", "k")
+    where = {"run": run, "fitted": fitted, "executor": executor}
+    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
+
+
+def _recover(outer: TallMatrix, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:
+    """The pairs from the leading ``kept`` directions (None: as many as are bearable) of the measurements."""
+    whole = orthonormalize(outer, into=room_for(outer))
+    turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
+    if kept is None:
+        kept = max(k or 1, bearable_rank(sizes, outer.shape[1], outer.shape[1]))
+    turn, measured = turn[:, :kept], sizes[:kept, None] * back[:kept]
+    seen = turn.mH @ right.adjoint_multiply(whole.basis, 0, outer.shape[1]).mH
+    core = turn @ singlepass_core(measured, seen) @ turn.mH
+    diagnostics = {"rank": float(len(measured))}
+    return pairs_of_core(whole.basis, core, k=len(measured) if k is None else k, which=which, diagnostics=diagnostics)

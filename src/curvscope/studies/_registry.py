@@ -1,0 +1,48 @@
+"""Studies by name."""
+
+from __future__ import annotations
+
+from curvscope.errors import InvalidArgument
+from curvscope.studies.beyond import beyond
+from curvscope.studies.engine import Study
+from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
+from curvscope.studies.sketched_overlap import (
+    grassmann_metrics,
+    mnist16_crystallization,
+    mnist16_overlap,
+    mnist16_proxies,
+    overlap_at_scale,
+    runtimes,
+)
+
+STUDIES: dict[str, Study] = {
+    module.STUDY.name: module.STUDY
+    for module in (
+        grassmann_metrics,
+        mnist16_overlap,
+        mnist16_crystallization,
+        mnist16_proxies,
+        overlap_at_scale,
+        runtimes,
+        beyond,
+        sagun_size,
+        sagun_data,
+        sagun_split,
+        sagun_batch,
+        gradient_subspace,
+    )
+}
+
+
+def get_study(name: str) -> Study:
+    """A study by name.
+
+    Raises:
+        InvalidArgument: there is no such study.
+
+    >>> get_study("mnist16-overlap").shows
+    'figure 1 (left), figure 14'
+    """
+    if name not in STUDIES:
+        raise InvalidArgument(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}")
+    return STUDIES[name]

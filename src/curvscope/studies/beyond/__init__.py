@@ -1,0 +1,7 @@
+"""What the papers left open."""
+
+from curvscope.studies.beyond import _beyond as beyond
+
+__all__ = [
+    "beyond",
+]

@@ -1,0 +1,25 @@
+"""What a study is and how it is run: stages, checkpoints, settings, tables."""
+
+from curvscope.studies.engine._checkpoints import recorded
+from curvscope.studies.engine._claims import claim, claims_table, share_holding
+from curvscope.studies.engine._settings import with_settings
+from curvscope.studies.engine._study import NUMBERS, PAGE, Stages, Study, published, run_study
+from curvscope.studies.engine._tables import Row, comparison, row, within
+
+__all__ = [
+    "NUMBERS",
+    "PAGE",
+    "Row",
+    "Stages",
+    "Study",
+    "claim",
+    "claims_table",
+    "comparison",
+    "published",
+    "recorded",
+    "row",
+    "run_study",
+    "share_holding",
+    "with_settings",
+    "within",
+]

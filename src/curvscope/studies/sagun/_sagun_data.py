@@ -1,0 +1,278 @@
+"""Outliers depend on the data, the bulk on the size (Sagun et al.: S3, S10 to S12)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise, product
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from curvscope.estimators import RULES, count_outliers, density
+from curvscope.report import CYCLE, GREY, Document, Section, figure
+from curvscope.studies.engine import Stages, Study, claim, claims_table, share_holding
+from curvscope.studies.sagun._small import blobs, descend, descend_together, hessian_of, mlp
+
+CENTERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64, device="cpu")
+AT_ONCE = 100
+"""Initialisations that are trained at once; a stage of the study."""
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Widths and deviations of the small network, cells of the larger one."""
+
+    widths: tuple[int, ...] = (2, 6, 10, 14, 18)
+    deviations: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    deviation_width: int = 14
+    seeds: int = 3
+    starts: int = 40
+    gradient_norm: float = 1e-3
+    small_steps: int = 8000
+    classes: tuple[int, ...] = (2, 5, 10)
+    variances: tuple[float, ...] = (1.0, 10.0)
+    samples: int = 1000
+    steps: int = 600
+    num_probes: int = 3
+    num_steps: int = 60
+    seed: int = 0
+
+
+PRESETS = {
+    "quick": DataConfig(),
+    "paper": DataConfig(
+        starts=5000,
+        gradient_norm=1e-4,
+        small_steps=200_000,
+        classes=(2, 5, 10, 20, 50),
+        samples=5000,
+        steps=3000,
+        num_steps=150,
+    ),
+}
+
+
+def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, Any]:
+    """A stage for each part."""
+
+    def networks(name: str, cells: dict[str, tuple[int, float, int]]) -> dict[str, Any]:
+        """A stage of networks by key: width, deviation and seed of each."""
+        return stages.numbers(name, lambda: {key: _two_blobs(*cell, config) for key, cell in cells.items()})
+
+    wide, seeds = config.deviation_width, range(config.seeds)
+    sizes = networks("sizes", {f"{h} {s}": (h, 0.2, s) for h, s in product(config.widths, seeds)})
+    spreads = networks("spreads", {f"{d} {s}": (wide, d, s) for d, s in product(config.deviations, seeds)})
+    groups = {first: range(first, min(first + AT_ONCE, config.starts)) for first in range(0, config.starts, AT_ONCE)}
+    found = [stages.numbers(f"starts-{first:05d}", partial(_starts, group, config)) for first, group in groups.items()]
+    starts = {"tops": [top for each in found for top in each["tops"]]}
+    clusters = stages.numbers("clusters", lambda: _clusters(config))
+    numbers = {"config": asdict(config), "sizes": sizes, "spreads": spreads, "starts": starts, "clusters": clusters}
+    return numbers | {"claims": _claims(numbers)}
+
+
+def _two_blobs(width: int, deviation: float, seed: int, config: DataConfig) -> dict[str, Any]:
+    """All eigenvalues of the 2-h-h-2 network at the end of gradient descent."""
+    pair = blobs(CENTERS, deviation, 100, config.seed + seed)
+    model = mlp((2, width, width, 2), nn.ReLU, config.seed + seed)
+    made = descend(model, pair, rate=0.5, steps=config.small_steps, until=config.gradient_norm)
+    values = density(hessian_of(model, pair), method="exact", progress=False).exact.flip(0)
+    return {"updates": made, "eigenvalues": values.tolist(), "outliers": {r: count_outliers(values, r) for r in RULES}}
+
+
+def _starts(seeds: range, config: DataConfig) -> dict[str, Any]:
+    """The top eigenvalue after training from some of many initialisations on the same two blobs."""
+    width = config.deviation_width
+    pair = blobs(CENTERS, config.deviations[0], 100, config.seed)
+    models = [mlp((2, width, width, 2), nn.ReLU, config.seed + seed) for seed in seeds]
+    descend_together(models, pair, rate=0.5, steps=config.small_steps, until=config.gradient_norm)
+    present, tops = mlp((2, width, width, 2), nn.ReLU, config.seed), []
+    H = hessian_of(present, pair)  # traced once for all
+    for model in models:
+        present.load_state_dict(model.state_dict())
+        H.move()
+        tops.append(float(density(H, method="exact", progress=False).exact[-1]))
+    return {"tops": tops}
+
+
+def _clusters(config: DataConfig) -> dict[str, Any]:
+    """Outlier counts of the 100-30-30-k network for every number of clusters, variance, optimiser and activation."""
+    found = {}
+    for k, variance, batch, name in product(config.classes, config.variances, (None, 50), ACTIVATIONS):
+        if name == "tanh" and k != config.classes[-1]:
+            continue
+        random = torch.Generator().manual_seed(config.seed + k)
+        centers = torch.randn(k, 100, generator=random, dtype=torch.float64, device="cpu")
+        x, y = blobs(centers, variance**0.5, config.samples // k, seed=config.seed + k)
+        pair = ((x - x.mean()) / x.std(), y)
+        model = mlp((100, 30, 30, k), ACTIVATIONS[name], config.seed)
+        descend(model, pair, rate=0.1, steps=config.steps, batch=batch)
+        whole = density(
+            hessian_of(model, pair), num_probes=config.num_probes, num_steps=config.num_steps, method="lanczos", progress=False
+        )
+        most = 2 * k + 5
+        found[f"{k} {variance:g} {'GD' if batch is None else 'SGD'} {name}"] = {
+            "k": k,
+            "activation": name,
+            "top": whole.extremes()[:most].tolist(),
+            "outliers": {rule: whole.outliers(rule, most=most) for rule in RULES},
+        }
+    return found
+
+
+def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
+    wide = [cell["outliers"]["ratio"] == 2 for name, cell in numbers["sizes"].items() if int(name.split()[0]) >= 6]
+    text, share = share_holding(wide)
+    rows = [claim("T1 (S10)", "2 outliers (by ratio) at every width h >= 6, in >= 80 % of runs", text, share >= 0.8)]
+    means, medians = ([average(tops) for tops in _spread_tops(numbers)] for average in (fmean, median))
+    grows = all(a < b for a, b in pairwise(means)) and means[-1] >= 20 * means[0]
+    measured = f"{_listed(means)}; last / first {means[-1] / means[0]:.0f}; medians {_listed(medians)}"
+    rows.append(claim("T2 (S12)", "top eigenvalue, mean of the seeds, grows with the spread, by >= 20", measured, grows))
+    rows += _start_claims(numbers, means)
+    for name, judged in (("relu", True), ("tanh", False)):
+        cells = [cell for cell in numbers["clusters"].values() if cell["activation"] == name]
+        near = [any(abs(cell["outliers"][rule] - cell["k"]) <= 1 for rule in ("elbow", "ratio")) for cell in cells]
+        text, share = share_holding(near)
+        what = f"{name}: elbow or ratio count within 1 of k clusters, in >= 80 % of cells"
+        rows.append(claim("T4 (S3)", what, text, share >= 0.8 if judged else None))
+    return rows
+
+
+def _start_claims(numbers: dict[str, Any], spread: list[float]) -> list[dict[str, Any]]:
+    """What the initialisation does to the top eigenvalue, as a yardstick for what the data do."""
+    tops = torch.tensor(numbers["starts"]["tops"], dtype=torch.float64, device="cpu")
+    low, middle, high = tops.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device="cpu")).tolist()
+    return [
+        claim(
+            "S11",
+            f"{len(tops)} initialisations: most top eigenvalues within a factor of 2 (the paper's: .018 to .035)",
+            f"median {middle:.2g}; 80 % in {low:.2g} to {high:.2g}",
+            high <= 2 * low,
+        ),
+        claim(
+            "S11, S12",
+            "the growth with the spread lies outside of what initialisations do",
+            f"largest of all initialisations {float(tops.max()):.2g}; at the largest spread {spread[-1]:.2g}",
+            spread[-1] > float(tops.max()),
+        ),
+    ]
+
+
+def _spread_tops(numbers: dict[str, Any]) -> list[list[float]]:
+    """For every standard deviation the top eigenvalue from each seed."""
+    config = numbers["config"]
+    names = [[f"{deviation} {seed}" for seed in range(config["seeds"])] for deviation in config["deviations"]]
+    return [[numbers["spreads"][name]["eigenvalues"][0] for name in row] for row in names]
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2g}" for value in values)
+
+
+def document(numbers: dict[str, Any]) -> Document:
+    """The page."""
+    return Document(
+        title="Outliers depend on the data",
+        summary="Hessians of small networks on Gaussian blobs, after Sagun, Bottou and LeCun (2016) and Sagun et al. (2017). "
+        "Step sizes, numbers of samples and centers are not given there: ours are 0.5 (two blobs) and 0.1 (clusters), 200 and "
+        "1,000 (paper preset: 5,000), and standard normal centers.",
+        sections=[
+            Section("Claims", "Pass marks are ours.", table=claims_table(numbers["claims"])),
+            Section(
+                "Growing the network adds zeros",
+                "All eigenvalues of 2-h-h-2 networks on two blobs, by rank; a line a width, seed 0.",
+                _spectra(numbers),
+                alternative="Eigenvalue against rank over D for each width",
+            ),
+            Section(
+                "Wider blobs, larger outliers",
+                "The largest eigenvalue against the standard deviation of the blobs, a dot a seed.",
+                _spreads(numbers),
+                alternative="Top eigenvalue against spread",
+            ),
+            Section(
+                "What the initialisation does",
+                "Largest eigenvalues of the same network on the same two blobs, from other initial parameters.",
+                _drawn_tops(numbers),
+                alternative="Histogram of top eigenvalues over initialisations",
+            ),
+            Section(
+                "As many outliers as classes?",
+                "Largest eigenvalues of 100-30-30-k networks; the dashed line is the number of clusters.",
+                _tops(numbers),
+                alternative="Largest eigenvalues for each number of clusters",
+            ),
+        ],
+    )
+
+
+def _spectra(numbers: dict[str, Any]) -> Figure:
+    with figure() as (sheet, (axes,)):
+        for width, colour in zip(numbers["config"]["widths"], CYCLE, strict=False):
+            values = numbers["sizes"][f"{width} 0"]["eigenvalues"]
+            ranks = [i / len(values) for i in range(len(values))]
+            axes.plot(
+                ranks, values, color=colour, marker=".", markersize=3, linewidth=0.8, label=f"h = {width}, D = {len(values)}"
+            )
+        axes.set(xlabel="rank / D", ylabel="eigenvalue", yscale="symlog")
+        axes.set_yscale("symlog", linthresh=1e-5)
+        axes.legend(loc="best")
+    return sheet
+
+
+def _spreads(numbers: dict[str, Any]) -> Figure:
+    deviations, tops = numbers["config"]["deviations"], _spread_tops(numbers)
+    with figure(width=5.0) as (sheet, (axes,)):
+        axes.plot(deviations, tops, "o", color=GREY, markersize=4)
+        for average, colour in zip((fmean, median), CYCLE, strict=False):
+            axes.plot(deviations, [average(row) for row in tops], color=colour, label=average.__name__.removeprefix("f"))
+        axes.set(xlabel="standard deviation of the blobs", ylabel="largest eigenvalue", yscale="log")
+        axes.legend(loc="best")
+    return sheet
+
+
+def _drawn_tops(numbers: dict[str, Any]) -> Figure:
+    with figure(width=5.0) as (sheet, (axes,)):
+        axes.hist(numbers["starts"]["tops"], bins=30, color=CYCLE[0])
+        axes.set(xlabel="largest eigenvalue", ylabel="initialisations")
+        axes.locator_params(axis="x", nbins=5)  # long numbers, close together
+    return sheet
+
+
+def _tops(numbers: dict[str, Any]) -> Figure:
+    classes = numbers["config"]["classes"]
+    kinds = dict.fromkeys(tuple(name.split()[1:3]) for name in numbers["clusters"])
+    colours = dict(zip(kinds, CYCLE, strict=False))
+    with figure(len(classes), width=3.0 * len(classes), height=3.6) as (sheet, places):
+        for axes, k in zip(places, classes, strict=True):
+            for name, cell in numbers["clusters"].items():
+                if cell["k"] != k:
+                    continue
+                _, variance, optimiser, activation = name.split()
+                colour, line = colours[variance, optimiser], ".-" if activation == "relu" else "x:"
+                label = f"variance {variance}, {optimiser}, {activation}"
+                ranks = range(1, len(cell["top"]) + 1)
+                axes.plot(ranks, cell["top"], line, color=colour, markersize=3, linewidth=0.8, label=label)
+            axes.axvline(k + 0.5, color=GREY, linestyle="--", linewidth=0.8)
+            axes.set(title=f"k = {k}", xlabel="rank", yscale="log")
+        places[0].set_ylabel("eigenvalue")
+        # The last panel alone has networks of both activations.
+        sheet.legend(*places[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return sheet
+
+
+STUDY = Study(
+    "sagun-data",
+    "Outliers depend on the data, the bulk on the size",
+    "Sagun et al. 2017: figure 2, table 1; Sagun, Bottou, LeCun 2016: figures 3-7",
+    PRESETS,
+    {"quick": "1 minute", "paper": "1 hour, two thirds of it for 5,000 initialisations"},
+    measure,
+    document,
+)

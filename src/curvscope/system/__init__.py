@@ -1,0 +1,47 @@
+"""The machine: memory, threads, devices, precision, progress, interrupts, and checks of arguments."""
+
+from curvscope.system._arguments import check_options, checked, integer
+from curvscope.system._devices import preferred, visible
+from curvscope.system._interrupt import Interruptible
+from curvscope.system._precision import TF32, TF32_EPS, check_precision, float32_products, in_tf32
+from curvscope.system._progress import Advance, Progress, is_long_work, long_work, products_to_come, stage
+from curvscope.system._resources import (
+    SAFE_SHARE,
+    as_bytes,
+    as_text,
+    default_memory,
+    extra_memory,
+    give_back,
+    peak_resident_bytes,
+    resident_bytes,
+)
+from curvscope.system._threads import threads
+
+__all__ = [
+    "SAFE_SHARE",
+    "TF32",
+    "TF32_EPS",
+    "Advance",
+    "Interruptible",
+    "Progress",
+    "as_bytes",
+    "as_text",
+    "check_options",
+    "check_precision",
+    "checked",
+    "default_memory",
+    "extra_memory",
+    "float32_products",
+    "give_back",
+    "in_tf32",
+    "integer",
+    "is_long_work",
+    "long_work",
+    "peak_resident_bytes",
+    "preferred",
+    "products_to_come",
+    "resident_bytes",
+    "stage",
+    "threads",
+    "visible",
+]

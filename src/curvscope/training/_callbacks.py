@@ -1,0 +1,91 @@
+"""A recorder or tracker called from other loops: Lightning and the Hugging Face Trainer; neither is imported before."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from curvscope.errors import MissingExtra
+from curvscope.training._recorder import Recorder
+from curvscope.training._tracker import Tracker
+
+LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
+
+
+def lightning_callback(recorder: Recorder | Tracker) -> Any:
+    """A Lightning callback that records (or tracks) the chosen steps: ``Trainer(callbacks=[lightning_callback(recorder)])``.
+
+    A step is an update of the optimizer (``trainer.global_step``), whatever the number of batches accumulated for it; the
+    last one is recorded when training ends. Only the process of rank zero writes. What a tracker finds goes to the trainer's
+    logger.
+
+    Args:
+        recorder: of the module that is trained (or of a part of it); or a tracker of it.
+
+    Raises:
+        MissingExtra: neither ``lightning`` nor ``pytorch_lightning`` is installed.
+    """
+    base = _lightning().Callback
+
+    class RecorderCallback(base):
+        """Records a model along Lightning's training."""
+
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            """Before the update: step s are the parameters before update s."""
+            self._record(trainer)
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            """After the last update."""
+            self._record(trainer)
+
+        def _record(self, trainer: Any) -> None:
+            if trainer.is_global_zero and (found := recorder.step(trainer.global_step)):
+                logger = getattr(trainer, "logger", None)
+                if logger is not None:
+                    logger.log_metrics(found, step=trainer.global_step)
+
+    return RecorderCallback()
+
+
+def trainer_callback(recorder: Recorder | Tracker) -> Any:
+    """A callback for the Hugging Face Trainer: ``Trainer(..., callbacks=[trainer_callback(recorder)])``.
+
+    A step is an update of the optimizer (``state.global_step``); the last one is recorded when training ends. Only the main
+    process writes. What a tracker finds is added to ``state.log_history``, beside the Trainer's own entries.
+
+    Args:
+        recorder: of the model that is trained (or of a part of it); or a tracker of it.
+
+    Raises:
+        MissingExtra: ``transformers`` is not installed.
+    """
+    try:
+        base = import_module("transformers").TrainerCallback
+    except ImportError as error:
+        raise MissingExtra("trainer_callback needs transformers: pip install 'curvscope[hf]'") from error
+
+    class RecorderCallback(base):
+        """Records a model along the Trainer's training."""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """Before the update: step s are the parameters before update s."""
+            self._record(state)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            """After the last update."""
+            self._record(state)
+
+        def _record(self, state: Any) -> None:
+            if state.is_world_process_zero and (found := recorder.step(state.global_step)):
+                state.log_history.append({**found, "step": state.global_step})
+
+    return RecorderCallback()
+
+
+def _lightning() -> Any:
+    for name in LIGHTNING:
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise MissingExtra("lightning_callback needs Lightning: pip install lightning")

@@ -1,0 +1,242 @@
+"""Curvature along training: eigenpairs at every so many steps, each time from where the last ones were."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.estimators import density, trace
+from curvscope.measurement import Meter
+from curvscope.operators import CurvatureOperator, Hessian, Objective
+from curvscope.operators.curvature import check_weights
+from curvscope.sketches import TestMatrix
+from curvscope.solvers import eigsh, krylov_request
+from curvscope.solvers.driver import check_k
+from curvscope.solvers.krylov import Expansion
+from curvscope.subspaces import gradient_fraction, masks, overlap
+from curvscope.system import checked
+from curvscope.tall import InMemory, multiply
+
+PREFIX = "curvature/"
+Found = dict[str, float]
+FRESH = 0.1
+"""Share of a random direction in a warm start, so that nothing is out of its reach."""
+
+
+class Tracker:
+    r"""Follows the top eigenpairs of the curvature while a model is trained; call :meth:`step` before each update.
+
+    The first check is an :func:`curvscope.eigsh`. Every other is one Lanczos run with full re-orthogonalisation from a single
+    vector, sum_i v_i / |lambda_i| of the last check's eigenvectors (and a little of a random one), which needs fewer products
+    than the block of these vectors. It ends when each of the k values is right to ``tol`` by its residual r and gap,
+    min(r, r^2 / gap) <= tol |lambda|, and one more product left them where they were; or when its budget is spent.
+
+    Args:
+        objective: the :class:`.Objective` of the model that is trained, or any curvature operator on it.
+        k: number of eigenpairs, largest magnitude first.
+        every: steps from one check to the next.
+        tol: of the eigenvalues, relative.
+        max_products: budget of a check after the first; default 6 k. What it left undone is told by "curvature/error".
+        trace_products: further products for the trace; 0: no trace.
+        density_probes: probes of a spectral density with 30 steps each; 0: no density.
+        log: called as ``log(found, step)`` at every check, for example ``lambda found, step: wandb.log(found, step=step)``.
+        seed: of all random vectors.
+
+    Attributes:
+        history: what was found, by step.
+        eigenvectors: (D, k), of the last check; None before.
+
+    Cost: a check, its products ("curvature/products"), one gradient and two evaluations of the loss on the objective's data;
+        memory: max_products + 2 k vectors while it lasts, k between. In training steps it is measured:
+        "curvature/training_steps". On mnist16 (k = 10, every 100 steps, three runs) 22 to 39 products a check, 28 on average,
+        for values right to 2e-4. No stopping rule could go below 26 on average and, in the checks in which the top space
+        turned fastest, 31 and 32 from the best of nine starts (``benchmarks/tracking.py --starts``).
+
+    Raises:
+        InvalidType: neither an objective nor a curvature operator. InvalidArgument: sizes that cannot work.
+    Limits: one vector sees one copy of a multiple eigenvalue. An eigenvalue that no start vector reaches in so few steps is
+        missed; :func:`curvscope.eigsh` and :func:`curvscope.certify` are for certainty.
+
+    >>> from torch import nn
+    >>> model, data = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), [(torch.randn(8, 4), torch.arange(8) % 2)]
+    >>> tracker = Tracker(Objective(model, nn.CrossEntropyLoss(), data), k=2, every=5)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> for i in range(11):
+    ...     _ = tracker.step(i)
+    ...     optimizer.zero_grad(); nn.CrossEntropyLoss()(model(data[0][0]), data[0][1]).backward(); optimizer.step()
+    >>> list(tracker.history), "curvature/eigenvalue/1" in tracker.history[10]
+    ([0, 5, 10], True)
+    """
+
+    @checked
+    def __init__(
+        self,
+        objective: Objective | CurvatureOperator,
+        k: int = 10,
+        every: int = 100,
+        *,
+        tol: float = 1e-3,
+        max_products: int | None = None,
+        trace_products: int = 0,
+        density_probes: int = 0,
+        log: Callable[[Found, int], object] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(objective, Objective | CurvatureOperator):
+            raise InvalidType(
+                f"cannot follow a {type(objective).__name__}: pass curvscope.Objective(model, loss, data), or the operator "
+                "that curvscope.hessian or curvscope.ggn gives"
+            )
+        if isinstance(objective, Objective):
+            check_weights(objective)
+        self.operator = Hessian(objective) if isinstance(objective, Objective) else objective
+        self.size = self.operator.shape[0]
+        check_k(k, self.size)
+        self.budget = 6 * k if max_products is None else max_products
+        if every < 1 or not 0 < tol < 1 or self.budget < k + 1:
+            raise InvalidArgument(f"every={every}, tol={tol}, max_products={max_products}: need every >= 1, 0 < tol < 1, > k")
+        if trace_products and trace_products < 6:
+            raise InvalidArgument(f"trace_products={trace_products}: allow at least 6, or 0 for no trace")
+        self.k, self.every, self.tol, self.seed = k, every, tol, seed
+        self.trace_products, self.density_probes, self.log = trace_products, density_probes, log
+        self.history: dict[int, Found] = {}
+        self.eigenvectors: Tensor | None = None
+        self._values = torch.zeros(0, dtype=torch.float64, device="cpu")
+        self._checked, self._last_call = False, None
+        self._step_seconds: list[float] = []
+
+    def step(self, i: int) -> Found | None:
+        """Check if ``i`` is a multiple of ``every`` and was not checked before; what was found, else None."""
+        now = time.perf_counter()
+        if self._last_call is not None:
+            self._step_seconds = [*self._step_seconds[-99:], now - self._last_call]
+        found = self.check(i) if i % self.every == 0 and i not in self.history else None
+        self._last_call = time.perf_counter()
+        return found
+
+    def check(self, i: int) -> Found:
+        """Measure at the model's present parameters; a flat dict of floats, also kept in :attr:`history`.
+
+        Keys, each after "curvature/": eigenvalue/1 to k, largest, smallest (the lowest Ritz value), loss, gradient_norm,
+        gradient_fraction (of the squared gradient in the top space), overlap_mask (with the k largest weights),
+        overlap_previous (with the last check's space), error (the largest estimated relative error of the k values), products,
+        seconds, training_steps; where asked for: trace, trace_stderr, outliers, negative (share of eigenvalues below -1e-3 of
+        the largest), q10, q50, q90 (quantiles).
+        """
+        start = time.perf_counter()
+        if self._checked:
+            self.operator.move()
+        self._checked = True
+        values, vectors, error, lowest, products = self._pairs()
+        found = {f"eigenvalue/{j + 1}": float(value) for j, value in enumerate(values)}
+        found |= {"largest": float(values.max()), "smallest": lowest, "error": error}
+        found |= self._spaces(vectors)
+        if self.trace_products or self.density_probes:
+            extra, spent = self._whole()
+            found, products = found | extra, products + spent
+        self.eigenvectors, self._values = vectors, values
+        seconds = time.perf_counter() - start
+        found |= {"products": float(products), "seconds": seconds}
+        if self._step_seconds:
+            found["training_steps"] = seconds / max(statistics.median(self._step_seconds), 1e-9)
+        named = {PREFIX + name: value for name, value in found.items()}
+        self.history[i] = named
+        if self.log is not None:
+            self.log(named, i)
+        return named
+
+    # --- inside -------------------------------------------------------------------------------------------------------------
+
+    def _pairs(self) -> tuple[Tensor, Tensor, float, float, int]:
+        """Values, vectors, estimated error of the values, lowest Ritz value, products."""
+        wanted = min(self.k + 1, self.size)
+        if self.eigenvectors is None:
+            solution = eigsh(
+                self.operator, wanted, method="krylov", tol=self.tol, seed=self.seed, keep_basis=True, progress=False
+            )
+            values, vectors = solution.eigenvalues, solution.eigenvectors.to_tensor()[:, : self.k]
+            error, products = self._error(values, solution.residual_norms), solution.cost
+            return values[: self.k], vectors, error, _lowest(solution.basis), products.products + products.certificate_products
+        budget = min(self.size, self.budget)
+        options = krylov_request(
+            self.size, wanted, which="LM", tol=self.tol, block_size=1, ncv=budget + 1, max_products=budget, seed=self.seed
+        )
+        meter, before = Meter(self.operator, False), None
+        expansion = Expansion(self.operator, options, self._start())
+        while expansion.affordable(meter) and not expansion.exhausted:
+            expansion.step(meter)
+            if expansion.multiplied <= self.k:
+                continue
+            values, _, residuals = expansion.ritz()
+            if self._error(values, residuals) <= self.tol and before is not None and self._close(values, before):
+                break
+            before = values
+        values, rotation, residuals = expansion.ritz()
+        vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation[:, : self.k]).to_tensor()
+        return values[: self.k], vectors, self._error(values, residuals), _lowest(expansion), meter.products
+
+    def _close(self, values: Tensor, before: Tensor) -> bool:
+        """Whether one more product left the k values where they were."""
+        k = self.k
+        return len(before) >= k and bool(((values[:k] - before[:k]).abs() <= self.tol * values[:k].abs()).all())
+
+    def _start(self) -> Tensor:
+        """(D, 1): the last eigenvectors, and a little of a random direction."""
+        random = TestMatrix(
+            "gaussian", self.size, seed=self.seed, role="tracker", dtype=self.operator.dtype, device=self.operator.device
+        ).columns(len(self.history), len(self.history) + 1)
+        assert self.eigenvectors is not None
+        sizes = self._values.abs().clamp(min=float(self._values.abs().max()) * 1e-6 or 1.0)
+        warm = self.eigenvectors @ (1 / sizes).to(self.operator.device, self.operator.dtype)[:, None]
+        return warm / warm.norm() + FRESH * random / random.norm()
+
+    def _error(self, values: Tensor, residuals: Tensor) -> float:
+        """The largest relative error of the k first values by residual and gap; the gap is to the other Ritz values."""
+        k = min(self.k, len(values))
+        apart = (values[:k, None] - values).abs()
+        apart[torch.arange(k, device="cpu"), torch.arange(k, device="cpu")] = math.inf
+        gaps = (apart - residuals).min(dim=1).values.clamp(min=1e-300)
+        floor = 1e-12 * float(values.abs().max()) or 1.0
+        return float((torch.minimum(residuals[:k], residuals[:k].square() / gaps) / values[:k].abs().clamp(min=floor)).max())
+
+    def _spaces(self, vectors: Tensor) -> Found:
+        """The top space beside the gradient, the largest weights and the last check's space."""
+        gradient, basis = self.operator.gradient(), InMemory(vectors)
+        ranking = masks.by_magnitude(dict(self.operator.parameters.unflatten(self.operator.values())))
+        found = {"loss": float(self.operator.objective.mean_loss), "gradient_norm": float(gradient.norm())}
+        found["gradient_fraction"] = gradient_fraction(gradient, basis).at(self.k) if bool(gradient.any()) else 0.0
+        found["overlap_mask"] = overlap(basis, ranking).at(self.k)
+        if self.eigenvectors is not None:
+            found["overlap_previous"] = overlap(basis, InMemory(self.eigenvectors)).at(self.k)
+        return found
+
+    def _whole(self) -> tuple[Found, int]:
+        """What is asked for about the whole spectrum, and its products."""
+        found, products = {}, 0
+        if self.density_probes:
+            whole = density(
+                self.operator, num_probes=self.density_probes, num_steps=30, seed=self.seed, method="lanczos", progress=False
+            )
+            low, high = whole.range
+            found = {f"q{100 * share:.0f}": whole.quantile(share) for share in (0.1, 0.5, 0.9)}
+            found["outliers"] = float(whole.outliers())
+            found["negative"] = whole.mass(high=-1e-3 * max(abs(low), abs(high))).value
+            found["trace"], found["trace_stderr"] = whole.trace.value, whole.trace.stderr
+            products += whole.products
+        if self.trace_products:
+            estimate = trace(self.operator, max_products=self.trace_products, seed=self.seed, progress=False)
+            found["trace"], found["trace_stderr"] = estimate.value, estimate.stderr
+            products += estimate.products
+        return found, products
+
+
+def _lowest(expansion: Expansion) -> float:
+    """The lowest Ritz value of all that was multiplied, not of the k pairs alone."""
+    seen = expansion.action[: expansion.multiplied, : expansion.multiplied]
+    return float(torch.linalg.eigvalsh((seen + seen.T) / 2)[0])
