@@ -10,6 +10,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.solvers.krylov import krylov_options
 from curvscope.solvers.planning import _forecast as forecast
 from curvscope.solvers.planning._forecast import forecast_products, krylov_products, model
+from curvscope.solvers.planning._plan import MethodPlan, _choice
 
 SIZE = 4000
 RANKS = torch.arange(1, SIZE + 1, dtype=torch.float64)
@@ -115,3 +116,19 @@ def test_what_is_no_spectrum_is_refused_before_any_product(wrong):
     A._apply = lambda block: pytest.fail("multiplied")
     with pytest.raises(InvalidArgument, match=r"spectrum: got .* expected an earlier solution or a vector of 4 \(k\) to 300"):
         cs.plan(A, 4, spectrum=wrong)
+
+
+@pytest.mark.parametrize(
+    ("size", "products", "expected"),
+    [(600, 40, "exact"), (1500, 40, "exact"), (4000, 40, "krylov"), (4000, 2000, "exact"), (40_000, 2000, "krylov")],
+)
+@pytest.mark.parametrize("seconds", [(0.0, 1e9), (1e9, 0.0)])
+def test_the_choice_is_made_by_counts_whatever_the_clock_says(size, products, expected, seconds):
+    operator = cs.problems.spectrum("power", size)
+    plans = [
+        MethodPlan("krylov", (1, products, products), seconds=(0, seconds[0], seconds[0])),
+        MethodPlan("exact", (size, size, size), seconds=(0, seconds[1], seconds[1])),
+    ]
+    assert _choice(plans, operator) == expected
+    assert _choice(plans[:1], operator) == "krylov"
+    assert _choice([], operator) == ""

@@ -16,7 +16,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Place, nearest_folder
 from curvscope.operators import CurvatureOperator, as_operator
 from curvscope.operators.base import Operator
-from curvscope.solvers._eigsh import eigsh, krylov_request
+from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh, krylov_request
 from curvscope.solvers._exact import bytes_needed
 from curvscope.solvers.driver import check_operator, check_request
 from curvscope.solvers.planning._forecast import known_eigenvalues, krylov_products
@@ -379,12 +379,15 @@ def _rehearsal(
 
 
 def _choice(plans: list[MethodPlan], operator: Operator) -> str:
-    """Exact where it is the fastest or nearly so, else krylov, else the first sketch that fits."""
+    """Exact where ``method="auto"`` takes it or its D products are nearly the fewest; else krylov, else a sketch that fits.
+
+    By counts, not by the seconds beside them: those vary from call to call, and a choice that varies with them is none.
+    """
     possible = {made.method: made for made in plans if not made.obstacle}
     if not possible:
         return ""
-    least = min(made.seconds[1] for made in possible.values())
-    if "exact" in possible and possible["exact"].seconds[1] <= max(2 * least, 1.0):
+    size = operator.shape[0]
+    if "exact" in possible and ("krylov" not in possible or size <= max(EXACT_UP_TO, 2 * possible["krylov"].products[1])):
         return "exact"
     semidefinite = isinstance(operator, CurvatureOperator) and type(operator).__name__ != "Hessian"
     order = ("krylov", "nystrom", "seigh", "hmt", "singlepass", "exact") if semidefinite else PLANNED
