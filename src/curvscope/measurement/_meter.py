@@ -19,7 +19,7 @@ from curvscope.measurement._workspace import Workspace
 from curvscope.operators import ProductsCheck
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
-from curvscope.system import Advance, Progress, float32_products, give_back, long_work, stage
+from curvscope.system import Advance, Contention, Progress, float32_products, give_back, long_work, stage
 
 SQUARABLE = (1e-145, 1e145)
 """Magnitudes whose squares are numbers in double precision, with something to spare for sums and rounding."""
@@ -74,6 +74,7 @@ class Meter:
         distributed: who computes the products; None: this process.
         symmetry: looks at the first products of an operator whose symmetry was only assumed; solvers that take products with
             the adjoint turn it off.
+        contention: looks whether other processes hold cores that threads wait for; set where the number of threads is restored.
         turned: whether products with A stand for those with A* and the other way round.
     """
 
@@ -91,6 +92,7 @@ class Meter:
         self.last_seconds = 0.0
         self.seconds: dict[str, float] = {"products": 0.0}
         self.progress = progress
+        self.contention: Contention | None = None
         self._advance: Advance = lambda steps=1, note="": None
         self.symmetry = ProductsCheck(hermitian=operator.assumed_hermitian, size=operator.shape[0], rounding=operator.rounding)
 
@@ -120,6 +122,8 @@ class Meter:
         if self.symmetry.active and not adjoint:
             self.symmetry.look(block, result, partial(_random_scale, apply, block))
         self.count(block.shape[1], time.perf_counter() - start, note)
+        if self.contention is not None and self.distributed is None:
+            self.contention.look()
         return result
 
     def count(self, columns: int, seconds: float, note: str = "") -> None:

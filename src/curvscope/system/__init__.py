@@ -1,6 +1,7 @@
 """The machine: memory, threads, devices, precision, progress, interrupts, and checks of arguments."""
 
 from curvscope.system._arguments import check_options, checked, integer
+from curvscope.system._contention import Contention
 from curvscope.system._devices import preferred, visible
 from curvscope.system._interrupt import Interruptible
 from curvscope.system._precision import TF32, TF32_EPS, check_precision, float32_products, in_tf32
@@ -22,6 +23,7 @@ __all__ = [
     "TF32",
     "TF32_EPS",
     "Advance",
+    "Contention",
     "Interruptible",
     "Progress",
     "as_bytes",

@@ -11,7 +11,7 @@ from curvscope.operators.base import Operator
 from curvscope.solvers.driver._finish import Pairs, finish, recalled
 from curvscope.solvers.results import Solution
 from curvscope.store import Run
-from curvscope.system import Progress
+from curvscope.system import Contention, Progress, threads
 
 
 def solve(
@@ -40,8 +40,13 @@ def solve(
         executor: who computes the products; see :class:`.Workers`. None: this process.
     """
     check_recipe(operator, executor)
-    with workspace(run, operator, options, free=free, fitted=fitted) as place, hired(operator, executor, place) as others:
+    with (
+        workspace(run, operator, options, free=free, fitted=fitted) as place,
+        hired(operator, executor, place) as others,
+        threads(None),
+    ):
         meter = Meter(operator, progress, place, others)
+        meter.contention = Contention()
         return finish(meter, recalled(meter) or find(meter), which=which, options=options)
 
 
@@ -50,5 +55,7 @@ def metered(operator: Operator, executor: Any, progress: Progress, place: Worksp
     """Products of an operator, by an executor if there is one; ``place`` None: for work that keeps nothing in a run."""
     check_recipe(operator, executor)
     place = place or Workspace()
-    with hired(operator, executor, place) as others:
-        yield Meter(operator, progress, place, others)
+    with hired(operator, executor, place) as others, threads(None):
+        meter = Meter(operator, progress, place, others)
+        meter.contention = Contention()
+        yield meter

@@ -17,7 +17,7 @@ from curvscope.solvers.sizing import fit_sketch
 from curvscope.solvers.sketched._common import advised, check_sizes
 from curvscope.solvers.sketched._recovery import bearable_rank, generalized_nystrom_core, oversampled_core
 from curvscope.store import Run
-from curvscope.system import Progress, checked
+from curvscope.system import Contention, Progress, checked, threads
 from curvscope.tall import InMemory, TallMatrix, orthonormalize, small_dtype
 
 SSVD_METHODS = ("oversampled", "nystrom", "hmt")
@@ -125,8 +125,10 @@ def ssvd(
     with (
         workspace(run, operator, options, free=free, fitted=fitted) as place,
         hired(operator, executor, place) as others,
+        threads(None),
     ):
         meter = Meter(operator, progress, place, others)
+        meter.contention = Contention()
         triplets = recalled_triplets(meter)
         if triplets is None:
             *factors, rank = find(meter)
