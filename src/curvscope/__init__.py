@@ -9,7 +9,7 @@ The whole way in three lines::
 
 from importlib.metadata import version
 
-from curvscope import errors, problems
+from curvscope import errors, execution, problems
 from curvscope.certificates import FrobeniusEstimate, Scree, probes_needed
 from curvscope.errors import CurvscopeError
 from curvscope.estimators import (
@@ -123,6 +123,7 @@ __all__ = [
     "eigsh_by_layer",
     "empirical_fisher",
     "errors",
+    "execution",
     "frobenius_norm",
     "ggn",
     "gradient_fraction",

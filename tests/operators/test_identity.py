@@ -13,6 +13,7 @@ import curvscope as cs
 from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.operators import operator_differences, recorded
 from curvscope.operators._code import code_digest
+from curvscope.store import Run
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.randn(40, 6, generator=GENERATOR), torch.randint(3, (40,), generator=GENERATOR)
@@ -185,7 +186,7 @@ def test_a_run_of_an_earlier_version_is_opened_but_not_continued(tmp_path):
     options = {"method": "krylov", "block_size": 2, "tol": 1e-2, "progress": False}
     solution = cs.eigsh(H, 2, run=tmp_path / "run", **options)
     manifest = tmp_path / "run" / "manifest.json"
-    cs_run = cs.execution.run.Run.open(tmp_path / "run")
+    cs_run = Run.open(tmp_path / "run")
     cs_run.manifest["operator"].pop("identity")
     cs_run.manifest["operator"]["fingerprint"] = "0" * 32
     cs_run.save()

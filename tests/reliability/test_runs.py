@@ -200,7 +200,7 @@ OWNER = """
 import multiprocessing, os, signal
 from concurrent.futures import ProcessPoolExecutor
 import curvscope as cs
-from curvscope.execution.workers import Task
+from curvscope.parallel import Task
 if __name__ == "__main__":
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     print(*cs.Workers(pool).map(os.getpid, [Task(())]), flush=True)

@@ -10,7 +10,7 @@ SOLVE = """
 import json, sys
 import torch
 import curvscope as cs
-from curvscope.execution.resources import peak_resident_bytes
+from curvscope.system import peak_resident_bytes
 torch.set_num_threads(1)
 method, run = sys.argv[1:]
 A = cs.problems.spectrum("low_rank_diagonal", 1_000_000, rank=40, negative=0.3, dtype=torch.float32)

@@ -133,7 +133,7 @@ def test_messages_larger_than_a_pipe_and_the_end_of_one():
 
 OWNER = """
 import os, signal, sys, threading
-from curvscope.execution.pool import LocalPool
+from curvscope.parallel._pool import LocalPool
 
 def hang():
     threading.Event().wait()
@@ -172,7 +172,7 @@ def test_processes_end_with_their_owner(tmp_path, end):
 
 
 UNGUARDED = """
-from curvscope.execution.pool import LocalPool
+from curvscope.parallel._pool import LocalPool
 pool = LocalPool(1)
 try:
     pool.submit(pow, 2, 3).result()

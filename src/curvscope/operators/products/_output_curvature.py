@@ -47,7 +47,8 @@ def _error(batch_map: SandwichMap, routes: Routes) -> tuple[float, float]:
     objective, batch = routes.objective, routes.piece
     objective.seed(0)
     output = batch_map.outputs.flat(objective.output_value(objective.values, batch)).detach()
-    drawn = torch.randn(output.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(output)
+    generator = torch.Generator("cpu").manual_seed(0)
+    drawn = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output)
     tangent = drawn * max(float(output.norm()) / max(output.numel(), 1) ** 0.5, 1e-3)
     with torch.no_grad():
         found = batch_map.curve(output, batch, tangent)
