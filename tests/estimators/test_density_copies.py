@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.estimators import _low_rank as low_rank
-from curvscope.estimators import _quadrature as quadrature
+from curvscope.estimators import _low_rank as low_rank, _quadrature as quadrature
 from curvscope.estimators._lanczos import lanczos
 from curvscope.estimators._resolved import take_out
 from curvscope.operators import RankBound

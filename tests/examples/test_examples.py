@@ -16,7 +16,13 @@ def test_they_were_found():
     assert len(EXAMPLES) >= 10
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+LONG = {"dask_cluster"}
+"""Half a minute for starting a cluster; tests/workers does that as well."""
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in EXAMPLES]
+)
 def test_example(path, tmp_path, monkeypatch, capsys):
     text = path.read_text()
     for package in OPTIONAL & set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE)):

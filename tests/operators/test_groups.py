@@ -6,9 +6,7 @@ import torch
 from curvscope.measurement import Meter
 from curvscope.operators import hessian
 from curvscope.operators.base import Operator
-from curvscope.operators.products import _choice as choice
-from curvscope.operators.products import _patience as patience
-from curvscope.operators.products import _split as split
+from curvscope.operators.products import _choice as choice, _patience as patience, _split as split
 from curvscope.operators.products._choice import CALL_SECONDS, remembered
 from curvscope.operators.products._survey import Survey
 from curvscope.solvers import eigsh, hmt

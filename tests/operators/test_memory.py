@@ -10,8 +10,7 @@ import torch
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.operators import hessian
-from curvscope.operators.products import STRATEGIES
-from curvscope.operators.products import _split as split_module
+from curvscope.operators.products import STRATEGIES, _split as split_module
 
 from .cases import build, dense_hessian
 
@@ -33,7 +32,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-@pytest.mark.parametrize("strategy", ["auto", "split", "split_vmap", "double_backward"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "strategy", ["auto", *(pytest.param(name, marks=SLOW) for name in ("split", "split_vmap", "double_backward"))]
+)
 def test_peak_grows_with_the_block_alone(strategy):
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, strategy, "128"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
@@ -123,7 +127,10 @@ print(predicted / (status("VmHWM") - before))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel resets a process's peak on Linux only")
-@pytest.mark.parametrize(("strategy", "columns"), [("split", 8), ("split_vmap:4", 4), ("split_vmap:4", 16)])
+@pytest.mark.parametrize(
+    ("strategy", "columns"),
+    [pytest.param("split", 8, marks=SLOW), pytest.param("split_vmap:4", 4, marks=SLOW), ("split_vmap:4", 16)],
+)
 def test_predicted_memory_is_within_a_factor_of_two_of_the_peak(strategy, columns):
     command = [sys.executable, "-W", "ignore", "-c", PREDICTION, strategy, str(columns)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)

@@ -8,8 +8,7 @@ from torch import nn
 
 from curvscope.measurement import Meter
 from curvscope.operators import Hessian, hessian, preflight
-from curvscope.operators.products import _engine as engine
-from curvscope.operators.products import _patience as patience
+from curvscope.operators.products import _engine as engine, _patience as patience
 from curvscope.operators.products._double_backward import DoubleBackward
 from curvscope.operators.products._survey import Survey, survey
 from curvscope.solvers import eigsh

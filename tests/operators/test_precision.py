@@ -7,8 +7,7 @@ from torch import nn
 import curvscope as cs
 from curvscope.certificates import ProductNoise
 from curvscope.errors import InvalidArgument
-from curvscope.system import TF32_EPS, float32_products, in_tf32
-from curvscope.system import _precision as switches
+from curvscope.system import TF32_EPS, _precision as switches, float32_products, in_tf32
 
 CRITERION = nn.CrossEntropyLoss()
 

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from curvscope.operators.products.tracing import NotRecordable, OtherBranch, trace
-from curvscope.operators.products.tracing import _kernels as kernels
+from curvscope.operators.products.tracing import NotRecordable, OtherBranch, _kernels as kernels, trace
 
 
 def run(function, inputs, tangents, width=None):

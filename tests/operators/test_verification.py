@@ -7,9 +7,7 @@ from torch import Tensor, nn
 import curvscope as cs
 from curvscope.errors import CapturedParameter, NotDeterministic, UnfitOperator, UnverifiedDerivatives
 from curvscope.operators.objective import _substitution as substitution
-from curvscope.operators.products import STRATEGIES
-from curvscope.operators.products import _routes as routes
-from curvscope.operators.products import _verification as verification
+from curvscope.operators.products import STRATEGIES, _routes as routes, _verification as verification
 
 CE = nn.CrossEntropyLoss()
 

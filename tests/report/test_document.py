@@ -9,8 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from curvscope.report import Document, Section, Table, render
-from curvscope.report import _plots as plots
+from curvscope.report import Document, Section, Table, _plots as plots, render
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 PROBE = """

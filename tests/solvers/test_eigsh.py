@@ -251,8 +251,7 @@ def test_seigh_sizes(outer, inner, message):
 
 
 def test_operators_of_other_libraries():
-    from scipy.sparse.linalg import aslinearoperator
-    from scipy.sparse.linalg import eigsh as scipy_eigsh
+    from scipy.sparse.linalg import aslinearoperator, eigsh as scipy_eigsh
 
     A = torch.diag(torch.arange(1.0, 51, dtype=torch.float64))
     linear = aslinearoperator(A.numpy())

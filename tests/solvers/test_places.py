@@ -8,8 +8,7 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import OutOfBudget
-from curvscope.solvers.sizing import Footprint, fit, fit_sketch
-from curvscope.solvers.sizing import _memory as footprint
+from curvscope.solvers.sizing import Footprint, _memory as footprint, fit, fit_sketch
 from curvscope.solvers.sizing._memory import Stage
 from curvscope.tall import OnHost, gram
 

@@ -8,8 +8,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunNotFound
-from curvscope.problems import _mnist16 as mnist16
-from curvscope.problems import _registry as registry
+from curvscope.problems import _mnist16 as mnist16, _registry as registry
 from curvscope.runs import operator_at_step, operator_of_problem
 from curvscope.store import Run
 from curvscope.studies.engine import Stages, published, recorded

@@ -12,8 +12,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.problems._imagenet_resnet18 import ImagenetWithResnet18
 from curvscope.store import Run
 from curvscope.studies.engine import Stages
-from curvscope.studies.sketched_overlap import _runtimes as runtimes
-from curvscope.studies.sketched_overlap import _stage_times as stage_times
+from curvscope.studies.sketched_overlap import _runtimes as runtimes, _stage_times as stage_times
 
 
 @pytest.fixture

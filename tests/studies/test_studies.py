@@ -12,41 +12,17 @@ from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.report import Line, Panel, panels
 from curvscope.store import Run
 from curvscope.studies import STUDIES, get_study
-from curvscope.studies.beyond import _beyond as beyond
+from curvscope.studies.beyond import beyond
 from curvscope.studies.engine import Stages, comparison, published, row, run_study, within
 from curvscope.studies.engine._study import open_or_create
-from curvscope.studies.sagun import (
-    _gradient_subspace as gradient_subspace,
-)
-from curvscope.studies.sagun import (
-    _sagun_batch as sagun_batch,
-)
-from curvscope.studies.sagun import (
-    _sagun_data as sagun_data,
-)
-from curvscope.studies.sagun import (
-    _sagun_size as sagun_size,
-)
-from curvscope.studies.sagun import (
-    _sagun_split as sagun_split,
-)
+from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
 from curvscope.studies.sketched_overlap import (
-    _grassmann_metrics as grassmann_metrics,
-)
-from curvscope.studies.sketched_overlap import (
-    _mnist16_crystallization as mnist16_crystallization,
-)
-from curvscope.studies.sketched_overlap import (
-    _mnist16_overlap as mnist16_overlap,
-)
-from curvscope.studies.sketched_overlap import (
-    _mnist16_proxies as mnist16_proxies,
-)
-from curvscope.studies.sketched_overlap import (
-    _overlap_at_scale as overlap_at_scale,
-)
-from curvscope.studies.sketched_overlap import (
-    _runtimes as runtimes,
+    grassmann_metrics,
+    mnist16_crystallization,
+    mnist16_overlap,
+    mnist16_proxies,
+    overlap_at_scale,
+    runtimes,
 )
 
 SHORT = {
@@ -98,7 +74,11 @@ def overlap_run(tmp_path_factory):
     return out, run_study(get_study("mnist16-overlap"), out, config=SHORT["mnist16-overlap"])
 
 
-@pytest.mark.parametrize("name", STUDIES)
+LONG = {"mnist16-crystallization", "grassmann-metrics"}
+"""Half a minute each: the way of a study is that of the others, and tests of their own look at their numbers."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in STUDIES])
 def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
     if name == "mnist16-proxies":
         request.getfixturevalue("fewer_parameters")

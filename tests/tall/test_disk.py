@@ -11,8 +11,7 @@ import zarr
 
 from curvscope import testing
 from curvscope.errors import DamagedData, InvalidArgument, OutOfDisk, RunNotFound
-from curvscope.store import _tiles as store_tiles
-from curvscope.store import remove_drafts
+from curvscope.store import _tiles as store_tiles, remove_drafts
 from curvscope.tall import InMemory, OnDisk, remove_scratch
 
 

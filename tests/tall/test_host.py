@@ -10,14 +10,12 @@ from curvscope.tall import (
     InMemory,
     OnDisk,
     OnHost,
+    _transfer as transfer,
     gram,
     multiply,
     orthogonality,
     orthonormalize,
     subtract,
-)
-from curvscope.tall import (
-    _transfer as transfer,
 )
 
 CPU = torch.device("cpu")

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 import worker_targets as targets
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from typer.testing import CliRunner
 
 import curvscope as cs

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import worker_targets as targets
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import curvscope as cs
 from curvscope.errors import DamagedData, NotFinite, WorkerError

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from curvscope.errors import InvalidArgument, InvalidType, MissingExtra, WorkerError
-from curvscope.parallel import Credentials, Task, Workers
-from curvscope.parallel import _clusters as clusters
+from curvscope.parallel import Credentials, Task, Workers, _clusters as clusters
 from curvscope.parallel._workers import threads_each
 from curvscope.system import visible
 

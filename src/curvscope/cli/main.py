@@ -16,41 +16,17 @@ from typer.core import TyperGroup
 import curvscope
 from curvscope.cli import (
     _certify as certify,
-)
-from curvscope.cli import (
     _demo as demo,
-)
-from curvscope.cli import (
     _density as density,
-)
-from curvscope.cli import (
     _eigs as eigs,
-)
-from curvscope.cli import (
     _export as export,
-)
-from curvscope.cli import (
     _info as info,
-)
-from curvscope.cli import (
     _overlap as overlap,
-)
-from curvscope.cli import (
     _plan as plan,
-)
-from curvscope.cli import (
     _probes as probes,
-)
-from curvscope.cli import (
     _report as report,
-)
-from curvscope.cli import (
     _study as study,
-)
-from curvscope.cli import (
     _trace as trace,
-)
-from curvscope.cli import (
     _track as track,
 )
 from curvscope.cli._output import reserved_stdout, terminal

@@ -12,20 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from curvscope.operators.rules import (
     _embeddings as embeddings,
-)
-from curvscope.operators.rules import (
     _linear_algebra as linear_algebra,
-)
-from curvscope.operators.rules import (
     _losses as losses,
-)
-from curvscope.operators.rules import (
     _norms as norms,
-)
-from curvscope.operators.rules import (
     _pointwise as pointwise,
-)
-from curvscope.operators.rules import (
     _scatter as scatter,
 )
 

@@ -1,10 +1,12 @@
 """The studies after Sagun et al. (arXiv 1706.04454), and of gradients in top eigenspaces."""
 
-from curvscope.studies.sagun import _gradient_subspace as gradient_subspace
-from curvscope.studies.sagun import _sagun_batch as sagun_batch
-from curvscope.studies.sagun import _sagun_data as sagun_data
-from curvscope.studies.sagun import _sagun_size as sagun_size
-from curvscope.studies.sagun import _sagun_split as sagun_split
+from curvscope.studies.sagun import (
+    _gradient_subspace as gradient_subspace,
+    _sagun_batch as sagun_batch,
+    _sagun_data as sagun_data,
+    _sagun_size as sagun_size,
+    _sagun_split as sagun_split,
+)
 
 __all__ = [
     "gradient_subspace",

@@ -1,11 +1,13 @@
 """The studies of the paper on parameter magnitudes and Hessian eigenspaces (TMLR 2025; arXiv 2504.14701)."""
 
-from curvscope.studies.sketched_overlap import _grassmann_metrics as grassmann_metrics
-from curvscope.studies.sketched_overlap import _mnist16_crystallization as mnist16_crystallization
-from curvscope.studies.sketched_overlap import _mnist16_overlap as mnist16_overlap
-from curvscope.studies.sketched_overlap import _mnist16_proxies as mnist16_proxies
-from curvscope.studies.sketched_overlap import _overlap_at_scale as overlap_at_scale
-from curvscope.studies.sketched_overlap import _runtimes as runtimes
+from curvscope.studies.sketched_overlap import (
+    _grassmann_metrics as grassmann_metrics,
+    _mnist16_crystallization as mnist16_crystallization,
+    _mnist16_overlap as mnist16_overlap,
+    _mnist16_proxies as mnist16_proxies,
+    _overlap_at_scale as overlap_at_scale,
+    _runtimes as runtimes,
+)
 from curvscope.studies.sketched_overlap._stage_times import FEWEST, stage_times
 
 __all__ = [
