@@ -3,8 +3,13 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: their threads would only wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
+
 import pytest
 import torch
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: tests send Ctrl-C to themselves
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["typing/public_face.py"]  # for mypy alone
 
