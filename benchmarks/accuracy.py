@@ -83,7 +83,7 @@ def judged(multiply: Callable[[Tensor], Tensor], exact: Tensor) -> Callable[[Fou
 
 
 def missed(values: Tensor, exact: Tensor) -> int:
-    """How many of the k largest magnitudes are not among the reported ones, to 1e-3 of the k-th."""
+    """Return how many of the k largest magnitudes are not among the reported ones, to 1e-3 of the k-th."""
     rest, count = sorted(values.abs().tolist(), reverse=True), 0
     slack = 1e-3 * float(exact.abs()[len(values) - 1])
     for value in exact.abs()[: len(values)].tolist():
@@ -137,7 +137,7 @@ def mnist16(data: str, folder: Path) -> list[dict]:
 
 
 def brackets(data: str, folder: Path) -> list[dict]:
-    """What 710 (and 360) float32 products certify on the small network, beside the dense float64 truth.
+    """Return what 710 (and 360) float32 products certify on the small network, beside the dense float64 truth.
 
     Certified twice: with float32 products, and with as many in float64.
     """

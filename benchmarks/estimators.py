@@ -93,7 +93,7 @@ def exact(cache: Path) -> None:
 
 
 def timed(action: Callable[[], object]) -> tuple[object, float]:
-    """What it gives, and its CPU seconds."""
+    """Return the result, and its CPU seconds."""
     start = time.process_time()
     return action(), time.process_time() - start
 
@@ -312,7 +312,7 @@ def masses(cache: Path, seeds: int = 200) -> list[dict]:
 
 
 def environment() -> dict:
-    """What it ran on."""
+    """Return hardware and versions."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
     )

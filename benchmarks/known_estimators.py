@@ -83,7 +83,7 @@ def trace_errors(matrix: KnownMatrix, count: int, seeds: int) -> dict[str, tuple
 
 
 def environment() -> dict:
-    """What it ran on."""
+    """Return hardware and versions."""
     versions = {package: version(package) for package in ("torch", "numpy", "scipy")}
     return {"cpu": processor() or machine(), "threads": torch.get_num_threads(), "versions": versions}
 

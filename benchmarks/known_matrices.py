@@ -65,7 +65,7 @@ def wanted(values: np.ndarray, k: int, which: str) -> np.ndarray:
 
 
 def misses(found: np.ndarray, exact: np.ndarray, which: str, tol: float) -> bool:
-    """Whether sorted values differ from the exact ones by more than the tolerance, so that one is missing or wrong."""
+    """Return whether sorted values differ from the exact ones by more than the tolerance, so that one is missing or wrong."""
     k, norm = len(found), float(np.abs(exact).max())
     true, ours = np.sort(wanted(exact, k, which)), np.sort(np.abs(found) if which == "LM" else found)
     allowed = 1.05 * np.maximum(tol * np.abs(true), 10 * np.finfo(float).eps * norm) + ROUNDING * norm
@@ -73,7 +73,7 @@ def misses(found: np.ndarray, exact: np.ndarray, which: str, tol: float) -> bool
 
 
 def false_certificate(solution: cs.Solution, exact: np.ndarray) -> bool:
-    """Whether an interval holds no eigenvalue, or pairs that are certified complete are not the first ones."""
+    """Return whether an interval holds no eigenvalue, or pairs that are certified complete are not the first ones."""
     norm = float(np.abs(exact).max())
     lower, upper = solution.intervals.numpy().T
     slack, certificate = 150 * np.finfo(float).eps * norm, solution.certificate
@@ -159,7 +159,7 @@ Case = tuple[str, int, str, float]
 
 
 def case_of(row: dict[str, Any]) -> Case:
-    """What tells a row from others."""
+    """Return the key of a row."""
     return row["matrix"], row["k"], row["which"], row["tol"]
 
 

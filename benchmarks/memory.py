@@ -63,7 +63,7 @@ def solve(arguments):
 
 
 def plan_and_fact(arguments):
-    """What was planned and what it took, for one of the targets and methods."""
+    """Return the planned and the actual cost of one of the targets and methods."""
     if arguments.target == "spectrum":
         A = operator(arguments.size, arguments.columns)
     else:

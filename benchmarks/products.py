@@ -143,7 +143,7 @@ def methods(name: str, matrix: str) -> Iterator[tuple[str, Callable[..., Product
 
 
 def warm_up() -> None:
-    """What PyTorch loads at the first forward-mode derivative of a process (about a second) is nobody's set-up."""
+    """Import what PyTorch imports at a process's first forward-mode derivative (about a second), outside of any set-up time."""
     data = [(torch.eye(2), torch.tensor([0, 1]))]
     for matrix in (cs.hessian, cs.ggn):
         for strategy in ("split", "split_vmap", "double_backward"):
@@ -256,7 +256,7 @@ def peak_memory(name: str, matrix: str, label: str) -> float:
 
 
 def child(*arguments: str, threads: int) -> Any:
-    """What this script prints in a process of its own."""
+    """Return what this script prints in a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     command = [sys.executable, "-W", "ignore", __file__, *arguments]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -266,7 +266,7 @@ def child(*arguments: str, threads: int) -> Any:
 
 
 def environment(threads: int) -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Return hardware and versions."""
     versions = {"python": platform.python_version()}
     for package in ("torch", "curvscope", "curvlinops-for-pytorch", "hessian-eigenthings", "PyHessian"):
         try:

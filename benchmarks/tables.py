@@ -71,7 +71,7 @@ def table(entries: dict[str, Any], title: str, announced: int | None) -> list[st
 
 
 def against_hand(entries: dict[str, Any], announced: int) -> str:
-    """What `auto` costs in long work beside the best strategy by hand, each with its set-up."""
+    """Return what `auto` costs in long work beside the best strategy by hand, each with its set-up."""
 
     def cost(entry: dict[str, Any]) -> float:
         return announced * entry["gradients"] + entry["setup_gradients"]

@@ -40,7 +40,7 @@ SOLVES = {
 
 
 def operator(size: int) -> cs.Operator:
-    """What both hosts build."""
+    """Return the operator that both hosts build."""
     return cs.problems.spectrum("low_rank_diagonal", size, rank=12, negative=0.3, dtype=torch.float32)
 
 

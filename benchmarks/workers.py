@@ -208,7 +208,7 @@ def write(name: str, record: dict[str, Any], page: list[str]) -> None:
 
 
 def environment(load: float) -> dict[str, Any]:
-    """Where it was measured."""
+    """Return hardware and versions."""
     names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     versions = {name: version(name) for name in ("curvscope", "torch", "distributed")}
     return {"cpu": (names or [platform.processor()])[0], "cores": os.cpu_count(), "load": load, "versions": versions}

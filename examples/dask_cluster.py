@@ -13,7 +13,7 @@ import curvscope as cs
 
 
 def make(split: str) -> tuple:
-    """What a worker calls, once, to have the operator: it returns (model, loss, data)."""
+    """Return (model, loss, data); a worker calls it once to have the operator."""
     problem = cs.problems.get("mnist16")
     return problem.model(), problem.criterion, problem.curvature_batches(split)
 

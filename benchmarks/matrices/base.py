@@ -35,7 +35,7 @@ class KnownMatrix:
 
     @property
     def symmetric(self) -> bool:
-        """Whether it has eigenpairs; otherwise it has singular triplets only."""
+        """True if the matrix has eigenpairs; otherwise it has singular triplets only."""
         return self.family != "rectangular"
 
     @cached_property

@@ -11,6 +11,30 @@ from torch.func import functional_call
 from torch.nn import functional
 
 
+class WrongForward(torch.autograd.Function):
+    """x^2, right but for its rule for tangents, which gives ``FACTOR`` x; subclasses say how wrong."""
+
+    FACTOR = 2.002
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.square()
+
+    @staticmethod
+    def setup_context(context: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        context.save_for_backward(*inputs)
+        context.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return 2 * context.saved_tensors[0] * gradient
+
+    @classmethod
+    def jvp(cls, context: Any, tangent: Tensor) -> Tensor:
+        return cls.FACTOR * context.saved_tensors[0] * tangent
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.Module], **options: Any) -> None:
         super().__init__()

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 import curvscope as cs
 
+from .cases import WrongForward
+
 CE = nn.CrossEntropyLoss()
 BF16 = torch.bfloat16
 
@@ -45,27 +47,10 @@ class Decorated(Net):
         return super().forward(x)
 
 
-class SlightlyWrong(torch.autograd.Function):
-    """x^2, whose tangents are five per cent off: less than a few rounding units of bfloat16."""
+class SlightlyWrong(WrongForward):
+    """Tangents are five per cent off: less than a few rounding units of bfloat16."""
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.square()
-
-    @staticmethod
-    def setup_context(context, inputs, output):
-        context.save_for_backward(*inputs)
-        context.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(context, gradient):
-        return 2 * context.saved_tensors[0] * gradient
-
-    @staticmethod
-    def jvp(context, tangent):
-        return 2.1 * context.saved_tensors[0] * tangent
+    FACTOR = 2.1
 
 
 class WrongInside(Net):

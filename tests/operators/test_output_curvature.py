@@ -9,6 +9,8 @@ import curvscope as cs
 from curvscope.errors import UnverifiedDerivatives
 from curvscope.operators.curvature import _curvature as curvature
 
+from .cases import WrongForward
+
 
 class ForgetsItself(torch.autograd.Function):
     """x^3, with a backward that forgets that it depends on x."""
@@ -23,27 +25,10 @@ class ForgetsItself(torch.autograd.Function):
         return 3 * context.saved_tensors[0].detach() ** 2 * gradient
 
 
-class HalfRight(torch.autograd.Function):
-    """x^2 with a wrong rule for tangents, which matters where something follows."""
+class HalfRight(WrongForward):
+    """A wrong rule for tangents, which matters where something follows."""
 
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.square()
-
-    @staticmethod
-    def setup_context(context, inputs, output):
-        context.save_for_backward(*inputs)
-        context.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(context, gradient):
-        return 2 * context.saved_tensors[0] * gradient
-
-    @staticmethod
-    def jvp(context, tangent):
-        return 2.1 * context.saved_tensors[0] * tangent
+    FACTOR = 2.1
 
 
 def network(scale=1.0):

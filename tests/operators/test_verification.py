@@ -9,6 +9,8 @@ from curvscope.errors import CapturedParameter, NotDeterministic, UnfitOperator,
 from curvscope.operators.objective import _substitution as substitution
 from curvscope.operators.products import STRATEGIES, _routes as routes, _verification as verification
 
+from .cases import WrongForward
+
 CE = nn.CrossEntropyLoss()
 
 
@@ -358,29 +360,6 @@ class Wrong(torch.autograd.Function):
     @staticmethod
     def backward(context, gradient):
         return 2 * context.saved_tensors[0].detach() * gradient
-
-
-class WrongForward(torch.autograd.Function):
-    """x^2 with a wrong rule for tangents."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x):
-        return x.square()
-
-    @staticmethod
-    def setup_context(context, inputs, output):
-        context.save_for_backward(*inputs)
-        context.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(context, gradient):
-        return 2 * context.saved_tensors[0] * gradient
-
-    @staticmethod
-    def jvp(context, tangent):
-        return 2.002 * context.saved_tensors[0] * tangent
 
 
 class Through(nn.Module):

@@ -18,7 +18,7 @@ MOST_PROBES = 10_000_000
 
 @dataclass(frozen=True)
 class Samples:
-    """What each of q probes w saw of A and of its approximations of rank 0 to k.
+    """Products of q probes w with A, and with its approximations of rank 0 to k.
 
     Attributes:
         norm: ||A w||^2, float64 (q,).
@@ -181,7 +181,7 @@ def failure_probabilities(num_probes: int, relative_error: float, *, is_complex:
 
 @checked
 def probes_needed(confidence: float, relative_error: float, *, is_complex: bool = False) -> int:
-    """How many probes make the estimated squared norm right to ``relative_error`` with probability ``confidence``.
+    """Return how many probes make the estimated squared norm right to ``relative_error`` with probability ``confidence``.
 
     Args:
         confidence: in (0, 1).
@@ -199,6 +199,7 @@ def probes_needed(confidence: float, relative_error: float, *, is_complex: bool 
         raise InvalidArgument(f"relative_error={relative_error}: choose 0 < relative_error < 1, such as 0.5")
 
     def enough(probes: int) -> bool:
+        """Return whether so many probes fail seldom enough."""
         return sum(failure_probabilities(probes, relative_error, is_complex=is_complex)) <= 1 - confidence
 
     high = 1

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RitzSpan:
-    r"""What is proven about l pairs (theta_i, v_i) whose couplings e_i = ||V* (A v_i - theta_i v_i)|| are known to be small.
+    r"""Proven statements about l pairs (theta_i, v_i) whose couplings e_i = ||V* (A v_i - theta_i v_i)|| are small.
 
     Write A as [[Theta + E, C*], [C, B]] on the span and its complement, ||B|| <= h, ||C|| <= c, columns of C at most r_i. An
     eigenvector (a, b) with eigenvalue lambda beyond h has ||b|| <= c / (|lambda| - h), and then

@@ -65,7 +65,7 @@ def slack(size: int, steps: int, failure: float) -> float:
 
 @dataclass(frozen=True)
 class EndTail(TailNorm):
-    """Where the eigenvalues of (I - V V*) A (I - V V*) lie on the complement of V.
+    """Bounds for the eigenvalues of (I - V V*) A (I - V V*) on the complement of V.
 
     Attributes:
         above: none is larger, except with probability ``failure`` (of this and the other bound together).

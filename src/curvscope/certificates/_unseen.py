@@ -98,7 +98,7 @@ def unseen_beyond(alphas: Sequence[float], betas: Sequence[float], *, side: int,
     width = max(max(map(abs, alphas)), max(map(abs, betas)), 1e-300)
 
     def excluded(place: float) -> bool:
-        """Whether nothing lies beyond this place."""
+        """Return whether nothing lies beyond this place."""
         return _log_sum(alphas, betas, place, side) >= needed
 
     far = 4 * width
@@ -117,7 +117,7 @@ def unseen_beyond(alphas: Sequence[float], betas: Sequence[float], *, side: int,
 
 
 def _log_sum(alphas: Sequence[float], betas: Sequence[float], place: float, side: int) -> float:
-    """What :class:`Reach` has after these steps, in one loop; minus infinity where a Ritz value lies beyond the place."""
+    """Return the logarithm of :class:`Reach` after these steps; minus infinity where a Ritz value lies beyond the place."""
     before, now, beta, total, scale = 0.0, 1.0, 0.0, 1.0, 0.0
     for alpha, following in zip(alphas, betas, strict=True):
         raised = side * (place - alpha) * now - beta * before

@@ -36,7 +36,7 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What there is: this installation (default), a problem, or a run.
+    """Show this installation (default), a problem, or a run.
 
     For a problem, its pinned definition, and whether its initial parameters are the pinned ones; exit status 1 if they are not.
     """
@@ -131,7 +131,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _state(run: Run) -> dict[str, Any]:
-    """How far a run is: finished, at work, or stopped, and what is left of the stage in hand."""
+    """Return how far a run is: finished, at work, or stopped, and what is left of the current stage."""
     sessions, stages = run.manifest.get("sessions", []), run.manifest.get("stages", {})
     solves = [session for session in sessions if session.get("work", SOLVING) == SOLVING]
     if not solves:

@@ -24,7 +24,7 @@ from curvscope.subspaces import OverlapCurve, OverlapEstimate, masks, overlap_wi
 
 @dataclass(frozen=True)
 class Without:
-    """What an estimate without vectors is asked for."""
+    """Options of an estimate without vectors."""
 
     k: int
     probes: int

@@ -20,7 +20,7 @@ def command(
     complex_: Annotated[bool, typer.Option("--complex", help="For complex operators.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """How many Gaussian probes `posterior_error` needs; they do not depend on the number of parameters."""
+    """Show how many Gaussian probes `posterior_error` needs; they do not depend on the number of parameters."""
     count = probes_needed(confidence, error, is_complex=complex_) if probes is None else probes
     low, high = failure_probabilities(count, error, is_complex=complex_)
     facts = {

@@ -112,7 +112,7 @@ def _write_lines(tracker: Tracker, out: Path) -> None:
 
 
 class Watcher:
-    """What a training function is given: call it with (model, loss, data), then train.
+    """Object passed to a training function: call it with (model, loss, data), then train.
 
     Args:
         options: of the :class:`.Tracker`.

@@ -59,7 +59,7 @@ def remember(run: Run) -> None:
 
 
 def _executed(run: Run) -> str | None:
-    """What using a run would execute: a function's name, or a model's; None for the problems of this package."""
+    """Return what using a run would execute: a function's name, or a model's; None for the problems of this package."""
     options = run.manifest["options"]
     target, problem = options.get("target"), options.get("problem")
     if target is not None:

@@ -43,7 +43,7 @@ ClusterConfig = Annotated[
 
 @dataclass(frozen=True)
 class Hiring:
-    """Who was asked for on the command line; refused where it cannot be meant.
+    """Options of the command line that name who computes; contradicting ones are refused.
 
     Raises:
         InvalidArgument: more than one kind of workers, jobs without a cluster or the other way round, an unreadable file.
@@ -74,7 +74,7 @@ class Hiring:
 
     @property
     def nobody(self) -> bool:
-        """Whether this process shall work alone."""
+        """True if this process computes alone."""
         return self.workers is None and self.scheduler is None and self.cluster is None
 
     def check_source(self, problem: str | None) -> None:

@@ -117,7 +117,7 @@ def run() -> None:
 
 
 def _can_be_seen() -> bool:
-    """Whether standard output still leads somewhere."""
+    """Return whether standard output still leads somewhere."""
     try:
         return os.write(1, b"") == 0
     except OSError:

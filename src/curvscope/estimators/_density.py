@@ -120,7 +120,7 @@ class Density:
 
     @checked
     def outliers(self, rule: str = "ratio", *, most: int = 20) -> int:
-        """How many of the largest eigenvalues stand out by a rule ("gap", "ratio", "elbow"); see :func:`count_outliers`.
+        """Return how many of the largest eigenvalues stand out by a rule ("gap", "ratio", "elbow"); see :func:`count_outliers`.
 
         Only resolved eigenvalues and the node after them are looked at: with fewer than ``most`` of them the look ends sooner,
         which deflating the top pairs cures.
@@ -285,7 +285,7 @@ class Density:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Density:
-        """What :meth:`to_dict` gave, read again.
+        """Restore a density from the result of :meth:`to_dict`.
 
         >>> from curvscope.estimators import density
         >>> found = density(torch.diag(torch.arange(1.0, 31.0, dtype=torch.float64)), method="lanczos", num_steps=5)
@@ -335,7 +335,7 @@ class Density:
 
     @cached_property
     def _breaks(self) -> Tensor:
-        """Where the distribution function bends or jumps."""
+        """Points where the distribution function bends or jumps."""
         return torch.cat([self.exact, *(side.flatten() for side in self._cells)]).unique()
 
     def _cumulative(self, points: Tensor, *, inclusive: bool = True) -> Tensor:
@@ -353,7 +353,7 @@ class Density:
         return (edges[1:] + edges[:-1]) / 2, self.cdf(edges).diff() / edges.diff()
 
     def __str__(self) -> str:
-        """What a person wants to know first."""
+        """Summarise the spectrum in a few lines."""
         low, high = self.range
         counts = ", ".join(f"{self.outliers(rule)} by {rule}" for rule in ("gap", "ratio", "elbow"))
         edges = self.bulk_edges()

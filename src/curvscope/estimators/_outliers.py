@@ -15,7 +15,7 @@ EQUAL = 1e-6
 
 @checked
 def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> int:
-    r"""How many of the largest values stand out of the others.
+    r"""Return how many of the largest values stand out of the others.
 
     With x_1 >= x_2 >= ... the positive values, of which the first ``most`` + 1 are looked at:
 

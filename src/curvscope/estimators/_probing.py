@@ -35,7 +35,7 @@ def panels(size: int) -> Iterator[slice]:
 
 
 class Probing:
-    """What the methods share: random signs, products with the deflated operator, and the diagonal of what is known.
+    """Base of the methods: random signs, products with the deflated operator, and the diagonal of the known part.
 
     Args:
         deflation: the operator without its known pairs.

@@ -178,7 +178,7 @@ def _exact(meter: Meter, bound: RankBound | None, budget: int | None, seed: int,
 
 
 def _pays(bound: RankBound, size: int, budget: int | None) -> bool:
-    """Whether the range takes fewer products than the dense matrix, and no more than the budget."""
+    """Return whether the range takes fewer products than the dense matrix, and no more than the budget."""
     return products_needed(bound) < size and (budget is None or products_needed(bound) <= budget)
 
 

@@ -81,7 +81,7 @@ def _copies(vectors: Tensor, angle: float) -> int:
 
 
 def _plausible(weight: float, copies: int, count: int, probes: int) -> bool:
-    """Whether the mean weight of an eigenvalue agrees with its number of copies: it has a chi-square's upper tail.
+    """Return whether the mean weight of an eigenvalue agrees with its number of copies: it has a chi-square's upper tail.
 
     Source: Laurent and Massart (2000), lemma 1.
     """
@@ -90,7 +90,7 @@ def _plausible(weight: float, copies: int, count: int, probes: int) -> bool:
 
 
 def _sharp(ladder: Tensor, radii: Tensor) -> tuple[int, Tensor]:
-    """How many nodes from the end on are resolved in every recurrence, and the same in all; the distances to others."""
+    """Return how many nodes from the end on are resolved in every recurrence, and the same in all; the distances to others."""
     if ladder.shape[1] < 2:
         return 0, torch.zeros(len(ladder), 0, device="cpu")
     inward = ladder[:, :-1] - ladder[:, 1:] - radii[:, 1:]

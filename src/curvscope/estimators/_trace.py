@@ -143,7 +143,7 @@ def diagonal(
 
 
 class Consumer(Protocol):
-    """What is kept of samples.
+    """Receiver of samples, which keeps what its estimate needs.
 
     Attributes:
         correction: factor for the standard errors of samples that are not independent.
@@ -324,7 +324,7 @@ class _Drive:
 
     @property
     def random(self) -> bool:
-        """Whether the result is an estimate."""
+        """True if the result is an estimate."""
         return self.method != "exact" and self.deflation.size > 0
 
     def run(self, consumer: Consumer, relative: Callable[[], float]) -> int:

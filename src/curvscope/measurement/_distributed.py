@@ -44,7 +44,7 @@ class Distributed:
         self.order = order_for(operator, report=report, threads=self.workers.threads, share=self.workers.share)
 
     def suits(self, blocks: int) -> bool:
-        """Whether so many blocks keep all workers busy if each is one worker's; otherwise their columns are dealt out."""
+        """Return whether so many blocks keep all workers busy if each is one worker's; else their columns are dealt out."""
         return blocks >= BLOCKS_EACH * self.workers.count
 
     def multiply(self, block: Tensor, *, adjoint: bool = False) -> Tensor:
@@ -105,7 +105,7 @@ def hired(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distr
 
 
 class Tile(NamedTuple):
-    """Where a block of products goes: a matrix on a disk that workers may reach, from a column on.
+    """Destination of a block of products: a matrix on a disk that workers may reach, from a column on.
 
     ``identity`` is of the matrix as the solver sees it: a worker that comes too late may find another one at that path.
     """
@@ -122,7 +122,7 @@ class Tile(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the matrix is here, and is the one that was meant."""
+        """True if the matrix is on this machine and is the intended one."""
         return (self.path / METADATA).exists() and identity_of(self.path) == self.identity
 
 

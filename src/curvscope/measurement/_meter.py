@@ -144,7 +144,7 @@ class Meter:
         self._advance(columns, note="from the run")
 
     def spent(self) -> dict[str, Any]:
-        """What was counted so far, for :meth:`restore` in a later session."""
+        """Return what was counted so far, for :meth:`restore` in a later session."""
         counts = {"products": self.products, "passes": self.passes, "searched": self.searched}
         return {**counts, "seconds": dict(self.seconds)}
 
@@ -155,7 +155,7 @@ class Meter:
 
     @property
     def report(self) -> dict[str, Any]:
-        """How products are computed, for provenance."""
+        """Description of how products are computed, for provenance."""
         own = getattr(self.operator, "strategy_report", {})
         return own if self.distributed is None else {**own, **self.distributed.workers.description}
 

@@ -38,7 +38,7 @@ class Stored(NamedTuple):
 
 
 class Panels:
-    """Who multiplies with the panels of a stored basis: :meth:`gram` and :meth:`subtract` as those of :mod:`curvscope.tall`.
+    """Products with the panels of a stored basis: :meth:`gram` and :meth:`subtract` as those of :mod:`curvscope.tall`.
 
     Workers who do not reach the store, narrow bases and matrices in memory leave the work to this process.
 
@@ -65,7 +65,7 @@ class Panels:
         torch.cat([received(part) for part in parts], out=block)
 
     def _dealt(self, function: object, basis: TallMatrix, block: Tensor, *further: np.ndarray) -> list[np.ndarray] | None:
-        """What ``function`` gives for the rows of each worker; None if this process shall do it."""
+        """Return what ``function`` gives for the rows of each worker; None if this process shall do it."""
         if not (self.reached and isinstance(basis, OnDisk) and basis.shape[1] >= LEAST_COLUMNS * block.shape[1]):
             return None
         stored = Stored(basis.path.absolute(), basis.first_column, basis.first_column + basis.shape[1])

@@ -139,7 +139,7 @@ class Measured:
 
 
 class Columns(Protocol):
-    """What is multiplied: a test matrix, or a tall one."""
+    """Block that is multiplied: a test matrix, or a tall one."""
 
     def columns(self, start: int, stop: int) -> Tensor:
         """Columns start..stop."""

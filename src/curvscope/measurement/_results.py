@@ -31,7 +31,7 @@ def results_of(run: Path) -> Path:
 
 
 def has_results(run: Path) -> bool:
-    """Whether a run has results, of this or an earlier session."""
+    """Return whether a run has results, of this or an earlier session."""
     return any((run / name / TABLE).is_file() for name in (SOLUTION, FOUND, SOLUTION))
 
 
@@ -63,7 +63,7 @@ class Results:
 
     @property
     def pending(self) -> bool:
-        """Whether there are new vectors that are no result yet."""
+        """True if there are new vectors that are no result yet."""
         return (self.run / FOUND).is_dir()
 
     def publish(self, describe: Callable[[Path], None]) -> Path:

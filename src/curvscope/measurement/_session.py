@@ -161,7 +161,7 @@ def begun_with(run: Place | Run | None, option: str) -> Any:
 
 
 def was_begun(run: Place | Run | None, operator: Operator) -> bool:
-    """Whether a run has measurements of this very operator."""
+    """Return whether a run has measurements of this very operator."""
     return begun_with(run, "method") is not None and not operator_differences(_manifest(run)["operator"], operator)
 
 

@@ -111,5 +111,5 @@ def _described(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _facts(stored: OnDisk) -> dict[str, Any]:
-    """What ties a table to its vectors."""
+    """Return what ties a table to its vectors."""
     return {"matrix": stored.mark, "shape": list(stored.shape), "dtype": str(stored.dtype).removeprefix("torch.")}

@@ -30,7 +30,7 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """How a solve fits into memory.
+    """Placement of a solve in memory.
 
     Attributes:
         block_size: columns a product call.
@@ -78,7 +78,7 @@ class Workspace:
         return (OnHost if self.on_host else InMemory).empty(rows, columns, like.dtype, like.device)
 
     def measurements(self, name: str, rows: int, count: int, kept: int, block_size: int, operator: Operator) -> TallMatrix:
-        """Where ``count`` columns of products go, of which the solve needs the first ``kept`` again."""
+        """Return a matrix for ``count`` columns of products, of which the solve reads the first ``kept`` again."""
         return self.room(rows, kept, operator)
 
     def known(self, name: str, count: int) -> list[Known]:
@@ -101,7 +101,7 @@ class Workspace:
         return vectors
 
     def kept(self) -> tuple[dict[str, TallMatrix], Record] | None:
-        """What :meth:`keep` got from an earlier session of this very solve."""
+        """Return what :meth:`keep` stored in an earlier session of this solve."""
         return None
 
     def finished(self) -> Path | None:
@@ -134,21 +134,21 @@ class Workspace:
         """Keep an iteration's state: what it has in small numbers, and which basis goes with them."""
 
     def state(self, operator: Operator) -> tuple[TallMatrix, Record] | None:
-        """What :meth:`save_state` got last, in this session or an earlier one."""
+        """Return what :meth:`save_state` stored last, in this session or an earlier one."""
         return None
 
     def note(self, stage: str, **facts: Any) -> None:
         """Progress of a stage, for those who look at the run."""
 
     def seconds_before(self, stage: str) -> float:
-        """What earlier sessions spent on a stage."""
+        """Return the seconds that earlier sessions spent on a stage."""
         return 0.0
 
     def freeze(self, operator: Operator) -> None:
         """Called after each product: from the first one on, a run computes them all in the same way."""
 
     def way(self) -> dict[str, Any] | None:
-        """How products were computed so far, once :meth:`freeze` has fixed that; None: anyhow."""
+        """Return the strategy that :meth:`freeze` fixed, or None."""
         return None
 
     def note_session(self, **facts: Any) -> None:
@@ -159,5 +159,5 @@ class Workspace:
 
 
 def room_for(matrix: TallMatrix) -> TallMatrix:
-    """Where something of a matrix's shape may go: its own place in memory, a new one on disk, where it is kept."""
+    """Return a matrix of this shape to write to: the given one in memory, a new one on disk."""
     return matrix.empty_like(matrix.shape[1]) if isinstance(matrix, OnDisk) else matrix

@@ -138,7 +138,7 @@ class Sum(Composable):
 
     @property
     def parameters(self) -> Parameters:
-        """Those of the summands; an AttributeError where none has any."""
+        """Parameters of the summands; an AttributeError where none has any."""
         return next((operator for _, operator in self.terms if hasattr(operator, "parameters")), self.terms[0][1]).parameters
 
     @property
@@ -189,12 +189,12 @@ class Square(Composable):
 
     @property
     def parameters(self) -> Parameters:
-        """Those of A; an AttributeError where it has none."""
+        """Parameters of A; an AttributeError where it has none."""
         return self.inner.parameters
 
     @property
     def rounding(self) -> float:
-        """That of A."""
+        """Rounding of A."""
         return self.inner.rounding
 
     def _apply(self, block: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class Submatrix(Composable):
 
     @property
     def rounding(self) -> float:
-        """That of A."""
+        """Rounding of A."""
         return self.inner.rounding
 
     def _apply(self, block: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def _named(value: Any) -> str | None:
 
 
 def _is_own(kind: type) -> bool:
-    """Whether a class is of the user's code rather than of an installed library."""
+    """Return whether a class is of the user's code rather than of an installed library."""
     return _is_own_module(kind.__module__)
 
 
@@ -96,7 +96,7 @@ def _is_own_module(name: str | None) -> bool:
 
 
 def _parts(thing: Any, seen: set[int]) -> Iterator[str]:
-    """What a thing executes, as texts."""
+    """Return what a thing executes, as texts."""
     if isinstance(thing, PLAIN):
         yield repr(thing)
     elif isinstance(thing, tuple | frozenset):

@@ -41,7 +41,7 @@ class Product(Arithmetic):
 
     @property
     def parameters(self) -> Parameters:
-        """Those of both factors; an AttributeError where one has none."""
+        """Parameters of both factors; an AttributeError where one has none."""
         return self.right.parameters if hasattr(self.left, "parameters") else self.left.parameters
 
     @property
@@ -95,7 +95,7 @@ class IndexedSubmatrix(Arithmetic):
 
     @property
     def rounding(self) -> float:
-        """That of A."""
+        """Rounding of A."""
         return self.inner.rounding
 
     def without_assumption(self) -> IndexedSubmatrix:

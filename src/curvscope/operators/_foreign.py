@@ -154,7 +154,7 @@ class Foreign(Arithmetic):
 
 
 def is_linear_operator(obj: Any) -> bool:
-    """Whether it is a SciPy ``LinearOperator``; does not import SciPy."""
+    """Return whether it is a SciPy ``LinearOperator``; does not import SciPy."""
     module = sys.modules.get("scipy.sparse.linalg")
     return module is not None and isinstance(obj, module.LinearOperator)
 
@@ -178,7 +178,7 @@ def _by_columns(operator: Any, *, adjoint: bool) -> Multiply:
 
 
 def _has_own_matmat(operator: Any, *, adjoint: bool) -> bool:
-    """Whether a SciPy operator, and all that it is composed of, multiplies blocks itself."""
+    """Return whether a SciPy operator, and all that it is composed of, multiplies blocks itself."""
     base = sys.modules["scipy.sparse.linalg"].LinearOperator
     name = "rmatmat" if adjoint else "matmat"
     if hasattr(operator, "_CustomLinearOperator__matvec_impl"):

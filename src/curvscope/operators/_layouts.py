@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is dense and not nested."""
+    """Return whether a tensor is dense and not nested."""
     return tensor.layout == torch.strided and not tensor.is_nested
 
 
@@ -44,7 +44,7 @@ def shape_of(tensor: Tensor) -> tuple[int, ...]:
 
 
 def equal(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors have the same layout, shape and numbers, as ``torch.equal`` for dense ones."""
+    """Return whether two tensors have the same layout, shape and numbers, as ``torch.equal`` for dense ones."""
     if is_plain(first) and is_plain(second):
         return torch.equal(first, second)
     same = first.layout == second.layout and first.is_nested == second.is_nested and shape_of(first) == shape_of(second)

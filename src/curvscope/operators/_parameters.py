@@ -51,7 +51,7 @@ class Parameters:
 
     @property
     def slices(self) -> dict[str, slice]:
-        """Where each tensor lies in the flat vector."""
+        """Place of each tensor in the flat vector."""
         places, start = {}, 0
         for name, length in zip(self.names, self.lengths, strict=True):
             places[name] = slice(start, start + length)

@@ -14,7 +14,7 @@ from curvscope.operators.base import Operator
 
 
 def is_index(which: object) -> bool:
-    """Whether rows are chosen by places or by a mask, rather than by the names of parameters."""
+    """Return whether rows are chosen by places or by a mask, rather than by the names of parameters."""
     if isinstance(which, Tensor | np.ndarray) or isinstance(getattr(which, "index", None), Tensor):
         return True
     if isinstance(which, Mapping):

@@ -119,7 +119,7 @@ class TorchSparse(Arithmetic):
 
 
 def is_scipy_sparse(obj: Any) -> bool:
-    """Whether it is a SciPy sparse matrix or array; does not import SciPy."""
+    """Return whether it is a SciPy sparse matrix or array; does not import SciPy."""
     module = sys.modules.get("scipy.sparse")
     return module is not None and bool(module.issparse(obj))
 

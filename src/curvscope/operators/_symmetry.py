@@ -41,12 +41,12 @@ def asymmetry_of_entries(matrix: Tensor) -> float:
 
 
 def is_symmetric(asymmetry: float, dtype: torch.dtype) -> bool:
-    """Whether an asymmetry of entries is rounding in this dtype."""
+    """Return whether an asymmetry of entries is rounding in this dtype."""
     return asymmetry <= ENTRY_ROUNDINGS * torch.finfo(dtype).eps
 
 
 def allowed_asymmetry(size: int, unit: float) -> float:
-    """What the rounding of products and sums over D entries may show: generous, as products of networks round too."""
+    """Return what the rounding of products and sums over D entries may show: generous, as products of networks round too."""
     return max(10 * unit**0.5, 10 * unit * size**0.5)
 
 

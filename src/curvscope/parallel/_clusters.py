@@ -64,7 +64,7 @@ def scheduler(address: str) -> tuple[Any, Closing]:
 
 
 def is_open_to_others(address: str) -> bool:
-    """Whether an address is unencrypted and not of this machine alone.
+    """Return whether an address is unencrypted and not of this machine alone.
 
     >>> [is_open_to_others(a) for a in ("tcp://10.0.0.1:8786", "10.0.0.1:8786", "tls://10.0.0.1:8786", "tcp://127.0.0.1:1")]
     [True, True, False, False]

@@ -32,7 +32,7 @@ SECONDS_TO_SEND = 5
 
 
 class Engine(Protocol):
-    """Who runs a function elsewhere."""
+    """Adapter of an executor that runs functions in other processes."""
 
     name: str
     is_local: bool
@@ -50,7 +50,7 @@ class Engine(Protocol):
         """Have it called, some time; by the worker of that number where there is a choice."""
 
     def loss(self, future: Future[Any]) -> BaseException | None:
-        """Why a finished future has no result though the function did not fail; None if it has one, or failed."""
+        """Return why a finished future has no result though the function did not fail; None if it has one, or failed."""
 
     def has_begun(self, future: Future[Any]) -> bool:
         """Return whether somebody works, or may be working, on an unfinished task."""

@@ -51,7 +51,7 @@ class _Pending:
 
 
 class Workers:
-    """Those who compute products: an executor, how many they are, and how patient to be with them.
+    """Executor that computes products, with the number of its workers and the patience with them.
 
     Takes anything with the ``concurrent.futures`` interface, or a ``dask.distributed.Client``. A task whose worker died is
     done again; of one that takes many times the median, another copy is started and the first result counts. As a context
@@ -173,7 +173,7 @@ class Workers:
 
     @property
     def expected(self) -> int:
-        """How many there are, or will be."""
+        """Number of workers, now or soon."""
         return max(self.count, self._expected or 1)
 
     @property

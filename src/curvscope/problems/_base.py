@@ -22,7 +22,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Defaults:
-    """How a problem is trained and measured unless asked otherwise.
+    """Default settings for training and measuring a problem.
 
     ``threads`` is for training: float32 sums depend on the number of threads, and a pinned one makes a run the same bits on
     every machine with the same processor; None leaves it.

@@ -62,7 +62,7 @@ class CifarProblem(Problem):
             yield self.cifar.normalized(self._augmented(images[chosen], seed, step)), labels[chosen]
 
     def _augmented(self, images: Tensor, seed: int, step: int) -> Tensor:
-        """What training sees of stored images; the same for the same seed and step."""
+        """Return what training sees of stored images; the same for the same seed and step."""
         return images
 
     def curvature_batches(self, split: str = "train") -> list[Pair]:

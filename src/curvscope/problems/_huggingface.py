@@ -33,7 +33,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What the model says of a batch of its inputs."""
+        """Return the model's output for a batch of its inputs."""
         logits = self.model(**inputs).logits
         return logits.movedim(-1, 1) if logits.ndim == 3 else logits
 
@@ -69,7 +69,7 @@ class HuggingFace(Problem):
 
     @property
     def classifies(self) -> bool:
-        """Whether it is a text classifier."""
+        """True if the model is a text classifier."""
         return any(name.endswith(CLASSIFIER) for name in self.config.architectures or [])
 
     @cached_property

@@ -20,7 +20,7 @@ def initial_magnitudes(problem: Problem) -> Tensor:
 
 
 def as_pinned(problem: Problem) -> bool:
-    """Whether the places of the ``defaults.num_outer`` largest initial parameters are the pinned ones.
+    """Return whether the places of the ``defaults.num_outer`` largest initial parameters are the pinned ones.
 
     Where values are tied (the 4,800 ones of ResNet-18's BatchNorm layers), the set is that of ``torch.topk``, as published.
 

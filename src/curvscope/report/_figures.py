@@ -73,7 +73,7 @@ def spectra(solutions: Mapping[str, Solution]) -> Figure:
 
 
 def others(solution: Solution) -> str:
-    """What is known of the eigenvalues that were not computed, for solutions ordered by magnitude; short, as in a legend."""
+    """Return a short label for what is known of the eigenvalues not computed, for solutions ordered by magnitude."""
     certificate = solution.certificate
     return "of smaller magnitude" if certificate is not None and certificate.complete == solution.k else "not computed"
 
@@ -126,7 +126,7 @@ def spectral_density(found: Density) -> Figure:
 
 
 def tracked(history: Mapping[int, Mapping[str, float]], k: int) -> Figure:
-    """What a tracker found: eigenvalues, and the shares of gradient, mask and last space, against the step."""
+    """Draw eigenvalues, and the shares of gradient, mask and last space, against the step."""
     steps = list(history)
     with figure(2, width=9.0, height=3.7) as (sheet, (values, shares)):
         for j in range(1, k + 1):

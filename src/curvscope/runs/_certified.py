@@ -34,7 +34,7 @@ def keep_certificate(run: Run, certified: Solution) -> None:
 
 
 def failed_claims(claimed: Solution, certified: Solution) -> list[str]:
-    """What a run claimed and fresh products do not confirm, one sentence a claim; empty when all holds.
+    """Return what a run claimed and fresh products do not confirm, one sentence a claim; empty when all holds.
 
     A residual may exceed the claimed one by half, or by the noise of the products.
     """

@@ -62,7 +62,7 @@ def operator_of_problem(run: Run) -> CurvatureOperator:
 
 
 def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
-    """How others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
+    """Return how others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
     source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
     if options.get("precision") is not None:
         source["precision"] = options["precision"]
@@ -194,14 +194,14 @@ def _document(run: Run) -> Document:
 
 
 def _space(solution: Solution) -> str:
-    """Which space the first k vectors span."""
+    """Return which space the first k vectors span."""
     if solution.order == "LM":
         return "the top-k eigenspace"
     return f"the span of the first k eigenvectors in the order of this run ({ORDERS[solution.order]})"
 
 
 def _others(solution: Solution) -> str:
-    """What is known of the eigenvalues that were not computed, in a sentence."""
+    """Return what is known of the eigenvalues that were not computed, in a sentence."""
     if solution.order != "LM" or solution.k == solution.eigenvectors.shape[0]:
         return ""
     certificate = solution.certificate

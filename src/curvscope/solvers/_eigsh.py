@@ -156,7 +156,7 @@ def eigsh(
 
 
 class Placing(NamedTuple):
-    """How wide the blocks of a solve shall be, where its matrices may lie, and who multiplies."""
+    """Width of the blocks of a solve, the place of its matrices, and who multiplies."""
 
     width: int | None
     asked: int | None
@@ -260,7 +260,7 @@ def _begun(
 
 
 def _continues(operator: Operator, earlier: Solution) -> bool:
-    """Whether the basis of an earlier solution can be gone on with."""
+    """Return whether the basis of an earlier solution can be continued."""
     return earlier.basis is not None and not operator_differences(earlier.provenance, operator)
 
 

@@ -138,7 +138,7 @@ def put_in_place(made: Path, target: Path) -> None:
 
 
 def is_draft(path: Path) -> bool:
-    """Whether it is what a process is, or was, writing."""
+    """Return whether it is what a process is, or was, writing."""
     return path.name.startswith(".") and path.name.endswith(".partial")
 
 
@@ -150,7 +150,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def _is_being_written(draft: Path) -> bool:
-    """Whether the process that writes a draft may live: that of this host is looked at, that of another by the time."""
+    """Return whether the process that writes a draft may live: that of this host is looked at, that of another by the time."""
     found = DRAFT.fullmatch(draft.name)
     try:
         changed = draft.lstat().st_mtime

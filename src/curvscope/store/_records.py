@@ -21,7 +21,7 @@ SUFFIX = ".record"
 
 
 class Record(NamedTuple):
-    """What was kept: plain values and tensors."""
+    """Plain values and tensors of a record."""
 
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -58,7 +58,7 @@ class Records:
             draft.write_bytes(raw + checksum(raw))
 
     def read(self, name: str) -> Record | None:
-        """What was kept under this name, or None.
+        """Return the record of this name, or None.
 
         Raises:
             DamagedData: its file was altered or truncated.

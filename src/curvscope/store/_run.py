@@ -185,7 +185,7 @@ class Run:
 
     @property
     def in_use(self) -> bool:
-        """Whether a process works on it now; see :func:`.lock.holder`. Nothing is locked by looking."""
+        """True if a process works on it now; see :func:`.lock.holder`. Nothing is locked by looking."""
         return holder(self.path) is not None
 
     @property
@@ -213,7 +213,7 @@ class Run:
         return target
 
     def read_json(self, name: str) -> Any:
-        """What :meth:`write_json` wrote; None when the run has no such file.
+        """Return what :meth:`write_json` wrote; None when the run has no such file.
 
         Raises:
             DamagedData: it was altered, or belongs to another run.
@@ -290,7 +290,7 @@ def check_can_be_made(folder: Path) -> None:
 
 
 def _can_be_written(folder: Path) -> bool:
-    """Whether all folders of a run take new files."""
+    """Return whether all folders of a run take new files."""
     try:
         return all(os.access(place, os.W_OK | os.X_OK) for place, _, _ in os.walk(folder)) and not os.statvfs(folder).f_flag & 1
     except OSError:
@@ -298,7 +298,7 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str] = ()) -> list[str]:
-    """Where two sets of facts differ, each in words.
+    """Return where two sets of facts differ, each in words.
 
     >>> differences({"seed": 0, "k": 3}, {"seed": 1, "k": 4}, free=["k"])
     ['seed is 0 in the run and 1 here']

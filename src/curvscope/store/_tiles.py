@@ -111,7 +111,7 @@ class Tiles:
         return self._head + self._slabs * self._line + len(self._index)
 
     def file(self, row: int, column: int) -> Path:
-        """Where tile (row, column) of the grid lies."""
+        """Return the path of tile (row, column) of the grid."""
         return self.path / "c" / str(row) / str(column)
 
     def read(self, row: int, column: int, first: int, target: np.ndarray) -> None:
@@ -185,7 +185,7 @@ class Tiles:
         return HEAD_BYTES if self.mark else 0
 
     def _header(self, row: int, column: int) -> bytes:
-        """What a tile begins with: which matrix, which tile of it, and a checksum of that."""
+        """Return what a tile begins with: which matrix, which tile of it, and a checksum of that."""
         if not self.mark:
             return b""
         place = bytes.fromhex(self.mark) + row.to_bytes(6, "little") + column.to_bytes(6, "little")
@@ -209,7 +209,7 @@ class Tiles:
 
     @cached_property
     def _index(self) -> bytes:
-        """What Zarr wants behind the slabs: where each begins and its size, and a checksum; the same for all tiles."""
+        """Index that Zarr reads behind the slabs: begin and size of each, and a checksum; the same for all tiles."""
         begins = self._head + np.arange(self._slabs, dtype="<u8") * self._line
         index = np.stack([begins, np.full_like(begins, self._line)], axis=1).tobytes()
         return index + checksum(index)

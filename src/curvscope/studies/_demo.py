@@ -19,7 +19,7 @@ METHODS = {"krylov": "Krylov", "seigh": "SEIGH"}
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What the demo computes: pairs, products for each method, where the overlap is quoted."""
+    """Settings of the demo: pairs, products for each method, and the k at which the overlap is quoted."""
 
     k: int = 350
     max_products: int = 710
@@ -169,7 +169,7 @@ def document(problem: Problem, checkpoints: list[Checkpoint], config: DemoConfig
 
 
 def _complete(solution: Solution) -> int:
-    """How many of the first pairs are proven to be the largest; 0 without a certificate."""
+    """Return how many of the first pairs are proven to be the largest; 0 without a certificate."""
     return solution.certificate.complete if solution.certificate else 0
 
 

@@ -13,7 +13,7 @@ from curvscope.estimators import reach
 
 @dataclass(frozen=True)
 class Ritz:
-    r"""What the recurrence of one start w knows: f(A) w, seen on some rows, is about ``rows @ f(values)``.
+    r"""Ritz values of the start w, and rows with which f(A) w on some rows is about ``rows @ f(values)``.
 
     Attributes:
         values: (m,) float64, the Ritz values.

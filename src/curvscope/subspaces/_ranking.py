@@ -97,7 +97,7 @@ class Mask:
 
 
 def _permutes(order: Tensor) -> bool:
-    """Whether every place from 0 to D - 1 is there, D of them. Cost: D bytes."""
+    """Return whether every place from 0 to D - 1 is there, D of them. Cost: D bytes."""
     if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(order):
         return False
     seen = torch.zeros(len(order), dtype=torch.bool, device=order.device)

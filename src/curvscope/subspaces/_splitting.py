@@ -47,7 +47,7 @@ class Splitting:
 
     @property
     def weyl_holds(self) -> bool:
-        """Whether |lambda_i(H) - lambda_i(G)| <= ||E||_2 for the largest pairs that both solutions have.
+        """True if |lambda_i(H) - lambda_i(G)| <= ||E||_2 for the largest pairs that both solutions have.
 
         For positive eigenvalues in descending order; it must, up to the residuals.
         """

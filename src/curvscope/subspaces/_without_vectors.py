@@ -56,7 +56,7 @@ class OverlapEstimate(OverlapCurve):
 
 @dataclass(frozen=True)
 class QuadraturePlan:
-    """What :func:`overlap_without_vectors` takes.
+    """Cost of :func:`overlap_without_vectors`.
 
     Attributes:
         products: vectors multiplied.
@@ -236,7 +236,7 @@ def _check(operator: Operator, k: int, num_probes: int, num_steps: int) -> None:
 
 
 def _places(chosen: Chosen, operator: Operator, k: int) -> tuple[Tensor, str]:
-    """Which parameters get a sign, in the order in which they enter the mask; and what ranks them."""
+    """Return which parameters get a sign, in the order in which they enter the mask; and what ranks them."""
     size = operator.shape[0]
     match chosen:
         case Ranking():

@@ -183,7 +183,7 @@ def sam_deltas(
     diagonal: Tensor | None = None,
     progress: Progress = None,
 ) -> Tensor:
-    r"""How much the loss changes when each parameter alone takes its share of the sharpness-aware step; (D,) float64.
+    r"""Return the change of the loss when each parameter alone takes its share of the sharpness-aware step; (D,) float64.
 
     .. math:: \Delta_i = |L(\theta + \lambda\, \epsilon_i e_i) - L(\theta)|, \qquad \epsilon = g / \|g\|_2
 

@@ -28,7 +28,7 @@ class Range(NamedTuple):
     open_high: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether a number is among them; NaN never is."""
+        """Return whether a number is among them; NaN never is."""
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
         return above and below
@@ -148,7 +148,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _is_class(member: Any) -> bool:
-    """Whether values can be asked whether they are of it."""
+    """Return whether values can be asked whether they are of it."""
     plain = isinstance(member, type) and not typing.get_args(member) and not getattr(member, "_is_protocol", False)
     return plain and member not in (Any, inspect.Parameter.empty)
 

@@ -18,7 +18,7 @@ LEAST = 0.5
 
 
 class Contention:
-    """Whether PyTorch has more threads than the machine has cores left, looked at while work goes on.
+    """Monitor of the cores that other processes keep busy, which takes threads away that have none.
 
     A parallel operation ends when its slowest thread does. Where another process holds one of the cores, the other threads
     wait for it, spinning, and an operation of a tenth of a millisecond takes as long as the scheduler's turn. So others'

@@ -88,12 +88,12 @@ def _older_cudnn_switch_reads(value: bool) -> Iterator[None]:
 
 
 def in_tf32() -> bool:
-    """Whether matrix products of float32 numbers are in TF32 now, on GPUs that have it."""
+    """Return whether matrix products of float32 numbers are in TF32 now, on GPUs that have it."""
     return torch.backends.cuda.matmul.fp32_precision == TF32
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether a device multiplies in TF32."""
+    """Return whether a device multiplies in TF32."""
     return device.type == "cuda" and torch.cuda.is_tf32_supported()
 
 

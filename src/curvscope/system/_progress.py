@@ -53,12 +53,12 @@ def long_work(products: int | None = None) -> Iterator[None]:
 
 
 def is_long_work() -> bool:
-    """Whether this thread is inside :func:`long_work`, or a :func:`stage`."""
+    """Return whether this thread is inside :func:`long_work`, or a :func:`stage`."""
     return bool(_announced.products)
 
 
 def products_to_come() -> int:
-    """How many products this thread's innermost :func:`long_work` announced; 0: not said."""
+    """Return how many products this thread's innermost :func:`long_work` announced; 0: not said."""
     return _announced.products[-1] if _announced.products else 0
 
 

@@ -75,7 +75,7 @@ def give_back() -> None:
 
 
 def default_memory() -> int:
-    """What this process may have in all unless it is told: what it has, and a safe share of what is free."""
+    """Return the memory that this process may use in all by default: what it has, and a safe share of what is free."""
     return resident_bytes() + int(SAFE_SHARE * psutil.virtual_memory().available)
 
 
@@ -96,7 +96,7 @@ _highest = 0
 
 
 def extra_memory(work: Callable[[], Result]) -> tuple[Result, int]:
-    """What ``work`` gives, and how far it drove the resident memory above what it was before.
+    """Return the result of ``work``, and how far it raised the resident memory above what it was before.
 
     On Linux the system's own high-water mark is reset and read, which catches every peak; elsewhere only a new record of the
     whole process is seen.

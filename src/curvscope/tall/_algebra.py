@@ -46,7 +46,7 @@ def gram(left: TallMatrix, right: TallMatrix, *, double: bool = False) -> Tensor
 
 
 def _is_one_panel(left: TallMatrix, right: TallMatrix) -> bool:
-    """Whether both are in memory and small enough to be multiplied at once: half of the time of narrow products is calls."""
+    """Return whether both are in memory and small enough to multiply at once: calls take half of a narrow product's time."""
     if left is right or not (isinstance(left, InMemory) and isinstance(right, InMemory)):
         return False
     return left.shape[0] <= rows_at_a_time(max(left.shape[1], right.shape[1]))

@@ -183,7 +183,7 @@ class OnDisk(Panelled):
         return range((self._first + start) // width, -(-(self._first + stop) // width))
 
     def _share(self, column: int, start: int, stop: int) -> tuple[int, int, int]:
-        """Which of the columns start..stop a column of tiles has, counted from ``start``, and where they begin in the tile."""
+        """Return the part of columns start..stop in a column of tiles, counted from ``start``, and its begin in the tile."""
         begin = column * self.tiles.tile[1] - self._first
         first, last = max(start, begin), min(stop, begin + self.tiles.tile[1])
         return first - start, last - start, first - begin

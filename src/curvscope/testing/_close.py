@@ -28,7 +28,7 @@ def random(rows: int, columns: int, dtype: torch.dtype, device: torch.device, se
 
 
 def raises(kind: type[BaseException], action: Callable[[], object]) -> bool:
-    """Whether calling ``action`` raises an error of this kind."""
+    """Return whether calling ``action`` raises an error of this kind."""
     try:
         action()
     except kind:

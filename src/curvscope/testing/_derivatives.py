@@ -27,7 +27,7 @@ ROUTES = ("curvscope", "double backward", "forward over reverse", "vmap")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one route.
+    """Outcome of one route.
 
     Attributes:
         error: relative error of its product; NaN where it has none.
@@ -50,7 +50,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class SecondDerivatives:
-    """What :func:`check_second_derivatives` found.
+    """Result of :func:`check_second_derivatives`.
 
     Attributes:
         routes: a verdict for each of ``"curvscope"``, ``"double backward"``, ``"forward over reverse"`` and ``"vmap"``.
@@ -73,7 +73,7 @@ class SecondDerivatives:
 
     @property
     def passed(self) -> bool:
-        """Whether the products of this library, and the gradient that they belong to, are right."""
+        """True if the products of this library, and the gradient that they belong to, are right."""
         return self.gradient.outcome == self.routes["curvscope"].outcome == "right"
 
     def __str__(self) -> str:

@@ -54,7 +54,7 @@ def panels_cover_the_rows(make: Make, dtype: torch.dtype) -> None:
 
 
 def takes_columns_and_panels(make: Make, dtype: torch.dtype) -> None:
-    """What is written, by columns or by panels, is read again, also by views made before; other entries stay."""
+    """Check that written columns and panels are read again, also by views made before; other entries stay."""
     matrix, tensor = _made(make, dtype)
     tensor = tensor.clone()
     view = matrix.leading(6)

@@ -182,7 +182,7 @@ class Tracker:
         return values[: self.k], vectors, self._error(values, residuals), _lowest(expansion), meter.products
 
     def _close(self, values: Tensor, before: Tensor) -> bool:
-        """Whether one more product left the k values where they were."""
+        """Return whether one more product left the k values where they were."""
         k = self.k
         return len(before) >= k and bool(((values[:k] - before[:k]).abs() <= self.tol * values[:k].abs()).all())
 
@@ -217,7 +217,7 @@ class Tracker:
         return found
 
     def _whole(self) -> tuple[Found, int]:
-        """What is asked for about the whole spectrum, and its products."""
+        """Return what is asked for about the whole spectrum, and its products."""
         found, products = {}, 0
         if self.density_probes:
             whole = density(

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class ProductOptions(TypedDict, total=False):
-    """How products are computed; the matrix is the same whatever is chosen.
+    """Options of how products are computed; the matrix does not depend on them.
 
     strategy: "auto" (double backward until tracing pays, then what is fastest, remembered; in long work at once), or "split",
     "split_vmap", "linearize", "linearize_vmap", "double_backward". width: vectors at a time; None: chosen. memory: bytes that
@@ -129,7 +129,7 @@ class CurvatureOperator(Composable):
 
     @property
     def not_finite_advice(self) -> str:
-        """Where NaN or infinity in a product may come from."""
+        """Advice for NaN or infinity in a product."""
         advice = "the loss is not twice differentiable at these parameters, or overflows"
         return advice if self.dtype == torch.float64 else f"{advice}; try dtype=torch.float64"
 
@@ -166,12 +166,12 @@ class CurvatureOperator(Composable):
 
     @property
     def depends_on_order(self) -> bool:
-        """Whether the matrix is another one when the samples come in another order or other mini-batches."""
+        """True if the matrix changes with the order of the samples or with the mini-batches."""
         return self.objective.batchnorm == "batch" or self.objective.draws
 
     @property
     def strategy_report(self) -> dict[str, Any]:
-        """How products are computed, for provenance; empty before the first one."""
+        """Description of how products are computed, for provenance; empty before the first one."""
         return self._engine.report
 
     @property

@@ -205,7 +205,7 @@ def _divisor(objective: Objective, batch: Batch) -> float:
 
 
 def _counted(criterion: Callable[..., Tensor], count: int, target: Tensor) -> Tensor:
-    """Which of so many labels have a loss."""
+    """Return which of so many labels have a loss."""
     if isinstance(criterion, nn.CrossEntropyLoss) and not target.is_floating_point():
         return target.reshape(-1) != criterion.ignore_index
     return torch.ones(count, dtype=torch.bool, device=target.device)

@@ -37,13 +37,13 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the deviation is explained by rounding."""
+        """True if the deviation is explained by rounding."""
         return self.error <= self.limit
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What :func:`preflight` found.
+    """Result of :func:`preflight`.
 
     >>> print(Preflight((Check("determinism", 0.0, 1e-5),)))
     determinism              0.0e+00  passed
@@ -53,7 +53,7 @@ class Preflight:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
+        """True if every check passed."""
         return all(check.passed for check in self.checks)
 
     def __str__(self) -> str:
@@ -148,7 +148,7 @@ def _determinism(operator: Operator, x: Tensor, first: Tensor, limit: float) -> 
 
 
 def _same_loss(operator: CurvatureOperator, limit: float) -> Check:
-    """Whether a batch has the same loss twice: products may be kept, and begin at the same random state."""
+    """Return whether a batch has the same loss twice: products may be kept, and begin at the same random state."""
     objective, found = operator.objective, []
     with objective.isolated(), torch.no_grad():
         batch, _ = next(objective.batches())
@@ -169,7 +169,7 @@ def _cause_of_noise(operator: Operator) -> tuple[str, str]:
 
 
 def _same_data(operator: CurvatureOperator) -> list[Check]:
-    """Whether two passes hold the same numbers (products may be kept and would not tell), and in the same order."""
+    """Return whether two passes hold the same numbers (products may be kept and would not tell), and in the same order."""
     (first, in_order), (second, again) = (_moments(operator.objective, seed=seed) for seed in (0, 1))
     same = _check("same data in every pass", second, first, 1e-9, *CHANGING_DATA)
     if torch.equal(in_order, again) or not same.passed:

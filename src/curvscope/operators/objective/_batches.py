@@ -84,7 +84,7 @@ def plain(batch: Batch) -> Batch:
 
 
 def as_given(batch: Batch) -> Batch:
-    """What :func:`plain` gave, with dataclasses as they were: what a model or a loss is called with."""
+    """Return what :func:`plain` gave, with dataclasses as they were: what a model or a loss is called with."""
     match batch:
         case Fields() if batch._dataclass is not None:
             made = object.__new__(batch._dataclass)
@@ -105,7 +105,7 @@ def move(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
     """The batch on a device; floating-point tensors also in the dtype, those that require grad as leaves that do."""
 
     def moved(tensor: Tensor) -> Tensor:
-        """Where a loss differentiates with respect to the batch, it is told so by ``requires_grad`` of its tensors."""
+        """Copy a tensor, which then requires grad where the original does: the loss differentiates with respect to it."""
         return placed(tensor, device, dtype).requires_grad_(tensor.requires_grad)
 
     return tree_map_only(Tensor, moved, plain(batch))
@@ -184,7 +184,7 @@ def few_samples(batch: Batch, most: int = 4) -> Batch | None:
 
 
 def is_pair(batch: Batch) -> bool:
-    """Whether a batch is (x, y)."""
+    """Return whether a batch is (x, y)."""
     return isinstance(batch, Sequence) and len(batch) == 2
 
 
@@ -200,7 +200,7 @@ def check_batch(batch: Batch, number: int, *, pairs: bool) -> None:
 
 
 def criterion_terms(criterion: Callable[..., Tensor], batch: Batch) -> float:
-    """What the mean of a criterion divides by, for a batch (x, y)."""
+    """Return what the mean of a criterion divides by, for a batch (x, y)."""
     target = batch[1]
     if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss):
         if not isinstance(target, Tensor):

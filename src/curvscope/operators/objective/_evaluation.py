@@ -17,7 +17,7 @@ WITHOUT_GRAPH = "does not require grad"
 
 
 class Evaluation:
-    """What is known of a loss function from evaluating it on all data, and what evaluations need because of it.
+    """Facts about a loss function from evaluating it on all data, and the settings that evaluations need for them.
 
     Args:
         dtype: of the computation.
@@ -67,7 +67,7 @@ class Evaluation:
             self.differentiates |= rules.differentiates
 
     def value(self, evaluate: Callable[[], Any]) -> Any:
-        """What ``evaluate()`` returns, without a graph; with gradients switched on where the loss takes one itself."""
+        """Return what ``evaluate()`` returns, without a graph; with gradients switched on where the loss takes one itself."""
         if not self.differentiates:
             try:
                 with torch.no_grad():

@@ -128,5 +128,5 @@ class FunctionObjective(Objective):
 
 
 def is_function(model: object) -> bool:
-    """Whether what was passed as a model is a function of parameters."""
+    """Return whether what was passed as a model is a function of parameters."""
     return callable(model) and not isinstance(model, nn.Module | type)

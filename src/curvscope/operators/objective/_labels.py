@@ -29,7 +29,7 @@ def labels_of(batch: Batch) -> Tensor | None:
 
 
 def predicts_next_token(model: nn.Module, loss: Callable[[Batch], Tensor], batch: Batch) -> bool | None:
-    """Whether the logits of each token are compared with the label of the next, so that first labels have no loss.
+    """Return whether the logits of each token are compared with the label of the next, so that first labels have no loss.
 
     Told by the loss itself, where it can be evaluated: with a label at the first place of each sequence alone, and with none
     at all, it is the same then. A model's name tells less: some whose name ends in ForCausalLM do not shift, and a class

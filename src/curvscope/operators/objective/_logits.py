@@ -46,11 +46,11 @@ class LogitsObjective(Objective):
 
     @property
     def mixes_samples(self) -> bool:
-        """Whether the loss of a sample depends on the others of its batch, as a contrastive one does."""
+        """True if the loss of a sample depends on the others of its batch, as a contrastive one does."""
         return self._cut.mixes_samples
 
     def output(self, values: Values, batch: Batch) -> Tensor:
-        """What the loss is a function of, one row for each label where it has labels."""
+        """Return what the loss is a function of, one row for each label where it has labels."""
         return self._cut.output(self._returned(values, batch[0]), batch[0])
 
     def batches(self) -> Iterator[tuple[Batch, float]]:
@@ -99,7 +99,7 @@ class LogitsObjective(Objective):
         return self._call(values, _called, {name: value for name, value in batch.items() if name not in self._cut.dropped})
 
     def _reason_against(self) -> str:
-        """Why the model's own loss is not of this form; empty if it is."""
+        """Return why the model's own loss is not of this form; empty if it is."""
         name = self.loss_name.split()[0]
         try:
             found = self._mean_loss()

@@ -36,7 +36,7 @@ GROUPED = re.compile(r"Expected mat_[ab] to be Float32|grouped_mm")
 
 
 def advice_on(message: str, dtype: torch.dtype) -> str:
-    """What to do about an error of a model's forward pass.
+    """Return what to do about an error of a model's forward pass.
 
     >>> advice_on("Expected mat_a to be Float32, BFloat16 or Float16 matrix, got Double", torch.float64)[:56]
     'The experts are multiplied by torch.nn.functional.groupe'
@@ -50,12 +50,12 @@ def advice_on(message: str, dtype: torch.dtype) -> str:
 
 
 def plain_call(model: nn.Module, argument: Any) -> Tensor:
-    """What the model returns."""
+    """Call the model and return its output."""
     return model(argument)
 
 
 def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """What a Hugging Face model says its loss on a batch with labels is.
+    """Return the loss that a Hugging Face model gives for a batch with labels.
 
     Raises:
         InvalidArgument: another batch.
@@ -132,7 +132,7 @@ def independent(names: Sequence[str]) -> str:
 
 
 def takes_model(loss: Callable[..., Tensor]) -> bool:
-    """Whether a loss is a function of a model and a batch, told by the name of its first parameter, rather than a criterion."""
+    """Return whether a loss takes a model and a batch, told by the name of its first parameter, rather than an output."""
     if isinstance(loss, nn.Module):
         return False
     try:
@@ -143,14 +143,14 @@ def takes_model(loss: Callable[..., Tensor]) -> bool:
 
 
 def name_of(loss: Callable[..., Tensor]) -> str:
-    """What a loss is called, with its options."""
+    """Return the name of a loss, with its options."""
     if isinstance(loss, nn.Module):
         return f"{type(loss).__qualname__} {loss.extra_repr()} {getattr(loss, 'reduction', '')}"
     return getattr(loss, "__qualname__", type(loss).__qualname__)
 
 
 def own_reduction(loss: Callable[..., Tensor]) -> str | None:
-    """What a criterion says that it does with its terms: "mean", "sum", "batchmean" or "none"; None: it does not say.
+    """Return what a criterion says that it does with its terms: "mean", "sum", "batchmean" or "none"; None: it does not say.
 
     >>> own_reduction(nn.MSELoss()), own_reduction(partial(nn.functional.mse_loss, reduction="sum")), own_reduction(print)
     ('mean', 'sum', None)

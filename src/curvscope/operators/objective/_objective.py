@@ -63,7 +63,7 @@ Loss = Callable[..., Tensor] | Literal["model"]
 
 
 class SampleOptions(TypedDict, total=False):
-    """Which parameters vary, where and how to compute, and how many samples at a time; see :class:`Objective`."""
+    """Options of parameters, device, dtype and samples at a time; see :class:`Objective`."""
 
     params: ParameterFilter
     dtype: torch.dtype | None
@@ -251,7 +251,7 @@ class Objective:
 
     @property
     def is_models_own(self) -> bool:
-        """Whether the loss is the one that the model computes itself, ``loss="model"``."""
+        """True if the loss is the one that the model computes itself, ``loss="model"``."""
         return self._loss is models_own_loss
 
     @property
@@ -270,7 +270,7 @@ class Objective:
 
     @property
     def loss_name(self) -> str:
-        """What the loss is called, with its options."""
+        """Name of the loss, with its options."""
         return name_of(self._loss)
 
     def batches(self) -> Iterator[tuple[Batch, float]]:
@@ -377,7 +377,7 @@ class Objective:
 
     @property
     def arithmetic(self) -> str:
-        """What the loss is computed in, by name: a dtype, or TF32."""
+        """Name of the arithmetic of the loss: a dtype, or TF32."""
         return self.precision or str(self.dtype).removeprefix("torch.")
 
     def seed(self, number: int) -> None:
@@ -390,7 +390,7 @@ class Objective:
 
     @property
     def draws(self) -> bool:
-        """Whether the loss of a batch is a function of fixed random numbers too, which go with its place in the data."""
+        """True if the loss of a batch also depends on fixed random numbers, which belong to its place in the data."""
         return self.dropout is not None or self.noise is not None
 
     @property
@@ -410,7 +410,7 @@ class Objective:
         return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes, *code)
 
     def exact_parts(self) -> dict[str, str]:
-        """What must be equal for two objectives to be the same function, each part by its name."""
+        """Return what must be equal for two objectives to be the same function, each part by its name."""
         modes = {"batchnorm": self.batchnorm, "dropout": self.dropout, "sum": self.sums, "arithmetic": self.arithmetic}
         modes |= {} if self.noise is None else {"noise": self.noise}
         return {
@@ -535,7 +535,7 @@ class Objective:
         )
 
     def _depends_in_place(self) -> bool:
-        """Whether the loss depends on the model's own parameters, where it does not on exchanged ones."""
+        """Return whether the loss depends on the model's own parameters, where it does not on exchanged ones."""
         batch = move(next(iter(self.data)), self.device, self.dtype)
         try:
             with self.isolated(), self.in_own_parameters() as chosen, torch.enable_grad():

@@ -11,7 +11,7 @@ from curvscope.operators.objective._batches import Batch, length, split, tensors
 
 
 class Sizes:
-    """What is known of the sizes of batches that were seen.
+    """Sizes of the batches seen so far.
 
     Attributes:
         first: lengths of the tensors of the first batch.
@@ -46,7 +46,7 @@ def lengths(batch: Batch) -> tuple[int, ...]:
 def is_mean_of_pieces(
     loss: Callable[[Batch], Tensor], terms: Callable[[Batch], float], batch: Batch, most: int | None, limit: float
 ) -> bool | None:
-    """Whether the loss of a batch is the mean of its halves' losses, weighted by their terms; None: this batch does not tell.
+    """Return whether the loss of a batch is the mean of its halves' losses, weighted by their terms; None: undecided.
 
     Args:
         loss: of a batch.
@@ -70,7 +70,7 @@ def is_mean_of_pieces(
 
 
 def verified(sizes: Sizes, check: Callable[[Batch], bool | None]) -> bool | None:
-    """Whether the batches that tell all agree with their weights; None: none of them tells."""
+    """Return whether the batches that tell all agree with their weights; None: none of them tells."""
     told = [verdict for batch in sizes.samples if (verdict := check(batch)) is not None]
     return all(told) if told else None
 

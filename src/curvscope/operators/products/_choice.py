@@ -98,7 +98,7 @@ def parse_strategy(strategy: str, width: int | None) -> tuple[str, int | None]:
 
 
 def remembered(batch_map: BatchMap, columns: int) -> Choice | None:
-    """What was chosen before for this kind of product of this model, in blocks of about this width."""
+    """Return what was chosen before for this kind of product of this model, in blocks of about this width."""
     return _remembered.get(batch_map.objective.model, {}).get(_key(batch_map, columns))
 
 
@@ -191,7 +191,7 @@ class Trial:
         return "double_backward", 1
 
     def _width_worth_trying(self, alone: Linearized) -> int:
-        """How many vectors calls are worth sharing among; 0: not worth the trial."""
+        """Return how many vectors calls are worth sharing among; 0: not worth the trial."""
         program = getattr(alone, "program", None)
         if program is None or self.columns == 1:
             return 0
@@ -218,7 +218,7 @@ class Trial:
         return even(self.columns, min(self.budget // 2 // each, most))
 
     def _pays(self, width: int, calls: float, seconds: float) -> bool:
-        """Whether so many products are to come that a trial is worth it; ``seconds`` a vector alone, ``calls`` of them."""
+        """Return whether enough products are to come for a trial; ``seconds`` a vector alone, ``calls`` of them."""
         if width == 1:
             return False
         saved = self.map.objective.num_pieces * calls * (1 - 1 / width)
@@ -260,7 +260,7 @@ class Trial:
 
 
 def group_width(objective: Objective, columns: int, budget: int, survey: Survey) -> int:
-    """How many vectors surely share calls to their profit, within half of ``budget`` bytes; 1: none."""
+    """Return how many vectors surely share calls to their profit, within half of ``budget`` bytes; 1: none."""
     if not survey.shares_calls:
         return 1
     vector = objective.parameters.size * torch.finfo(objective.dtype).bits // 8

@@ -46,7 +46,7 @@ class _Mode(TorchFunctionMode):
         self._switched_off = False
 
     def _is_constant(self, func: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-        """Whether a function is called where the user's code wants no gradients."""
+        """Return whether a function is called where the user's code wants no gradients."""
         if func is torch._C._set_grad_enabled:
             self._switched_off = not args[0]
         elif torch.is_grad_enabled():

@@ -111,7 +111,7 @@ class Engine:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was chosen and why: for provenance. Empty before the first product."""
+        """Choice of the strategy and its reason, for provenance. Empty before the first product."""
         if self._choice is None:
             return {"derivatives": self._derivatives} if self._derivatives else {}
         return {
@@ -174,7 +174,7 @@ class Engine:
 
     @property
     def _repeats(self) -> bool:
-        """Whether every pass certainly yields the same mini-batches in the same order."""
+        """True if every pass certainly yields the same mini-batches in the same order."""
         return isinstance(self.map.objective.data, list | tuple)
 
     # --- which strategy ---------------------------------------------------------------------------------------------------
@@ -216,11 +216,11 @@ class Engine:
         return waits and verdict.reverse is not False
 
     def _look_at_memory(self) -> None:
-        """What is kept between products is ours already."""
+        """Note the memory that is kept between products already."""
         self.budget = memory_budget(self.memory, self.map.objective.device) + (self._kept.bytes if self.memory is None else 0)
 
     def _waits(self, columns: int) -> bool:
-        """Whether nothing is traced for this block, because that would take longer than products have taken so far."""
+        """Return whether nothing is traced for this block, because that would take longer than products have taken so far."""
         if self.strategy != "auto" or self._fixed is not None or kind_of_block(columns) in self._settled:
             return False
         if self._settled and not self._patience.survey.shares_calls:
@@ -386,7 +386,7 @@ class Engine:
 
 
 def _finite(tensor: Tensor) -> bool:
-    """Whether all entries are; the sum tells without a temporary unless it overflows."""
+    """Return whether all entries are; the sum tells without a temporary unless it overflows."""
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 

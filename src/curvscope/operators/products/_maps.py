@@ -44,7 +44,7 @@ class BatchMap(ABC):
         self._looked_at = True
 
     def prepare(self, batch: Batch, number: int) -> Batch:
-        """What :meth:`product` and :meth:`reverse` take for mini-batch ``number``; the batch itself unless overridden."""
+        """Return the argument of :meth:`product` and :meth:`reverse` for mini-batch ``number``; by default the batch."""
         return batch
 
     @abstractmethod

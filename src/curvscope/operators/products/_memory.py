@@ -32,7 +32,7 @@ def memory_budget(memory: int | None, device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of PyTorch or Python means that an allocation failed."""
+    """Return whether an exception of PyTorch or Python means that an allocation failed."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error).lower()

@@ -30,7 +30,7 @@ class FlatOutputs:
         self._known: dict[tuple[int, ...], tuple[Any, ...]] = {}
 
     def flat(self, output: Any) -> Tensor:
-        """What a network returns, as one tensor.
+        """Return what a network returns, as one tensor.
 
         Raises:
             InvalidArgument: there is no floating-point tensor in it, or one of another kind, or two forms cannot be told apart.

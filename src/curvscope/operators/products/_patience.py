@@ -24,7 +24,7 @@ LOADING_SECONDS = 1.5
 
 
 class Patience:
-    """Whether the time has come to trace (the ski-rental rule: what was spent on renting is what buying costs).
+    """Rule for when to trace (ski rental: tracing starts once untraced products have cost as much).
 
     Until then products go by double backward, which needs no preparation. So preparing never costs more than what was spent
     on products already, or than this very block saves.
@@ -47,7 +47,7 @@ class Patience:
         return self._survey
 
     def waits(self, columns: int) -> bool:
-        """Whether a block of so many columns is better computed without tracing."""
+        """Return whether a block of so many columns is better computed without tracing."""
         if is_long_work() or torch.are_deterministic_algorithms_enabled():
             return False
         gradient, pieces = 3 * self.survey.seconds, self.objective.num_pieces

@@ -38,7 +38,7 @@ def explained() -> Iterator[None]:
 
 
 def explanation(message: str) -> str:
-    """What a refusal of PyTorch means, and the remedy.
+    """Return what a refusal of PyTorch means, and the remedy.
 
     >>> explanation("double backwards on roi_align not supported")[:60]
     'PyTorch has no further derivative for an operation of this m'
@@ -60,7 +60,7 @@ def explanation(message: str) -> str:
 
 
 def message_of(dead_end: Any) -> str:
-    """What a node of a graph that only raises says; it is called, as nothing else tells."""
+    """Return what a node of a graph that only raises says; it is called, as nothing else tells."""
     for count in range(1, MOST_ARGUMENTS):
         try:
             dead_end(*[torch.zeros((), device="cpu")] * count)

@@ -54,7 +54,7 @@ class Routes:
 
     @property
     def is_precise(self) -> bool:
-        """Whether differences are accurate enough to tell small faults: all of the loss is computed in float64."""
+        """True if differences are accurate enough to tell small faults: all of the loss is computed in float64."""
         return self.eps < 1e-12
 
     @property
@@ -177,7 +177,7 @@ def apart(found: Products, expected: Products) -> float:
 
 
 def asymmetry(products: Products, vectors: Sequence[Tensor]) -> float:
-    """How far <x, A y> is from <y, A x>, relative to the norms, for the first two vectors.
+    """Return how far <x, A y> is from <y, A x>, relative to the norms, for the first two vectors.
 
     >>> a = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
     >>> round(asymmetry([a[:, 0], a[:, 1]], [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]), 3)

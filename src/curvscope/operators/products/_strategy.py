@@ -54,4 +54,4 @@ class Strategy(ABC):
 
     @abstractmethod
     def footprint(self, batch: Batch, number: int, width: int) -> Footprint:
-        """What :meth:`linearize` and an application take; building it once is what finding out costs."""
+        """Memory and time of :meth:`linearize` and of an application; finding out costs one linearisation."""

@@ -35,12 +35,12 @@ class Survey:
 
     @property
     def shares_calls(self) -> bool:
-        """Whether calls, not arithmetic, surely take the time."""
+        """True if calls, not arithmetic, surely take the time."""
         return self.seconds < SHARED_CALL * self.calls
 
     @property
     def computes(self) -> bool:
-        """Whether arithmetic surely takes the time."""
+        """True if arithmetic surely takes the time."""
         return self.seconds > 2 * SHARED_CALL * self.calls
 
     @property

@@ -55,7 +55,7 @@ _verdicts: weakref.WeakKeyDictionary[nn.Module, dict[Any, Verdict]] = weakref.We
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found about the derivatives of a model.
+    """Result of the verification of a model's derivatives.
 
     Attributes:
         forward, reverse: whether forward over reverse and reverse over reverse are right; None: not looked at.
@@ -86,7 +86,7 @@ class Verdict:
         return "; ".join(filter(None, (f"verified by {self.how} to {self.error:.0e}", self.reason, self.precision)))
 
     def covers(self, *, forward: bool) -> bool:
-        """Whether it is known if the strategies of one kind are right."""
+        """Return whether it is known if the strategies of one kind are right."""
         return (self.forward if forward else self.reverse) is not None
 
 
@@ -186,7 +186,7 @@ def _found_in_place(batch_map: BatchMap, piece: Batch | None, batch: Batch, refu
 
 
 def _key(batch_map: BatchMap, piece: Batch) -> Any:
-    """What a verdict belongs to: the kind of matrix, the modules, the loss, the modes and the samples as float32 numbers.
+    """Return the key of a verdict: kind of matrix, modules, loss, modes, and the samples as float32 numbers.
 
     And arithmetic coarser than float32, as the verdict says how exact products in it are.
     """
@@ -256,7 +256,7 @@ class _Check:
         return self._decided()
 
     def _decided(self) -> Verdict:
-        """Which of the two differences agree with.
+        """Return which of the two differences agree with.
 
         Raises:
             UnverifiedDerivatives: with none.
@@ -349,7 +349,7 @@ class _Check:
 
 
 def _error(route: Products | Exception, differences: list[Products], routes: Routes) -> float:
-    """How far a route is from the nearest differences, or from symmetry if that is more; infinite where it cannot run."""
+    """Return the distance of a route from the nearest differences, or from symmetry if larger; infinite if it cannot run."""
     if isinstance(route, Exception):
         return float("inf")
     return max(asymmetry(route, routes.vectors), min(apart(route, other) for other in differences))

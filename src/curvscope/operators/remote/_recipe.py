@@ -18,7 +18,7 @@ SHARDING = ("shard", "num_shards")
 
 @dataclass(frozen=True, init=False)
 class Recipe:
-    """How to make an operator, in words that every process understands: ``module:function`` and its plain options.
+    """Instructions for making an operator that every process understands: ``module:function`` and its plain options.
 
     Workers on other machines get the recipe instead of the operator: each builds it once and keeps it. Data and checkpoints
     are named by path, where all of them can read it.
@@ -63,7 +63,7 @@ class Recipe:
 
     @property
     def family(self) -> tuple[str, str]:
-        """What is the same for all shards of one operator."""
+        """Part that is the same for all shards of one operator."""
         return self.target, json.dumps({name: v for name, v in self.options.items() if name not in SHARDING}, sort_keys=True)
 
     def with_options(self, **options: Any) -> Recipe:

@@ -21,7 +21,7 @@ from curvscope.system import checked
 
 @dataclass(frozen=True)
 class Shard:
-    """What a worker says of its shard.
+    """Facts that a worker reports of its shard.
 
     Attributes:
         order: makes any worker multiply with it.
@@ -60,7 +60,7 @@ class Sharded(Composable):
 
     @property
     def parameters(self) -> Parameters:
-        """Those of every shard."""
+        """Parameters of every shard."""
         return self.shards[0].parameters
 
     def _apply(self, block: Tensor) -> Tensor:

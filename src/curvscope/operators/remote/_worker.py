@@ -33,7 +33,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True)
 class Order:
-    """Which operator a worker must have, and how it shall compute products.
+    """Description of the operator that a worker must have, and of how it computes products.
 
     Attributes:
         recipe: what it builds.

@@ -102,5 +102,5 @@ class Rules(TorchFunctionMode):
 
 
 def _under_transform() -> bool:
-    """Whether this runs inside ``torch.func.grad``, ``jvp`` and the like; the first evaluation itself does not."""
+    """Return whether this runs inside ``torch.func.grad``, ``jvp`` and the like; the first evaluation itself does not."""
     return torch._C._functorch.peek_interpreter_stack() is not None

@@ -17,7 +17,7 @@ LANCZOS_VECTORS = 8
 
 
 class Room(NamedTuple):
-    """How a certificate fits into memory.
+    """Placement of a certificate in memory.
 
     Attributes:
         block_size: columns multiplied at a time.

@@ -152,7 +152,7 @@ def rounding_of(solution: Solution) -> float:
 
 
 def is_finer(operator: Operator, solution: Solution) -> bool:
-    """Whether an operator's products, or else the vectors that it takes, are more precise than a solution's were."""
+    """Return whether an operator's products, or else the vectors that it takes, are more precise than a solution's were."""
     ours, theirs = (torch.finfo(dtype).eps for dtype in (operator.dtype, solution.eigenvectors.dtype))
     return (operator.rounding, ours) < (rounding_of(solution), theirs)
 
@@ -209,7 +209,7 @@ def _remembered_noise(meter: Meter, vectors: TallMatrix, random: TestMatrix) -> 
 
 
 def _noise(meter: Meter, vectors: TallMatrix, random: Tensor) -> tuple[ProductNoise, int]:
-    """What products get wrong, coarse ones against float32; and how many float32 ones it took."""
+    """Return what products get wrong, coarse ones against float32; and how many float32 ones it took."""
 
     def multiply(block: Tensor) -> Tensor:
         """These products, which also show whether the operator is symmetric at all."""

@@ -60,7 +60,7 @@ class End(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a search has shown.
+    """Result of a search for missed eigenvalues.
 
     Attributes:
         bounds: (side, edge, bound) for each end: there is no further eigenvalue beyond the bound.
@@ -288,7 +288,7 @@ class Search:
         return total
 
     def _chosen(self, values: Tensor) -> Tensor:
-        """Which Ritz values are among the wanted ones, if these are put together with those that were found before."""
+        """Return which Ritz values are among the wanted ones, if these are put together with those that were found before."""
         chosen = torch.zeros(len(values), dtype=torch.bool, device="cpu")
         for end in self.sought[:1] if self.which == "LM" else self.sought:
             inward = values.abs() if self.which == "LM" else end.side * values

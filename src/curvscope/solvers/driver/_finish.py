@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Pairs:
-    """What a solver hands over: pairs in the wanted order, not yet certified.
+    """Pairs that a solver found, in the wanted order, not yet certified.
 
     ``tol`` is what the residuals are held against; None for methods that do not iterate. ``settled``: the vectors are polished
     and kept. ``chosen``: what the method decided on the way, to be recorded with the options. ``norm``: what is known of ||A||
@@ -95,7 +95,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
 
 
 def _advice(meter: Meter, pairs: Pairs) -> str:
-    """What to do about pairs that did not converge; where products are coarse, that may be why."""
+    """Return what to do about pairs that did not converge; where products are coarse, that may be why."""
     unit = meter.operator.rounding
     if unit <= torch.finfo(torch.float32).eps:
         return pairs.advice
@@ -103,7 +103,7 @@ def _advice(meter: Meter, pairs: Pairs) -> str:
 
 
 def unit_of(operator: Operator) -> float:
-    """What sums over products round to; float32 where a model in float64 computes parts in float32."""
+    """Return what sums over products round to; float32 where a model in float64 computes parts in float32."""
     return max(torch.finfo(operator.dtype).eps, min(operator.rounding, torch.finfo(torch.float32).eps))
 
 
@@ -179,7 +179,7 @@ def _measured_rounding(meter: Meter, pairs: Pairs, residuals: Tensor, unit: floa
 
 
 def is_converged(values: Tensor, residuals: Tensor, tol: float, *, scale: float, unit: float) -> Tensor:
-    """Which pairs have residuals within tol |lambda|, or within what rounding allows: 10 u ||A||.
+    """Return which pairs have residuals within tol |lambda|, or within what rounding allows: 10 u ||A||.
 
     ``scale`` stands for ||A||: the largest |lambda| known.
     """
@@ -226,7 +226,7 @@ def with_evidence(status: Status, evidence: Evidence | None, which: str, options
 
 
 def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
-    """Which operator, method, options and versions a result comes from."""
+    """Return which operator, method, options and versions a result comes from."""
     operator = meter.operator
     return {
         "operator": type(operator).__name__,

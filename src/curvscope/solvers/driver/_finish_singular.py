@@ -21,7 +21,7 @@ ADVICE = "a sketch does not iterate: judge each triplet by its residual, the who
 
 @dataclass
 class Triplets:
-    """What a solver hands over: triplets, largest first, kept but not yet certified."""
+    """Triplets that a solver found, largest first, stored but not yet certified."""
 
     left: TallMatrix
     values: Tensor

@@ -28,7 +28,7 @@ COLUMNS_FOR_EACH = 10
 
 @dataclass(frozen=True)
 class KrylovOptions:
-    """How a block Krylov solve is run; see :func:`curvscope.eigsh`."""
+    """Options of a block Krylov solve; see :func:`curvscope.eigsh`."""
 
     k: int
     which: str
@@ -160,16 +160,16 @@ class KrylovBasis(ABC):
 
     @property
     def exhausted(self) -> bool:
-        """Whether every column was multiplied: the basis spans the whole space."""
+        """True if every column was multiplied: the basis spans the whole space."""
         return not self.waiting
 
     @property
     def crowded(self) -> bool:
-        """Whether the products of a block would not fit in; never where the whole space does."""
+        """True if the products of a block would not fit in; never where the whole space does."""
         return self.capacity < self.size and self.capacity - self.filled < min(self.waiting, self.options.block_size)
 
     def affordable(self, meter: Meter) -> bool:
-        """Whether the budget has room for one more column."""
+        """Return whether the budget has room for one more column."""
         return meter.products + self.PRICE <= self.options.max_products
 
     def widen(self, block: Tensor) -> None:
@@ -261,13 +261,13 @@ class KrylovBasis(ABC):
         return 4 * self.unit * self.norm
 
     def _most_kept(self) -> int:
-        """How many pairs a restart keeps: the wanted ones and half of the others, as far as a block then still fits."""
+        """Return how many pairs a restart keeps: the wanted ones and half of the others, as far as a block then still fits."""
         k = self.options.k
         columns = self.capacity - self.options.block_size
         return min(columns - self.waiting, max(k, (k + columns - self.waiting) // 2))
 
     def _outside(self) -> Tensor:
-        """What the products of the multiplied columns have outside of these: along waiting columns, then parked ones."""
+        """Return what the products of the multiplied columns have outside of these: along waiting columns, then parked ones."""
         waiting = self.action[self.multiplied : self.filled, : self.multiplied]
         return torch.cat([waiting, self.on_parked[:, : self.multiplied]]) if len(self.on_parked) else waiting
 
@@ -302,7 +302,7 @@ class KrylovBasis(ABC):
         self.on_parked = wider
 
     def _new(self, block: Tensor, *, coupled_from: int = 0, noise: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """What a block adds to the filled basis; see :func:`.split_off`."""
+        """Return what a block adds to the filled basis; see :func:`.split_off`."""
         seen = self.basis.leading(self.filled)
         rest, on_basis, on_rest = split_off(block, seen, coupled_from=coupled_from, noise=noise, panels=self.workspace.panels)
         parked = InMemory(self.parked)

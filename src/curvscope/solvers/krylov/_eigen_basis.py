@@ -44,7 +44,7 @@ class Expansion(KrylovBasis):
 
     @classmethod
     def saved(cls, operator: Operator, options: KrylovOptions, workspace: Workspace) -> tuple[Expansion, dict[str, Any]] | None:
-        """What :meth:`save` kept in an earlier session and the facts beside it, with these options; None if there is nothing.
+        """Restore what :meth:`save` stored in an earlier session, and the facts beside it; None if there is nothing.
 
         Raises:
             DamagedData: the basis or its state was altered.

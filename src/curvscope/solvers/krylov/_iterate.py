@@ -129,7 +129,7 @@ def _shown_before(expansion: KrylovBasis, options: KrylovOptions, values: Tensor
 
 @dataclass
 class Loop:
-    """Where the iteration stands.
+    """State of the iteration.
 
     Attributes:
         next_check: number of products before which not to look.
@@ -192,12 +192,12 @@ def _look(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, loop: Lo
 
 
 def krylov_advice(options: KrylovOptions) -> str:
-    """What to do about pairs that did not converge."""
+    """Return what to do about pairs that did not converge."""
     return f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol"
 
 
 def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, float, str]:
-    """How many pairs have converged by their estimates, by how many digits the worst has not, and that in words."""
+    """Return how many pairs have converged by their estimates, by how many digits the worst has not, and that in words."""
     values, _, residuals = expansion.ritz()
     done = is_converged(values, residuals, options.tol, scale=expansion.norm, unit=expansion.unit)
     good = int(done.sum())

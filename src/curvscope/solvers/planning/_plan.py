@@ -33,7 +33,7 @@ LONGEST_EXACT = 20_000
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """What one method would take.
+    """Cost of one method.
 
     Attributes:
         method: its name.
@@ -99,7 +99,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Plan:
-        """What :meth:`to_dict` gave, read again."""
+        """Restore a plan from the result of :meth:`to_dict`."""
         return cls(**{**plain, "methods": tuple(MethodPlan(**made) for made in plain["methods"])})
 
     def compared(self, solution: Solution) -> dict[str, tuple[float, float]]:
@@ -325,7 +325,7 @@ def _memory(operator: Operator, needs: Footprint, block_size: int, resident: boo
 
 
 def gain(columns: int, workers: int) -> float:
-    """How many times faster a block is that is dealt out to workers, the wire aside: idle ones at the end count.
+    """Return the speed-up of a block that is dealt out to workers, the wire aside: idle ones at the end count.
 
     >>> gain(8, 4), gain(5, 4), gain(2, 4)
     (4.0, 2.5, 2.0)

@@ -56,7 +56,7 @@ def export(solution: Solution, path: Path, kind: str) -> None:
 
 
 def described(solution: Solution) -> str:
-    """What a solution is of, as JSON."""
+    """Return what a solution is of, as JSON."""
     named = solution.parameters
     facts: dict[str, Any] = {
         "order": solution.order,

@@ -22,7 +22,7 @@ from curvscope.tall import TallMatrix
 
 @dataclass(frozen=True)
 class Status:
-    """How a solver ended. ``str(status)`` is advice.
+    """Outcome of a solver. ``str(status)`` is advice.
 
     Attributes:
         code: "converged", "partly" (some pairs did not reach tol), "approximate" (a method without iteration; judge by the
@@ -35,7 +35,7 @@ class Status:
 
     @property
     def converged(self) -> bool:
-        """Whether fresh products confirmed every pair to the tolerance."""
+        """True if fresh products confirmed every pair to the tolerance."""
         return self.code == "converged"
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ def read_status(table: dict[str, Any]) -> Status:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a solution cost.
+    """Cost of a solution.
 
     Attributes:
         products: vectors multiplied to find the pairs.

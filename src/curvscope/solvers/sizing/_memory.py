@@ -23,7 +23,7 @@ PRODUCT_COLUMNS = 3
 
 
 class Stage(NamedTuple):
-    """What is in memory during a stage: ``matrices`` columns if they are not on disk, ``blocks`` for each column of a block."""
+    """Memory of a stage: ``matrices`` columns if they are not on disk, ``blocks`` for each column of a block."""
 
     matrices: int
     blocks: int
@@ -138,7 +138,7 @@ def fit_sketch(
     run: Any,
     kinds: tuple[str, ...],
 ) -> Fit:
-    """How a sketch of these sizes, with test matrices of these kinds, fits into memory; see :func:`fit`.
+    """Return how a sketch of these sizes, with test matrices of these kinds, fits into memory; see :func:`fit`.
 
     A run that was begun keeps its block size.
     """
@@ -166,7 +166,7 @@ def fit(
     stored: bool,
     device: torch.device = CPU,
 ) -> Fit:
-    """Where the matrices of a solve shall lie, and how wide its blocks shall be.
+    """Return where the matrices of a solve shall lie, and how wide its blocks shall be.
 
     On a GPU: there, in what is free of its memory; else in the host's, else on disk.
 
@@ -199,7 +199,7 @@ def fit(
 
 
 def _fit_beside(needs: Footprint, host: tuple[int, int], wanted: int, least: int, stored: bool, device: torch.device) -> Fit:
-    """How a solve fits into the memory of a GPU and, if its matrices do not, of the host: (bound, budget)."""
+    """Return how a solve fits into the memory of a GPU and, if its matrices do not, of the host: (bound, budget)."""
     room, (bound, budget) = int(SAFE_SHARE * available_bytes(device)), host
     matrices, panels = needs.resident_columns * needs.column, needs.small + PANELS * needs.panel
     on_disk = needs.disk if stored else 0

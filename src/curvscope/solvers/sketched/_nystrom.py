@@ -114,7 +114,7 @@ def nystrom(
 
 
 def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:
-    """What the eigenvalues of Omega* A Omega say of A, beyond rounding; ``definite`` is what the caller says, None: nothing."""
+    """Return the definiteness of A that the eigenvalues of Omega* A Omega show; ``definite``: what the caller says, or None."""
     values = torch.linalg.eigvalsh((gram + gram.mH) / 2)
     allowed = NEGATIVE * torch.finfo(operator.dtype).eps * float(values.abs().max())
     negative = bool(values.min() < -allowed)

@@ -216,7 +216,7 @@ def generalized_nystrom_core(left: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def bearable_rank(sizes: Tensor, num_left: int, num_measured: int | None = None) -> int:
-    r"""How many directions of the range to keep so that least squares with l equations amplify least.
+    r"""Return how many directions of the range to keep so that least squares with l equations amplify least.
 
     .. math:: \arg\min_r \; \Big(\sum_{i > r} s_i^2 + l s_q^2 \Big) \Big(1 + \frac{r}{l - r - 1}\Big)
 

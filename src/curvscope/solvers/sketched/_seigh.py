@@ -113,7 +113,7 @@ def seigh(
 
 
 def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, size: int) -> int:
-    """How many columns the left test matrix gets.
+    """Return how many columns the left test matrix gets.
 
     Raises:
         InvalidArgument: an unknown core, or fewer than num_outer, or more than D columns.
@@ -129,7 +129,7 @@ def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, s
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is kept of A Omega = [Y_1, Y_2]."""
+    """Stored part of A Omega = [Y_1, Y_2]."""
 
     outer: TallMatrix  # Y_1, (D, n_outer)
     across: Tensor  # Y_1* Omega, (n_outer, n_inner)

@@ -66,7 +66,7 @@ def document(numbers: dict[str, Any]) -> Document:
 
 
 def _converged(numbers: dict[str, Any]) -> str:
-    """How many of the solves reached their tolerance, in words."""
+    """Return how many of the solves reached their tolerance, in words."""
     parts = (numbers["transformer"], numbers["ablation"], numbers["pruning"])
     found = [own["status"] == "converged" for part in parts for seeds in part.values() for own in seeds]
     if all(found):

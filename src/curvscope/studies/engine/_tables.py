@@ -17,7 +17,7 @@ def row(what: str, paper: float, measured: float, allowed: float | None = None) 
 
 
 def within(rows: Sequence[Row]) -> bool:
-    """Whether every difference is as small as was promised."""
+    """Return whether every difference is as small as was promised."""
     return all(each["allowed"] is None or abs(each["difference"]) <= each["allowed"] for each in rows)
 
 

@@ -50,7 +50,7 @@ def measure(stages: Stages, config: SubspaceConfig, data: Path | None) -> dict[s
 
 
 def _run(pair: Any, name: str, seed: int, config: SubspaceConfig) -> dict[str, Any]:
-    """What a tracker finds along one training run."""
+    """Track one training run and return what was found."""
     model = mlp((pair[0].shape[1], config.hidden, 10), nn.Tanh, seed)
     tracker = Tracker(Objective(model, nn.CrossEntropyLoss(), [pair]), config.k, config.every)
     batch = config.batch if name == "SGD" else None

@@ -145,7 +145,7 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _start_claims(numbers: dict[str, Any], spread: list[float]) -> list[dict[str, Any]]:
-    """What the initialisation does to the top eigenvalue, as a yardstick for what the data do."""
+    """Compare the top eigenvalue of the initialisation with those of the data."""
     tops = torch.tensor(numbers["starts"]["tops"], dtype=torch.float64, device="cpu")
     low, middle, high = tops.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device="cpu")).tolist()
     return [

@@ -24,7 +24,7 @@ from curvscope.tall import InMemory
 
 @dataclass(frozen=True)
 class CrystallizationConfig:
-    """Which steps, and which shares k/D of parameters and of eigenvectors."""
+    """Settings: steps, and shares k/D of parameters and of eigenvectors."""
 
     steps: tuple[int, ...] = tuple(range(0, 101, 20))
     rhos: tuple[float, ...] = (0.05, 0.01, 0.005)

@@ -203,7 +203,7 @@ def document(numbers: dict[str, Any]) -> Document:
 
 
 def _against_chance(values: list[float], chance: list[float]) -> str:
-    """Where the overlap of the last step lies, in a sentence."""
+    """Return where the overlap of the last step lies, in a sentence."""
     below = [i + 1 for i, (value, level) in enumerate(zip(values, chance, strict=True)) if value < level]
     if not below:
         return "At the last step overlap is above chance at every k."

@@ -29,7 +29,7 @@ RECORDED, INITIAL = "recorded", "initial"
 
 @dataclass(frozen=True)
 class ScaleConfig:
-    """What is trained and measured.
+    """Settings: what is trained and measured.
 
     ``k`` pairs by Krylov to ``tol`` (``spare`` more, for the certificate); ``num_outer`` and ``num_inner`` of the sketch, 0 for
     none; ``samples_per_class`` for curvature, None: the problem's; ``every``: most steps of training that an interruption

@@ -120,7 +120,7 @@ def document(numbers: dict[str, Any]) -> Document:
 
 
 def _by_sketch(numbers: dict[str, Any]) -> list[Section]:
-    """Where a sketch was made: its eigenvalues and overlaps beside those of Krylov."""
+    """Show the sketch's eigenvalues and overlaps beside those of Krylov, where there was one."""
     config, both = numbers["config"], [own for own in numbers["checkpoints"].values() if own["sketch"]]
     if not both:
         return []

@@ -135,7 +135,7 @@ def _thin(
 
 
 def _timed(H: CurvatureOperator, work: Callable[[], Any]) -> tuple[Any, float]:
-    """What it gives, and its wall seconds; a GPU is waited for."""
+    """Return the result, and its wall seconds; a GPU is waited for."""
     _wait(H)
     started = time.perf_counter()
     made = work()
@@ -149,7 +149,7 @@ def _wait(H: CurvatureOperator) -> None:
 
 
 def _place(H: CurvatureOperator, matrix: int) -> type[InMemory] | type[OnHost]:
-    """Where basis and vectors, which are there at the same time, have room."""
+    """Return where basis and vectors, which are there at the same time, have room."""
     room = default_memory()
     if H.device.type == "cuda":
         if 2 * matrix <= SAFE_SHARE * available_bytes(H.device):

@@ -153,7 +153,7 @@ def similarity_of_angles(
 
 @checked
 def largest_distance(metric: str, dimensions: tuple[int, int], *, unequal: str = "inclusion") -> float:
-    """What :func:`distance` is at most for dimensions (k1, k2), reached by orthogonal spaces.
+    """Return what :func:`distance` is at most for dimensions (k1, k2), reached by orthogonal spaces.
 
     >>> largest_distance("chordal_f", (8, 8))
     4.0

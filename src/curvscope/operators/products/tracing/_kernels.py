@@ -49,7 +49,7 @@ def choose_kernels(graph: fx.Graph, num_primal: int) -> None:
 
 @functools.cache
 def onednn_multiplies_faster() -> bool:
-    """Whether matrix products go through an MKL that does not use this processor's AVX-512, and oneDNN is there instead."""
+    """Return whether matrix products use an MKL that leaves this processor's AVX-512 unused, and oneDNN is available."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     has_operation = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -152,7 +152,7 @@ def channels_first(images: Tensor) -> Tensor:
 
 
 def _moves_images(node: fx.Node) -> bool:
-    """Whether this is a plain convolution of images, and they are larger than its weights."""
+    """Return whether this is a plain convolution of images, and they are larger than its weights."""
     tensors = [node.args[place] for place in CONVOLUTIONS[node.target]]
     transposed, groups = (node.args[6], node.args[8]) if len(tensors) == 2 else (node.args[7], node.args[9])
     if transposed or groups != 1 or not _float32_on_cpu(*tensors) or len(tensors[0].meta["shape"]) != 4:

@@ -53,7 +53,7 @@ class Program:
     primal_bytes: int
 
     def residuals(self, inputs: Tensors) -> tuple[Tensor, ...]:
-        """What the products of one mini-batch need of its values and data.
+        """Return what the products of one mini-batch need of its values and data.
 
         Raises:
             OtherBranch: the function would take another branch for these inputs than when it was traced.

@@ -212,7 +212,7 @@ def _functional(func: OpOverload) -> OpOverload:
 
 
 def _overlap(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors in one storage share an entry."""
+    """Return whether two tensors in one storage share an entry."""
     if first.dtype != second.dtype:
         return True
     marks = torch.zeros(first.untyped_storage().nbytes() // first.element_size(), dtype=torch.bool, device="cpu")
@@ -226,13 +226,13 @@ def shape_of(tensor: Tensor) -> tuple[int, ...]:
 
 
 def count_of(mask: Tensor) -> int:
-    """How many entries a mask selects."""
+    """Return how many entries a mask selects."""
     return int(mask.count_nonzero())
 
 
 @functools.cache
 def _traits(func: OpOverload) -> tuple[bool, bool, bool, bool]:
-    """Whether a call writes in place, draws random numbers, has a number or a shape that depends on values."""
+    """Return whether a call writes in place, draws random numbers, has a number or a shape that depends on values."""
     tags = torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
     return func._schema.is_mutable, *(tag in func.tags for tag in tags)
 

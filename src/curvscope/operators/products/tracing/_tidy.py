@@ -148,7 +148,7 @@ def _same_layout(first: Any, second: fx.Node) -> bool:
 
 
 def _identity(node: fx.Node) -> fx.Node | None:
-    """What ``node`` equals when its layout is that of the returned node."""
+    """Return what ``node`` equals when its layout is that of the returned node."""
     source = node.args[0] if node.args else None
     if not isinstance(source, fx.Node):
         return None
