@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.tall._array_like import ArrayLike
 
 PANEL_BYTES = 1 << 25
 """What one row panel may take when a matrix is worked through."""
 
 
-class TallMatrix(ABC):
-    """A D x n matrix whose columns are vectors of parameters.
+class TallMatrix(ArrayLike):
+    """A D x n matrix whose columns are vectors of parameters; it is read as arrays are, see :class:`.ArrayLike`.
 
     Attributes:
         shape: (D, n).
@@ -81,9 +82,6 @@ class TallMatrix(ABC):
         step = min(step, most_rows or step)
         for start in range(0, self.shape[0], step):
             yield slice(start, min(start + step, self.shape[0]))
-
-    def __len__(self) -> int:
-        return self.shape[1]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shape[0]} x {self.shape[1]}, {self.dtype}, {self.device})"

@@ -27,7 +27,7 @@ def holds_what_was_put_in(make: Make, dtype: torch.dtype) -> None:
     """Columns, rows in any order, leading columns and the whole are the same bits."""
     matrix, tensor = _made(make, dtype)
     require(matrix.shape == (ROWS, COLUMNS) and matrix.dtype == dtype, "shape and dtype are those of the entries")
-    require(len(matrix) == COLUMNS, "the length is the number of columns")
+    require(len(matrix) == matrix.shape[0], "the length is the number of rows, as of arrays")
     require(torch.equal(matrix.to_tensor(), tensor), "to_tensor gives all entries")
     for start, stop in ((0, 3), (2, 7), (COLUMNS - 1, COLUMNS), (4, 4)):
         require(torch.equal(matrix.columns(start, stop), tensor[:, start:stop]), f"columns({start}, {stop})")
