@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +17,15 @@ from curvscope.estimators import _distribution as distribution
 from curvscope.estimators._drawing import draw
 from curvscope.estimators._estimate import Estimate
 from curvscope.estimators._outliers import count_outliers
-from curvscope.system import checked
+from curvscope.system import Displayed, Hinted, checked
 
 POINTS = 1000
 NEGATIVE = 1e-3
 """Share of the largest magnitude from which on the summary counts an eigenvalue as negative: zeros are many."""
 
 
-@dataclass(frozen=True)
-class Density:
+@dataclass(frozen=True, repr=False)
+class Density(Displayed, Hinted):
     r"""The spectrum of a D x D operator: known eigenvalues exactly, the others as a distribution.
 
     Of the D eigenvalues, ``exact`` are known (deflated, or resolved on the way); the other n = D - k by q quadratures, each of
@@ -50,6 +51,45 @@ class Density:
     products: int
     seconds: float
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "x": "density.grid",
+        "lambdas": "density.grid",
+        "eigenvalues": "density.nodes (q, m), or density.exact",
+        "y": "density.density",
+        "histogram": "density.linear(points)",
+        "save": "json.dumps(density.to_dict())",
+        "summary": "print(density)",
+        "mean": "density.trace.value / density.size",
+        "to_pandas": "pandas.DataFrame({'grid': density.grid, 'density': density.density})",
+        "to_dataframe": "pandas.DataFrame({'grid': density.grid, 'density': density.density})",
+        "integral": "density.mass(low, high)",
+        "integrate": "density.mass(low, high)",
+        "negative": "density.mass(high=0)",
+    }
+
+    @property
+    def values(self) -> Tensor:
+        """Short for ``density``: the word for the numbers of every curve and density."""
+        return self.density
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """(grid, density), to unpack and to plot."""
+        yield self.grid
+        yield self.density
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """``density`` as a NumPy array."""
+        return np.array(self.density.numpy(), dtype=dtype)
+
+    def __call__(self, points: Any) -> Any:
+        """The mean density in the bin of :attr:`grid` that holds a point, 0 outside; a number for a number, else float64."""
+        grid, values = self.linear()
+        wanted = torch.as_tensor(points, dtype=torch.float64, device="cpu")
+        width = float(grid[1] - grid[0])
+        index = ((wanted - (float(grid[0]) - width / 2)) / width).floor().long()
+        found = torch.where((index >= 0) & (index < len(grid)), values[index.clamp(0, len(grid) - 1)], 0.0)
+        return float(found) if found.ndim == 0 and not isinstance(points, Tensor) else found
 
     # --- masses -----------------------------------------------------------------------------------------------------------
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from curvscope.system import Displayed, Hinted
 
 Z95 = 1.959963984540054
 """Standard errors on each side of a normal estimate that hold the truth with probability 0.95."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """An estimated number.
+@dataclass(frozen=True, repr=False)
+class Estimate(Displayed, Hinted):
+    """An estimated number: it formats, compares and scales as one; ``value, stderr = estimate`` unpacks.
+
+    Products and quotients with exact numbers, and sums with them, carry the standard error along; ``layers`` are left out.
 
     Attributes:
         value: the estimate.
@@ -45,15 +52,117 @@ class Estimate:
         """The interval of 95 % confidence, for samples that are about normal."""
         return self.value - self.half_width, self.value + self.half_width
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        "error": "estimate.stderr",
+        "std": "estimate.stderr",
+        "std_error": "estimate.stderr",
+        "mean": "estimate.value",
+        "estimate": "estimate.value",
+        "item": "float(estimate)",
+        "ci": "estimate.interval",
+        "confidence_interval": "estimate.interval",
+        "by_layer": "estimate.layers",
+        "num_products": "estimate.products",
+        "samples": "estimate.products",
+    }
+
+    @property
+    def lower(self) -> float:
+        """Lower end of :attr:`interval`."""
+        return self.interval[0]
+
+    @property
+    def upper(self) -> float:
+        """Upper end of :attr:`interval`."""
+        return self.interval[1]
+
     def __float__(self) -> float:
         return self.value
+
+    def __iter__(self) -> Iterator[float]:
+        """(value, stderr), to unpack."""
+        yield self.value
+        yield self.stderr
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The value as a NumPy scalar array."""
+        return np.array(self.value, dtype=dtype)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __lt__(self, other: Any) -> bool:
+        return self.value < float(other)
+
+    def __le__(self, other: Any) -> bool:
+        return self.value <= float(other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self.value > float(other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self.value >= float(other)
+
+    def __abs__(self) -> Estimate:
+        return self._scaled(-1.0) if self.value < 0 else self
+
+    def __neg__(self) -> Estimate:
+        return self._scaled(-1.0)
+
+    def __mul__(self, factor: Any) -> Estimate:
+        """Multiply by an exact number."""
+        return self._scaled(float(factor)) if _is_number(factor) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Any:
+        """Divide by an exact number; by another estimate, the quotient of the values, a number without an error."""
+        if isinstance(divisor, Estimate):
+            return self.value / divisor.value
+        return Estimate(self.value / float(divisor), self.stderr / abs(float(divisor)), self.products, degrees=self.degrees)
+
+    def __rtruediv__(self, number: Any) -> float:
+        """Divide an exact number by the value; a number without an error."""
+        return float(number) / self.value
+
+    def __add__(self, number: Any) -> Any:
+        """Add an exact number; of another estimate the value, with both errors as if they were independent."""
+        if isinstance(number, Estimate):
+            stderr, degrees = math.hypot(self.stderr, number.stderr), min(self.degrees, number.degrees)
+            return Estimate(self.value + number.value, stderr, self.products + number.products, degrees=degrees)
+        if not _is_number(number):
+            return NotImplemented
+        return Estimate(self.value + float(number), self.stderr, self.products, degrees=self.degrees)
+
+    __radd__ = __add__
+
+    def __sub__(self, number: Any) -> Any:
+        """Subtract; see addition."""
+        return self + (-number) if isinstance(number, Estimate) or _is_number(number) else NotImplemented
+
+    def __rsub__(self, number: Any) -> Any:
+        return (-self) + number
+
+    def _scaled(self, factor: float) -> Estimate:
+        return Estimate(factor * self.value, abs(factor) * self.stderr, self.products, degrees=self.degrees)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        plain = {
+            "value": self.value,
+            "stderr": self.stderr,
+            "lower": self.lower,
+            "upper": self.upper,
+            "products": self.products,
+        }
+        return plain | ({"layers": {name: part.to_dict() for name, part in self.layers.items()}} if self.layers else {})
 
     def __str__(self) -> str:
         return f"{self.value:.6g} +- {self.stderr:.2g} ({self.products} products)"
 
 
-@dataclass(frozen=True)
-class DiagonalEstimate:
+@dataclass(frozen=True, repr=False)
+class DiagonalEstimate(Displayed, Hinted):
     """An estimated diagonal.
 
     Attributes:
@@ -70,9 +179,32 @@ class DiagonalEstimate:
     stderr: Tensor
     products: int
 
+    @property
+    def values(self) -> Tensor:
+        """Short for ``value``: the word for the numbers of every curve and density."""
+        return self.value
 
-@dataclass(frozen=True)
-class NormBound:
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """``value[index]``."""
+        return self.value[index]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.value)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """``value`` as a NumPy array (D,)."""
+        return np.array(self.value.numpy(), dtype=dtype)
+
+    def __str__(self) -> str:
+        total, largest = float(self.value.sum()), float(self.value.abs().max())
+        return f"diagonal of {len(self.value)} entries, sum {total:.6g}, largest magnitude {largest:.6g} ({self.products} products)"
+
+
+@dataclass(frozen=True, repr=False)
+class NormBound(Displayed, Hinted):
     """A spectral norm: what was found, and what it is at most.
 
     Attributes:
@@ -97,11 +229,52 @@ class NormBound:
         """Upper - value: there is no scatter to tell a standard error from, the norm lies between the two."""
         return self.upper - self.value
 
+    @property
+    def lower(self) -> float:
+        """The same as ``value``, which the norm is at least."""
+        return self.value
+
     def __float__(self) -> float:
         return self.value
 
+    def __iter__(self) -> Iterator[float]:
+        """(value, upper), to unpack."""
+        yield self.value
+        yield self.upper
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
+    def __lt__(self, other: Any) -> bool:
+        return self.value < float(other)
+
+    def __gt__(self, other: Any) -> bool:
+        return self.value > float(other)
+
+    def __truediv__(self, divisor: Any) -> float:
+        """Divide the value; a number without its bound."""
+        return self.value / float(divisor)
+
+    def __mul__(self, factor: Any) -> float:
+        """Multiply the value; a number without its bound."""
+        return self.value * float(factor)
+
+    __rmul__ = __mul__
+
+    def __rtruediv__(self, number: Any) -> float:
+        """Divide by the value, as in 2 / norm; a number without its bound."""
+        return float(number) / self.value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {"value": self.value, "upper": self.upper, "failure": self.failure, "products": self.products}
+
     def __str__(self) -> str:
         return f"in [{self.value:.6g}, {self.upper:.6g}] ({self.products} products)"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) or (getattr(value, "ndim", None) == 0)
 
 
 def student(degrees: float) -> float:

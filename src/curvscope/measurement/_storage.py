@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,34 @@ SMALL = 1 << 28
 Place = str | os.PathLike[str]
 
 
-def write_result(path: Place, form: str, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> None:
+def write_result(
+    path: Place, form: str, table: dict[str, Any], vectors: dict[str, TallMatrix], *, overwrite: bool = False
+) -> None:
     """Write table and vectors of a solution of this format to the new directory ``path``; it appears whole or not at all.
 
+    Args:
+        path: of the directory.
+        form: the format.
+        table: everything but the vectors.
+        vectors: by name.
+        overwrite: whether it takes the place of a result that was written there before, which stays until this one is whole.
+
     Raises:
-        RunConflict: ``path`` exists.
+        RunConflict: ``path`` exists and is not to be overwritten, or holds something else than a result alone.
     """
     target = Path(path)
+    if target.exists() and not overwrite:
+        raise RunConflict(f"{target} exists: choose another path, or save(path, overwrite=True) in place of a saved solution")
     if target.exists():
-        raise RunConflict(f"{target} exists: choose another path, or remove it first")
+        known = {TABLE, *(f"{name}.zarr" for names in VECTORS.values() for name in names)}
+        if not (target / TABLE).is_file() or any(entry.name not in known for entry in target.iterdir()):
+            raise RunConflict(f"{target} holds something else than a saved solution: choose another path")
+        fresh, old = (target.with_name(f".{target.name}.{word}-{os.getpid()}") for word in ("new", "old"))
+        write_result(fresh, form, table, vectors)
+        target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old)
+        return
     with Draft(target) as draft:
         draft.mkdir()
         for name in VECTORS[form]:

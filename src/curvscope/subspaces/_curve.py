@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, MissingExtra
+from curvscope.system import Displayed, Hinted
 
 
-@dataclass(frozen=True)
-class OverlapCurve:
+@dataclass(frozen=True, repr=False)
+class OverlapCurve(Displayed, Hinted):
     """Overlap of the k first eigenvectors with another subspace, k = 1, ..., K.
 
     It can be indexed and turned into an array as its values can.
@@ -68,11 +69,78 @@ class OverlapCurve:
         """Standard deviations above chance, for a uniformly random subspace; 0 where there is no spread (k = D)."""
         return torch.nan_to_num((self.value - self.chance) / self.chance_std, nan=0.0, posinf=0.0, neginf=0.0)
 
-    def at(self, k: int) -> float:
-        """The overlap for one k."""
-        if not 1 <= k <= len(self.k):
-            raise InvalidArgument(f"k={k}: the curve goes from 1 to {len(self.k)}")
-        return float(self.value[k - 1])
+    _instead: ClassVar[Mapping[str, str]] = {
+        "baseline": "curve.chance",
+        "random": "curve.chance",
+        "expected": "curve.chance",
+        "mean": "curve.value.mean()",
+        "overlap": "curve.value",
+        "overlaps": "curve.value",
+        "y": "curve.value",
+        "x": "curve.k",
+        "ks": "curve.k",
+        "enrichment": "curve.ratio",
+        "z_score": "curve.z",
+        "zscore": "curve.z",
+        "intervals": "curve.lower and curve.upper",
+        "ci": "curve.lower and curve.upper",
+        "error": "curve.lower and curve.upper, of a solution with a certificate",
+        "stderr": "curve.lower and curve.upper, of a solution with a certificate",
+        "sizes": "curve.dimension, of the other space; None where it is k",
+        "mask": "curve.ranking, the name of the mask",
+        "to_dataframe": "curve.to_pandas()",
+        "to_numpy": "np.asarray(curve)",
+        "numpy": "curve.value.numpy()",
+        "tolist": "curve.value.tolist()",
+        "summary": "print(curve)",
+        "save": "json.dumps(curve.to_dict())",
+        "to_csv": "curve.to_pandas().to_csv(path)",
+        "max": "curve.value.max()",
+        "min": "curve.value.min()",
+    }
+
+    @property
+    def values(self) -> Tensor:
+        """Short for ``value``: the word for the numbers of every curve and density."""
+        return self.value
+
+    def at(self, k: Any) -> Any:
+        """The overlap for one k, a number; for several, float64 (n,)."""
+        several = not hasattr(k, "__index__")
+        wanted = [int(one) for one in k] if several else [int(k)]
+        for one in wanted:
+            if not 1 <= one <= len(self.k):
+                raise InvalidArgument(f"k={one}: the curve goes from 1 to {len(self.k)}")
+        found = self.value[[one - 1 for one in wanted]]
+        return found if several else float(found[0])
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each k: overlap, chance and, with a certificate, lower and upper; needs pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtra("to_pandas() needs pandas: pip install pandas; to_dict() gives plain numbers") from error
+        return pandas.DataFrame({name: numbers for name, numbers in self.to_dict().items() if isinstance(numbers, list)})
+
+    def __str__(self) -> str:
+        """A table of a few k."""
+        last = len(self.k)
+        shown = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < last][-9:] + [last]
+        heading = f"{'k':>7}  {'value':>9}  {'chance':>9}  {'ratio':>8}"
+        bounds = self.lower is not None and self.upper is not None
+        rows = [
+            f"Overlap with {self.ranking}, k = 1 to {last}, D = {self.size}",
+            "",
+            heading + ("  interval" if bounds else ""),
+        ]
+        chance = self.chance
+        for k in shown:
+            value, usual = float(self.value[k - 1]), float(chance[k - 1])
+            row = f"{k:>7}  {value:>9.4g}  {usual:>9.3g}  {value / usual if usual else float('inf'):>8.3g}"
+            if self.lower is not None and self.upper is not None:
+                row += f"  [{float(self.lower[k - 1]):.4g}, {float(self.upper[k - 1]):.4g}]"
+            rows.append(row)
+        return "\n".join(rows)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw value, interval and chance level into matplotlib axes (default: pyplot's current ones); returns the axes."""
@@ -119,7 +187,7 @@ class OverlapCurve:
         return self.k.double()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FractionCurve(OverlapCurve):
     """Share of a vector's squared norm in the span of the k first eigenvectors; see :func:`.overlap.gradient_fraction`.
 

@@ -16,14 +16,18 @@ from curvscope.system._resources import (
     peak_resident_bytes,
     resident_bytes,
 )
+from curvscope.system._synonyms import KEYWORDS, Displayed, Hinted, missing_attribute, unknown_argument
 from curvscope.system._threads import threads
 
 __all__ = [
+    "KEYWORDS",
     "SAFE_SHARE",
     "TF32",
     "TF32_EPS",
     "Advance",
     "Contention",
+    "Displayed",
+    "Hinted",
     "Interruptible",
     "Progress",
     "as_bytes",
@@ -39,11 +43,13 @@ __all__ = [
     "integer",
     "is_long_work",
     "long_work",
+    "missing_attribute",
     "peak_resident_bytes",
     "preferred",
     "products_to_come",
     "resident_bytes",
     "stage",
     "threads",
+    "unknown_argument",
     "visible",
 ]

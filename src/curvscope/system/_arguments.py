@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.system._synonyms import unknown_argument
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -92,7 +93,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         """Check, then call."""
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise _not_callable_so(function, signature, args, kwargs, error) from None
         hints = _hints(function)
         for name, value in bound.arguments.items():
             if name in hints:
@@ -100,6 +104,19 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         return function(*bound.args, **bound.kwargs)
 
     return wrapper
+
+
+def _not_callable_so(
+    function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError
+) -> InvalidType:
+    """The error for arguments that do not fit a signature: which, and what to write."""
+    known = signature.parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        for name in kwargs:
+            if name not in known:
+                return InvalidType(unknown_argument(function.__name__, name, known))
+    shown = ", ".join(name for name in known if name not in ("self", "cls"))
+    return InvalidType(f"{function.__name__}: {error}; it takes ({shown}), and those after the first ones by name")
 
 
 def check_options(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +129,7 @@ def check_options(function: Callable[..., Any], options: dict[str, Any]) -> dict
     hints, found = _hints(inspect.unwrap(function)), {}
     for name, value in options.items():
         if name not in known:
-            raise InvalidType(f"there is no option {name!r}: choose among {', '.join(sorted(known))}")
+            raise InvalidType(unknown_argument("", name, known))
         found[name] = _checked(name, value, hints[name]) if name in hints else value
     return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,12 +13,12 @@ from torch import Tensor
 from curvscope.measurement import SINGULAR, TABLE, Place, read_result, rewrite_table, write_result
 from curvscope.solvers.results._solution import Cost, Status, read_status
 from curvscope.store import parsing
-from curvscope.system import checked
+from curvscope.system import Displayed, Hinted, checked
 from curvscope.tall import TallMatrix
 
 
-@dataclass(frozen=True)
-class SingularSolution:
+@dataclass(frozen=True, repr=False)
+class SingularSolution(Displayed, Hinted):
     """k singular triplets of an m x n operator: A ~ U diag(S) V*.
 
     Attributes:
@@ -46,6 +47,30 @@ class SingularSolution:
     provenance: dict[str, Any] = field(default_factory=dict)
     diagnostics: dict[str, float] = field(default_factory=dict)
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        "Vh": "solution.V.T, of the (n, k) right singular vectors",
+        "Vt": "solution.V.T, of the (n, k) right singular vectors",
+        "singular_values": "solution.S",
+        "values": "solution.S",
+        "left": "solution.U",
+        "right": "solution.V",
+    }
+
+    def __len__(self) -> int:
+        return len(self.S)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Any]:
+        """(U, S, V), to unpack; V is (n, k), not its adjoint."""
+        yield from (self.U, self.S, self.V)
+
+    @property
+    def residuals(self) -> Tensor:
+        """Short for ``residual_norms``."""
+        return self.residual_norms
+
     @property
     def k(self) -> int:
         """Number of triplets."""
@@ -57,13 +82,17 @@ class SingularSolution:
         return torch.nan_to_num(self.residual_norms / self.S, nan=0.0, posinf=float("inf"))
 
     @checked
-    def save(self, path: Place) -> None:
+    def save(self, path: Place, *, overwrite: bool = False) -> None:
         """Write everything to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
+        Args:
+            path: of the directory.
+            overwrite: whether it takes the place of a solution that was saved there.
+
         Raises:
-            RunConflict: ``path`` exists.
+            RunConflict: ``path`` exists and is not to be overwritten, or holds something else than a saved solution.
         """
-        write_result(path, SINGULAR, self._table(), {"U": self.U, "V": self.V})
+        write_result(path, SINGULAR, self._table(), {"U": self.U, "V": self.V}, overwrite=overwrite)
 
     def describe(self, path: Place) -> None:
         """Write everything but the vectors into a directory that holds these already."""

@@ -15,6 +15,7 @@ from curvscope.measurement import EIGEN, TABLE, Place, read_result, rewrite_tabl
 from curvscope.operators import Parameters
 from curvscope.solvers.results._low_rank import LowRank
 from curvscope.solvers.results._ordering import ORDERS
+from curvscope.solvers.results._pairs import Pairs
 from curvscope.store import parsing, printable
 from curvscope.system import checked
 from curvscope.tall import TallMatrix
@@ -85,9 +86,11 @@ class Cost:
         return sum(seconds for name, seconds in self.stages.items() if name != "products")
 
 
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, repr=False)
+class Solution(Pairs):
     """k eigenpairs of a Hermitian operator, with their residuals and their history.
+
+    ``w, V = solution`` unpacks values and vectors; see :class:`.Pairs`.
 
     Attributes:
         eigenvalues: float64 (k,).
@@ -171,13 +174,17 @@ class Solution:
         return LowRank(self.eigenvectors, values + damping, damping)
 
     @checked
-    def save(self, path: Place) -> None:
+    def save(self, path: Place, *, overwrite: bool = False) -> None:
         """Write everything but ``basis`` to the new directory ``path``, whole or not at all; see :func:`curvscope.open`.
 
+        Args:
+            path: of the directory.
+            overwrite: whether it takes the place of a solution that was saved there.
+
         Raises:
-            RunConflict: ``path`` exists.
+            RunConflict: ``path`` exists and is not to be overwritten, or holds something else than a saved solution.
         """
-        write_result(path, EIGEN, self._table(), {"eigenvectors": self.eigenvectors})
+        write_result(path, EIGEN, self._table(), {"eigenvectors": self.eigenvectors}, overwrite=overwrite)
 
     def describe(self, path: Place) -> None:
         """Write everything but the vectors into a directory that holds these already."""
