@@ -200,7 +200,8 @@ class DiagonalEstimate(Displayed, Hinted):
 
     def __str__(self) -> str:
         total, largest = float(self.value.sum()), float(self.value.abs().max())
-        return f"diagonal of {len(self.value)} entries, sum {total:.6g}, largest magnitude {largest:.6g} ({self.products} products)"
+        numbers = f"sum {total:.6g}, largest magnitude {largest:.6g}"
+        return f"diagonal of {len(self.value)} entries, {numbers} ({self.products} products)"
 
 
 @dataclass(frozen=True, repr=False)

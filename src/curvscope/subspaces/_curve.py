@@ -125,7 +125,7 @@ class OverlapCurve(Displayed, Hinted):
     def __str__(self) -> str:
         """A table of a few k."""
         last = len(self.k)
-        shown = [k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < last][-9:] + [last]
+        shown = [*[k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < last][-9:], last]
         heading = f"{'k':>7}  {'value':>9}  {'chance':>9}  {'ratio':>8}"
         bounds = self.lower is not None and self.upper is not None
         rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from curvscope.certificates import Certificate, overlap_bracket
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.solvers import Solution
 from curvscope.subspaces._curve import FractionCurve, OverlapCurve
+from curvscope.subspaces._given import aligned, as_mask, is_given_mask
 from curvscope.subspaces._leverage import growing_leverage
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, Subspace, columns, spectral_defect
@@ -20,7 +22,7 @@ from curvscope.tall import InMemory, gram
 
 
 @checked
-def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> OverlapCurve:
+def overlap(basis: Any, other: Any, *, k: int | None = None, check: bool | None = None) -> OverlapCurve:
     r"""Share of the top-k eigenspace that lies in another subspace, for every k at once.
 
     .. math:: o(k) = \frac1k \|\Phi_k V_k\|_F^2 = \frac1k \operatorname{tr}(P_{V_k} \Phi_k) \in [0, 1]
@@ -36,7 +38,10 @@ def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> O
 
     Args:
         basis: a solution, orthonormal columns (D, K), or a ranking.
-        other: of the same D parameters; see :mod:`.masks`.
+        other: of the same D parameters; see :mod:`.masks`. Also a mask in other forms: (D,) booleans or zeros and ones, scores
+            (D,) that are ranked in descending order, integer places, a dictionary by parameter name, a list with a tensor for
+            each parameter.
+        k: the curve ends there; default: all columns.
         check: whether V'V = I is measured before; default: where a caller gives the columns and it is cheap.
 
     Cost: no products. For a ranking, K rows of V are read and O(K^2) float64 numbers worked on: D does not enter. For a mask,
@@ -54,6 +59,11 @@ def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> O
     >>> overlap(torch.eye(4)[:, :2], torch.eye(4)[:, 1:3]).value.tolist()
     [0.0, 0.5]
     """
+    other = _read(other, basis)
+    if isinstance(other, Ranking | Mask) and isinstance(basis, Solution):
+        other = aligned(other, basis.parameters)
+    if k is not None:
+        return _up_to(overlap(basis, other, check=check), k)
     match basis, other:
         case Ranking(), Ranking():
             return _rankings(basis, other)
@@ -66,6 +76,22 @@ def overlap(basis: Subspace, other: Subspace, *, check: bool | None = None) -> O
         case _, (Ranking() | Mask()):
             return _with_mask(basis, other, check)
     return _with_basis(basis, other, check)
+
+
+def _read(space: Any, beside: Any) -> Subspace:
+    """A subspace, where it was given as a mask in one of the forms that people hold."""
+    if not is_given_mask(space):
+        return space
+    if isinstance(beside, Ranking | Mask):
+        return as_mask(space, beside.size, beside.layout)
+    return as_mask(space, columns(beside).shape[0], beside.parameters if isinstance(beside, Solution) else None)
+
+
+def _up_to(curve: OverlapCurve, k: int) -> OverlapCurve:
+    """The first k points of a curve."""
+    curve.at(k)
+    parts = {name: getattr(curve, name) for name in ("k", "value", "lower", "upper", "dimension")}
+    return replace(curve, **{name: part if part is None else part[:k] for name, part in parts.items()})
 
 
 @checked

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.operators import Parameters
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,26 @@ class Ranking:
     Attributes:
         order: (D,) int64, a permutation of the parameters' places in the flat vector; ties keep the flat order.
         name: what it ranks by.
+        layout: names and shapes of the parameters, where it was made from tensors by name; compared with the solution's.
     """
 
     order: Tensor
     name: str
+    layout: Parameters | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """``order`` as a NumPy array (D,)."""
+        return np.array(self.order.numpy(), dtype=dtype)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """``order[index]``."""
+        return self.order[index]
+
+    def __invert__(self) -> Mask:
+        raise InvalidType("a ranking has a mask for every k: choose one, ~ranking.first(k)")
 
     def __post_init__(self) -> None:
         if self.order.ndim != 1 or self.order.dtype != torch.int64 or not _permutes(self.order):
@@ -48,7 +67,7 @@ class Ranking:
     def first(self, k: int) -> Mask:
         """The k first, as one fixed mask."""
         self._check(k)
-        return Mask(self.order[:k].sort().values, self.size, f"{self.name}, k = {k}")
+        return Mask(self.order[:k].sort().values, self.size, f"{self.name}, k = {k}", self.layout)
 
     def mask(self, k: int) -> Tensor:
         """(D,) bool, True at the k first.
@@ -74,11 +93,61 @@ class Mask:
         index: (k',) int64, ascending places in the flat vector.
         size: D.
         name: what it is.
+        layout: names and shapes of the parameters, where it was made from tensors by name; compared with the solution's.
     """
 
     index: Tensor
     size: int
     name: str
+    layout: Parameters | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        """D, the length of the mask as an array; ``count`` is how many parameters it holds."""
+        return self.size
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """:meth:`to_bool` as a NumPy array (D,)."""
+        return np.array(self.to_bool().numpy(), dtype=dtype)
+
+    def sum(self) -> int:
+        """The same as ``count``, as of an array of booleans."""
+        return self.count
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """``to_bool()[index]``."""
+        return self.to_bool()[index]
+
+    def __invert__(self) -> Mask:
+        """All parameters that it does not hold.
+
+        >>> (~Mask(torch.tensor([0, 2]), 3, "example")).index.tolist()
+        [1]
+        """
+        return self._made(~self.to_bool(), f"not {self.name}")
+
+    def __and__(self, other: Mask) -> Mask:
+        """The parameters that both hold."""
+        return self._made(self.to_bool() & self._other(other), f"{self.name} and {other.name}")
+
+    def __or__(self, other: Mask) -> Mask:
+        """The parameters that either holds."""
+        return self._made(self.to_bool() | self._other(other), f"{self.name} or {other.name}")
+
+    def __sub__(self, other: Mask) -> Mask:
+        """The parameters that it holds and the other does not."""
+        return self._made(self.to_bool() & ~self._other(other), f"{self.name} without {other.name}")
+
+    def _made(self, chosen: Tensor, name: str) -> Mask:
+        return Mask(chosen.nonzero().flatten(), self.size, name, self.layout)
+
+    def _other(self, other: Any) -> Tensor:
+        if not isinstance(other, Mask):
+            raise InvalidType(
+                f"a mask and a {type(other).__name__}: pass two masks, ranking.first(k) or masks.from_indices(...)"
+            )
+        if other.size != self.size:
+            raise InvalidArgument(f"the masks have {self.size} and {other.size} parameters: use one params filter for both")
+        return other.to_bool()
 
     @property
     def count(self) -> int:

@@ -38,14 +38,20 @@ def columns(basis: Basis, *, check: bool | None = False) -> TallMatrix:
         case Tensor():
             vectors = InMemory(basis if basis.ndim == 2 else basis.reshape(len(basis), -1))
         case _:
-            raise InvalidType(f"cannot compare a {type(basis).__name__}: pass a Solution or orthonormal columns (D, K)")
+            raise InvalidType(
+                f"cannot compare a {type(basis).__name__}: pass a Solution, or orthonormal columns as a tensor (D, K)"
+            )
     rows, width = vectors.shape
     if not 1 <= width <= rows:
         raise InvalidArgument(f"the columns have shape {rows} x {width}: pass (D, K) with 1 <= K <= D")
     if check is None:
         check = 2.0 * rows * width**2 <= MOST_CHECKED
     if check and not (defect := orthogonality(vectors)) <= LARGEST_DEFECT:  # NaN is refused too
-        raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
+        raise InvalidArgument(
+            f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass "
+            "torch.linalg.qr(V).Q where columns are meant, a vector (D,) of booleans or of scores where a mask is, "
+            "cs.gradient_fraction(g, solution) for a gradient"
+        )
     return vectors
 
 

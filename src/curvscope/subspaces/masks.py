@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.operators import ParameterFilter, Parameters, matching, select
+from curvscope.subspaces._given import BUFFER, as_mask
 from curvscope.subspaces._leverage import leverage
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis
-from curvscope.system import checked
+from curvscope.system import checked, missing_attribute
 
 Weights = nn.Module | Mapping[str, Tensor] | Tensor
 Layers = nn.Module | Mapping[str, Tensor] | Parameters
@@ -26,10 +29,13 @@ __all__ = [
     "by_name",
     "by_score",
     "fisher",
+    "from_dict",
     "from_indices",
     "from_order",
+    "from_pruned",
     "largest",
     "layerwise_magnitude",
+    "n_of_m",
     "obd",
     "random",
     "random_like",
@@ -37,23 +43,40 @@ __all__ = [
 ]
 
 
-def by_magnitude(weights: Weights, *, params: ParameterFilter = None) -> Ranking:
-    """Parameters by descending absolute value.
+@overload
+def by_magnitude(weights: Weights, *, params: ParameterFilter = None) -> Ranking: ...
+
+
+@overload
+def by_magnitude(weights: Weights, *, k: int, params: ParameterFilter = None) -> Mask: ...
+
+
+@overload
+def by_magnitude(weights: Weights, *, fraction: float, params: ParameterFilter = None) -> Mask: ...
+
+
+@checked
+def by_magnitude(
+    weights: Weights, *, k: int | None = None, fraction: float | None = None, params: ParameterFilter = None
+) -> Ranking | Mask:
+    """Parameters by descending absolute value: a ranking, or with ``k`` or ``fraction`` the mask of the largest.
 
     Args:
         weights: a model (its trainable parameters, in the order of its curvature operators), tensors by name in that order,
-            or the flat (D,) vector.
+            or the flat (D,) vector. Names are kept: :func:`.overlap.overlap` compares them with the solution's.
+        k: size of the mask; None: the ranking, which holds a mask for every k.
+        fraction: of the parameters in the mask, in (0, 1]; instead of k.
         params: for a model, the same filter as the operator's.
 
     Raises:
-        NotFinite: a parameter is NaN or infinite.
+        NotFinite: a parameter is NaN or infinite. InvalidArgument: k and fraction, or out of range.
 
     Cost: one sort of D numbers; no products.
 
     >>> by_magnitude(torch.tensor([0.1, -3.0, 2.0])).order.tolist()
     [1, 2, 0]
     """
-    return _ranked(_flat(weights, params).abs(), "magnitude", "parameters")
+    return _first(_named(_ranked(_flat(weights, params).abs(), "magnitude", "parameters"), weights, params), k, fraction)
 
 
 @checked
@@ -114,15 +137,31 @@ def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: Pa
         length = place.stop - place.start
         order = _ranked(flat[place].abs(), "magnitude", "parameters").order
         shares[place][order] = (torch.arange(length, dtype=torch.float64, device="cpu") + 0.5) / length
-    return Ranking(shares.argsort(stable=True), "layerwise magnitude")
+    return Ranking(shares.argsort(stable=True), "layerwise magnitude", layers)
+
+
+@overload
+def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None) -> Ranking: ...
+
+
+@overload
+def random(size: int | Layers, k: int, *, seed: int = 0, params: ParameterFilter = None) -> Mask: ...
+
+
+@overload
+def random(size: int | Layers, *, fraction: float, seed: int = 0, params: ParameterFilter = None) -> Mask: ...
 
 
 @checked
-def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None) -> Ranking:
-    """A uniformly random permutation of the parameters; the same seed gives the same one.
+def random(
+    size: int | Layers, k: int | None = None, *, fraction: float | None = None, seed: int = 0, params: ParameterFilter = None
+) -> Ranking | Mask:
+    """A uniformly random permutation of the parameters, or with ``k`` or ``fraction`` a random mask; by the seed.
 
     Args:
         size: D, or whose parameters they are: a model, tensors by name, or an operator's ``parameters``.
+        k: size of the mask; None: the ranking, which holds a mask for every k.
+        fraction: of the parameters in the mask, in (0, 1]; instead of k.
         seed: of the permutation.
         params: for a model, the same filter as the operator's.
 
@@ -135,7 +174,8 @@ def random(size: int | Layers, *, seed: int = 0, params: ParameterFilter = None)
         check_params(size, params)
     if size < 1:
         raise InvalidArgument(f"size={size}: choose at least 1 parameter")
-    return Ranking(torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu"), "random")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu")
+    return _first(Ranking(order, "random"), k, fraction)
 
 
 @checked
@@ -308,6 +348,102 @@ def by_name(layers: Layers, chosen: ParameterFilter) -> Mask:
     return Mask(torch.cat(places), parameters.size, str(chosen))
 
 
+def from_pruned(model: nn.Module, *, params: ParameterFilter = None) -> Mask:
+    """The mask of the parameters that ``torch.nn.utils.prune`` has kept, in the order of the model's curvature operators.
+
+    Pruning moves a parameter behind the others of its module and keeps its mask in a buffer; parameters without one count
+    as kept.
+
+    Args:
+        model: pruned, with its ``..._mask`` buffers (before ``prune.remove``).
+        params: the same filter as the operator's.
+
+    Raises:
+        InvalidArgument: nothing is pruned, or nothing is left.
+
+    >>> from torch.nn.utils import prune
+    >>> layer = nn.Linear(2, 1)
+    >>> _ = prune.custom_from_mask(layer, "weight", torch.tensor([[1, 0]]))
+    >>> from_pruned(layer).index.tolist(), list(dict(layer.named_parameters()))
+    ([0, 1], ['bias', 'weight_orig'])
+    """
+    buffers = {name: tensor for name, tensor in model.named_buffers() if name.endswith(BUFFER)}
+    if not buffers:
+        raise InvalidArgument(
+            "the model has no mask of torch.nn.utils.prune: after prune.remove the zeros are the mask, "
+            "masks.from_dict({name: p != 0 for name, p in model.named_parameters()})"
+        )
+    return from_dict(buffers, layers=layout(model, params=params))
+
+
+def from_dict(tensors: Mapping[str, Tensor], *, layers: Layers | None = None) -> Mask:
+    """The mask of booleans, or zeros and ones, by parameter name.
+
+    Args:
+        tensors: by name; in the order of the operator's parameters, unless ``layers`` tells it.
+        layers: whose order it is brought into: a model, tensors by name, or an operator's ``parameters``.
+
+    Raises:
+        InvalidArgument: a name is missing, a shape differs, numbers that are no mask, or nothing is chosen.
+
+    >>> layers = {"a": torch.zeros(2), "b": torch.zeros(1)}
+    >>> from_dict({"b": torch.tensor([True]), "a": torch.tensor([0, 1])}, layers=layers).index
+    tensor([1, 2])
+    """
+    named = layout(tensors if layers is None else layers)
+    found = as_mask(tensors, named.size, named)
+    if not isinstance(found, Mask):
+        raise InvalidArgument("the tensors hold other numbers than 0 and 1: pass masks, or masks.by_score(tensors) for scores")
+    return Mask(found.index, found.size, "given by name", named)
+
+
+def n_of_m(weights: Weights, n: int = 2, m: int = 4, *, params: ParameterFilter = None) -> Mask:
+    """The mask of an N:M pattern: the n largest magnitudes of every m neighbours in the flat order of each tensor.
+
+    Args:
+        weights: a model, tensors by name, or the flat vector.
+        n: how many are kept of each m.
+        m: neighbours along a row; a tensor whose size is no multiple of m keeps its last, shorter group whole.
+        params: for a model, the same filter as the operator's.
+
+    >>> n_of_m(torch.tensor([1.0, 4.0, 3.0, 2.0]), 2, 4).index.tolist()
+    [1, 2]
+    """
+    if not 1 <= n <= m:
+        raise InvalidArgument(f"n={n}, m={m}: choose 1 <= n <= m")
+    flat = _flat(weights, params).abs().cpu()
+    lengths = [len(flat)] if isinstance(weights, Tensor) else layout(weights, params=params).lengths
+    kept = torch.ones(len(flat), dtype=torch.bool, device="cpu")
+    start = 0
+    for length in lengths:
+        whole = start + length - length % m
+        groups = flat[start:whole].reshape(-1, m)
+        chosen = torch.zeros_like(groups, dtype=torch.bool)
+        chosen.scatter_(1, groups.argsort(dim=1, descending=True, stable=True)[:, :n], True)
+        kept[start:whole] = chosen.flatten()
+        start += length
+    named = None if isinstance(weights, Tensor) else layout(weights, params=params)
+    return Mask(kept.nonzero().flatten(), len(flat), f"{n}:{m}", named)
+
+
+def _first(ranking: Ranking, k: int | None, fraction: float | None) -> Ranking | Mask:
+    """The ranking, or its first k, or this share of it."""
+    if k is not None and fraction is not None:
+        raise InvalidArgument(f"k={k}, fraction={fraction}: pass one of them")
+    if fraction is not None:
+        if not 0 < fraction <= 1:
+            raise InvalidArgument(f"fraction={fraction}: choose a number above 0 and up to 1")
+        k = max(1, round(fraction * ranking.size))
+    if k is not None and k < 1:
+        raise InvalidArgument(f"k={k}: choose 1 to D = {ranking.size}")
+    return ranking if k is None else ranking.first(k)
+
+
+def _named(ranking: Ranking, weights: Weights, params: ParameterFilter) -> Ranking:
+    """The ranking with the names that its weights have."""
+    return ranking if isinstance(weights, Tensor) else replace(ranking, layout=layout(weights, params=params))
+
+
 def layout(layers: Layers, *, params: ParameterFilter = None) -> Parameters:
     """Names, shapes and places of tensors that are given as a model, by name, or as ``Parameters`` already.
 
@@ -332,6 +468,42 @@ def check_params(weights: object, params: ParameterFilter) -> None:
     if params is not None and not isinstance(weights, nn.Module):
         given = f"a {type(weights).__name__}" if weights is not None else "no model"
         raise InvalidArgument(f"params={params!r} selects from a model, got {given}: pass the model, or leave params out")
+
+
+INSTEAD = {
+    "top_k": "masks.by_magnitude(model, k=10), or masks.by_score(scores).first(10)",
+    "topk": "masks.by_magnitude(model, k=10), or masks.by_score(scores).first(10)",
+    "magnitude": "masks.by_magnitude(model)",
+    "global_magnitude": "masks.by_magnitude(model)",
+    "by_layer": "masks.by_name(model, 'layer.*')",
+    "layer": "masks.by_name(model, 'layer.*')",
+    "layerwise": "masks.layerwise_magnitude(model)",
+    "by_gradients": "masks.by_gradient(H.gradient())",
+    "gradient": "masks.by_gradient(H.gradient())",
+    "from_tensor": "masks.from_indices(mask, D), or the tensor itself as overlap(solution, mask)",
+    "from_bool": "masks.from_indices(mask, D), or the tensor itself as overlap(solution, mask)",
+    "from_mask": "masks.from_indices(mask, D), or the tensor itself as overlap(solution, mask)",
+    "from_list": "overlap(solution, [mask, ...]), with a tensor for each parameter",
+    "from_prune": "masks.from_pruned(model)",
+    "from_model": "masks.from_pruned(model), or masks.by_magnitude(model)",
+    "from_scores": "masks.by_score(scores)",
+    "by_hessian": "masks.obd(model, cs.diagonal(H).value)",
+    "diagonal": "masks.obd(model, cs.diagonal(H).value)",
+    "by_fisher": "masks.fisher(model, cs.diagonal(F).value)",
+    "nm": "masks.n_of_m(model, 2, 4)",
+    "structured": "masks.n_of_m(model, 2, 4), or masks.by_name(model, 'layer.*')",
+    "uniform": "masks.random(model)",
+    "null": "cs.mask_null(solution, mask)",
+}
+"""Names that people try for masks, and ours."""
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(missing_attribute("curvscope.masks", name, __all__, INSTEAD))
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def layer_index(layers: Parameters, size: int) -> Tensor:
