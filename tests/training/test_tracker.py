@@ -158,3 +158,21 @@ def test_the_lowest_ritz_value_is_not_that_of_the_pairs_alone():
     values, _ = trained(model, loss, data, tracker, updates=1)[0]
     assert values[0] < 0 < values[values.abs().argsort(descending=True)[1]], "the two largest magnitudes are positive"
     assert tracker.history[0]["curvature/smallest"] == pytest.approx(float(values[0]), rel=1e-3)
+
+
+def test_counts_by_itself_and_gives_the_largest_and_smallest():
+    torch.manual_seed(0)
+    A = torch.diag(torch.tensor([-5.0, -4.0, 3.0, 1.0, 0.5, 0.1]))
+    point = torch.nn.Module()
+    point.x = torch.nn.Parameter(torch.randn(6))
+    point.forward = lambda batch: point.x @ (A @ point.x) / 2 + 0 * batch.sum()
+    tracker = cs.Tracker(point, lambda model, batch: model(batch), [torch.zeros(1)], k=2, every=1)
+    for _ in range(3):
+        with torch.no_grad():
+            point.x.add_(0.1)
+        found = tracker.step()
+    assert list(tracker.history) == [0, 1, 2]
+    assert found["curvature/largest"] == pytest.approx(3.0, rel=1e-3)
+    assert found["curvature/smallest"] == pytest.approx(-5.0, rel=1e-3)
+    with pytest.raises(AttributeError, match="step"):
+        tracker.update()

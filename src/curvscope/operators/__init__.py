@@ -1,7 +1,7 @@
 """What is measured: curvature matrices and others, known by their products on blocks."""
 
 from curvscope.operators._algebra import Composable, Square, Submatrix, Sum
-from curvscope.operators._composition import Product
+from curvscope.operators._composition import Product, identity
 from curvscope.operators._identity import combined, operator_differences, recorded
 from curvscope.operators._interop import Dense, as_operator
 from curvscope.operators._parameters import ParameterFilter, Parameters, matching, select
@@ -59,6 +59,7 @@ __all__ = [
     "ggn",
     "gradient_second_moment",
     "hessian",
+    "identity",
     "jacobian",
     "load_target",
     "matching",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,8 @@ class Arithmetic(Operator):
 
     def __mul__(self, factor: float) -> Sum:
         """A times a real number."""
+        if isinstance(factor, Tensor) and factor.ndim == 0 and not factor.is_complex():
+            factor = float(factor)
         if isinstance(factor, bool) or not isinstance(factor, Real):
             return NotImplemented
         return Sum(((float(factor), self),))
@@ -47,19 +50,42 @@ class Arithmetic(Operator):
 
     def __truediv__(self, divisor: float) -> Sum:
         """A divided by a real number."""
+        if isinstance(divisor, Tensor) and divisor.ndim == 0:
+            divisor = float(divisor)
         return NotImplemented if not isinstance(divisor, Real) else self * (1.0 / float(divisor))
+
+    def __pow__(self, power: int) -> Square:
+        """A @ A, for the power 2."""
+        return self.square() if power == 2 else NotImplemented
 
     def __neg__(self) -> Sum:
         """Minus A."""
         return self * -1.0
 
-    def __add__(self, other: Arithmetic) -> Sum:
-        """A + B."""
-        return Sum(((1.0, self), (1.0, other))) if isinstance(other, Arithmetic) else NotImplemented
+    _dense: ClassVar[Callable[[Tensor], Arithmetic]]
+    """A dense matrix as an operator; set by :mod:`.interop`."""
 
-    def __sub__(self, other: Arithmetic) -> Sum:
-        """A - B."""
-        return Sum(((1.0, self), (-1.0, other))) if isinstance(other, Arithmetic) else NotImplemented
+    def _summand(self, other: Any) -> Arithmetic | None:
+        """Another operator, or a dense matrix in this one's dtype; None: neither."""
+        if isinstance(other, Arithmetic):
+            return other
+        if isinstance(other, np.ndarray) and other.ndim == 2:
+            other = torch.from_numpy(other)
+        if isinstance(other, Tensor) and other.ndim == 2:
+            return type(self)._dense(other.to(self.device, self.dtype))
+        return None
+
+    def __add__(self, other: Any) -> Sum:
+        """A + B, for an operator or a dense matrix B."""
+        summand = self._summand(other)
+        return NotImplemented if summand is None else Sum(((1.0, self), (1.0, summand)))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Sum:
+        """A - B, for an operator or a dense matrix B."""
+        summand = self._summand(other)
+        return NotImplemented if summand is None else Sum(((1.0, self), (-1.0, summand)))
 
     def shift(self, number: float) -> Sum:
         """A + number * I."""

@@ -120,5 +120,68 @@ class IndexedSubmatrix(Arithmetic):
         return combined("IndexedSubmatrix", [self.inner], index=fingerprint(self.index))
 
 
+class Adjoint(Arithmetic):
+    """A*, known by A's products with its adjoint."""
+
+    def __init__(self, inner: Operator) -> None:
+        self.inner = inner
+        self.shape, self.dtype, self.device = (inner.shape[1], inner.shape[0]), inner.dtype, inner.device
+        self.hermitian, self.assumed_hermitian = inner.hermitian, inner.assumed_hermitian
+
+    @property
+    def rounding(self) -> float:
+        """Rounding of A."""
+        return self.inner.rounding
+
+    def _apply(self, block: Tensor) -> Tensor:
+        return self.inner._apply_adjoint(block)
+
+    def _apply_adjoint(self, block: Tensor) -> Tensor:
+        return self.inner._apply(block)
+
+    def _fingerprint(self) -> str:
+        return fingerprint("adjoint", self.inner.fingerprint)
+
+    def _identity(self) -> dict[str, Any]:
+        return combined("Adjoint", [self.inner])
+
+
+def identity(like: Operator | int, *, dtype: torch.dtype | None = None) -> Arithmetic:
+    """The identity matrix as an operator, for ``H + mu * cs.identity(H)``; :meth:`.Arithmetic.shift` gives the same sum.
+
+    Args:
+        like: an operator, of whose shape, dtype and device it is, or D.
+        dtype: where D is given; default: PyTorch's default.
+
+    >>> from curvscope.operators import as_operator
+    >>> A = as_operator(torch.ones(2, 2))
+    >>> (A + 0.5 * identity(A)).to_dense().tolist()
+    [[1.5, 1.0], [1.0, 1.5]]
+    """
+    return Identity(like, dtype)
+
+
+class Identity(Arithmetic):
+    """The identity matrix; see :func:`identity`."""
+
+    hermitian = True
+
+    def __init__(self, like: Operator | int, dtype: torch.dtype | None = None) -> None:
+        if isinstance(like, Operator):
+            if like.shape[0] != like.shape[1]:
+                raise InvalidArgument(f"the identity is square, got {like!r}")
+            self.shape, self.dtype, self.device = like.shape, dtype or like.dtype, like.device
+        else:
+            self.shape, self.dtype = (int(like), int(like)), dtype or torch.get_default_dtype()
+            self.device = torch.get_default_device()
+
+    def _apply(self, block: Tensor) -> Tensor:
+        return block.clone()
+
+    def _fingerprint(self) -> str:
+        return fingerprint("identity", self.shape)
+
+
+Operator._adjoint = staticmethod(Adjoint)
 Operator._composed = staticmethod(multiplied)
 Arithmetic._at_places = IndexedSubmatrix

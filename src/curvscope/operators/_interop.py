@@ -60,6 +60,9 @@ class Dense(Arithmetic):
         return fingerprint("dense", self.matrix)
 
 
+Arithmetic._dense = staticmethod(Dense)
+
+
 @checked
 def as_operator(obj: Any, *, hermitian: bool | None = None) -> Operator:
     """Any matrix-like thing as an :class:`Operator`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
@@ -15,7 +15,16 @@ from torch.nn.parameter import UninitializedParameter
 
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 
-ParameterFilter = None | str | Sequence[str] | re.Pattern[str] | Callable[[str, nn.Parameter | None], bool]
+ParameterFilter = (
+    None
+    | str
+    | Sequence[str]
+    | re.Pattern[str]
+    | Callable[[str, nn.Parameter | None], bool]
+    | nn.Module
+    | Tensor
+    | Iterable[Tensor]
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,8 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     Args:
         model: any module; parameters with ``requires_grad=False`` are constants, never part of the curvature.
         params: None (all), a glob such as ``"layer4.*"`` or a list of globs, a compiled regular expression (searched),
-            or a predicate ``(name, parameter) -> bool``. A tied parameter counts once, under its first name; a glob selects it
+            or a predicate ``(name, parameter) -> bool``; also the name of a module,
+            a module, or parameters themselves. A tied parameter counts once, under its first name; a glob selects it
             by any of its names.
 
     Raises:
@@ -121,6 +131,7 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     for name, p in trainable.items():
         if isinstance(p, UninitializedParameter):
             raise InvalidArgument(f"parameter {name!r} has no shape yet: call the model once on a batch first")
+    params = _by_tensors(params, trainable)
     keep = _predicate(params)
     names = {name: [name] for name in trainable}
     if not callable(params) and not isinstance(params, re.Pattern):  # these may be meant to leave something out
@@ -138,6 +149,41 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     return chosen
 
 
+def _by_tensors(params: ParameterFilter, trainable: Mapping[str, nn.Parameter]) -> ParameterFilter:
+    """A filter that was given as parameters themselves, or the module that has them, as a predicate.
+
+    Raises:
+        InvalidArgument: a tensor that is no trainable parameter of the model, or none (a generator gives its tensors once).
+    """
+    if isinstance(params, nn.Module):
+        chosen = [p for p in params.parameters() if p.requires_grad]
+    elif isinstance(params, Tensor):
+        chosen = [params]
+    elif isinstance(params, Iterator) or (
+        isinstance(params, list | tuple) and params and all(isinstance(part, Tensor) for part in params)
+    ):
+        chosen = list(params)
+    else:
+        return params
+    wanted = {id(tensor) for tensor in chosen}
+    if not wanted:
+        raise InvalidArgument(
+            "params holds no parameter: a generator such as module.parameters() can be used once only, pass list(...) of it"
+        )
+    own = {id(p) for p in trainable.values()}
+    if strange := [tensor for tensor in chosen if id(tensor) not in own]:
+        raise InvalidArgument(
+            f"params has a {type(strange[0]).__name__} of shape {tuple(getattr(strange[0], 'shape', ()))} that is no trainable "
+            f"parameter of the model: pass parameters of this model, or their names, from {_short(trainable)}"
+        )
+    return lambda name, p: id(p) in wanted
+
+
+def _fits(name: str, glob: str) -> bool:
+    """Return whether a glob matches a name, or is the name of a module that holds it."""
+    return fnmatchcase(name, glob) or name.startswith(f"{glob}.")
+
+
 def check_finite(names: Sequence[str], values: Sequence[Tensor]) -> None:
     """Raise NotFinite, by name, for a parameter that has NaN or infinity in it."""
     for name, value in zip(names, values, strict=True):
@@ -147,6 +193,18 @@ def check_finite(names: Sequence[str], values: Sequence[Tensor]) -> None:
                 f"parameter {name!r} has {bad} of {value.numel()} entries that are NaN or infinite: "
                 "load a checkpoint from before training diverged"
             )
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The dtype of a name, such as "float64" or "torch.float64".
+
+    Raises:
+        InvalidArgument: no floating-point dtype has it.
+    """
+    found = getattr(torch, name.removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise InvalidArgument(f"dtype={name!r}: choose 'float32', 'float64', or a torch.dtype")
+    return found
 
 
 def check_dtype(dtype: torch.dtype) -> None:
@@ -186,7 +244,7 @@ def _predicate(params: ParameterFilter) -> Callable[[str, nn.Parameter], bool]:
         case None:
             return lambda name, p: True
         case str():
-            return lambda name, p: fnmatchcase(name, params)
+            return lambda name, p: _fits(name, params)
         case re.Pattern():
             return lambda name, p: params.search(name) is not None
         case _ if callable(params):
@@ -194,7 +252,7 @@ def _predicate(params: ParameterFilter) -> Callable[[str, nn.Parameter], bool]:
         case _ if isinstance(params, Iterable):
             globs = list(params)
             if all(isinstance(glob, str) for glob in globs):
-                return lambda name, p: any(fnmatchcase(name, glob) for glob in globs)
+                return lambda name, p: any(_fits(name, glob) for glob in globs)
     raise InvalidType(
         f"params is a {type(params).__name__}, expected None, a glob, a list of globs, a compiled regular expression "
         "or a predicate (name, parameter) -> bool"
@@ -205,7 +263,7 @@ def _check_globs(params: ParameterFilter, names: Iterable[str]) -> None:
     """Each of several globs has to match something: one that does not is a slip of the pen."""
     globs = [] if params is None or isinstance(params, str | re.Pattern) or callable(params) else list(params)
     for glob in globs:
-        if not any(fnmatchcase(name, glob) for name in names):
+        if not any(_fits(name, glob) for name in names):
             raise InvalidArgument(f"{glob!r} in params={globs} matches none of the trainable parameters {_short(names)}")
 
 

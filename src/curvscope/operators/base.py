@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.operators._conveniences import Conveniences, in_its_form, is_other_form
 from curvscope.operators._inference import out_of_inference
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Operator"]
 
 
-class Operator(ABC):
+class Operator(Conveniences, ABC):
     """A fixed m x n matrix, known only through ``A @ X`` on blocks of columns.
 
     Subclasses set ``shape``, ``dtype``, ``device`` and ``hermitian`` and implement :meth:`_apply` (and
@@ -110,23 +111,33 @@ class Operator(ABC):
     @overload
     def __matmul__(self, block: Operator) -> Operator: ...
 
-    def __matmul__(self, block: Tensor | Operator) -> Tensor | Operator:
+    @overload
+    def __matmul__(self, block: Any) -> Any: ...
+
+    def __matmul__(self, block: Any) -> Any:
         """The product with one vector (n,) or a block of them (n, b), of the same form; with an operator, one more operator.
+
+        Arrays, tensors of another precision, tensors by parameter name or in a list are multiplied in the operator's dtype and
+        given back as what they were.
 
         Raises:
             InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device.
         """
         if isinstance(block, Operator):
             return self._composed(self, block)
+        if is_other_form(self, block):
+            return in_its_form(self, block, self.__matmul__)
         self._check(block, self.shape[1])
         return _normally(self._apply, block)
 
-    def __rmatmul__(self, rows: Tensor) -> Tensor:
+    def __rmatmul__(self, rows: Any) -> Any:
         """The product from the left, ``rows @ A``, for a vector (m,) or rows (b, m); the result is (n,) or (b, n).
 
         Raises:
             InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device, or no products with the adjoint.
         """
+        if is_other_form(self, rows):
+            return in_its_form(self, rows, self.__rmatmul__)
         if not isinstance(rows, Tensor):
             raise InvalidType(
                 f"cannot multiply a {type(rows).__name__} with an operator: pass a torch tensor (torch.as_tensor)"

@@ -50,6 +50,7 @@ KEYWORDS: dict[str, str] = {
     "logy": "nothing here: the ordinate is logarithmic already; ax.set_yscale('linear') changes it",
     "n": "k",
     "fmt": "format",
+    "damping": "nothing here: cs.hessian(...).shift(0.1), or H + 0.1 * cs.identity(H), adds damping to any operator",
 }
 """Keyword arguments of other libraries, and ours."""
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
 from curvscope.estimators import density, trace
 from curvscope.measurement import Meter
-from curvscope.operators import CurvatureOperator, Hessian, Objective
+from curvscope.operators import CurvatureOperator, Hessian, Objective, hessian
 from curvscope.operators.curvature import check_weights
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import eigsh, krylov_request
 from curvscope.solvers.driver import check_k
 from curvscope.solvers.krylov import Expansion
 from curvscope.subspaces import gradient_fraction, masks, overlap
-from curvscope.system import checked
+from curvscope.system import Hinted, checked, integer, unknown_argument
 from curvscope.tall import InMemory, multiply
 
 PREFIX = "curvature/"
@@ -29,7 +31,7 @@ FRESH = 0.1
 """Share of a random direction in a warm start, so that nothing is out of its reach."""
 
 
-class Tracker:
+class Tracker(Hinted):
     r"""Follows the top eigenpairs of the curvature while a model is trained; call :meth:`step` before each update.
 
     The first check is an :func:`curvscope.eigsh`. Every other is one Lanczos run with full re-orthogonalisation from a single
@@ -38,7 +40,9 @@ class Tracker:
     min(r, r^2 / gap) <= tol |lambda|, and one more product left them where they were; or when its budget is spent.
 
     Args:
-        objective: the :class:`.Objective` of the model that is trained, or any curvature operator on it.
+        objective: the :class:`.Objective` of the model that is trained, or any curvature operator on it; or the model, followed
+            by loss and data, with the options of :func:`curvscope.hessian`.
+        given: loss and data, where the model was given; then k and every.
         k: number of eigenpairs, largest magnitude first.
         every: steps from one check to the next.
         tol: of the eigenvalues, relative.
@@ -47,6 +51,7 @@ class Tracker:
         density_probes: probes of a spectral density with 30 steps each; 0: no density.
         log: called as ``log(found, step)`` at every check, for example ``lambda found, step: wandb.log(found, step=step)``.
         seed: of all random vectors.
+        options: of :func:`curvscope.hessian`, where the model was given.
 
     Attributes:
         history: what was found, by step.
@@ -77,17 +82,24 @@ class Tracker:
     @checked
     def __init__(
         self,
-        objective: Objective | CurvatureOperator,
-        k: int = 10,
-        every: int = 100,
-        *,
+        objective: Objective | CurvatureOperator | nn.Module,
+        *given: Any,
+        k: int | None = None,
+        every: int | None = None,
         tol: float = 1e-3,
         max_products: int | None = None,
         trace_products: int = 0,
         density_probes: int = 0,
         log: Callable[[Found, int], object] | None = None,
         seed: int = 0,
+        **options: Any,
     ) -> None:
+        if isinstance(objective, nn.Module) and (given or options):
+            objective, given = hessian(objective, *given[:2], **options), given[2:]
+        elif options:
+            raise InvalidType(unknown_argument("Tracker", next(iter(options)), inspect.signature(Tracker.__init__).parameters))
+        k = integer("k", (*given[:1], 10)[0] if k is None else k)
+        every = integer("every", (*given[1:2], 100)[0] if every is None else every)
         if not isinstance(objective, Objective | CurvatureOperator):
             raise InvalidType(
                 f"cannot follow a {type(objective).__name__}: pass curvscope.Objective(model, loss, data), or the operator "
@@ -108,11 +120,16 @@ class Tracker:
         self.history: dict[int, Found] = {}
         self.eigenvectors: Tensor | None = None
         self._values = torch.zeros(0, dtype=torch.float64, device="cpu")
-        self._checked, self._last_call = False, None
+        self._next, self._last_call = 0, None
         self._step_seconds: list[float] = []
 
-    def step(self, i: int) -> Found | None:
-        """Check if ``i`` is a multiple of ``every`` and was not checked before; what was found, else None."""
+    def step(self, i: int | None = None) -> Found | None:
+        """Check if ``i`` is a multiple of ``every`` and was not checked before; what was found, else None.
+
+        Without ``i`` the calls are counted, from 0, or from the one after the last ``i``.
+        """
+        i = self._next if i is None else i
+        self._next = i + 1
         now = time.perf_counter()
         if self._last_call is not None:
             self._step_seconds = [*self._step_seconds[-99:], now - self._last_call]
@@ -130,12 +147,14 @@ class Tracker:
         the largest), q10, q50, q90 (quantiles).
         """
         start = time.perf_counter()
-        if self._checked:
-            self.operator.move()
-        self._checked = True
+        self.operator.move()
         values, vectors, error, lowest, products = self._pairs()
+        highest = float(values.max())
+        if not highest > 0:  # with a positive one among the largest magnitudes, the largest of all is among them too
+            top = eigsh(self.operator, 1, which="LA", method="krylov", tol=self.tol, seed=self.seed, progress=False)
+            highest, products = float(top.eigenvalues[0]), products + top.products
         found = {f"eigenvalue/{j + 1}": float(value) for j, value in enumerate(values)}
-        found |= {"largest": float(values.max()), "smallest": lowest, "error": error}
+        found |= {"largest": highest, "smallest": min(lowest, float(values.min())), "error": error}
         found |= self._spaces(vectors)
         if self.trace_products or self.density_probes:
             extra, spent = self._whole()
@@ -150,6 +169,42 @@ class Tracker:
         if self.log is not None:
             self.log(named, i)
         return named
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held open."""
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "update": "tracker.step()",
+        "log_step": "tracker.step()",
+        "values": "tracker.history, by step, or tracker.to_pandas()",
+        "eigenvalues": "tracker.history[step]['curvature/eigenvalue/1'], or tracker.to_pandas()",
+        "results": "tracker.history, by step, or tracker.to_pandas()",
+        "to_dataframe": "tracker.to_pandas()",
+        "save": "json.dumps(tracker.history)",
+        "steps": "list(tracker.history)",
+    }
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each step that was checked; needs pandas."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtra("to_pandas() needs pandas: pip install pandas; tracker.history has plain numbers") from error
+        return pandas.DataFrame.from_dict(self.history, orient="index")
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the eigenvalues over the steps into matplotlib axes (default: pyplot's current ones); returns the axes."""
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.gca()
+        for j in range(1, self.k + 1):
+            ax.plot(list(self.history), [found[f"{PREFIX}eigenvalue/{j}"] for found in self.history.values()], label=str(j))
+        ax.set(xlabel="step", ylabel="eigenvalue")
+        return ax
 
     # --- inside -------------------------------------------------------------------------------------------------------------
 

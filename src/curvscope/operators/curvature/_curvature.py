@@ -38,7 +38,7 @@ from curvscope.operators.products import (
     loss_hessian,
     loss_slope,
 )
-from curvscope.system import integer
+from curvscope.system import integer, unknown_argument
 
 log = logging.getLogger(__name__)
 
@@ -242,6 +242,8 @@ class CurvatureOperator(Composable):
         return self._engine.cost_curve(widths)
 
     def _apply(self, block: Tensor) -> Tensor:
+        if self.objective.has_moved():
+            self.objective.watch.say_once()
         return self._engine.apply(block)
 
     def _fingerprint(self) -> str:
@@ -343,7 +345,9 @@ def build(
     """
     known = allowed.__annotations__
     if unknown := [name for name in options if name not in known]:
-        raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(known))}")
+        raise InvalidType(unknown_argument("", unknown[0], sorted(known)))
+    if loss is None and not is_function(model):
+        raise InvalidType("loss is missing: pass (model, loss, data), such as (model, nn.CrossEntropyLoss(), loader)")
     for name in ("width", "microbatch"):
         if options.get(name) is not None:
             options = {**options, name: integer(name, options[name])}
@@ -387,11 +391,13 @@ def check_weights(objective: Objective) -> None:
 
 def hessian(
     model: nn.Module | Callable[..., Any],
-    loss: Any,
+    loss: Any = None,
     data: Iterable[Any] | None = None,
     **options: Unpack[MatrixOptions],
 ) -> Hessian:
-    r"""The Hessian of the mean loss with respect to the parameters, as an operator.
+    r"""The Hessian of the mean loss at the model's present parameters, which are copied, as an operator.
+
+    After training on, ``H.move()`` follows the model; a product at weights that the model no longer has is said once.
 
     .. math:: H = \sum_b w_b \, \nabla^2_\theta\, \ell(f_\theta, \mathrm{batch}_b)
 
@@ -422,11 +428,11 @@ def hessian(
 
 def ggn(
     model: nn.Module | Callable[..., Any],
-    loss: Any,
+    loss: Any = None,
     data: Iterable[Any] | None = None,
     **options: Unpack[MatrixOptions],
 ) -> GeneralizedGaussNewton:
-    r"""The generalised Gauss-Newton matrix of the mean loss, as an operator.
+    r"""The generalised Gauss-Newton matrix of the mean loss at the model's present parameters (copied), as an operator.
 
     .. math:: G = \sum_b w_b\, J_b^\top \big(\nabla^2_f\, \ell\big)\, J_b, \qquad J_b = \partial f_\theta / \partial \theta
 

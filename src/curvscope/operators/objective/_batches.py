@@ -183,6 +183,22 @@ def few_samples(batch: Batch, most: int = 4) -> Batch | None:
     return tree_map_only(Tensor, lambda tensor: tensor[rows.to(tensor.device)] if tensor.ndim else tensor, plain(batch))
 
 
+def as_batches(data: Any, *, pairs: bool) -> Any:
+    """Data as a list of batches where it is one batch: (x, y) for a criterion, or a mapping of tensors.
+
+    >>> batch = (torch.zeros(2, 3), torch.zeros(2))
+    >>> len(as_batches(batch, pairs=True)), len(as_batches({"input_ids": batch[1]}, pairs=False))
+    (1, 1)
+    """
+    if pairs and isinstance(data, tuple | list) and len(data) == 2:
+        x, y = data
+        if isinstance(y, Tensor) and (isinstance(x, Tensor) or (isinstance(x, Mapping) and tensors_of(x))):
+            return [data if isinstance(data, tuple) else tuple(data)]
+    if isinstance(data, Mapping) and any(isinstance(value, Tensor) for value in data.values()):
+        return [data]
+    return data
+
+
 def is_pair(batch: Batch) -> bool:
     """Return whether a batch is (x, y)."""
     return isinstance(batch, Sequence) and len(batch) == 2

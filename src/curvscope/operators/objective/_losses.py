@@ -142,6 +142,32 @@ def takes_model(loss: Callable[..., Tensor]) -> bool:
     return bool(names) and names[0] in ("model", "net", "network", "module")
 
 
+OUTPUTS = ("output", "outputs", "out", "input", "logits", "pred", "preds", "prediction", "y_hat", "y_pred", "yhat", "z")
+"""Names of a first parameter that say that it is the output of a network."""
+
+
+def is_undecided(loss: Any) -> bool:
+    """Return whether the names of a function's parameters do not tell what it takes: (output, target) or (model, batch)."""
+    if not inspect.isfunction(loss) or (loss.__module__ or "").startswith("torch."):
+        return False
+    names = list(inspect.signature(loss).parameters)
+    return len(names) >= 2 and names[0] not in OUTPUTS
+
+
+def loss_hint(loss: Any) -> str:
+    """Return what to pass for a loss that was given by name or as a class; empty for others."""
+    if isinstance(loss, type):
+        return f": pass an instance, {loss.__name__}()"
+    if isinstance(loss, str):
+        found = getattr(nn.functional, loss, None)
+        module = {"ce": "cross_entropy", "mse": "mse_loss", "crossentropy": "cross_entropy", "nll": "nll_loss"}.get(
+            loss.lower()
+        )
+        name = loss if callable(found) else module
+        return f": pass the function itself, torch.nn.functional.{name}" if name else ": pass nn.CrossEntropyLoss() or the like"
+    return ""
+
+
 def name_of(loss: Callable[..., Tensor]) -> str:
     """Return the name of a loss, with its options."""
     if isinstance(loss, nn.Module):

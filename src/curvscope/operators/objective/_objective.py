@@ -14,21 +14,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from curvscope.errors import CurvscopeError, InvalidArgument, InvalidType, NotDifferentiable
 from curvscope.operators._code import code_digest, loss_digest, modules_of
 from curvscope.operators._inference import out_of_inference
 from curvscope.operators._layouts import equal
-from curvscope.operators._parameters import ParameterFilter, Parameters, check_dtype, check_finite, leaves, select, widest_dtype
+from curvscope.operators._parameters import (
+    ParameterFilter,
+    Parameters,
+    check_dtype,
+    check_finite,
+    dtype_of,
+    leaves,
+    select,
+    widest_dtype,
+)
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.objective._arithmetic import CoarsestArithmetic
 from curvscope.operators.objective._batches import (
     CRITERIA,
     Batch,
+    as_batches,
     as_given,
     check_batch,
     criterion_terms,
     few_samples,
+    is_pair,
     length,
     move,
     placed,
@@ -46,6 +58,8 @@ from curvscope.operators.objective._losses import (
     dependent,
     depends_on,
     independent,
+    is_undecided,
+    loss_hint,
     models_own_loss,
     name_of,
     own_reduction,
@@ -54,6 +68,7 @@ from curvscope.operators.objective._losses import (
 )
 from curvscope.operators.objective._options import check_options
 from curvscope.operators.objective._substitution import check_substitution, values_in_model
+from curvscope.operators.objective._watch import Watch
 from curvscope.operators.objective._weights import Sizes, ask_for_weights, is_mean_of_pieces, verified
 from curvscope.operators.objective._writes import own_tensors_restored, refuse_written, without_assignments
 from curvscope.system import TF32, TF32_EPS, check_precision
@@ -85,6 +100,7 @@ class ObjectiveOptions(WeightOptions, total=False):
     batchnorm: Literal["eval", "batch"]
     dropout: int | None
     noise: int | None
+    weights: Literal["copy"] | None
 
 
 class Objective:
@@ -95,7 +111,8 @@ class Objective:
     where :math:`\ell` is the mean over the :math:`n_b` loss terms of a batch, so that any batching of the same data gives the
     same function. A loss that sums (``reduction="sum"``) is summed instead (all weights 1).
 
-    The parameters, and the buffers and constants beside them, are copied: training on does not change an objective. The model
+    The parameters, and the buffers and constants beside them, are copied: training on does not change an objective, and is
+    noticed at the next product of its operators (:meth:`move` follows the model). The model
     itself is only called (in evaluation mode, restored afterwards); its parameters, gradients, buffers, modes and the global
     random state stay as they are.
 
@@ -123,6 +140,8 @@ class Objective:
             (functional dropout in modules of your own stays off).
         noise: None, and a model that draws random numbers in its forward pass is refused before the first number; or a seed:
             they are drawn from it, the same for every product (PyTorch's, NumPy's and Python's global generators).
+        weights: None, and it is said once, at the next product, when the model's parameters have changed since they were
+            copied; or ``"copy"``: the copy is meant, and nothing is said.
 
     Cost: construction evaluates the loss once on all data; twice more on a batch of token labels, to see whether the model
     shifts them, and on one or two of several batches, to see whether it averages over what they are weighted by;
@@ -157,10 +176,13 @@ class Objective:
         batchnorm: Literal["eval", "batch"] = "eval",
         dropout: int | None = None,
         noise: int | None = None,
+        weights: Literal["copy"] | None = None,
     ) -> None:
         self.model = unwrapped(model)
         chosen = select(self.model, params)
         first = next(iter(chosen.values()))
+        if isinstance(dtype, str):
+            dtype = dtype_of(dtype)
         self.dtype = dtype or widest_dtype(self.model)
         self.device = torch.device(device or first.device)
         check_dtype(self.dtype)
@@ -175,6 +197,7 @@ class Objective:
         self.batchnorm, self.dropout, self.noise = batchnorm, dropout, noise
         self.substitution: Literal["exchanged", "in place"] | None = None
         self._loss, self.has_criterion = self._understood(loss)
+        self.data = as_batches(data, pairs=self.has_criterion)
         check_reduction(self._loss, reduction)
         self.sums = (reduction or own_reduction(self._loss)) == "sum"
         self.parameters = Parameters(tuple(chosen), tuple(p.shape for p in chosen.values()))
@@ -183,11 +206,16 @@ class Objective:
             constants = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
             self._constants = {name: self._place(t).clone() for name, t in constants.items() if name not in chosen}
         check_finite(self.parameters.names, self.values)
+        if weights not in (None, "copy"):
+            raise InvalidArgument(f"weights={weights!r}: choose 'copy', or None to be told when the model has changed")
+        self.watch = Watch(self.model, self.parameters.names, silent=weights == "copy")
         self.shifted: bool | None = None
         self.weighs_right: bool | None = None
         self._inner, self._depends = 0.0, False
         self.evaluation = Evaluation(self.dtype)
         self._own: Values = ()
+        if self.has_criterion and is_undecided(loss):
+            self.has_criterion = not self._takes_model()
         with own_tensors_restored(self.model, {**self._constants, **dict(zip(chosen, self.values, strict=True))}):
             self._look(new=True)
 
@@ -340,8 +368,22 @@ class Objective:
             everything = {**present, **dict(self.model.named_buffers())}
             before, self._constants = self._constants, {name: self._place(everything[name]).clone() for name in self._constants}
         check_finite(self.parameters.names, self.values)
+        self.watch.reset()
         self._look()
         return all(equal(tensor, before[name]) for name, tensor in self._constants.items())
+
+    def has_moved(self) -> bool:
+        """Return whether the model's parameters differ from the copies. Cost: versions and addresses; seldom the values."""
+        watch = getattr(self, "watch", None)  # functions of tensors have no model
+        if watch is None or not watch.changed():
+            return False
+        present = dict(self.model.named_parameters())
+        with out_of_inference(), torch.no_grad():
+            for name, ours in zip(self.parameters.names, self.values, strict=True):
+                if name in present and not equal(self._place(present[name]), ours):
+                    return True
+        watch.settle()
+        return False
 
     def isolated(self, *, evaluated: bool = True) -> AbstractContextManager[None]:
         """Inside, the model can be evaluated (if it is to be); on leaving, it and all global state are as they were."""
@@ -472,12 +514,33 @@ class Objective:
         if not callable(loss) or isinstance(loss, type):
             raise InvalidType(
                 f"loss is {loss!r}, expected a criterion (output, target), a function loss(model, batch) or 'model'"
+                f"{loss_hint(loss)}"
             )
         if inspect.isfunction(loss) and loss in CRITERIA:
             loss = CRITERIA[loss]()
         if isinstance(loss, nn.Module) and next(loss.buffers(), None) is not None:
             loss = copy.deepcopy(loss).to(self.device, self.dtype)
         return loss, not takes_model(loss)
+
+    def _takes_model(self) -> bool:
+        """Return whether a function of two arguments is a loss(model, batch), told by one evaluation on the first batch."""
+        first = next(iter(self.data), None)
+        if first is None or any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(first)):
+            return False
+        with self.isolated(), torch.no_grad():
+            batch = move(first, self.device, self.dtype)
+            for with_model in (False, True):
+                if not with_model and not is_pair(batch):
+                    continue
+                self.has_criterion = not with_model
+                try:
+                    found = self.loss(self.values, batch)
+                except Exception:  # noqa: BLE001 -- the form that is right fails below with its own message, if it fails
+                    continue
+                finally:
+                    self.has_criterion = True
+                return with_model and isinstance(found, Tensor) and found.numel() == 1
+        return False
 
     def _look(self, *, new: bool = False) -> None:
         """One pass over the data: batches, pieces of them, sum of weights, mean loss, digest. Finds what is wrong.
