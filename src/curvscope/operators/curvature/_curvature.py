@@ -127,6 +127,10 @@ class CurvatureOperator(Composable):
         """The (D,) gradient of the mean loss at these parameters, on the operator's data. Cost: one gradient a batch."""
         return self.objective.gradient()
 
+    def loss(self) -> float:
+        """The mean loss at these parameters, on the operator's data, as evaluated when the operator was made. Cost: none."""
+        return self.objective.mean_loss
+
     @property
     def not_finite_advice(self) -> str:
         """Advice for NaN or infinity in a product."""
