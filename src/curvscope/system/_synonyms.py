@@ -46,7 +46,7 @@ KEYWORDS: dict[str, str] = {
     "kernel_width": "nothing here: a density needs no kernel width",
     "return_eigenvectors": "nothing here: solution.eigenvalues alone are (k,) float64",
     "grid": "nothing here: density(...).linear(points, low=..., high=...) gives any grid",
-    "log": "scale='log'",
+    "log": "nothing here: the ordinate is logarithmic already; scale='log' is for the abscissa",
     "logy": "nothing here: the ordinate is logarithmic already; ax.set_yscale('linear') changes it",
     "n": "k",
     "fmt": "format",
@@ -81,6 +81,8 @@ def unknown_argument(function: str, name: str, known: Iterable[str]) -> str:
     takes = f"it takes {', '.join(known)}"
     if name in KEYWORDS:
         words = KEYWORDS[name]
+        if words.startswith("nothing here: "):
+            return f"{said}: {words.removeprefix('nothing here: ')}; {takes}"
         parts = [part for part in words.split(" or ") if part.split(" ")[0].rstrip(",") in known]
         return f"{said}: use {' or '.join(parts) if parts else words}; {takes}"
     near = difflib.get_close_matches(name, known, 1, 0.75)
