@@ -17,7 +17,7 @@ import torch
 import curvscope as cs
 from curvscope.measurement import Meter
 from curvscope.operators.base import Operator
-from curvscope.solvers import krylov_request
+from curvscope.solvers import EigenProblem, Krylov, krylov_options
 from curvscope.solvers.krylov import Expansion
 
 MOST, TOL = 60, 1e-3
@@ -25,8 +25,8 @@ MOST, TOL = 60, 1e-3
 
 def fewest(H: Operator, start: torch.Tensor, exact: torch.Tensor, scale: torch.Tensor | None = None) -> int:
     """Products after which a Lanczos run from ``start`` has these eigenvalues within TOL (of ``scale``), and keeps them."""
-    size, k, scale = H.shape[0], len(exact), exact if scale is None else scale
-    options = krylov_request(size, k, which="LM", tol=TOL, block_size=1, ncv=MOST + 1, max_products=MOST, seed=0)
+    k, scale = len(exact), exact if scale is None else scale
+    options = krylov_options(EigenProblem(H, k, tol=TOL), Krylov(MOST + 1, 1, MOST))
     expansion, meter, wrong = Expansion(H, options, start), Meter(H, False), 0
     while expansion.affordable(meter) and not expansion.exhausted:
         expansion.step(meter)

@@ -7,7 +7,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
-from curvscope.solvers.krylov import krylov_options
+from curvscope.solvers import EigenProblem, Krylov, krylov_options
 from curvscope.solvers.planning import _forecast as forecast
 from curvscope.solvers.planning._forecast import forecast_products, krylov_products, model
 from curvscope.solvers.planning._plan import MethodPlan, _choice
@@ -33,8 +33,9 @@ SPECTRA = {
 
 
 def options(k, **changed):
-    asked = {"which": "LM", "tol": 1e-3, "block_size": 2, "ncv": None, "max_products": 500, "seed": 1} | changed
-    return krylov_options(SIZE, k, **asked)
+    asked = {"tol": 1e-3, "block_size": 2, "max_products": 500} | changed
+    problem = EigenProblem(cs.problems.spectrum("power", SIZE), k, tol=asked.pop("tol"), seed=1)
+    return krylov_options(problem, Krylov(**asked))
 
 
 @pytest.fixture(scope="module")

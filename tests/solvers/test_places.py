@@ -1,6 +1,5 @@
 """Where the matrices of a solve lie when the operator is on a GPU: there, on the host or on disk; the results are the same."""
 
-import importlib
 from dataclasses import replace
 
 import pytest
@@ -8,11 +7,12 @@ import torch
 
 import curvscope as cs
 from curvscope.errors import OutOfBudget
+from curvscope.solvers import Resources
+from curvscope.solvers.krylov import _method as krylov_method
 from curvscope.solvers.sizing import Footprint, _memory as footprint, fit, fit_sketch
 from curvscope.solvers.sizing._memory import Stage
 from curvscope.tall import OnHost, gram
 
-eigsh_module = importlib.import_module("curvscope.solvers._eigsh")  # the package has a function of that name
 METHODS = ("krylov", "seigh", "hmt", "nystrom", "singlepass")
 
 
@@ -21,7 +21,7 @@ def on_the_host(monkeypatch):
     """Solves of operators on this CPU, as if their matrices did not fit where the operator is."""
     placed = lambda *arguments, **options: replace(fit(*arguments, **options), on_host=True)  # noqa: E731
     monkeypatch.setattr(footprint, "fit", placed)
-    monkeypatch.setattr(eigsh_module, "fit", placed)
+    monkeypatch.setattr(krylov_method, "fit", placed)
 
 
 def solved(method, **options):
@@ -97,6 +97,7 @@ def test_test_matrices_count(monkeypatch):
     A = cs.problems.spectrum("power", 3000, dtype=torch.float32)
     sizes = {"num_outer": 20, "num_inner": 40, "k": 20}
     left = {
-        kind: fit_sketch("seigh", A, sizes, "1GiB", 4, None, ("sparse_sign", kind)).products for kind in ("gaussian", "ssrft")
+        kind: fit_sketch("seigh", A, sizes, Resources("1GiB"), 4, ("sparse_sign", kind)).products
+        for kind in ("gaussian", "ssrft")
     }
     assert left["gaussian"] - left["ssrft"] == 100 * 3000

@@ -1,21 +1,42 @@
 """From operators to eigenpairs."""
 
-from curvscope.solvers._eigsh import eigsh, krylov_request
-from curvscope.solvers._exact import Units, bytes_needed, dense_matrix
+from curvscope.solvers._eigsh import eigsh
+from curvscope.solvers._exact import Exact, Units, bytes_needed, dense_matrix
+from curvscope.solvers._for_overlap import eigsh_for_overlap
 from curvscope.solvers._layerwise import eigsh_by_layer
 from curvscope.solvers.certification import certify, posterior_error, scree
-from curvscope.solvers.driver import METHODS
-from curvscope.solvers.krylov import svds
+from curvscope.solvers.driver import METHODS, EigenProblem, Resources
+from curvscope.solvers.krylov import Krylov, krylov_options, svds
 from curvscope.solvers.planning import Plan, plan
 from curvscope.solvers.results import Cost, SingularSolution, Solution, Status
 from curvscope.solvers.sizing import SketchSizes, sizes_for_memory, sizes_for_products, sizes_for_rank
-from curvscope.solvers.sketched import SSVD_METHODS, adaptive_seigh, hmt, nystrom, seigh, singlepass, ssvd
+from curvscope.solvers.sketched import (
+    HMT,
+    SSVD_METHODS,
+    Nystrom,
+    Seigh,
+    SinglePass,
+    adaptive_seigh,
+    hmt,
+    nystrom,
+    seigh,
+    singlepass,
+    ssvd,
+)
 
 __all__ = [
+    "HMT",
     "METHODS",
     "SSVD_METHODS",
     "Cost",
+    "EigenProblem",
+    "Exact",
+    "Krylov",
+    "Nystrom",
     "Plan",
+    "Resources",
+    "Seigh",
+    "SinglePass",
     "SingularSolution",
     "SketchSizes",
     "Solution",
@@ -27,8 +48,9 @@ __all__ = [
     "dense_matrix",
     "eigsh",
     "eigsh_by_layer",
+    "eigsh_for_overlap",
     "hmt",
-    "krylov_request",
+    "krylov_options",
     "nystrom",
     "plan",
     "posterior_error",

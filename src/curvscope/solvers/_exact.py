@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import torch
 from torch import Tensor
 
 from curvscope.errors import OutOfBudget
-from curvscope.measurement import Measured, Meter, Place, refuse_asymmetry
-from curvscope.operators.base import Operator
-from curvscope.solvers.driver import Pairs, solve, unit_of
+from curvscope.measurement import Measured, Meter, refuse_asymmetry
+from curvscope.solvers.driver import EigenProblem, MethodOptions, Pairs, Prepared, Resources, solve, unit_of
 from curvscope.solvers.results import Solution, wanted
-from curvscope.store import Run
-from curvscope.system import Progress, as_bytes, as_text, resident_bytes
+from curvscope.system import as_bytes, as_text, resident_bytes
 from curvscope.tall import small_dtype
 
 COLUMNS_AT_A_TIME = 64
@@ -25,47 +24,51 @@ def bytes_needed(size: int) -> int:
     return 4 * size * size * 8
 
 
-def exact(
-    operator: Operator,
-    k: int,
-    *,
-    which: str,
-    memory: int | str | None = None,
-    run: Place | Run | None = None,
-    executor: Any = None,
-    progress: Progress = None,
-) -> Solution:
-    """The k wanted eigenpairs from the dense float64 matrix.
+@dataclass(frozen=True)
+class Exact(MethodOptions):
+    """All eigenpairs from the dense float64 matrix: for ``method=`` of :func:`curvscope.eigsh`.
 
     The matrix is measured column by column in the operator's dtype, symmetrised (the rounding is reported) and decomposed
-    in float64 on the CPU; for a result that is exact to float64 the operator must be float64 too.
+    in float64 on the CPU. For a result that is exact to float64 the operator must be float64 too.
+
+    Attributes:
+        block_size: columns a product call; default 64.
 
     Cost: D + k products, about 10 D^3 operations; memory: 4 D^2 float64 numbers.
 
-    Raises:
-        OutOfBudget: the matrix does not fit the free memory. NotHermitian: it is not symmetric, beyond rounding.
+    >>> from curvscope.solvers import eigsh
+    >>> eigsh(torch.diag(torch.arange(50.0)), 2, method=Exact()).eigenvalues.tolist()
+    [49.0, 48.0]
     """
-    size = operator.shape[0]
-    free = psutil.virtual_memory().available if memory is None else as_bytes(memory) - resident_bytes()
-    if bytes_needed(size) > free:
-        raise OutOfBudget(
-            f'method="exact" needs {as_text(bytes_needed(size))} for D = {size}, {as_text(max(free, 0))} are free: '
-            'use method="krylov", or more memory'
-        )
-    options = {"method": "exact", "k": k, "which": which}
-    return solve(
-        operator,
-        lambda meter: _pairs(meter, k, which),
-        which=which,
-        options=options,
-        free=("k",),
-        run=run,
-        progress=progress,
-        executor=executor,
-    )
+
+    block_size: int | None = None
+
+    name = "exact"
+
+    def solve(self, problem: EigenProblem, resources: Resources) -> Solution:
+        """Find the pairs; see :func:`curvscope.eigsh`.
+
+        Raises:
+            OutOfBudget: the matrix does not fit the free memory. NotHermitian: it is not symmetric, beyond rounding.
+        """
+        size, memory = problem.operator.shape[0], resources.memory
+        free = psutil.virtual_memory().available if memory is None else as_bytes(memory) - resident_bytes()
+        if bytes_needed(size) > free:
+            raise OutOfBudget(
+                f'method="exact" needs {as_text(bytes_needed(size))} for D = {size}, {as_text(max(free, 0))} are free: '
+                'use method="krylov", or more memory'
+            )
+        # The block size is no part of the key: measured columns are the same to rounding.
+        options = {"method": "exact", "k": problem.k, "which": problem.which}
+        return solve(problem, Prepared(partial(self.find, problem), options, ("k",)), resources)
+
+    def find(self, problem: EigenProblem, meter: Meter) -> Pairs:
+        """Measure the matrix and decompose it."""
+        assert problem.k is not None
+        return _pairs(meter, problem.k, problem.which, self.block_size or COLUMNS_AT_A_TIME)
 
 
-def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
+def dense_matrix(meter: Meter, block_size: int = COLUMNS_AT_A_TIME) -> tuple[Tensor, float]:
     """The symmetrised matrix, in double precision on the CPU, measured column by column; and its relative asymmetry.
 
     Cost: D products; memory: 2 D^2 float64 numbers.
@@ -77,7 +80,7 @@ def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
     matrix = torch.empty(size, size, dtype=small_dtype(operator.dtype), device="cpu")
     with meter.stage("columns", size):
         units = Units(size, operator.dtype, operator.device)
-        for start, block, _ in Measured(meter, units, size, COLUMNS_AT_A_TIME, kept=0, name="columns"):
+        for start, block, _ in Measured(meter, units, size, block_size, kept=0, name="columns"):
             matrix[start : start + block.shape[1]] = block.mH.to("cpu", matrix.dtype)  # A* = A
     norm = float(matrix.norm())
     asymmetry = float((matrix - matrix.mH).norm()) / norm if norm else 0.0
@@ -86,9 +89,9 @@ def dense_matrix(meter: Meter) -> tuple[Tensor, float]:
     return matrix, asymmetry
 
 
-def _pairs(meter: Meter, k: int, which: str) -> Pairs:
+def _pairs(meter: Meter, k: int, which: str, block_size: int) -> Pairs:
     operator, size = meter.operator, meter.operator.shape[0]
-    matrix, asymmetry = dense_matrix(meter)
+    matrix, asymmetry = dense_matrix(meter, block_size)
     with meter.stage("dense eigenproblem", 0):
         values, vectors = torch.linalg.eigh(matrix)
     del matrix

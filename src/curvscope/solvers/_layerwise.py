@@ -8,7 +8,9 @@ from typing import Any
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import Composable, ParameterFilter
 from curvscope.solvers._eigsh import eigsh
+from curvscope.solvers._exact import Exact
 from curvscope.solvers.driver import check_fit
+from curvscope.solvers.krylov import Krylov
 from curvscope.solvers.results import Solution
 from curvscope.system import Progress, as_bytes, check_options, checked
 
@@ -63,7 +65,9 @@ def eigsh_by_layer(
         )
     if k < 1:
         raise InvalidArgument(f"k={k}: choose at least 1")
-    options = check_options(eigsh, options)
+    own = Krylov.__dataclass_fields__
+    method = Krylov(**check_options(Krylov, {name: value for name, value in options.items() if name in own}))
+    options = check_options(eigsh, {name: value for name, value in options.items() if name not in own})
     if options.get("memory") is not None:
         as_bytes(options["memory"])
     chosen = modules(operator) if layers is None else dict(layers)
@@ -75,11 +79,8 @@ def eigsh_by_layer(
         size = block.shape[0]
         wanted = min(k, size)
         # A dense solve of a small layer takes as many products of the whole operator as the layer has parameters.
-        method = "exact" if size <= 4 * wanted + 20 else "krylov"
-        extra = options if method == "krylov" else {}
-        found[name] = eigsh(
-            block, wanted, which=which, method=method, tol=tol, seed=seed, preflight=False, progress=progress, **extra
-        )
+        how = {"method": Exact()} if size <= 4 * wanted + 20 else {"method": method, **options}
+        found[name] = eigsh(block, wanted, which=which, tol=tol, seed=seed, preflight=False, progress=progress, **how)
     return found
 
 

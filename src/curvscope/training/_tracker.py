@@ -18,7 +18,7 @@ from curvscope.measurement import Meter
 from curvscope.operators import CurvatureOperator, Hessian, Objective, hessian
 from curvscope.operators.curvature import check_weights
 from curvscope.sketches import TestMatrix
-from curvscope.solvers import eigsh, krylov_request
+from curvscope.solvers import EigenProblem, Krylov, eigsh, krylov_options
 from curvscope.solvers.driver import check_k
 from curvscope.solvers.krylov import Expansion
 from curvscope.subspaces import gradient_fraction, masks, overlap
@@ -219,9 +219,8 @@ class Tracker(Hinted):
             error, products = self._error(values, solution.residual_norms), solution.cost
             return values[: self.k], vectors, error, _lowest(solution.basis), products.products + products.certificate_products
         budget = min(self.size, self.budget)
-        options = krylov_request(
-            self.size, wanted, which="LM", tol=self.tol, block_size=1, ncv=budget + 1, max_products=budget, seed=self.seed
-        )
+        problem = EigenProblem(self.operator, wanted, tol=self.tol, seed=self.seed)
+        options = krylov_options(problem, Krylov(budget + 1, 1, budget))
         meter, before = Meter(self.operator, False), None
         expansion = Expansion(self.operator, options, self._start())
         while expansion.affordable(meter) and not expansion.exhausted:

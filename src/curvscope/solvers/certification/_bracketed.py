@@ -32,7 +32,7 @@ def check_ranking(ranking: Any, size: int, rtol: float) -> Tensor:
     order = getattr(ranking, "order", None)
     if not isinstance(order, Tensor) or len(order) != size:
         raise InvalidArgument(
-            f"certify_overlap={type(ranking).__name__}: pass a ranking of the operator's {size} parameters, such as "
+            f"ranking is of type {type(ranking).__name__}: pass a ranking of the operator's {size} parameters, such as "
             "cs.masks.by_magnitude(model)"
         )
     if not 0 < rtol < 1:

@@ -4,14 +4,20 @@ from curvscope.solvers.driver._checks import METHODS, check_fit, check_k, check_
 from curvscope.solvers.driver._completeness import End, Evidence, Search, ends
 from curvscope.solvers.driver._finish import Pairs, finish, is_converged, unit_of
 from curvscope.solvers.driver._finish_singular import ADVICE, finish_singular, recalled_triplets, triplets_of_core
-from curvscope.solvers.driver._solve import metered, solve
+from curvscope.solvers.driver._request import EigenProblem, Method, MethodOptions, Prepared, Resources
+from curvscope.solvers.driver._solve import metered, session, solve
 
 __all__ = [
     "ADVICE",
     "METHODS",
+    "EigenProblem",
     "End",
     "Evidence",
+    "Method",
+    "MethodOptions",
     "Pairs",
+    "Prepared",
+    "Resources",
     "Search",
     "check_fit",
     "check_k",
@@ -24,6 +30,7 @@ __all__ = [
     "is_converged",
     "metered",
     "recalled_triplets",
+    "session",
     "solve",
     "triplets_of_core",
     "unit_of",

@@ -35,6 +35,7 @@ class Pairs:
     ``tol`` is what the residuals are held against; None for methods that do not iterate. ``settled``: the vectors are polished
     and kept. ``chosen``: what the method decided on the way, to be recorded with the options. ``norm``: what is known of ||A||
     beside the pairs, whose rounding residuals are held against too. ``evidence``: what is shown about missed pairs.
+    ``basis``: to continue from, where it was asked for.
     """
 
     eigenvalues: Tensor
@@ -46,6 +47,7 @@ class Pairs:
     chosen: dict[str, Any] = field(default_factory=dict)
     norm: float = 0.0
     evidence: Evidence | None = None
+    basis: Any = None
 
 
 def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -> Solution:
@@ -82,6 +84,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
         provenance=provenance(meter, options | pairs.chosen),
         diagnostics={**pairs.diagnostics, "orthogonality": defect},
         parameters=_parameters(meter.operator),
+        basis=pairs.basis,
     )
     if (folder := meter.workspace.finished()) is not None:  # asked for once more: it may have a certificate by now
         try:

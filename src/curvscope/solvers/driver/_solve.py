@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from curvscope.measurement import Fit, Meter, Place, Workspace, check_recipe, hired, workspace
+from curvscope.measurement import Meter, Workspace, check_recipe, hired, workspace
 from curvscope.operators.base import Operator
 from curvscope.solvers.driver._finish import Pairs, finish, recalled
+from curvscope.solvers.driver._request import EigenProblem, Prepared, Resources
 from curvscope.solvers.results import Solution
-from curvscope.store import Run
 from curvscope.system import Contention, Progress, threads
 
 
-def solve(
-    operator: Operator,
-    find: Callable[[Meter], Pairs],
-    *,
-    which: str,
-    options: dict[str, Any],
-    free: Iterable[str] = (),
-    progress: Progress = None,
-    run: Place | Run | None = None,
-    fitted: Fit | None = None,
-    executor: Any = None,
-) -> Solution:
-    """Find pairs, unless the run has them, and measure their residuals: what every eigensolver does.
+def solve(problem: EigenProblem, prepared: Prepared[Pairs], resources: Resources) -> Solution:
+    """Find pairs, unless the run has them, and measure their residuals: what every eigensolver does."""
+    with session(problem.operator, prepared, resources) as meter:
+        pairs = recalled(meter) or prepared.find(meter)
+        return finish(meter, pairs, which=problem.which, options=prepared.options)
 
-    Args:
-        operator: checked already.
-        find: the method; it works where the meter's workspace says.
-        which: order of the pairs.
-        options: everything that determines the result.
-        free: names of options that a run may be gone on with under other values, reusing its measurements.
-        progress: see :data:`.progress.Progress`.
-        run: where everything is kept; see :func:`.workspace.workspace`.
-        fitted: how it fits into memory; None: it does.
-        executor: who computes the products; see :class:`.Workers`. None: this process.
-    """
-    check_recipe(operator, executor)
+
+@contextmanager
+def session(operator: Operator, prepared: Prepared[Any], resources: Resources) -> Iterator[Meter]:
+    """Products of an operator in the workspace of a solve: the run's, made or resumed, or one in memory."""
+    check_recipe(operator, resources.executor)
     with (
-        workspace(run, operator, options, free=free, fitted=fitted) as place,
-        hired(operator, executor, place) as others,
-        threads(None),
+        workspace(resources.run, operator, prepared.options, free=prepared.free, fitted=prepared.fitted) as place,
+        metered(operator, resources.executor, resources.progress, place) as meter,
     ):
-        meter = Meter(operator, progress, place, others)
-        meter.contention = Contention()
-        return finish(meter, recalled(meter) or find(meter), which=which, options=options)
+        yield meter
 
 
 @contextmanager

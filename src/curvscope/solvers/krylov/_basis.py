@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
 from curvscope.measurement import Meter, Workspace, split_off
 from curvscope.sketches import TestMatrix
-from curvscope.solvers.sizing import default_width
 from curvscope.tall import InMemory, TallMatrix, gram, small_dtype, subtract
 
 HALF = 0.5
@@ -37,37 +35,6 @@ class KrylovOptions:
     ncv: int
     max_products: int
     seed: int
-
-
-def krylov_options(
-    size: int,
-    k: int,
-    *,
-    which: str,
-    tol: float,
-    block_size: int | None,
-    ncv: int | None,
-    max_products: int,
-    seed: int,
-    spent: int = 0,
-) -> KrylovOptions:
-    """The options with their defaults filled in.
-
-    Raises:
-        InvalidArgument: sizes that cannot work.
-    """
-    width = default_width(k) if block_size is None else block_size
-    if width < 1:
-        raise InvalidArgument(f"block_size={block_size}: choose at least 1")
-    width = min(size, width)
-    if max_products < k - spent:
-        raise InvalidArgument(
-            f"max_products={max_products} is less than k={k}: each pair needs at least one product, better two"
-        )
-    columns = default_columns(size, k, width) if ncv is None else ncv
-    if columns < min(size, k + 2 * width):
-        raise InvalidArgument(f"ncv={ncv}: choose at least k + 2 block_size = {min(size, k + 2 * width)}")
-    return KrylovOptions(k, which, tol, width, min(columns, size, max_products + spent), max_products, seed)
 
 
 def default_columns(size: int, k: int, block_size: int) -> int:

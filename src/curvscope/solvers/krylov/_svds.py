@@ -9,9 +9,19 @@ from curvscope.errors import InvalidArgument
 from curvscope.measurement import Meter
 from curvscope.operators import as_operator
 from curvscope.parallel import as_workers
-from curvscope.solvers.driver import Evidence, check_k, check_tol, ends, finish_singular, metered, triplets_of_core
-from curvscope.solvers.krylov._basis import KrylovOptions, krylov_options
+from curvscope.solvers.driver import (
+    EigenProblem,
+    Evidence,
+    check_k,
+    check_tol,
+    ends,
+    finish_singular,
+    metered,
+    triplets_of_core,
+)
+from curvscope.solvers.krylov._basis import KrylovOptions
 from curvscope.solvers.krylov._iterate import iterate, krylov_advice, search_for_missed
+from curvscope.solvers.krylov._method import Krylov, krylov_options
 from curvscope.solvers.krylov._singular_basis import Bidiagonalization
 from curvscope.solvers.results import SingularSolution
 from curvscope.solvers.sizing import default_width, multiple_of
@@ -80,7 +90,8 @@ def svds(
     size = min(m, n)
     if executor is not None and block_size is None:
         block_size = multiple_of(default_width(k), as_workers(executor).expected, size)
-    options = krylov_options(size, k, which="LM", tol=tol, block_size=block_size, ncv=ncv, max_products=budget, seed=seed)
+    problem = EigenProblem(operator, k, tol=tol, seed=seed)
+    options = krylov_options(problem, Krylov(ncv, block_size, budget))
     with metered(operator, executor, progress) as meter:
         return _solved(meter, options, k, tol)
 

@@ -16,9 +16,10 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Place, nearest_folder
 from curvscope.operators import CurvatureOperator, as_operator
 from curvscope.operators.base import Operator
-from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh, krylov_request
+from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh
 from curvscope.solvers._exact import bytes_needed
-from curvscope.solvers.driver import check_operator, check_request
+from curvscope.solvers.driver import EigenProblem, check_operator, check_request
+from curvscope.solvers.krylov import Krylov, krylov_options
 from curvscope.solvers.planning._forecast import known_eigenvalues, krylov_products
 from curvscope.solvers.planning._rehearsal import rehearse
 from curvscope.solvers.results import Solution
@@ -259,7 +260,7 @@ def _method_plan(
             width = block_size
             if workers > 1 and block_size is None:
                 width = multiple_of(width or default_width(k), workers, size)
-            sizes = krylov_request(size, k, which="LM", tol=tol, block_size=width, ncv=ncv, max_products=max_products, seed=0)
+            sizes = krylov_options(EigenProblem(operator, k, tol=tol), Krylov(ncv, width, max_products))
             products = krylov_products(known, size, sizes, operator.dtype)
             columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
             wanted, widest = sizes.block_size, sizes.ncv

@@ -12,6 +12,7 @@ from curvscope.measurement import WIDEST_BLOCK, Fit, begun_with
 from curvscope.operators.base import Operator
 from curvscope.operators.products import available_bytes
 from curvscope.sketches import KINDS
+from curvscope.solvers.driver import Resources
 from curvscope.system import SAFE_SHARE, as_bytes, as_text, default_memory, resident_bytes
 from curvscope.tall import PANEL
 
@@ -133,9 +134,8 @@ def fit_sketch(
     method: str,
     operator: Operator,
     sizes: dict[str, int | None],
-    memory: int | str | None,
+    resources: Resources,
     block_size: int | None,
-    run: Any,
     kinds: tuple[str, ...],
 ) -> Fit:
     """Return how a sketch of these sizes, with test matrices of these kinds, fits into memory; see :func:`fit`.
@@ -143,6 +143,7 @@ def fit_sketch(
     A run that was begun keeps its block size.
     """
     check_block_size(block_size)
+    memory, run = resources.memory, resources.run
     width = block_size or begun_with(run, "block_size")
     needs = footprint(method, operator, sizes, predict=memory is not None)
     test_matrices = max(operator.shape) * sum(KINDS[kind].row_bytes(operator.dtype.itemsize) for kind in kinds)

@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from curvscope.measurement import Measured, Meter, Place, blocks, draw, remembered, room_for
-from curvscope.solvers.driver import Pairs, solve
+from curvscope.operators import as_operator
+from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
-from curvscope.solvers.sizing import fit_sketch
-from curvscope.solvers.sketched._common import hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
 from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize, small_dtype, symmetrized
+
+
+@dataclass(frozen=True)
+class HMT(Sketch):
+    """Two-pass sketch, see :func:`hmt`: for ``method=`` of :func:`curvscope.eigsh`.
+
+    Attributes:
+        num_outer: dimension of the space; None: half of ``max_products``.
+        sketch: kind of the test matrix; see :class:`.TestMatrix`.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        max_products: budget, where num_outer is not given; default 4 k.
+
+    >>> from curvscope.solvers import eigsh
+    >>> eigsh(torch.diag(torch.arange(50.0)), 3, method=HMT(num_outer=10)).cost.products
+    20
+    """
+
+    name = "hmt"
+
+    def sized(self, problem: EigenProblem) -> HMT:
+        """See :meth:`.Sketch.sized`."""
+        assert self.num_outer is not None
+        check_sketch(problem, self.sketch, self.num_outer, self.num_outer)
+        return self
+
+    def find(self, problem: EigenProblem, meter: Meter) -> Pairs:
+        """See :meth:`.Sketch.find`."""
+        assert self.num_outer is not None
+        assert self.block_size is not None
+        with meter.stage("sketch", self.num_outer):
+            right = draw(self.sketch, problem.operator, seed=problem.seed, role="right")
+            outer = Measured(meter, right, self.num_outer, self.block_size).all()
+        with meter.stage("orthonormalisation", 0):
+            outer = meter.workspace.working(outer)
+            basis = orthonormalize(outer, into=room_for(outer)).basis
+            del outer
+        with meter.stage("compression", basis.shape[1]):
+            core, asymmetry = symmetrized(_compressed(meter, basis, self.block_size))
+        diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
+        with meter.stage("recovery", 0):
+            return pairs_of_core(basis, core, k=problem.k, which=problem.which, diagnostics=diagnostics)
 
 
 @checked
@@ -60,35 +102,9 @@ def hmt(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, -4.0, 1.0]
     """
-    operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
-    fitted = fit_sketch("hmt", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run, (sketch,))
-    options = {
-        "method": "hmt",
-        "num_outer": num_outer,
-        "k": k,
-        "which": which,
-        "sketch": sketch,
-        "seed": seed,
-        "block_size": fitted.block_size,
-    }
-
-    def find(meter: Meter) -> Pairs:
-        """Measure and recover: what the session times, keeps and goes on with."""
-        with meter.stage("sketch", num_outer):
-            outer = Measured(meter, draw(sketch, operator, seed=seed, role="right"), num_outer, fitted.block_size).all()
-        with meter.stage("orthonormalisation", 0):
-            outer = meter.workspace.working(outer)
-            basis = orthonormalize(outer, into=room_for(outer)).basis
-            del outer
-        with meter.stage("compression", basis.shape[1]):
-            core, asymmetry = symmetrized(_compressed(meter, basis, fitted.block_size))
-        diagnostics = {"asymmetry": asymmetry, "rank": float(basis.shape[1])}
-        with meter.stage("recovery", 0):
-            return pairs_of_core(basis, core, k=k, which=which, diagnostics=diagnostics)
-
-    free = ("num_outer", "k")
-    where = {"run": run, "fitted": fitted, "executor": executor}
-    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
+    problem = EigenProblem(as_operator(operator), k, which, seed=seed)
+    method = HMT(num_outer, sketch, block_size)
+    return method.solve(problem, Resources(memory, run, executor, progress))
 
 
 def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tensor:

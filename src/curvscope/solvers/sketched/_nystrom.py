@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, blocks, draw, room_for
+from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
-from curvscope.solvers.driver import Pairs, solve
+from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution, wanted
-from curvscope.solvers.sizing import fit_sketch
-from curvscope.solvers.sketched._common import ADVICE, advised, hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._common import ADVICE, Sketch, advised, check_sketch, pairs_of_core
 from curvscope.solvers.sketched._recovery import indefinite_nystrom_core, nystrom_factors
 from curvscope.store import Run
 from curvscope.system import Progress, checked
@@ -25,6 +25,54 @@ from curvscope.tall import TallMatrix, multiply, orthonormalize, small_dtype
 DEFINITE, INDEFINITE = "psd", "indefinite"
 NEGATIVE = 1e3
 """An eigenvalue of Omega* A Omega below -NEGATIVE units of rounding of the largest shows that A is not positive."""
+
+
+@dataclass(frozen=True)
+class Nystrom(Sketch):
+    """Sketch with one set of products, see :func:`nystrom`: for ``method=`` of :func:`curvscope.eigsh`.
+
+    Attributes:
+        num_outer: number of products; None: ``max_products``.
+        sketch: kind of the test matrix; see :class:`.TestMatrix`.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        max_products: budget, where num_outer is not given; default 4 k.
+        rank: of the truncated middle factor, for indefinite operators; default 3/5 num_outer.
+        definite: whether A is positive semidefinite; None: as the measurements show.
+
+    >>> from curvscope.solvers import eigsh
+    >>> eigsh(torch.diag(torch.arange(50.0)), 3, method=Nystrom(num_outer=10)).cost.products
+    10
+    """
+
+    rank: int | None = None
+    definite: bool | None = None
+
+    name = "nystrom"
+    FREE = ("num_outer", "k", "rank", "definite")
+
+    def sized(self, problem: EigenProblem) -> Nystrom:
+        """See :meth:`.Sketch.sized`."""
+        assert self.num_outer is not None
+        check_sketch(problem, self.sketch, self.num_outer, self.num_outer)
+        rank = max(problem.k or 1, 3 * self.num_outer // 5) if self.rank is None else self.rank
+        if not 1 <= rank <= self.num_outer:
+            raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {self.num_outer}")
+        return replace(self, rank=rank)
+
+    def find(self, problem: EigenProblem, meter: Meter) -> Pairs:
+        """See :meth:`.Sketch.find`."""
+        assert self.num_outer is not None
+        assert self.block_size is not None
+        assert self.rank is not None
+        right = draw(self.sketch, problem.operator, seed=problem.seed, role="right")
+        with meter.stage("sketch", self.num_outer):
+            outer = Measured(meter, right, self.num_outer, self.block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            gram = right.adjoint_multiply(outer, 0, self.num_outer)
+            if definiteness(gram, problem.operator, self.definite) == DEFINITE:
+                return _positive(outer, right, self.block_size, problem.k, problem.which)
+            return _indefinite(outer, gram, self.rank, problem.k, problem.which)
 
 
 @checked
@@ -79,38 +127,9 @@ def nystrom(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, 4.0, 1.0]
     """
-    operator = hermitian_request(operator, num_outer=num_outer, num_inner=num_outer, k=k, which=which, sketch=sketch)
-    rank = max(k or 1, 3 * num_outer // 5) if rank is None else rank
-    if not 1 <= rank <= num_outer:
-        raise InvalidArgument(f"rank={rank}: choose 1 to num_outer = {num_outer}")
-    fitted = fit_sketch("nystrom", operator, {"num_outer": num_outer, "k": k}, memory, block_size, run, (sketch,))
-    options = {
-        "method": "nystrom",
-        "num_outer": num_outer,
-        "rank": rank,
-        "definite": definite,
-        "k": k,
-        "which": which,
-        "sketch": sketch,
-        "seed": seed,
-        "block_size": fitted.block_size,
-    }
-
-    def find(meter: Meter) -> Pairs:
-        """Measure and recover: what the session times, keeps and goes on with."""
-        right = draw(sketch, operator, seed=seed, role="right")
-        with meter.stage("sketch", num_outer):
-            outer = Measured(meter, right, num_outer, fitted.block_size).all()
-        with meter.stage("recovery", 0):
-            outer = meter.workspace.working(outer)
-            gram = right.adjoint_multiply(outer, 0, num_outer)
-            if definiteness(gram, operator, definite) == DEFINITE:
-                return _positive(outer, right, fitted.block_size, k, which)
-            return _indefinite(outer, gram, rank, k, which)
-
-    free = ("num_outer", "k", "rank", "definite")
-    where = {"run": run, "fitted": fitted, "executor": executor}
-    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
+    problem = EigenProblem(as_operator(operator), k, which, seed=seed)
+    method = Nystrom(num_outer, sketch, block_size, rank=rank, definite=definite)
+    return method.solve(problem, Resources(memory, run, executor, progress))
 
 
 def definiteness(gram: Tensor, operator: Operator, definite: bool | None) -> str:

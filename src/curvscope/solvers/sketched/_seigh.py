@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,16 +12,80 @@ from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, draw, room_for
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
-from curvscope.solvers.driver import Pairs, solve
+from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
-from curvscope.solvers.sizing import fit_sketch
-from curvscope.solvers.sketched._common import hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
 from curvscope.solvers.sketched._recovery import compressed_measurements, hermitian_core, least_squares, published_core
 from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import InMemory, Orthonormalized, TallMatrix, gram, mirrored, orthonormalize, small_dtype
 
 CORES = ("hermitian", "published")
+
+
+@dataclass(frozen=True)
+class Seigh(Sketch):
+    """Single-pass sketch with recycled measurements, see :func:`seigh`: for ``method=`` of :func:`curvscope.eigsh`.
+
+    Attributes:
+        num_outer: dimension of the space; None: three quarters of ``max_products``.
+        sketch: kind of the test matrix that is multiplied; see :class:`.TestMatrix`.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        max_products: budget, where num_outer is not given; default 4 k.
+        num_inner: number of products; default ``min(2 num_outer, D)``, or max_products.
+        num_left: rows of what is kept of the further measurements; default ``min(2 num_inner, D)``.
+        core: "hermitian" or "published".
+        left_sketch: kind of the test matrix that only compresses.
+
+    >>> from curvscope.solvers import eigsh
+    >>> eigsh(torch.diag(torch.arange(50.0)), 3, method=Seigh(num_outer=6, num_inner=10)).cost.products
+    10
+    """
+
+    num_inner: int | None = None
+    num_left: int | None = None
+    core: str = "hermitian"
+    left_sketch: str = "sparse_sign"
+
+    name = "seigh"
+    FREE = ("num_outer", "num_inner", "num_left", "k")
+
+    def with_sizes(self, num_outer: int, num_inner: int) -> Seigh:
+        """See :meth:`.Sketch.with_sizes`."""
+        if self.num_inner is not None:
+            raise InvalidArgument(f"num_inner={self.num_inner} without num_outer: pass both, or max_products")
+        return replace(self, num_outer=num_outer, num_inner=num_inner, max_products=None)
+
+    def columns(self) -> dict[str, int | None]:
+        """See :meth:`.Sketch.columns`."""
+        return {"num_outer": self.num_outer, "num_inner": self.num_inner, "num_left": self.num_left}
+
+    def kinds(self) -> tuple[str, ...]:
+        """See :meth:`.Sketch.kinds`."""
+        return (self.sketch, self.left_sketch)
+
+    def sized(self, problem: EigenProblem) -> Seigh:
+        """See :meth:`.Sketch.sized`."""
+        assert self.num_outer is not None
+        size = problem.operator.shape[0]
+        num_inner = min(2 * self.num_outer, size) if self.num_inner is None else self.num_inner
+        check_sketch(problem, self.sketch, self.num_outer, num_inner)
+        check_kind(self.left_sketch, problem.operator.dtype)
+        num_left = left_size(self.num_left, self.core, self.num_outer, num_inner, size)
+        return replace(self, num_inner=num_inner, num_left=num_left)
+
+    def find(self, problem: EigenProblem, meter: Meter) -> Pairs:
+        """See :meth:`.Sketch.find`."""
+        assert self.num_outer is not None
+        assert self.num_inner is not None
+        assert self.num_left is not None
+        assert self.block_size is not None
+        right = draw(self.sketch, problem.operator, seed=problem.seed, role="right")
+        left = draw(self.left_sketch, problem.operator, seed=problem.seed, role="left")
+        with meter.stage("sketch", self.num_inner):
+            measured = _measure(meter, right, left, (self.num_outer, self.num_inner, self.num_left), self.block_size)
+        with meter.stage("recovery", 0):
+            return _recover(measured, left, self.core, k=problem.k, which=problem.which)
 
 
 @checked
@@ -89,27 +153,9 @@ def seigh(
     >>> [round(float(value), 4) for value in solution.eigenvalues[:3]]
     [5.0, -4.0, 1.0]
     """
-    operator = as_operator(operator)
-    num_inner = min(2 * num_outer, operator.shape[0]) if num_inner is None else num_inner
-    hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=k, which=which, sketch=sketch)
-    check_kind(left_sketch, operator.dtype)
-    num_left = left_size(num_left, core, num_outer, num_inner, operator.shape[0])
-    sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_left": num_left}
-    fitted = fit_sketch("seigh", operator, {**sizes, "k": k}, memory, block_size, run, (sketch, left_sketch))
-    kinds = {"core": core, "which": which, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
-    options = {"method": "seigh", **sizes, "k": k, **kinds, "block_size": fitted.block_size}
-
-    def find(meter: Meter) -> Pairs:
-        """Measure and recover: what the session times, keeps and goes on with."""
-        right = draw(sketch, operator, seed=seed, role="right")
-        left = draw(left_sketch, operator, seed=seed, role="left")
-        with meter.stage("sketch", num_inner):
-            measured = _measure(meter, right, left, (num_outer, num_inner, num_left), fitted.block_size)
-        with meter.stage("recovery", 0):
-            return _recover(measured, left, core, k=k, which=which)
-
-    where = {"run": run, "fitted": fitted, "executor": executor}
-    return solve(operator, find, which=which, options=options, free=(*sizes, "k"), progress=progress, **where)
+    problem = EigenProblem(as_operator(operator), k, which, seed=seed)
+    method = Seigh(num_outer, sketch, block_size, None, num_inner, num_left, core, left_sketch)
+    return method.solve(problem, Resources(memory, run, executor, progress))
 
 
 def left_size(num_left: int | None, core: str, num_outer: int, num_inner: int, size: int) -> int:

@@ -2,23 +2,88 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, draw, room_for
+from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix
-from curvscope.solvers.driver import Pairs, solve
+from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
-from curvscope.solvers.sizing import fit_sketch
-from curvscope.solvers.sketched._common import hermitian_request, pairs_of_core
+from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
 from curvscope.solvers.sketched._nystrom import INDEFINITE, definiteness
 from curvscope.solvers.sketched._recovery import bearable_rank, singlepass_core
 from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import TallMatrix, orthonormalize
+
+
+@dataclass(frozen=True)
+class SinglePass(Sketch):
+    """Single-pass Rayleigh-Ritz, see :func:`singlepass`: for ``method=`` of :func:`curvscope.eigsh`.
+
+    Attributes:
+        num_outer: dimension of the space that is kept; None: as the measurements show.
+        sketch: kind of the test matrix; see :class:`.TestMatrix`.
+        block_size: columns a product call; default 32, fewer where memory is short.
+        max_products: budget, where neither num_outer nor num_products is given; default 4 k.
+        num_products: number of products; default 2 num_outer, or max_products.
+
+    >>> from curvscope.solvers import eigsh
+    >>> eigsh(torch.diag(torch.arange(50.0)), 3, method=SinglePass(num_products=10)).cost.products
+    10
+    """
+
+    num_products: int | None = None
+
+    name = "singlepass"
+    FREE = ("num_outer", "num_products", "k")
+
+    def budgeted(self, problem: EigenProblem) -> SinglePass:
+        """See :meth:`.Sketch.budgeted`; num_outer may stay open."""
+        if self.num_products is None:
+            return super().budgeted(problem)
+        if self.max_products is not None:
+            raise InvalidArgument(f"num_products={self.num_products} and max_products={self.max_products}: pass one of them")
+        return self
+
+    def with_sizes(self, num_outer: int, num_inner: int) -> SinglePass:
+        """See :meth:`.Sketch.with_sizes`."""
+        return replace(self, num_products=num_outer, max_products=None)
+
+    def columns(self) -> dict[str, int | None]:
+        """See :meth:`.Sketch.columns`: all products are kept."""
+        return {"num_outer": self.num_products}
+
+    def sized(self, problem: EigenProblem) -> SinglePass:
+        """See :meth:`.Sketch.sized`."""
+        if self.num_products is None:
+            assert self.num_outer is not None
+            products = 2 * self.num_outer
+        else:
+            products = self.num_products
+        check_sketch(problem, self.sketch, products if self.num_outer is None else self.num_outer, products)
+        return replace(self, num_products=products)
+
+    def find(self, problem: EigenProblem, meter: Meter) -> Pairs:
+        """See :meth:`.Sketch.find`."""
+        assert self.num_products is not None
+        assert self.block_size is not None
+        operator, products = problem.operator, self.num_products
+        right = draw(self.sketch, operator, seed=problem.seed, role="right")
+        with meter.stage("sketch", products):
+            outer = Measured(meter, right, products, self.block_size).all()
+        with meter.stage("recovery", 0):
+            outer = meter.workspace.working(outer)
+            kept: int | None = products if self.num_outer is None else self.num_outer
+            if self.num_outer is None:
+                gram = right.adjoint_multiply(outer, 0, products)
+                kept = None if definiteness(gram, operator, None) == INDEFINITE else kept
+            pairs = _recover(outer, right, kept, k=problem.k, which=problem.which)
+        return replace(pairs, chosen={"num_outer": int(pairs.diagnostics["rank"])})
 
 
 @checked
@@ -73,37 +138,11 @@ def singlepass(
     """
     if num_outer is None and num_products is None:
         raise InvalidArgument("pass num_products, or num_outer for twice as many products")
-    products = 2 * num_outer if num_products is None else num_products
-    most = products if num_outer is None else num_outer
-    operator = hermitian_request(operator, num_outer=most, num_inner=products, k=k, which=which, sketch=sketch)
-    fitted = fit_sketch("singlepass", operator, {"num_outer": products, "k": k}, memory, block_size, run, (sketch,))
-    options = {
-        "method": "singlepass",
-        "num_outer": num_outer,
-        "num_products": products,
-        "k": k,
-        "which": which,
-        "sketch": sketch,
-        "seed": seed,
-        "block_size": fitted.block_size,
-    }
-
-    def find(meter: Meter) -> Pairs:
-        """Measure and recover: what the session times, keeps and goes on with."""
-        right = draw(sketch, operator, seed=seed, role="right")
-        with meter.stage("sketch", products):
-            outer = Measured(meter, right, products, fitted.block_size).all()
-        with meter.stage("recovery", 0):
-            outer = meter.workspace.working(outer)
-            kept: int | None = most
-            if num_outer is None and definiteness(right.adjoint_multiply(outer, 0, products), operator, None) == INDEFINITE:
-                kept = None
-            pairs = _recover(outer, right, kept, k=k, which=which)
-        return replace(pairs, chosen={"num_outer": int(pairs.diagnostics["rank"])})
-
-    free = ("num_outer", "num_products", "k")
-    where = {"run": run, "fitted": fitted, "executor": executor}
-    return solve(operator, find, which=which, options=options, free=free, progress=progress, **where)
+    if num_outer is None and num_products is None:
+        raise InvalidArgument("pass num_products, or num_outer for twice as many products")
+    problem = EigenProblem(as_operator(operator), k, which, seed=seed)
+    method = SinglePass(num_outer, sketch, block_size, num_products=num_products)
+    return method.solve(problem, Resources(memory, run, executor, progress))
 
 
 def _recover(outer: TallMatrix, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:

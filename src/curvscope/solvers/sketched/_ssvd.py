@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import Measured, Meter, Place, check_recipe, draw, hired, room_for, workspace
+from curvscope.measurement import Measured, Meter, Place, draw, room_for
 from curvscope.operators import as_operator
 from curvscope.sketches import TestMatrix, check_kind
-from curvscope.solvers.driver import ADVICE, finish_singular, recalled_triplets, triplets_of_core
+from curvscope.solvers.driver import ADVICE, Prepared, Resources, finish_singular, recalled_triplets, session, triplets_of_core
 from curvscope.solvers.results import SingularSolution
 from curvscope.solvers.sizing import fit_sketch
 from curvscope.solvers.sketched._common import advised, check_sizes
 from curvscope.solvers.sketched._recovery import bearable_rank, generalized_nystrom_core, oversampled_core
 from curvscope.store import Run
-from curvscope.system import Contention, Progress, checked, threads
+from curvscope.system import Progress, checked
 from curvscope.tall import InMemory, TallMatrix, orthonormalize, small_dtype
 
 SSVD_METHODS = ("oversampled", "nystrom", "hmt")
@@ -96,7 +96,8 @@ def ssvd(
     for kind in (sketch, left_sketch):
         check_kind(kind, operator.dtype)
     both = {"num_outer": 2 * num_outer, "num_inner": num_inner + num_outer, "k": 2 * (k or num_outer)}  # of both sides
-    fitted = fit_sketch(f"ssvd {method}", operator, both, memory, block_size, run, (sketch, left_sketch))
+    resources = Resources(memory, run, executor, progress)
+    fitted = fit_sketch(f"ssvd {method}", operator, both, resources, block_size, (sketch, left_sketch))
     options = {
         "method": f"ssvd {method}",
         "num_outer": num_outer,
@@ -115,20 +116,13 @@ def ssvd(
         match method:
             case "oversampled":
                 inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-                return _oversampled(meter, right, left, inner_left, num_outer, num_inner, fitted.block_size)
+                return _oversampled(meter, right, (left, inner_left), (num_outer, num_inner), fitted.block_size)
             case "nystrom":
                 return _generalized_nystrom(meter, right, left, (num_outer, num_inner), fitted.block_size, k or 1)
         return _hmt(meter, right, num_outer, fitted.block_size)
 
-    check_recipe(operator, executor)
-    free = ("num_outer", "num_inner", "k")
-    with (
-        workspace(run, operator, options, free=free, fitted=fitted) as place,
-        hired(operator, executor, place) as others,
-        threads(None),
-    ):
-        meter = Meter(operator, progress, place, others)
-        meter.contention = Contention()
+    prepared = Prepared(find, options, ("num_outer", "num_inner", "k"), fitted)
+    with session(operator, prepared, resources) as meter:
         triplets = recalled_triplets(meter)
         if triplets is None:
             *factors, rank = find(meter)
@@ -139,14 +133,9 @@ def ssvd(
 
 
 def _oversampled(
-    meter: Meter,
-    right: TestMatrix,
-    outer_left: TestMatrix,
-    inner_left: TestMatrix,
-    num_outer: int,
-    num_inner: int,
-    block_size: int,
+    meter: Meter, right: TestMatrix, lefts: tuple[TestMatrix, TestMatrix], sizes: tuple[int, int], block_size: int
 ) -> Factors:
+    (outer_left, inner_left), (num_outer, num_inner) = lefts, sizes
     inner = torch.empty(num_inner, num_inner, dtype=small_dtype(right.dtype), device="cpu")
     with meter.stage("sketch", num_inner + num_outer):
         measured = Measured(meter, right, num_inner, block_size, kept=num_outer)
