@@ -101,8 +101,8 @@ def test_a_file_with_something_else(eigs, tmp_path):
 
 def test_a_plan_with_workers(monkeypatch):
     """Products of 10 ms each: as many times faster as a block has parts, the rounding up counted."""
-    monkeypatch.setattr(planning._Timing, "at", lambda timing, width: (0.01, 0))
-    monkeypatch.setattr(planning._Timing, "wire_seconds", lambda timing: 0.001)
+    monkeypatch.setattr(planning.Timing, "at", lambda timing, width: (0.01, 0))
+    monkeypatch.setattr(planning.Timing, "wire_seconds", lambda timing: 0.001)
     H = cs.problems.spectrum("power", 3000)
     sizes = {"method": "krylov", "block_size": 6, "tol": 0, "max_products": 60}
     alone, four = (cs.plan(H, 20, **sizes, workers=count) for count in (1, 4))

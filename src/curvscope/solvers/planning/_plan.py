@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,18 +12,19 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
-from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Place, nearest_folder
+from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Fit, Place, nearest_folder
 from curvscope.operators import CurvatureOperator, as_operator
 from curvscope.operators.base import Operator
 from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh
 from curvscope.solvers._exact import bytes_needed
-from curvscope.solvers.driver import EigenProblem, check_operator, check_request
+from curvscope.solvers.driver import EigenProblem, Resources, check_operator, check_request
 from curvscope.solvers.krylov import Krylov, krylov_options
 from curvscope.solvers.planning._forecast import known_eigenvalues, krylov_products
 from curvscope.solvers.planning._rehearsal import rehearse
+from curvscope.solvers.planning._timing import Timing
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sizing import Footprint, default_width, fit, footprint, multiple_of, sizes_for_pairs
-from curvscope.system import as_text, checked, extra_memory, long_work, resident_bytes
+from curvscope.system import as_text, checked, resident_bytes
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
 SPREAD = 1.5
@@ -191,118 +191,114 @@ def plan(
         raise InvalidArgument(f"workers={workers}: choose at least 1")
     names = PLANNED if method == "auto" else ("seigh" if method == "oversampled" else method,)
     known = None if spectrum is None else known_eigenvalues(spectrum, k, operator.shape[0])
-    timing = _Timing(operator)
-    settings = {"tol": tol, "block_size": block_size, "ncv": ncv, "max_products": max_products, "memory": memory}
-    plans = [_method_plan(name, operator, k, timing, run, workers, known, **settings) for name in names]
+    timing = Timing(operator)
+    options = {"tol": tol, "block_size": block_size, "ncv": ncv, "max_products": max_products}
+    asked = _Asked(operator, k, Resources(memory, run), workers, known, **options)
+    plans = [_method_plan(name, asked, timing) for name in names]
     plans.sort(key=lambda made: bool(made.obstacle))
     each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
     return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator), timing.last, workers, each)
 
 
-class _Timing:
-    """Products of an operator, timed and watched; each width once."""
+@dataclass(frozen=True)
+class _Asked:
+    """What is planned: the request of a solve, and what is known before it."""
 
-    def __init__(self, operator: Operator) -> None:
-        self.operator, self.known, self.last = operator, {}, 0.0
-        self.before = resident_bytes()
-        _, self.traced = extra_memory(lambda: self._multiply(1))
-        self.at(1)
+    operator: Operator
+    k: int
+    resources: Resources
+    workers: int
+    known: Tensor | None
+    tol: float
+    block_size: int | None
+    ncv: int | None
+    max_products: int | None
 
-    def at(self, width: int) -> tuple[float, int]:
-        """Seconds a vector and extra bytes of a block; wide blocks of slow operators are told from narrower ones."""
-        slow = self.known.get(1, (0.0, 0))[0]
-        width = max(1, min(width, self.operator.shape[0], int(4 / slow) if slow > 0.125 else width))
-        if width not in self.known:
-            self._multiply(width)  # a block of another width may be computed another way
-            start = time.perf_counter()
-            _, extra = extra_memory(lambda: self._multiply(width))
-            self.known[width] = (time.perf_counter() - start) / width, extra
-        self.last = self.known[width][0]
-        return self.known[width]
-
-    def wire_seconds(self) -> float:
-        """Of one column on its way to a worker and back, on this side: packed and unpacked, both ways."""
-        column = torch.zeros(self.operator.shape[0], dtype=self.operator.dtype, device="cpu").numpy()
-        start = time.perf_counter()
-        pickle.loads(pickle.dumps(column, protocol=pickle.HIGHEST_PROTOCOL))
-        return 2 * (time.perf_counter() - start)
-
-    def _multiply(self, width: int) -> None:
-        generator = torch.Generator().manual_seed(width)
-        rows = self.operator.shape[0]
-        block = torch.randn(width, rows, generator=generator, dtype=self.operator.dtype, device="cpu").T.to(
-            self.operator.device
-        )
-        with long_work():
-            self.operator @ block
+    @property
+    def predict(self) -> bool:
+        """True if the operator is asked what its products need: only a bound makes that worth its tracing."""
+        return self.resources.memory is not None
 
 
-def _method_plan(
-    name: str,
-    operator: Operator,
-    k: int,
-    timing: _Timing,
-    run: Place | None,
-    workers: int,
-    known: Tensor | None,
-    *,
-    tol: float,
-    block_size: int | None,
-    ncv: int | None,
-    max_products: int | None,
-    memory: int | str | None,
-) -> MethodPlan:
-    size = operator.shape[0]
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of a method: (low, expected, high) products, those that its memory follows from, and its widest matrix."""
+
+    products: tuple[int, int, int]
+    columns: dict[str, int]
+    block_size: int
+    widest: int
+
+
+def _sizes(name: str, asked: _Asked) -> _Sizes:
+    """Return the sizes of a method that iterates or sketches.
+
+    Raises:
+        InvalidArgument: none that can work.
+    """
+    operator, k, size = asked.operator, asked.k, asked.operator.shape[0]
+    if name == "krylov":
+        width = asked.block_size
+        if asked.workers > 1 and width is None:
+            width = multiple_of(default_width(k), asked.workers, size)
+        options = krylov_options(EigenProblem(operator, k, tol=asked.tol), Krylov(asked.ncv, width, asked.max_products))
+        columns = {"k": k, "ncv": options.ncv, "block_size": options.block_size}
+        products = krylov_products(asked.known, size, options, operator.dtype)
+        return _Sizes(products, columns, options.block_size, options.ncv)
+    outer, inner = sizes_for_pairs(name, k, size, asked.max_products)
+    total = inner if name != "hmt" else 2 * outer
+    columns = {"k": k, "num_outer": outer, "num_inner": inner}
+    return _Sizes((total, total, total), columns, asked.block_size or min(WIDEST_BLOCK, size), inner)
+
+
+def _method_plan(name: str, asked: _Asked, timing: Timing) -> MethodPlan:
+    """Return the plan of one method; one that cannot be done says why."""
+    operator, run = asked.operator, asked.resources.run
     if name == "exact":
-        return _exact_plan(operator, k, timing, memory, workers)
+        return _exact_plan(operator, asked.k, timing, asked.resources.memory, asked.workers)
     try:
-        if name == "krylov":
-            width = block_size
-            if workers > 1 and block_size is None:
-                width = multiple_of(width or default_width(k), workers, size)
-            sizes = krylov_options(EigenProblem(operator, k, tol=tol), Krylov(ncv, width, max_products))
-            products = krylov_products(known, size, sizes, operator.dtype)
-            columns = {"k": k, "ncv": sizes.ncv, "block_size": sizes.block_size}
-            wanted, widest = sizes.block_size, sizes.ncv
-        else:
-            outer, inner = sizes_for_pairs(name, k, size, max_products)
-            total = inner if name != "hmt" else 2 * outer
-            products = (total, total, total)
-            columns = {"k": k, "num_outer": outer, "num_inner": inner}
-            wanted, widest = block_size or min(WIDEST_BLOCK, size), inner
-        needs = footprint(name, operator, columns, predict=memory is not None)
-        stored = run is not None
-        fitted = fit(needs, memory, block_size=block_size, default=wanted, stored=stored, device=operator.device)
+        sizes = _sizes(name, asked)
+        needs = footprint(name, operator, sizes.columns, predict=asked.predict)
+        place = {"default": sizes.block_size, "stored": run is not None, "device": operator.device}
+        fitted = fit(needs, asked.resources.memory, block_size=asked.block_size, **place)
     except (OutOfBudget, InvalidArgument) as error:
         return MethodPlan(name, obstacle=str(error))
-    solve = partial(_rehearsal, name, k, products[1], fitted.block_size, ncv=columns.get("ncv"))
-    rehearsed = rehearse(
-        solve, operator, k, widest, stored=None if run is None or fitted.resident else nearest_folder(Path(run))
-    )
-    outside, likely = rehearsed.at(size), needs
+    likely = needs
     if name == "krylov":  # the basis takes no more than what is written of it
-        likely = footprint(name, operator, columns | {"ncv": min(columns["ncv"], products[1])}, predict=memory is not None)
-    seconds, extra = timing.at(fitted.block_size)
-    residuals, _ = timing.at(min(fitted.widest, k))
-    whole = name not in ("krylov", "hmt") and products[1] >= BLOCKS_EACH * workers * fitted.block_size
-    alone = products[1] * seconds / (workers if whole else gain(fitted.block_size, workers))
-    stages = {**outside, "products": alone + k * residuals / gain(min(fitted.widest, k), workers)}
-    if workers > 1:
-        stages["wire"] = ((0 if whole else products[1]) + k) * timing.wire_seconds()
-    few, many = products[0] / products[1], products[2] / products[1]
-    expected = sum(stages.values())
-    on_cpu = operator.device.type == "cpu"
+        columns = sizes.columns | {"ncv": min(sizes.columns["ncv"], sizes.products[1])}
+        likely = footprint(name, operator, columns, predict=asked.predict)
+    stages = _stages(name, asked, sizes, fitted, timing)
+    few, many = sizes.products[0] / sizes.products[1], sizes.products[2] / sizes.products[1]
+    expected, in_host = sum(stages.values()), operator.device.type == "cpu" or fitted.on_host
+    extra = timing.at(fitted.block_size)[1]
     return MethodPlan(
         name,
-        products=tuple(count + k for count in products),
+        products=tuple(count + asked.k for count in sizes.products),
         stages=stages,
         seconds=(few * expected / SPREAD, expected, many * expected * SPREAD),
-        memory=_memory(operator, likely, fitted.block_size, fitted.resident and (on_cpu or fitted.on_host), timing, extra),
+        memory=_memory(operator, likely, fitted.block_size, fitted.resident and in_host, timing, extra),
         disk=needs.disk if run is not None else 0,
         block_size=fitted.block_size,
         resident=fitted.resident,
-        accuracy=f"residuals to {tol:g}" if name == "krylov" and tol else ACCURACY[name],
+        accuracy=f"residuals to {asked.tol:g}" if name == "krylov" and asked.tol else ACCURACY[name],
     )
+
+
+def _stages(name: str, asked: _Asked, sizes: _Sizes, fitted: Fit, timing: Timing) -> dict[str, float]:
+    """Expected seconds by stage: products as timed, what is beside them as rehearsed, and the wire to workers."""
+    k, workers, run, expected = asked.k, asked.workers, asked.resources.run, sizes.products[1]
+    solve = partial(_rehearsal, name, k, expected, fitted.block_size, ncv=sizes.columns.get("ncv"))
+    stored = None if run is None or fitted.resident else nearest_folder(Path(run))
+    outside = rehearse(solve, asked.operator, k, sizes.widest, stored=stored).at(asked.operator.shape[0])
+    seconds, _ = timing.at(fitted.block_size)
+    residuals, _ = timing.at(min(fitted.widest, k))
+    # Independent products are dealt out as whole blocks, which leaves nobody idle; those of an iteration column by column.
+    whole = name not in ("krylov", "hmt") and expected >= BLOCKS_EACH * workers * fitted.block_size
+    alone = expected * seconds / (workers if whole else gain(fitted.block_size, workers))
+    stages = {**outside, "products": alone + k * residuals / gain(min(fitted.widest, k), workers)}
+    if workers > 1:
+        stages["wire"] = ((0 if whole else expected) + k) * timing.wire_seconds()
+    return stages
 
 
 ACCURACY = {
@@ -315,7 +311,7 @@ ACCURACY = {
 }
 
 
-def _memory(operator: Operator, needs: Footprint, block_size: int, resident: bool, timing: _Timing, extra: int) -> int:
+def _memory(operator: Operator, needs: Footprint, block_size: int, resident: bool, timing: Timing, extra: int) -> int:
     """Peak resident bytes: what the process had and tracing left, and the most that a stage of the solve adds.
 
     ``extra`` was measured: a block, its products, and what they needed besides.
@@ -334,7 +330,7 @@ def gain(columns: int, workers: int) -> float:
     return columns / -(-columns // workers)
 
 
-def _exact_plan(operator: Operator, k: int, timing: _Timing, memory: int | str | None, workers: int) -> MethodPlan:
+def _exact_plan(operator: Operator, k: int, timing: Timing, memory: int | str | None, workers: int) -> MethodPlan:
     size = operator.shape[0]
     if size > LONGEST_EXACT:
         return MethodPlan("exact", obstacle=f"needs {as_text(bytes_needed(size))} and hours: for D up to {LONGEST_EXACT:,}")
