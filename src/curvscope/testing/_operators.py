@@ -93,9 +93,11 @@ def refuses_what_does_not_fit(operator: Operator) -> None:
     like = {"dtype": operator.dtype, "device": operator.device}
     require(raises(ValueError, lambda: operator @ torch.zeros(n + 1, **like)), "a vector of the wrong length is refused")
     require(raises(ValueError, lambda: operator @ torch.zeros(n, 1, 1, **like)), "a three-dimensional block is refused")
-    other = OTHER_DTYPE.get(operator.dtype, torch.float32)
-    block = torch.zeros(n, dtype=other, device=operator.device)
-    require(raises(ValueError, lambda: operator @ block), "a block of another dtype is refused")
+    block = torch.zeros(n, dtype=torch.int64, device=operator.device)
+    require(raises(ValueError, lambda: operator @ block), "a block of integers is refused")
+    if (other := OTHER_DTYPE.get(operator.dtype)) is not None:
+        product = operator @ block.to(other)
+        require(product.dtype == other, "a product has the precision of its block")
     require(raises(TypeError, lambda: operator @ [0.0]), "a list is refused")
 
 
