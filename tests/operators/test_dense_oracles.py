@@ -212,8 +212,8 @@ def test_data_that_changes_is_noticed():
     [
         (torch.ones(3, dtype=DOUBLE), InvalidArgument, r"pass \(83,\) or \(83, b\)"),
         (torch.ones(83, 2, 2, dtype=DOUBLE), InvalidArgument, "shape"),
-        (torch.ones(83), InvalidArgument, "the operator is torch.float64, the block torch.float32"),
-        ([1.0], InvalidType, "pass a torch tensor"),
+        (torch.ones(83, dtype=torch.int64), InvalidArgument, "the operator is torch.float64, the block torch.int64"),
+        (["1.0"], InvalidType, "pass"),
     ],
 )
 def test_wrong_blocks(block, error, message):

@@ -136,7 +136,7 @@ class Conveniences(Hinted):
 
     def unflatten(self, vector: Any) -> dict[str, Tensor]:
         """A (D,) vector by parameter name, in the parameters' shapes; see :meth:`.Parameters.unflatten`."""
-        return self._named.unflatten(torch.as_tensor(vector))
+        return self._named.unflatten(torch.as_tensor(vector, device=self.device))
 
     @property
     def _named(self) -> Parameters:

@@ -27,7 +27,7 @@ def is_given_mask(obj: Any) -> bool:
     if isinstance(obj, Mapping | list | tuple):
         return True
     if isinstance(obj, np.ndarray):
-        return obj.dtype.kind in "bui" or (obj.ndim == 1 and not _is_unit(torch.as_tensor(obj)))
+        return obj.dtype.kind in "bui" or (obj.ndim == 1 and not _is_unit(torch.as_tensor(obj, device="cpu")))
     return isinstance(obj, Tensor) and (not obj.is_floating_point() or (obj.ndim == 1 and not _is_unit(obj)))
 
 

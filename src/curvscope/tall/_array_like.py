@@ -147,7 +147,7 @@ class ArrayLike(ABC):
         if isinstance(other, Transposed):
             self._check_memory(self.shape[0] * other.shape[1])
             other = other.matrix[:].T
-        small = torch.as_tensor(other)
+        small = torch.as_tensor(other, device=self.device)
         if small.ndim not in (1, 2) or small.shape[0] != self.shape[1]:
             raise InvalidArgument(
                 f"cannot multiply {self.shape[0]} x {self.shape[1]} with a tensor of shape {tuple(small.shape)}: pass "
@@ -160,7 +160,7 @@ class ArrayLike(ABC):
 
     def __rmatmul__(self, other: Any) -> Tensor:
         """Return x @ V for x (D,) or (m, D), as a tensor."""
-        left = torch.as_tensor(other)
+        left = torch.as_tensor(other, device=self.device)
         return self.T @ left if left.ndim == 1 else (self.T @ left.T).T
 
     @classmethod
@@ -231,7 +231,7 @@ class Transposed:
         """V.T @ x for x (D,), (D, m) or another tall matrix, as a tensor. Cost: 2 D n m operations, one read of each."""
         matrix = self.matrix
         if not isinstance(other, ArrayLike):
-            other = torch.as_tensor(other)
+            other = torch.as_tensor(other, device=self.matrix.device)
         if len(other.shape) not in (1, 2) or other.shape[0] != matrix.shape[0]:
             raise InvalidArgument(
                 f"cannot multiply {self.shape[0]} x {self.shape[1]} with shape {tuple(other.shape)}: pass ({self.shape[1]},) "
@@ -247,7 +247,7 @@ class Transposed:
 
     def __rmatmul__(self, other: Any) -> Tensor:
         """X @ V.T, (m, D)."""
-        left = torch.as_tensor(other)
+        left = torch.as_tensor(other, device=self.matrix.device)
         return self.matrix @ left if left.ndim == 1 else (self.matrix @ left.T).T
 
     @classmethod
@@ -288,7 +288,7 @@ def _plain_index(index: Any) -> Any:
     if isinstance(index, slice) or index is Ellipsis:
         return index
     if isinstance(index, np.ndarray | list | range):
-        index = torch.as_tensor(list(index) if isinstance(index, range) else index)
+        index = torch.as_tensor(list(index) if isinstance(index, range) else index, device="cpu")
     if isinstance(index, Tensor):
         return index.cpu() if index.ndim else int(index)
     return int(index) if hasattr(index, "__index__") else index
