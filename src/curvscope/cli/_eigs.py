@@ -9,7 +9,7 @@ import typer
 
 from curvscope.cli._names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import check_problem_options, check_source
+from curvscope.cli._source import check_choices, check_problem_options, check_source
 from curvscope.cli._trust import remember
 from curvscope.cli._workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
 from curvscope.errors import InvalidArgument
@@ -17,7 +17,7 @@ from curvscope.measurement import PARAMETERS
 from curvscope.operators import Recipe, data_parallel
 from curvscope.operators.base import Operator
 from curvscope.problems import get
-from curvscope.runs import MATRICES, arithmetic_of, operator_at_step, operator_of_problem, recipe_of_problem
+from curvscope.runs import operator_at_step, operator_of_problem, recipe_of_problem, recipe_of_target
 from curvscope.solvers import METHODS, Solution, eigsh, plan
 from curvscope.solvers.driver import check_request
 from curvscope.store import Run
@@ -68,8 +68,7 @@ def command(
     """
     check_source(problem, target)
     check_problem_options(problem, data=data, split=split, step=step)
-    if matrix not in MATRICES:
-        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    check_choices(matrix, precision)
     wanted = {"k": k, "which": which, "method": method, "tol": tol}
     source = {
         "problem": problem,
@@ -80,9 +79,6 @@ def command(
         "matrix": matrix,
     }
     if precision is not None:
-        if problem is None:
-            raise InvalidArgument("--precision is for a --problem: your --target function decides by itself")
-        arithmetic_of(precision)
         source["precision"] = precision
     options = {**wanted, "max_products": max_products, "seed": seed}
     if memory is not None:
@@ -95,7 +91,7 @@ def command(
     remember(run)
     with hiring.executor() as executor:
         if operator is None:
-            operator, executor = data_parallel(Recipe(target), shards, executor), None
+            operator, executor = data_parallel(_recipe(source), shards, executor), None
         if planned and "plan" not in run.manifest:
             count = 1 if executor is None else executor.expected
             made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
@@ -117,7 +113,7 @@ def command(
 def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Operator:
     """The operator that was asked for: at the parameters that the run has, else at newly trained ones."""
     if source["problem"] is None:
-        return Recipe(source["target"]).build()
+        return _recipe(source).build()
     if (out / PARAMETERS).exists():
         return operator_of_problem(Run.open(out))
     known = get(source["problem"], data=source["data"])
@@ -125,6 +121,10 @@ def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Oper
     operator = operator_at_step(known, source["step"], source["split"], source["matrix"], source.get("precision"))
     operator.recipe = recipe_of_problem(out, source)
     return operator
+
+
+def _recipe(source: dict[str, Any]) -> Recipe:
+    return recipe_of_target(source["target"], source["matrix"], source.get("precision"))
 
 
 def _plain(out: Path, solution: Solution) -> dict[str, object]:

@@ -51,12 +51,14 @@ Step = Annotated[
     int, typer.Option("--step", rich_help_panel=SOURCE, help="Of a problem: train its network to this step first.")
 ]
 Split = Annotated[str, typer.Option("--split", rich_help_panel=SOURCE, help="Of a problem: its train or test samples.")]
-Matrix = Annotated[str, typer.Option("--matrix", rich_help_panel=SOURCE, help="Of a problem: hessian or ggn.")]
+Matrix = Annotated[
+    str, typer.Option("--matrix", rich_help_panel=SOURCE, help="hessian or ggn, of a problem or of (model, loss, data).")
+]
 Precision = Annotated[
     str | None,
     typer.Option(
         "--precision",
         rich_help_panel=SOURCE,
-        help="Of a problem: compute in float64, float32, bfloat16, float16, or tf32 on a GPU.",
+        help="Compute in float64, float32, bfloat16, float16, or tf32 on a GPU.",
     ),
 ]

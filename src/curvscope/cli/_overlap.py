@@ -11,7 +11,7 @@ import typer
 
 from curvscope.cli._names import AsJson, DataFolder, LanczosMemory, Matrix, Precision, ProblemName, Split, Step, TargetName
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import chosen
+from curvscope.cli._source import check_run_alone, chosen
 from curvscope.cli._tables import as_rich
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator
@@ -74,6 +74,7 @@ def command(
             "a RUN has its eigenvectors, for every k: leave --problem, --target, -k, --probes, --steps, --eigenvalues, "
             "--memory, --precision and --plan out, or the RUN for an estimate without eigenvectors"
         )
+    check_run_alone(data=data, step=step, split=split, matrix=matrix)
     opened = Run.open(run)
     check_can_be_made(run)
     curve = measure_overlap(opened, mask)

@@ -9,11 +9,9 @@ import typer
 
 from curvscope.cli._names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import check_problem_options, check_source
-from curvscope.errors import InvalidArgument
-from curvscope.operators import load_target
+from curvscope.cli._source import check_choices, check_problem_options, check_source
 from curvscope.problems import get
-from curvscope.runs import MATRICES, arithmetic_of, solution_of
+from curvscope.runs import arithmetic_of, matrix_of, recipe_of_target, solution_of
 from curvscope.solvers import METHODS, plan
 from curvscope.store import Run, check_can_be_made, usable_path
 from curvscope.system import preferred
@@ -45,19 +43,16 @@ def command(
     """
     check_source(problem, target)
     check_problem_options(problem, data=data, split=split)
-    if matrix not in MATRICES:
-        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    check_choices(matrix, precision)
     if out is not None:
         check_can_be_made(usable_path(out))
     earlier = None if spectrum is None else solution_of(Run.open(spectrum))
     if problem is None:
-        if precision is not None:
-            raise InvalidArgument("--precision is for a --problem: your --target function decides by itself")
-        operator = load_target(str(target))
+        operator = recipe_of_target(str(target), matrix, precision).build()
     else:
         known, arithmetic = get(problem, data=data), arithmetic_of(precision)
         model = known.model().to(preferred())
-        operator = MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic)
+        operator = matrix_of(matrix)(model, known.criterion, known.curvature_batches(split), **arithmetic)
     made = plan(
         operator,
         k,

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from curvscope.cli._trust import confirm_trust
 from curvscope.errors import InvalidArgument, RunConflict
-from curvscope.operators import CurvatureOperator, Recipe, operator_differences
+from curvscope.operators import CurvatureOperator, operator_differences
 from curvscope.operators.base import Operator
 from curvscope.problems import get
-from curvscope.runs import MATRICES, operator_at_step, operator_of_problem, recipe_of_problem, solution_of
+from curvscope.runs import (
+    MATRICES,
+    arithmetic_of,
+    operator_at_step,
+    operator_of_problem,
+    recipe_of_problem,
+    recipe_of_target,
+    solution_of,
+)
 from curvscope.solvers import Solution
 from curvscope.solvers.certification import rounding_of
 from curvscope.store import Run
 
 HIGHER = ("float64", "float32")
+UNCHOSEN: dict[str, Any] = {"data": None, "step": 0, "split": "train", "matrix": "hessian", "precision": None}
+"""Values of the options that describe an operator, where they are not given."""
 
 
 def operator_of_run(run: Run, solution: Solution, *, trust: bool) -> Operator:
@@ -35,7 +46,10 @@ def operator_of_run(run: Run, solution: Solution, *, trust: bool) -> Operator:
             "the run alone"
         )
     confirm_trust(run, trust=trust)
-    operator = operator_of_problem(run) if target is None else Recipe(target).build()
+    if target is None:
+        operator: Operator = operator_of_problem(run)
+    else:
+        operator = recipe_of_target(target, options.get("matrix", "hessian"), options.get("precision")).build()
     if differing := operator_differences(solution.provenance, operator):
         raise RunConflict(
             f"{run.path} was made with another operator than {target or 'its problem'} gives now: {'; '.join(differing)}. A "
@@ -81,11 +95,28 @@ def check_source(problem: str | None, target: str | None) -> None:
         )
 
 
-def check_problem_options(problem: str | None, *, data: Path | None = None, split: str = "train", step: int = 0) -> None:
-    """Raise InvalidArgument where an option that describes a problem is given with a target, which would ignore it."""
-    given = {"--data": data is not None, "--split": split != "train", "--step": step != 0}
-    if problem is None and (unused := [flag for flag, is_given in given.items() if is_given]):
-        raise InvalidArgument(f"{unused[0]} is for a --problem: your --target function decides by itself")
+def check_problem_options(problem: str | None, **choices: Any) -> None:
+    """Raise InvalidArgument where --data, --split or --step is given with a target, which would ignore it."""
+    if problem is None:
+        _refuse(choices, " is for a --problem: your --target function decides by itself")
+
+
+def check_run_alone(**choices: Any) -> None:
+    """Raise InvalidArgument where an option that describes an operator is given with a RUN, which has its own."""
+    _refuse(choices, ": a RUN has its own operator, leave the option out, or the RUN")
+
+
+def _refuse(choices: dict[str, Any], why: str) -> None:
+    for name, value in choices.items():
+        if value != UNCHOSEN[name]:
+            raise InvalidArgument(f"--{name}{why}")
+
+
+def check_choices(matrix: str, precision: str | None) -> None:
+    """Raise InvalidArgument unless there are such a matrix and such a precision."""
+    if matrix not in MATRICES:
+        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+    arithmetic_of(precision)
 
 
 def chosen(
@@ -107,17 +138,13 @@ def chosen(
     """
     if [run, problem, target].count(None) != 2:
         raise InvalidArgument("pass one of RUN, --problem NAME and --target MODULE:FUNCTION")
-    if problem is None and (data, step, split, matrix, precision) != (None, 0, "train", "hessian", None):
-        raise InvalidArgument(
-            "--data, --step, --split, --matrix and --precision choose among the operators of a --problem: a RUN has its own, "
-            "and your --target function decides by itself"
-        )
     if run is not None:
+        check_run_alone(data=data, step=step, split=split, matrix=matrix, precision=precision)
         opened = Run.open(run)
         solution = solution_of(opened)
         return operator_of_run(opened, solution, trust=trust), solution
+    check_problem_options(problem, data=data, split=split, step=step)
+    check_choices(matrix, precision)
     if target is not None:
-        return Recipe(target).build(), None
-    if matrix not in MATRICES:
-        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
+        return recipe_of_target(target, matrix, precision).build(), None
     return operator_at_step(get(problem, data=data), step, split, matrix, precision), None

@@ -4,82 +4,23 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from math import ceil, log10
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.estimators import RULES, Density
 from curvscope.measurement import CERTIFIED, PARAMETERS, TABLE, results_of
-from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
-from curvscope.problems import Problem, get
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
 from curvscope.solvers.results import ORDERS
 from curvscope.store import Run, parsing, read_sealed_tensors
 from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
-from curvscope.system import TF32, as_text, preferred
-from curvscope.training import Recorder, train
+from curvscope.system import as_text
 
-MATRICES = {"hessian": hessian, "ggn": ggn}
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 MASKS = ("magnitude", "layerwise", "random", "best")
 DENSITY = "density.json"
 """Where a run keeps the density that `curvscope density RUN` found last."""
-
-
-def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
-    """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
-
-    Trained on the CPU, as pinned; measured on a GPU if there is one.
-    """
-    arithmetic = arithmetic_of(precision)
-    batches = problem.curvature_batches(split)
-    model = problem.model()
-    recorder = Recorder(model, [step])
-    train(problem, model, recorder)
-    return MATRICES[matrix](recorder.load(step, model).to(preferred()), problem.criterion, batches, **arithmetic)
-
-
-def arithmetic_of(precision: str | None) -> dict[str, Any]:
-    """The options of an operator whose products are computed in a precision, one of :data:`PRECISIONS`; None: its own.
-
-    >>> arithmetic_of("tf32"), arithmetic_of("bfloat16")
-    ({'precision': 'tf32'}, {'dtype': torch.bfloat16})
-    """
-    if precision not in (None, *PRECISIONS):
-        raise InvalidArgument(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    if precision is None:
-        return {}
-    return {"precision": precision} if precision == TF32 else {"dtype": getattr(torch, precision)}
-
-
-def operator_of_problem(run: Run) -> CurvatureOperator:
-    """The operator of a run on a problem, at the parameters and buffers that the run keeps: no training."""
-    return recipe_of_problem(run.path, run.manifest["options"]).build()
-
-
-def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
-    """Return how others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
-    source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
-    if options.get("precision") is not None:
-        source["precision"] = options["precision"]
-    if source["data"] is not None:
-        source["data"] = str(Path(source["data"]).absolute())
-    return Recipe(operator_at_checkpoint, checkpoint=str(path.absolute() / PARAMETERS), **source)
-
-
-def operator_at_checkpoint(
-    problem: str, data: str | None, split: str, matrix: str, checkpoint: str, precision: str | None = None
-) -> CurvatureOperator:
-    """The curvature of a problem's network with the parameters and buffers in a safetensors file; on a GPU if there is one."""
-    known = get(problem, data=data)
-    model = known.model().to(preferred())
-    with torch.no_grad():
-        model.load_state_dict(read_sealed_tensors(Path(checkpoint)), strict=False)
-    return MATRICES[matrix](model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
 
 
 def solution_of(run: Run) -> Solution:
@@ -292,7 +233,8 @@ def _label(run: Run) -> str:
     options = run.manifest["options"]
     if options.get("problem"):
         return f"{options['problem']}, {options['matrix']}, step {options['step']}, {options['split']}"
-    return str(options.get("target", run.path.name))
+    name = str(options.get("target", run.path.name))
+    return name if options.get("matrix", "hessian") == "hessian" else f"{name}, {options['matrix']}"
 
 
 def _highlights(solution: Solution) -> tuple[tuple[str, str], ...]:

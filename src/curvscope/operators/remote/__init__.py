@@ -2,12 +2,13 @@
 
 from curvscope.operators.remote._recipe import Recipe
 from curvscope.operators.remote._sharded import data_parallel
-from curvscope.operators.remote._target import load_function, load_target
+from curvscope.operators.remote._target import call_target, load_function, load_target
 from curvscope.operators.remote._worker import Order, multiply, order_for, product, received
 
 __all__ = [
     "Order",
     "Recipe",
+    "call_target",
     "data_parallel",
     "load_function",
     "load_target",

@@ -15,7 +15,7 @@ from curvscope.operators.curvature import hessian
 
 
 def load_function(target: str, *, folder: str | None = None) -> Callable[..., Any]:
-    """The function that ``module:function`` names; for ``folder`` see :func:`load_target`.
+    """The function that ``module:function`` names; for ``folder`` see :func:`call_target`.
 
     Raises:
         TargetNotFound: no such module or function.
@@ -49,13 +49,23 @@ def load_function(target: str, *, folder: str | None = None) -> Callable[..., An
 def load_target(target: str, options: dict[str, Any] | None = None, *, folder: str | None = None) -> Operator:
     """The operator that ``module:function`` makes: it returns one, or (model, loss, data) for the Hessian.
 
+    Raises:
+        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+    """
+    made = call_target(target, options, folder=folder)
+    return hessian(*made) if isinstance(made, tuple) else as_operator(made)
+
+
+def call_target(target: str, options: dict[str, Any] | None = None, *, folder: str | None = None) -> Any:
+    """Return what ``module:function`` returns: (model, loss, data), or something else that may be an operator.
+
     Args:
         target: ``module:function``.
         options: keyword arguments of the function.
         folder: where modules are looked for first; default the current directory.
 
     Raises:
-        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns something else.
+        TargetNotFound: no such module or function, or it fails; InvalidArgument: it returns a tuple of another length.
     """
     function = load_function(target, folder=folder)
     try:
@@ -64,8 +74,6 @@ def load_target(target: str, options: dict[str, Any] | None = None, *, folder: s
         raise
     except Exception as error:
         raise TargetNotFound(f"--target {target!r}: calling it failed: {type(error).__name__}: {error}") from error
-    if isinstance(made, tuple):
-        if len(made) != 3:
-            raise InvalidArgument(f"--target {target!r} returned {len(made)} things, expected (model, loss, data)")
-        return hessian(*made)
-    return as_operator(made)
+    if isinstance(made, tuple) and len(made) != 3:
+        raise InvalidArgument(f"--target {target!r} returned {len(made)} things, expected (model, loss, data)")
+    return made
