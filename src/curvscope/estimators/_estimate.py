@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.system import Displayed, Hinted
+from curvscope.system import Displayed, Hinted, Numbers
 
 Z95 = 1.959963984540054
 """Standard errors on each side of a normal estimate that hold the truth with probability 0.95."""
@@ -162,7 +162,7 @@ class Estimate(Displayed, Hinted):
 
 
 @dataclass(frozen=True, repr=False)
-class DiagonalEstimate(Displayed, Hinted):
+class DiagonalEstimate(Numbers, Displayed, Hinted):
     """An estimated diagonal.
 
     Attributes:
@@ -178,25 +178,6 @@ class DiagonalEstimate(Displayed, Hinted):
     value: Tensor
     stderr: Tensor
     products: int
-
-    @property
-    def values(self) -> Tensor:
-        """Short for ``value``: the word for the numbers of every curve and density."""
-        return self.value
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        """``value[index]``."""
-        return self.value[index]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.value)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """``value`` as a NumPy array (D,)."""
-        return np.array(self.value.numpy(), dtype=dtype)
 
     def __str__(self) -> str:
         total, largest = float(self.value.sum()), float(self.value.abs().max())

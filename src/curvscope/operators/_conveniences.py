@@ -182,7 +182,7 @@ class Conveniences(Hinted):
         return self.to_dense().__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        """Where that will lie."""
+        """Return the device of that tensor."""
         return torch.empty(0, device=self.device).__dlpack_device__()
 
     def to(self, target: Any) -> Any:
@@ -239,8 +239,6 @@ def in_its_form(operator: Any, block: Any, multiply: Callable[[Tensor], Tensor])
         raise InvalidType(
             f"cannot multiply with a {type(block).__name__}: this operator has no named parameters, pass a tensor"
         )
-    vector = operator.flatten(
-        {name: part for name, part in block.items() if name in named.names} if isinstance(block, Mapping) else block
-    )
+    vector = operator.flatten(block)
     found = named.unflatten(multiply(vector.detach().to(operator.device, operator.dtype)).to(vector.dtype))
     return dict(found) if isinstance(block, Mapping) else list(found.values())

@@ -112,6 +112,7 @@ def cluster(kind: str, jobs: int, settings: dict[str, Any]) -> tuple[Any, Closin
     asked = None
 
     def close() -> None:
+        """End the jobs, and remove keys and scratch files."""
         try:
             if asked is not None:
                 asked.close()
@@ -137,6 +138,7 @@ def cluster(kind: str, jobs: int, settings: dict[str, Any]) -> tuple[Any, Closin
         raise
 
     def close_all() -> None:
+        """Close the client, then the jobs."""
         try:
             client.close()
         finally:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.system import Displayed, Hinted
+from curvscope.system import Displayed, Hinted, Numbers
 
 
 @dataclass(frozen=True, repr=False)
-class OverlapCurve(Displayed, Hinted):
+class OverlapCurve(Numbers, Displayed, Hinted):
     """Overlap of the k first eigenvectors with another subspace, k = 1, ..., K.
 
     It can be indexed and turned into an array as its values can.
@@ -99,11 +98,6 @@ class OverlapCurve(Displayed, Hinted):
         "min": "curve.value.min()",
     }
 
-    @property
-    def values(self) -> Tensor:
-        """Short for ``value``: the word for the numbers of every curve and density."""
-        return self.value
-
     def at(self, k: Any) -> Any:
         """The overlap for one k, a number; for several, float64 (n,)."""
         several = not hasattr(k, "__index__")
@@ -167,20 +161,6 @@ class OverlapCurve(Displayed, Hinted):
         if self.lower is None or self.upper is None:
             return plain
         return plain | {"lower": self.lower.tolist(), "upper": self.upper.tolist(), "failure": self.failure}
-
-    def __len__(self) -> int:
-        return len(self.value)
-
-    def __getitem__(self, index: Any) -> Tensor:
-        """``value[index]``."""
-        return self.value[index]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(self.value)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """``value`` as a NumPy array."""
-        return np.array(self.value.numpy(), dtype=dtype)
 
     @property
     def _normaliser(self) -> Tensor:

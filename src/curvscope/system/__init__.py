@@ -16,7 +16,7 @@ from curvscope.system._resources import (
     peak_resident_bytes,
     resident_bytes,
 )
-from curvscope.system._synonyms import KEYWORDS, Displayed, Hinted, missing_attribute, unknown_argument
+from curvscope.system._synonyms import KEYWORDS, Displayed, Hinted, Numbers, missing_attribute, unknown_argument
 from curvscope.system._threads import threads
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Displayed",
     "Hinted",
     "Interruptible",
+    "Numbers",
     "Progress",
     "as_bytes",
     "as_text",

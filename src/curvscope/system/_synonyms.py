@@ -1,11 +1,14 @@
-"""Names that people type from other libraries, and what to write here: hints in messages, not second names."""
+"""What users expect of results and names: hints for names of other libraries, numbers that are arrays, displays."""
 
 from __future__ import annotations
 
 import difflib
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
 
 KEYWORDS: dict[str, str] = {
     "probes": "num_probes",
@@ -102,6 +105,31 @@ class Hinted:
             type(self).__name__, name, [*dir(type(self)), *getattr(self, "__dataclass_fields__", ())], type(self)._instead
         )
         raise AttributeError(text)
+
+
+class Numbers:
+    """A result that is read as the 1-d tensor ``value``: its length, entries, iteration and NumPy array."""
+
+    value: Tensor
+
+    @property
+    def values(self) -> Tensor:
+        """Short for ``value``: the word for the numbers of every curve and density."""
+        return self.value
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """``value[index]``."""
+        return self.value[index]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.value)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """``value`` as a NumPy array."""
+        return np.array(self.value.numpy(), dtype=dtype)
 
 
 class Displayed:

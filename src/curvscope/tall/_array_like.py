@@ -125,6 +125,7 @@ class ArrayLike(ABC):
             rows = rows.nonzero().flatten()
         if len(rows) and not -size <= int(rows.min()) <= int(rows.max()) < size:
             raise IndexError(f"rows from {int(rows.min())} to {int(rows.max())}: the matrix has {size}")
+        self._check_memory(len(rows) * width)
         found = self.rows((rows % size).to(self.device))
         if isinstance(columns, Tensor) and columns.dtype != torch.bool and columns.ndim == 1:
             return found[torch.arange(len(rows), device=self.device), columns.to(self.device)]
@@ -180,7 +181,7 @@ class ArrayLike(ABC):
         return self[:].__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
-        """Where that will lie."""
+        """Return the device of that tensor."""
         return torch.empty(0, device=self.device).__dlpack_device__()
 
     def numpy(self) -> np.ndarray:

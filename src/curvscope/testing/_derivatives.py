@@ -162,9 +162,11 @@ def _differences(objective: Objective, v: Tensor, step: float) -> tuple[Tensor, 
         batch, _ = next(objective.batches())
 
         def moved(t: float) -> Values:
+            """Parameters at theta + t v."""
             return tuple(x + t * piece for x, piece in zip(objective.values, parameters.split(v), strict=True))
 
         def gradient(t: float) -> Tensor:
+            """Gradient of the loss at theta + t v."""
             objective.seed(0)
             with torch.enable_grad():
                 values = tuple(value.requires_grad_() for value in moved(t))
@@ -172,6 +174,7 @@ def _differences(objective: Objective, v: Tensor, step: float) -> tuple[Tensor, 
                 return parameters.join(torch.autograd.grad(value, values, materialize_grads=True))
 
         def loss(t: float) -> Tensor:
+            """Loss at theta + t v."""
             objective.seed(0)
             return objective.loss_value(moved(t), batch).reshape(())
 

@@ -310,6 +310,7 @@ class _Check:
 
     def _forward_of(self, routes: Routes) -> Callable[[], Products]:
         def impossible() -> Products:
+            """Refuse the route."""
             raise NotDifferentiable("the model reaches a parameter by a second reference, which torch.func does not see")
 
         return impossible if self.map.objective.substitution == "in place" else routes.forward

@@ -224,7 +224,7 @@ def cut(solution: Solution, index: slice) -> Solution:
 
 
 def _first(certificate: Certificate | None, count: int) -> Certificate | None:
-    """What a certificate proves of the first pairs alone; None for the ends of a spectrum, unless it is all of them."""
+    """The part of a certificate about the first pairs alone; None for the ends of a spectrum, unless it is all of them."""
     if certificate is None or count == len(certificate.eigenvalues):
         return certificate
     if isinstance(certificate, EndCertificate):
