@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument, NotFinite
+from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.subspaces import concentration_curve, effective_number, gini, hoyer, layer_shares, mask_size, space_layer_shares
 
 LAYERS = {"a": torch.zeros(5), "b": torch.zeros(3)}
@@ -40,6 +40,35 @@ def test_layer_matched_masks_by_enumeration(basis):
         values = overlaps(V, k, masks)
         assert float(null.mean[k - 1]) == pytest.approx(float(values.mean()))
         assert float(null.std[k - 1]) == pytest.approx(float(values.std(correction=0)), abs=1e-9)
+
+
+@pytest.mark.parametrize("layers", [None, LAYERS])
+@pytest.mark.parametrize("places", [[0, 4, 6], [1, 2, 3], [7]])
+def test_masks_of_one_size_by_enumeration(basis, places, layers):
+    V, m, in_a = basis(8, 4), len(places), sum(place < 5 for place in places)
+    null = cs.mask_null(V, torch.tensor(places), layers=layers)
+    masks = list(combinations(range(8), m))
+    if layers is not None:
+        masks = [(*a, *b) for a, b in product(combinations(range(5), in_a), combinations(range(5, 8), m - in_a))]
+    for k in range(1, 5):
+        values = overlaps(V, k, masks)
+        assert float(null.mean[k - 1]) == pytest.approx(float(values.mean()))
+        assert float(null.std[k - 1]) == pytest.approx(float(values.std(correction=0)), abs=1e-9)
+    boolean = torch.zeros(8, dtype=torch.bool)
+    boolean[places] = True
+    for form in (boolean, boolean.numpy(), boolean.float() if m > 1 else boolean, cs.masks.from_indices(places, 8)):
+        torch.testing.assert_close(cs.mask_null(V, form, layers=layers).std, null.std, rtol=0, atol=0)
+    curve = cs.overlap(V, cs.masks.from_indices(places, 8))
+    if layers is None:
+        torch.testing.assert_close(null.mean, curve.chance)
+    torch.testing.assert_close(null.ratio(curve), curve.value / null.mean)
+
+
+def test_what_has_no_random_masks_is_refused(basis):
+    with pytest.raises(InvalidType, match="columns have no random masks"):
+        cs.mask_null(basis(8, 4), basis(8, 3))
+    with pytest.raises(InvalidArgument, match="of 7 parameters, the vectors have 8 rows"):
+        cs.mask_null(basis(8, 4), cs.masks.random(7))
 
 
 def test_variance_of_random_spaces(basis):

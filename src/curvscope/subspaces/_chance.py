@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import ParameterFilter
 from curvscope.subspaces._curve import OverlapCurve
+from curvscope.subspaces._given import as_subspace
 from curvscope.subspaces._leverage import growing_leverage
-from curvscope.subspaces._ranking import Ranking
+from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, columns
 from curvscope.subspaces.masks import Layers, check_params, layer_index, layout
 
@@ -41,8 +44,8 @@ class NullModel:
         return curve.value[: len(self.k)] / self.mean[: len(curve.k)]
 
 
-def mask_null(basis: Basis, ranking: Ranking, *, layers: Layers | None = None, params: ParameterFilter = None) -> NullModel:
-    r"""Chance level for the masks of a ranking, exact mean and variance over random masks, for every k.
+def mask_null(basis: Basis, mask: Any, *, layers: Layers | None = None, params: ParameterFilter = None) -> NullModel:
+    r"""Chance level for the masks of a ranking, or for one mask: exact mean and variance over random masks, for every k.
 
     Without ``layers`` the mask is a uniformly random k-subset: with leverage scores l_j of the top-k eigenspace
 
@@ -50,11 +53,12 @@ def mask_null(basis: Basis, ranking: Ranking, *, layers: Layers | None = None, p
         \operatorname{Var} = \frac{k (D - k)}{D - 1}\, \Big(\overline{l^2} - \bar l^{\,2}\Big) \Big/ k^2 .
 
     With ``layers`` it takes from each tensor as many parameters as the ranking's mask does, uniformly within: the sum of the
-    same expressions over tensors. An overlap above the first and not above the second is explained by layer composition.
+    same expressions over tensors. An overlap above the first and not above the second is explained by layer composition. For a
+    fixed mask of m parameters the number taken is m for every k.
 
     Args:
         basis: a solution, or orthonormal columns (D, K).
-        ranking: whose masks' sizes (and layer counts) are copied.
+        mask: a ranking, or a mask in any form that :func:`.overlap` takes; its sizes (and layer counts) are copied.
         layers: a model, tensors by name, or the operator's ``parameters``.
         params: for a model, the operator's filter.
 
@@ -67,16 +71,24 @@ def mask_null(basis: Basis, ranking: Ranking, *, layers: Layers | None = None, p
     (0.25, 0.433)
     """
     check_params(layers, params)
+    given = as_subspace(mask, basis)
+    if not isinstance(given, Ranking | Mask):
+        raise InvalidType("columns have no random masks: pass a ranking or a mask, or use curve.chance for random spaces")
     size = columns(basis).shape[0]
+    if given.size != size:
+        raise InvalidArgument(f"the mask is of {given.size} parameters, the vectors have {size} rows: pass one of the same")
     if layers is None:
         owner, name = torch.zeros(size, dtype=torch.int64, device="cpu"), "uniformly random masks"
     else:
         owner, name = layer_index(layout(layers, params=params), size), "random masks, the same number in each layer"
     lengths = torch.bincount(owner).double()
     taken = torch.zeros(len(lengths), dtype=torch.float64, device="cpu")
+    if isinstance(given, Mask):
+        taken += torch.bincount(owner[given.index], minlength=len(lengths))
     means, variances = [], []
     for k, scores in enumerate(growing_leverage(basis), start=1):
-        taken[owner[ranking.order[k - 1]]] += 1
+        if isinstance(given, Ranking):
+            taken[owner[given.order[k - 1]]] += 1
         first = torch.zeros_like(taken).index_add_(0, owner, scores) / lengths
         second = torch.zeros_like(taken).index_add_(0, owner, scores.square()) / lengths
         spread = taken * (lengths - taken) / (lengths - 1).clamp(min=1) * (second - first.square()).clamp(min=0)

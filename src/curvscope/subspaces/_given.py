@@ -12,10 +12,25 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.operators import Parameters
 from curvscope.subspaces._ranking import Mask, Ranking
-from curvscope.subspaces._spaces import LARGEST_DEFECT
+from curvscope.subspaces._spaces import LARGEST_DEFECT, Subspace, columns
 
 ORIGINAL, BUFFER = "_orig", "_mask"
 """What torch.nn.utils.prune appends to a parameter's name, and to that of its mask."""
+
+
+def as_subspace(space: Any, beside: Any) -> Subspace:
+    """Read a subspace that may be given as a mask in any form, and bring it into the order of a solution's parameters.
+
+    Raises:
+        InvalidArgument, InvalidType: see :func:`as_mask` and :func:`aligned`.
+    """
+    named = beside.layout if isinstance(beside, Ranking | Mask) else getattr(beside, "parameters", None)
+    if is_given_mask(space):
+        size = beside.size if isinstance(beside, Ranking | Mask) else columns(beside).shape[0]
+        space = as_mask(space, size, named)
+    if isinstance(space, Ranking | Mask) and not isinstance(beside, Ranking | Mask):
+        space = aligned(space, named)
+    return space
 
 
 def is_given_mask(obj: Any) -> bool:

@@ -13,10 +13,10 @@ from curvscope.certificates import Certificate, overlap_bracket
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.solvers import Solution
 from curvscope.subspaces._curve import FractionCurve, OverlapCurve
-from curvscope.subspaces._given import aligned, as_mask, is_given_mask
+from curvscope.subspaces._given import as_subspace
 from curvscope.subspaces._leverage import growing_leverage
 from curvscope.subspaces._ranking import Mask, Ranking
-from curvscope.subspaces._spaces import Basis, Subspace, columns, spectral_defect
+from curvscope.subspaces._spaces import Basis, columns, spectral_defect
 from curvscope.system import checked
 from curvscope.tall import InMemory, gram
 
@@ -59,9 +59,7 @@ def overlap(basis: Any, other: Any, *, k: int | None = None, check: bool | None 
     >>> overlap(torch.eye(4)[:, :2], torch.eye(4)[:, 1:3]).value.tolist()
     [0.0, 0.5]
     """
-    other = _read(other, basis)
-    if isinstance(other, Ranking | Mask) and isinstance(basis, Solution):
-        other = aligned(other, basis.parameters)
+    other = as_subspace(other, basis)
     if k is not None:
         return _up_to(overlap(basis, other, check=check), k)
     match basis, other:
@@ -76,15 +74,6 @@ def overlap(basis: Any, other: Any, *, k: int | None = None, check: bool | None 
         case _, (Ranking() | Mask()):
             return _with_mask(basis, other, check)
     return _with_basis(basis, other, check)
-
-
-def _read(space: Any, beside: Any) -> Subspace:
-    """A subspace, where it was given as a mask in one of the forms that people hold."""
-    if not is_given_mask(space):
-        return space
-    if isinstance(beside, Ranking | Mask):
-        return as_mask(space, beside.size, beside.layout)
-    return as_mask(space, columns(beside).shape[0], beside.parameters if isinstance(beside, Solution) else None)
 
 
 def _up_to(curve: OverlapCurve, k: int) -> OverlapCurve:
