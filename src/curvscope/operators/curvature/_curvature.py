@@ -17,6 +17,7 @@ from curvscope.operators._algebra import Composable
 from curvscope.operators._identity import of_objective
 from curvscope.operators._parameters import Parameters
 from curvscope.operators._rank import RankBound, of_outputs
+from curvscope.operators.curvature._copies import Copies
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.objective import (
     FunctionObjective,
@@ -58,7 +59,7 @@ class ProductOptions(TypedDict, total=False):
     accumulate: torch.dtype | None
 
 
-class CurvatureOperator(Composable):
+class CurvatureOperator(Copies, Composable):
     """A symmetric D x D matrix that is a weighted sum over mini-batches.
 
     Outer loop mini-batches, inner loop groups of vectors: each batch is linearised once for the whole block.
