@@ -120,6 +120,10 @@ class Expansion(KrylovBasis):
 
     def restart(self) -> None:
         """Keep the wanted Ritz vectors and half of the others that fit, lock what is exact, go on from the waiting columns."""
+        # A thick restart keeps Ritz vectors Y and the waiting block W. A Y = Y diag(values) + W outside holds for any set of
+        # Ritz vectors: the next products couple to the kept ones by `outside` alone, and Q* A Q stays known without a product.
+        # Half of the unwanted vectors are kept as well: they deflate what lies next to the wanted end, which every restart
+        # would otherwise have to find again. Columns that wait are not multiplied, so they are carried over as they are.
         width = self.waiting
         newest = self.basis.columns(self.multiplied, self.filled).clone()
         values, rotation, outside = self._kept()
@@ -150,6 +154,8 @@ class Expansion(KrylovBasis):
             values, rotation = self._eigh()
             best = wanted(values, k, self.options.which)
         outside = self._outside() @ rotation
+        # Below u ||A|| a residual is rounding. Rotating such vectors again would add rounding at every restart:
+        # they are locked, their coupling set to 0, and the Rayleigh-Ritz step is for the others.
         exact = torch.zeros(len(values), dtype=torch.bool, device="cpu")
         exact[best] = outside[:, best].norm(dim=0) <= self.unit * self.norm
         outside[:, exact] = 0

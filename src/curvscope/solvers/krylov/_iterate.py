@@ -56,6 +56,9 @@ def block_krylov(meter: Meter, options: KrylovOptions, expansion: Expansion, loo
         if expansion.exhausted or not loop.finished:
             break
         known = _shown_before(expansion, options, values)
+        # Small residuals show that these are eigenpairs, not that they are the wanted ones: a Krylov space has one direction a
+        # start column in each eigenspace, so further copies of a multiple eigenvalue, and vectors that the start happened to be
+        # orthogonal to, never show in them. Only a random direction outside of the pairs found can tell.
         found = known or search_for_missed(meter, options, expansion, vectors, sought, meter.multiply)
         if isinstance(found, Evidence):
             # For magnitudes the bound is the norm of A on the complement, of which R is a part.
