@@ -3,11 +3,14 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import curvscope as cs
 from curvscope.errors import CapturedParameter, NotDeterministic, UnfitOperator, UnverifiedDerivatives
 from curvscope.operators.objective import _substitution as substitution
 from curvscope.operators.products import STRATEGIES, _routes as routes, _verification as verification
+from curvscope.operators.products._suspects import wrong_operations
+from curvscope.operators.rules import _mode as rules
 
 from .cases import WrongForward
 
@@ -375,6 +378,56 @@ class Through(nn.Module):
 def test_wrong_derivatives_are_refused(strategy):
     with pytest.raises(UnverifiedDerivatives, match="the custom autograd function Wrong, whose backward"):
         cs.hessian(Through(Wrong.apply), CE, data(), strategy=strategy) @ torch.ones(51)
+
+
+@torch.library.custom_op("test_verification::square", mutates_args=())
+def square(x: Tensor) -> Tensor:
+    """x^2, with a gradient that hides what it depends on, as kernels of one's own often have."""
+    return x * x
+
+
+square.register_fake(torch.empty_like)
+square.register_autograd(
+    lambda ctx, gradient: 2 * ctx.saved_tensors[0].detach() * gradient,
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(inputs[0]),
+)
+
+
+class Smooth(Through):
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(self.b(self.function(torch.tanh(self.a(x)))), (3,))
+
+
+def test_an_operation_with_wrong_derivatives_is_named():
+    with pytest.raises(UnverifiedDerivatives, match=r"because of test_verification\.square, whose derivatives are wrong"):
+        cs.hessian(Smooth(square), CE, data()) @ torch.ones(51)
+
+
+def product_of_groups(x: Tensor) -> Tensor:
+    """Products of pairs of columns: PyTorch's rule for them is wrong in forward mode (2.9 to 2.14 at least)."""
+    groups = torch.arange(6).div(2, rounding_mode="floor").expand_as(x)
+    return functional.pad(torch.zeros_like(x[:, :3]).scatter_reduce(1, groups, x, "prod", include_self=False), (0, 3))
+
+
+@pytest.mark.parametrize("make", [cs.hessian, cs.ggn])
+def test_an_operation_with_a_wrong_forward_rule_is_named(make, monkeypatch):
+    for name in (torch.scatter_reduce, Tensor.scatter_reduce):
+        monkeypatch.delitem(rules.RULES, name)
+    H = make(Smooth(product_of_groups), CE, data(), strategy="split")
+    H @ torch.eye(51)
+    assert "PyTorch's rule for torch.Tensor.scatter_reduce is wrong in forward mode" in H.strategy_report["derivatives"]
+
+
+def test_right_operations_are_not_suspected():
+    x, weight = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.ones(4, 3, requires_grad=True)
+
+    def evaluate() -> None:
+        y = functional.layer_norm(x @ weight, (3,))
+        y = functional.relu(y) + torch.tanh_(x @ weight) + (y[:, [0, 0, 1]].cumsum(0) * weight.norm()).softmax(1)
+        functional.cross_entropy(y, torch.zeros(5, dtype=torch.long), label_smoothing=0.1) + functional.dropout(y).sum()
+
+    for forward in (True, False):
+        assert wrong_operations(evaluate, forward=forward) == []
 
 
 @pytest.mark.parametrize("name", ["trace", "density", "diagonal", "frobenius_norm", "seigh", "eigsh without preflight"])

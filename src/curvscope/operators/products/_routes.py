@@ -16,6 +16,7 @@ from curvscope.operators.objective import Batch, Objective, few_samples
 from curvscope.operators.products._constants import FrozenConstants
 from curvscope.operators.products._double_backward import DoubleBackward
 from curvscope.operators.products._maps import BatchMap, Pieces, nodes_behind
+from curvscope.operators.products._suspects import wrong_operations
 
 NUM_VECTORS = 2
 """Vectors that routes are compared on where there is doubt; where they agree, the first one has shown it."""
@@ -113,6 +114,15 @@ class Routes:
         nodes = nodes_behind([loss])
         names = {type(n).__name__.removesuffix("Backward") for n in nodes if isinstance(n, torch.autograd.function.FunctionCtx)}
         return sorted(names)
+
+    def wrong_operations(self, *, forward: bool) -> list[str]:
+        """Names of operations whose derivatives are wrong in forward mode, or in reverse mode; see :mod:`._suspects`."""
+        objective = self.objective
+        objective.seed(0)
+        try:
+            return wrong_operations(lambda: objective.loss(objective.leaves(objective.values), self.piece), forward=forward)
+        except ROUTE_ERRORS:
+            return []
 
     def rounding(self, reverse: Products) -> float:
         """Relative change of reverse over reverse under rounding of its own inputs, and of the order of the sum over samples.

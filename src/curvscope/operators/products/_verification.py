@@ -267,13 +267,15 @@ class _Check:
         errors = [_error(route, found, routes) for route in (forward, reverse)]
         right = [error <= limit and scatter <= UNDECIDED for error in errors]
         if not any(right):
-            raise UnverifiedDerivatives(_refusal(forward, reverse, errors, scatter, routes.custom_functions()), REMEDY)
+            raise UnverifiedDerivatives(_refusal(forward, reverse, errors, scatter, _suspects(routes)), REMEDY)
         if all(right) and apart(forward, reverse) > limit / UNCERTAINTY:
             right[0] = False  # differences do not tell: the gradient's own graph is less of a risk
         where = " in float64" if routes.is_precise else ""
         used, error = (REVERSE, errors[1]) if right[1] else (FORWARD, errors[0])
         told = [_told(*item) for item in zip((FORWARD, REVERSE), (forward, reverse), errors, strict=True)]
         reasons = "; ".join(reason for reason, good in zip(told, right, strict=True) if not good)
+        if not right[0] and not isinstance(forward, Exception) and (names := routes.wrong_operations(forward=True)):
+            reasons += f": PyTorch's rule for {' and '.join(names)} is wrong in forward mode"
         return Verdict(right[0], right[1], f"{used} against {DIFFERENCES}{where}", error, reasons)
 
     def _with_precision(self, verdict: Verdict) -> Verdict:
@@ -363,15 +365,25 @@ def _told(name: str, route: Products | Exception, error: float) -> str:
     return f"{name} is off by {error:.0e}"
 
 
-def _refusal(forward: Any, reverse: Any, errors: list[float], scatter: float, custom: list[str]) -> str:
+def _suspects(routes: Routes) -> str:
+    """What probably makes no route right, in words; "" where nothing that is looked at alone is wrong."""
+    if names := routes.wrong_operations(forward=False) or routes.wrong_operations(forward=True):
+        return f"{' and '.join(names)}, whose derivatives are wrong by central differences of that operation alone"
+    if custom := routes.custom_functions():
+        plural = "s" * (len(custom) > 1)
+        return (
+            f"the custom autograd function{plural} {', '.join(custom)}, whose backward is not differentiable itself or is wrong"
+        )
+    return ""
+
+
+def _refusal(forward: Any, reverse: Any, errors: list[float], scatter: float, suspects: str) -> str:
     told = "; ".join(_told(*item) for item in zip((FORWARD, REVERSE), (forward, reverse), errors, strict=True))
     if scatter > UNDECIDED:
         told += f"; {DIFFERENCES} decide nothing, as other steps change them by {scatter:.0e} (kinks, or noise)"
-    disagree = f"no two routes to the second derivatives of this model and loss agree ({told})"
-    if custom:
-        names = f"the custom autograd function{'s' * (len(custom) > 1)} {', '.join(custom)}"
-        return f"{disagree}: likely because of {names}, whose backward is not differentiable itself or is wrong"
-    return (
-        f"{disagree}: likely because of a custom autograd function whose backward is not differentiable itself, a gradient "
-        "inside the loss through a fused operation, or a TorchScript function"
-    )
+    if not suspects:
+        suspects = (
+            "a custom autograd function whose backward is not differentiable itself, a gradient inside the loss through a "
+            "fused operation, or a TorchScript function"
+        )
+    return f"no two routes to the second derivatives of this model and loss agree ({told}): likely because of {suspects}"
