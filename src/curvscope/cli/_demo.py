@@ -19,7 +19,7 @@ DEFAULT_FOLDER = "curvscope-demo"
 
 
 def command(
-    out: Annotated[Path | None, typer.Option("--out", help=f"Folder for the report; default ./{DEFAULT_FOLDER}.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help=f"Folder for the report; default ./{DEFAULT_FOLDER}.")] = None,
     data: DataFolder = None,
 ) -> None:
     """A real network on real digits, end to end: about half a minute, then open report.html."""

@@ -50,7 +50,7 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
     memory: LanczosMemory = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for density.json and density.png.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for density.json and density.png.")] = None,
     workers: WorkerCount = None,
     scheduler: SchedulerAddress = None,
     cluster: BatchSystem = None,

@@ -29,7 +29,7 @@ FREE = ("k", "tol", "max_products")
 
 def command(
     k: Annotated[int, typer.Option("-k", help="Number of eigenpairs.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the run; one that was interrupted goes on.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run; one that was interrupted goes on.")],
     problem: ProblemName = None,
     target: TargetName = None,
     data: DataFolder = None,

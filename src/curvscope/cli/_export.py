@@ -18,7 +18,7 @@ ENDINGS = {"hdf5": "h5", "safetensors": "safetensors", "npz": "npz"}
 def command(
     run: RunFolder,
     kind: Annotated[str, typer.Option("--format", help=f"One of {', '.join(WRITERS)}.")],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: eigenpairs.* in the run.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; default: eigenpairs.* in the run.")] = None,
 ) -> None:
     """Write a run's eigenvalues, residuals and eigenvectors as HDF5, safetensors or a NumPy archive."""
     opened = Run.open(run)

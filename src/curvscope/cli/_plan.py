@@ -29,7 +29,9 @@ def command(
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     memory: Memory = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the run would be: its disk may hold the matrices.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the run would be: its disk may hold the matrices.")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", help="How many would compute the products.")] = 1,
     spectrum: Annotated[
         Path | None,

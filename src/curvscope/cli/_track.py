@@ -45,7 +45,7 @@ def command(
     tol: Annotated[float, typer.Option("--tol", help="Of the eigenvalues, relative.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of a check; default 6 k.")] = None,
     density_probes: Annotated[int, typer.Option("--density-probes", help="Probes of a spectral density; 0: none.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for track.jsonl and track.png.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for track.jsonl and track.png.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Follow the curvature while a network is trained.
