@@ -8,18 +8,18 @@ import inspect
 import itertools
 import math
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from typer.testing import CliRunner
 
 import curvscope as cs
 from curvscope.cli.main import COMMANDS, app
 from curvscope.errors import CurvscopeError
-from curvscope.solvers import hmt, nystrom, singlepass
+
+from . import findings
+from .face import functions
 
 NAN, INF = math.nan, math.inf
 NO_NUMBER = (NAN, "3", [1], {}, 1j, object(), True, False)
@@ -36,6 +36,7 @@ BAD = {
     "memory": (NAN, -1, 0, "much", "-3GiB", 1.5, True, [1]),
     "progress": (3, "yes", NAN, [1]),
     "executor": (3, "dask", object(), [1]),
+    "anything": (1j, object(), NAN, b"x\0", [None], {}),
     "operator": (3, "x", None, object(), [1.0], torch.ones(3), torch.ones(2, 2, 2), np.ones(3)),
 }
 SOLVERS = ("k", "rank", "block_size", "ncv", "max_products", "num_outer", "num_inner", "num_left", "num_products")
@@ -47,73 +48,8 @@ NEGATIVE = dict.fromkeys(AT_LEAST_ONE, (0, -1, -(10**20))) | {
     **dict.fromkeys(("rtol",), (0, -1.0)),
     **dict.fromkeys(("trace_products", "density_probes", "columns"), (-1,)),
 }
+MAY_BE_EMPTY = ("others",)
 FREE_TEXT = ("name", "path")  # any text is one
-
-
-def operator():
-    return torch.diag(torch.arange(1.0, 13.0, dtype=torch.float64))
-
-
-def functions():
-    """(function, good arguments) for the public face."""
-    A = operator()
-    solution = cs.eigsh(A, 3, progress=False)
-    model, data = nn.Sequential(nn.Linear(2, 3)), [(torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))]
-    H = cs.hessian(model, nn.CrossEntropyLoss(), data)
-    ranking = cs.masks.random(12)
-    made = cs.density(A, num_probes=2, num_steps=4, progress=False)
-    yield cs.eigsh, {"operator": A, "k": 2}
-    yield cs.svds, {"operator": A, "k": 2}
-    yield cs.seigh, {"operator": A, "num_outer": 4}
-    yield cs.ssvd, {"operator": A, "num_outer": 4}
-    yield hmt, {"operator": A, "num_outer": 4}
-    yield nystrom, {"operator": A, "num_outer": 4}
-    yield singlepass, {"operator": A, "num_outer": 4}
-    yield cs.adaptive_seigh, {"operator": A}
-    yield cs.certify, {"operator": A, "solution": solution}
-    yield cs.posterior_error, {"operator": A, "solution": solution}
-    yield cs.scree, {"operator": A, "solution": solution}
-    yield cs.plan, {"operator": A, "k": 2}
-    yield cs.density, {"operator": A}
-    yield cs.trace, {"operator": A}
-    yield cs.diagonal, {"operator": A}
-    yield cs.frobenius_norm, {"operator": A}
-    yield cs.spectral_norm, {"operator": A}
-    yield cs.count_outliers, {"values": torch.arange(5.0)}
-    yield cs.probes_needed, {"confidence": 0.9, "relative_error": 0.5}
-    yield cs.sizes_for_rank, {"rank": 3}
-    yield cs.sizes_for_products, {"products": 30}
-    yield cs.sizes_for_memory, {"numbers": 10**6, "rows": 100, "columns": 100}
-    yield cs.overlap_without_vectors, {"operator": A, "chosen": ranking, "k": 2}
-    yield cs.gradient_fraction, {"gradient": torch.ones(12, dtype=torch.float64), "basis": solution}
-    yield cs.kappa, {"vector": torch.ones(12), "rho": 0.5}
-    yield cs.splitting, {"hessian": H, "ggn": H, "k": 2}
-    yield cs.eigsh_by_layer, {"operator": H, "k": 1}
-    yield cs.loss_along, {"operator": H, "direction": torch.ones(9)}
-    yield cs.preflight, {"operator": H}
-    yield cs.hessian, {"model": model, "loss": nn.CrossEntropyLoss(), "data": data}
-    yield cs.ggn, {"model": model, "loss": nn.CrossEntropyLoss(), "data": data}
-    yield cs.monte_carlo_fisher, {"model": model, "loss": nn.CrossEntropyLoss(), "data": data}
-    yield cs.gradient_second_moment, {"model": model, "loss": nn.CrossEntropyLoss(), "data": data}
-    yield cs.Objective, {"model": model, "loss": nn.CrossEntropyLoss(), "data": data}
-    yield cs.Tracker, {"objective": H, "k": 2}
-    yield cs.masks.random, {"size": 12}
-    yield cs.masks.from_indices, {"index": [1, 2], "size": 12}
-    yield cs.masks.best, {"basis": solution}
-    yield cs.grassmann.distance, {"first": torch.eye(4)[:, :2], "second": torch.eye(4)[:, 1:3]}
-    yield cs.grassmann.similarity, {"first": torch.eye(4)[:, :2], "second": torch.eye(4)[:, 1:3]}
-    yield cs.grassmann.baseline, {"size": 12, "first": 2, "samples": 3}
-    yield cs.problems.spectrum, {"kind": "power", "size": 12}
-    yield cs.open, {"path": "nowhere"}
-    yield cs.problems.get, {"name": "digits"}
-    yield cs.eigsh(H, 2, progress=False).vector, {"i": 0}
-    yield solution.low_rank, {}
-    yield made.quantile, {"share": 0.5}
-    yield made.mass, {}
-    yield made.count, {}
-    yield made.outliers, {}
-    yield made.linear, {}
-    yield made.logarithmic, {}
 
 
 OPTIONS = {"microbatch": "int", "dropout": "int", "width": "int", "memory": "memory", "reduction": "str", "batchnorm": "str"}
@@ -130,6 +66,8 @@ def kinds(function):
             yield name, name, parameter
         elif text in BAD:
             yield name, text, parameter
+        elif parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            yield name, "anything", parameter
         elif name == "options":
             further = SOLVER_OPTIONS if function is cs.eigsh_by_layer else OPTIONS
             yield from ((option, kind, None) for option, kind in further.items())
@@ -143,8 +81,10 @@ def calls():
             values = [*BAD[kind], *NEGATIVE.get(name, ())]
             if kind in ("int", "float", "bool", "str") and not optional:
                 values.append(None)
-            if name in FREE_TEXT:
+            if name in FREE_TEXT and "nonsense" in values:
                 values.remove("nonsense")
+            if name in MAY_BE_EMPTY:
+                values.remove({})
             if function.__name__ in ("mass", "count"):
                 values = [value for value in values if value not in (INF, -INF)]  # an interval without an end
             for value in values:
@@ -154,17 +94,13 @@ def calls():
 
 def refusal(function, arguments):
     """None if the call is refused by name, else what came instead."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = function(**arguments)
-    except CurvscopeError:
-        return None
-    except TypeError as error:
-        return None if "argument" in str(error) and "unexpected" in str(error) else f"TypeError: {error}"
-    except Exception as error:  # noqa: BLE001 -- anything else is what is looked for
-        return f"{type(error).__name__}: {error}"
-    return f"gave a {type(result).__name__}"
+    result, fell = findings.outcome(lambda: (function(**arguments),), _does_not_fit)
+    return fell if result is None else f"gave a {type(result[0]).__name__}"
+
+
+def _does_not_fit(error):
+    """Whether an error is that of a call that does not fit a signature."""
+    return isinstance(error, TypeError) and "argument" in str(error) and "unexpected" in str(error)
 
 
 def accepted(function, arguments):
@@ -208,9 +144,9 @@ def status(line):
     return f"exit status {result.exit_code}, {type(result.exception).__name__}: {result.exception}"
 
 
-def findings(whole):
+def tried(whole):
     """(what was tried, None or what came instead of a refusal)."""
-    step = 1 if whole else 11
+    step = 1 if whole else 23
     for function, good in functions():
         if function not in (cs.open, cs.problems.get, cs.splitting, cs.plan):  # no such file, or long
             yield f"{function.__qualname__} with good arguments", accepted(function, good)
@@ -224,8 +160,7 @@ def findings(whole):
 
 def cases(whole=False):
     """(name, held) for each call with one bad argument."""
-    for label, found in findings(whole):
-        yield label, found is None
+    return findings.as_cases(tried(whole))
 
 
 def _short(value):

@@ -3,14 +3,13 @@
 Fell: any other exception, products that are not finite, or zeros for a loss that lost its parameters.
 """
 
-import warnings
-
 import numpy as np
 import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import CurvscopeError
+
+from . import findings
 
 X, Y = torch.linspace(-1, 1, 24).reshape(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
 CE = nn.CrossEntropyLoss()
@@ -173,28 +172,21 @@ def combinations():
             yield f"data after sound data: {name}", net, CE, [(X, Y), *data]
 
 
-NOT_OURS = (KeyError,)
-"""What a model or a loss of the user's raises itself is passed on as it is."""
+def _is_of_the_user(error):
+    """Whether an error is what a model or a loss of the user's raises itself, which is passed on as it is."""
+    return isinstance(error, KeyError) and any(text in str(error) for text in ("bug of the user", "missing"))
 
 
 def outcome(matrix, model, loss, data):
     """None if it held, else what came."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            operator = matrix(model(), loss, data)
-            solution = cs.eigsh(operator, 1, progress=False)
-    except CurvscopeError:
-        return None
-    except NOT_OURS as error:
-        return None if "bug of the user" in str(error) or "missing" in str(error) else f"KeyError: {error}"
-    except Exception as error:  # noqa: BLE001 -- anything else is what is looked for
-        return f"{type(error).__name__}: {str(error)[:150]}"
+    solution, fell = findings.outcome(lambda: cs.eigsh(matrix(model(), loss, data), 1, progress=False), _is_of_the_user)
+    if solution is None:
+        return fell
     sound = bool(torch.isfinite(solution.eigenvalues).all() and torch.isfinite(solution.residual_norms).all())
     return None if sound else f"eigenvalues {solution.eigenvalues.tolist()}"
 
 
-def findings(whole):
+def tried(whole):
     """(what was tried, None or what came)."""
     for matrix in (cs.hessian, cs.ggn, cs.empirical_fisher) if whole else (cs.hessian,):
         for name, *rest in combinations():
@@ -203,5 +195,4 @@ def findings(whole):
 
 def cases(whole=False):
     """(name, held) for each odd thing."""
-    for name, found in findings(whole):
-        yield name, found is None
+    return findings.as_cases(tried(whole))

@@ -1,5 +1,6 @@
 """No bad argument is accepted in silence, none ends in an internal error; good ones of other libraries are taken."""
 
+import inspect
 import math
 
 import numpy as np
@@ -12,22 +13,26 @@ from curvscope.errors import CurvscopeError, InvalidArgument, InvalidType
 from curvscope.system import checked
 from curvscope.system._arguments import Range
 
-from . import arguments
-
-
-def fallen(whole):
-    return [f"{label}: {found}" for label, found in arguments.findings(whole) if found is not None]
+from . import arguments, face
+from .findings import fallen
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_bad_arguments_are_refused_by_name():
-    assert fallen(whole=False) == []
+    assert fallen(arguments.tried(whole=False)) == []
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_all_bad_arguments_are_refused_by_name():
-    assert fallen(whole=True) == []
+    assert fallen(arguments.tried(whole=True)) == []
+
+
+def test_every_public_function_is_asked():
+    asked = {inspect.unwrap(function) for function, _ in face.functions()}
+    public = {name: getattr(cs, name) for name in cs.__all__}
+    missing = {name for name, item in public.items() if inspect.isfunction(item) and inspect.unwrap(item) not in asked}
+    assert missing == {"data_parallel"}, missing  # its arguments are those of a recipe, checked by tests of workers
 
 
 A = torch.diag(torch.arange(1.0, 13.0, dtype=torch.float64))

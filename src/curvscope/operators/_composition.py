@@ -13,6 +13,7 @@ from curvscope.operators._identity import combined
 from curvscope.operators._parameters import Parameters
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.system import checked, integer
 
 
 class Product(Arithmetic):
@@ -146,6 +147,7 @@ class Adjoint(Arithmetic):
         return combined("Adjoint", [self.inner])
 
 
+@checked
 def identity(like: Operator | int, *, dtype: torch.dtype | None = None) -> Arithmetic:
     """The identity matrix as an operator, for ``H + mu * cs.identity(H)``; :meth:`.Arithmetic.shift` gives the same sum.
 
@@ -172,7 +174,7 @@ class Identity(Arithmetic):
                 raise InvalidArgument(f"the identity is square, got {like!r}")
             self.shape, self.dtype, self.device = like.shape, dtype or like.dtype, like.device
         else:
-            self.shape, self.dtype = (int(like), int(like)), dtype or torch.get_default_dtype()
+            self.shape, self.dtype = (integer("like", like),) * 2, dtype or torch.get_default_dtype()
             self.device = torch.get_default_device()
 
     def _apply(self, block: Tensor) -> Tensor:

@@ -199,7 +199,10 @@ class Conveniences(Hinted):
             if hasattr(type(self), "in_dtype"):
                 return self.in_dtype(target)
             raise InvalidArgument(f"this operator computes in {self.dtype}: build it in {target}, with dtype=")
-        device = torch.device(target)
+        try:
+            device = torch.device(target)
+        except (TypeError, RuntimeError):
+            raise InvalidType(f"to({target!r}): pass a torch.dtype, a torch.device, or the name of one") from None
         if device.type == self.device.type and device.index in (None, self.device.index):
             return self
         raise InvalidArgument(

@@ -71,6 +71,8 @@ def eigsh_by_layer(
     if options.get("memory") is not None:
         as_bytes(options["memory"])
     chosen = modules(operator) if layers is None else dict(layers)
+    if not chosen:
+        raise InvalidArgument("layers={}: name at least one layer, or leave layers= out for all of them")
     blocks = {name: operator.submatrix(params) for name, params in chosen.items()}
     if preflight:
         check_fit(operator)

@@ -129,6 +129,8 @@ def _listed(parts: Sequence[Any], parameters: Parameters | None) -> Tensor:
 
 
 def _by_name(tensors: Mapping[str, Any], parameters: Parameters | None) -> Tensor:
+    if not tensors:
+        raise InvalidArgument("the dictionary of masks is empty: pass a tensor for each parameter, by name")
     found = {str(name): torch.as_tensor(part, device="cpu").detach().cpu() for name, part in tensors.items()}
     if parameters is None:
         return torch.cat([tensor.reshape(-1) for tensor in found.values()])

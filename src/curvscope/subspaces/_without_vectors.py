@@ -17,7 +17,7 @@ from curvscope.solvers import Solution
 from curvscope.subspaces._curve import OverlapCurve
 from curvscope.subspaces._lanczos import Recurrence, Ritz, lanczos
 from curvscope.subspaces._ranking import Mask, Ranking
-from curvscope.system import Progress, as_bytes, as_text, checked, float32_products, stage
+from curvscope.system import Progress, as_bytes, as_numbers, as_text, checked, float32_products, stage
 
 VECTORS_A_PROBE = 3
 """Lanczos vectors that the recurrence holds at a time."""
@@ -301,7 +301,7 @@ def _captured(signs: Tensor, ritz: Ritz, thresholds: Tensor) -> Tensor:
 
 def _between(eigenvalues: Solution | Tensor | Sequence[float], k: int, size: int) -> Tensor:
     """Thresholds half-way, in logarithms, between known eigenvalues."""
-    given = eigenvalues.eigenvalues if isinstance(eigenvalues, Solution) else torch.as_tensor(eigenvalues, device="cpu")
+    given = eigenvalues.eigenvalues if isinstance(eigenvalues, Solution) else as_numbers("eigenvalues", eigenvalues)
     magnitudes = given.detach().double().cpu().abs().sort(descending=True).values
     if len(magnitudes) < min(k + 1, size):
         raise InvalidArgument(

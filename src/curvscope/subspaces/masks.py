@@ -15,7 +15,7 @@ from curvscope.subspaces._given import BUFFER, as_mask
 from curvscope.subspaces._leverage import leverage
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis
-from curvscope.system import checked, missing_attribute
+from curvscope.system import as_numbers, checked, missing_attribute
 
 Weights = nn.Module | Mapping[str, Tensor] | Tensor
 Layers = nn.Module | Mapping[str, Tensor] | Parameters
@@ -80,6 +80,7 @@ def by_magnitude(
 
 
 @checked
+@checked
 def largest(weights: Weights, k: int, *, params: ParameterFilter = None) -> Tensor:
     """(k,) int64: places of the k largest |parameters|, in descending order, without sorting all of them.
 
@@ -100,6 +101,9 @@ def largest(weights: Weights, k: int, *, params: ParameterFilter = None) -> Tens
     tensors = (
         {"": weights} if isinstance(weights, Tensor) else select(weights, params) if isinstance(weights, nn.Module) else weights
     )
+    total = sum(tensor.numel() for tensor in tensors.values())
+    if not 1 <= k <= total:
+        raise InvalidArgument(f"k={k}: choose 1 to D = {total}")
     sizes, places, start = [], [], 0
     for tensor in tensors.values():
         magnitudes = tensor.detach().reshape(-1).abs()
@@ -109,11 +113,10 @@ def largest(weights: Weights, k: int, *, params: ParameterFilter = None) -> Tens
         sizes.append(found.values.cpu())
         places.append(found.indices.cpu() + start)
         start += len(magnitudes)
-    if not 1 <= k <= start:
-        raise InvalidArgument(f"k={k}: choose 1 to D = {start}")
     return torch.cat(places)[torch.cat(sizes).topk(k).indices]
 
 
+@checked
 def layerwise_magnitude(weights: nn.Module | Mapping[str, Tensor], *, params: ParameterFilter = None) -> Ranking:
     """Parameters by descending absolute value within their own tensor, the tensors interleaved in proportion to their sizes.
 
@@ -220,6 +223,7 @@ def best(basis: Basis, k: int | None = None) -> Ranking:
     return _ranked(leverage(basis, k), "leverage", "leverage scores")
 
 
+@checked
 def by_gradient(gradient: Weights) -> Ranking:
     """Parameters by descending absolute value of the gradient.
 
@@ -229,6 +233,7 @@ def by_gradient(gradient: Weights) -> Ranking:
     return _ranked(_flat(gradient).abs(), "gradient", "gradient")
 
 
+@checked
 def snip(weights: Weights, gradient: Weights, *, params: ParameterFilter = None) -> Ranking:
     """Parameters by descending connection sensitivity |g_i theta_i|, a first-order estimate of the loss without theta_i.
 
@@ -246,6 +251,7 @@ def snip(weights: Weights, gradient: Weights, *, params: ParameterFilter = None)
     return _ranked((theta * slope).abs(), "SNIP", "product of parameters and gradient")
 
 
+@checked
 def obd(weights: Weights, diagonal: Weights, *, params: ParameterFilter = None) -> Ranking:
     """Parameters by descending saliency H_ii theta_i^2 / 2, the second-order estimate of the loss without theta_i.
 
@@ -265,6 +271,7 @@ def obd(weights: Weights, diagonal: Weights, *, params: ParameterFilter = None) 
     return _ranked(0.5 * curvature * theta.square(), "OBD saliency", "saliencies")
 
 
+@checked
 def fisher(weights: Weights, diagonal: Weights, *, params: ParameterFilter = None) -> Ranking:
     """Parameters by descending saliency F_ii theta_i^2 / 2, with the diagonal of a Fisher matrix; as :func:`obd` otherwise.
 
@@ -296,7 +303,7 @@ def from_order(order: Tensor | Sequence[int], *, name: str = "given order") -> R
     >>> from_order([1, 0]).places.tolist()
     [1, 0]
     """
-    given = torch.as_tensor(order, device="cpu").detach().cpu()
+    given = as_numbers("order", order)
     if given.ndim != 1 or not torch.equal(given.sort().values, torch.arange(len(given), device="cpu")):
         raise InvalidArgument(
             f"order of shape {tuple(given.shape)} is no permutation of 0..D-1: pass each parameter's place once, "
@@ -315,7 +322,7 @@ def from_indices(index: Tensor | Sequence[int], size: int, *, name: str = "given
     >>> from_indices([3, 1], 5).count, from_indices(torch.tensor([True, False]), 2).index.tolist()
     (2, [0])
     """
-    given = torch.as_tensor(index, device="cpu").detach().cpu()
+    given = as_numbers("index", index)
     if given.dtype == torch.bool:
         if given.shape != (size,):
             raise InvalidArgument(f"the bool mask has shape {tuple(given.shape)}, expected ({size},)")
@@ -328,6 +335,7 @@ def from_indices(index: Tensor | Sequence[int], size: int, *, name: str = "given
     return Mask(ordered, size, name)
 
 
+@checked
 def by_name(layers: Layers, chosen: ParameterFilter) -> Mask:
     """The mask of all parameters whose names pass the filter: a layer, all biases.
 
@@ -348,6 +356,7 @@ def by_name(layers: Layers, chosen: ParameterFilter) -> Mask:
     return Mask(torch.cat(places), parameters.size, str(chosen))
 
 
+@checked
 def from_pruned(model: nn.Module, *, params: ParameterFilter = None) -> Mask:
     """The mask of the parameters that ``torch.nn.utils.prune`` has kept, in the order of the model's curvature operators.
 
@@ -376,6 +385,7 @@ def from_pruned(model: nn.Module, *, params: ParameterFilter = None) -> Mask:
     return from_dict(buffers, layers=layout(model, params=params))
 
 
+@checked
 def from_dict(tensors: Mapping[str, Tensor], *, layers: Layers | None = None) -> Mask:
     """The mask of booleans, or zeros and ones, by parameter name.
 
@@ -391,12 +401,15 @@ def from_dict(tensors: Mapping[str, Tensor], *, layers: Layers | None = None) ->
     tensor([1, 2])
     """
     named = layout(tensors if layers is None else layers)
+    if not named.names:
+        raise InvalidArgument("there is no tensor: pass one for each parameter, by name")
     found = as_mask(tensors, named.size, named)
     if not isinstance(found, Mask):
         raise InvalidArgument("the tensors hold other numbers than 0 and 1: pass masks, or masks.by_score(tensors) for scores")
     return Mask(found.index, found.size, "given by name", named)
 
 
+@checked
 def n_of_m(weights: Weights, n: int = 2, m: int = 4, *, params: ParameterFilter = None) -> Mask:
     """The mask of an N:M pattern: the n largest magnitudes of every m neighbours in the flat order of each tensor.
 

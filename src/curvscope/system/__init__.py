@@ -1,6 +1,6 @@
 """The machine: memory, threads, devices, precision, progress, interrupts, and checks of arguments."""
 
-from curvscope.system._arguments import check_options, checked, integer
+from curvscope.system._arguments import as_numbers, check_options, checked, integer
 from curvscope.system._contention import Contention
 from curvscope.system._devices import preferred, visible
 from curvscope.system._interrupt import Interruptible
@@ -32,6 +32,7 @@ __all__ = [
     "Numbers",
     "Progress",
     "as_bytes",
+    "as_numbers",
     "as_text",
     "check_options",
     "check_precision",

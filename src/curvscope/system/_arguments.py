@@ -7,13 +7,15 @@ import inspect
 import math
 import operator
 import os
-import types
 import typing
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import torch
+
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.system import _kinds
 from curvscope.system._synonyms import unknown_argument
 
 P = ParamSpec("P")
@@ -144,6 +146,21 @@ def integer(name: str, value: Any, bounds: Range = COUNT) -> int:
     return _integer(name, scalar, value, bounds)
 
 
+def as_numbers(name: str, value: Any) -> torch.Tensor:
+    """Return numbers in any form, such as a list, an array or a tensor, as a tensor on the CPU.
+
+    Raises:
+        InvalidType: something that holds no numbers; the message names the argument.
+
+    >>> as_numbers("order", range(2))
+    tensor([0, 1])
+    """
+    try:
+        return torch.as_tensor(value if hasattr(value, "__len__") else [*value], device="cpu").detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidType(f"{name}={_short(value)}: pass a list, an array or a tensor of numbers") from None
+
+
 @functools.cache
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations that can be checked, by parameter: tuples of classes, with NoneType for None."""
@@ -158,9 +175,9 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
                 annotation = eval(annotation, names)
             except (NameError, TypeError):  # imported for type checkers only
                 annotation = Any
-        members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-        if name in PATHS or name == PROGRESS or all(map(_is_class, members)):
-            found[name] = members
+        kinds = _kinds.members(annotation)
+        if name in PATHS or name == PROGRESS or all(_is_class(kind) or _kinds.is_known(kind) for kind in kinds):
+            found[name] = kinds
     return found
 
 
@@ -194,9 +211,15 @@ def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
             if not isinstance(value, str):
                 raise InvalidArgument(f"{name}={_short(value)}: pass a text")
             return value
+    if all(map(_kinds.is_known, kinds)):
+        if not any(_kinds.accepts(kind, value) for kind in kinds):
+            raise InvalidType(f"{name}={_short(value)}: pass {_kinds.described(kinds)}{optional}")
+        return _device(name, value) if torch.device in kinds else value
+    if torch.Tensor in kinds and not _kinds.is_array_like(value) and not isinstance(value, _classes(kinds)):
+        raise InvalidType(f"{name}={_short(value)}: pass {_kinds.described(kinds)}{optional}")
     if len(kinds) > 1:  # several classes: the function tells them apart
         return scalar if isinstance(scalar, int) and int in kinds else value
-    if not isinstance(value, kinds):
+    if not _kinds.accepts(kinds[0], value):
         raise InvalidType(f"{name} is of type {type(value).__name__}: pass one of type {kinds[0].__name__}")
     return value
 
@@ -219,11 +242,30 @@ def _number(name: str, scalar: Any, given: Any) -> float:
     expected = bounds.text("a number")
     if isinstance(scalar, bool) or not isinstance(scalar, Real):
         raise InvalidArgument(f"{name}={_short(given)}: choose {expected}")
-    number = scalar if isinstance(scalar, int) else float(scalar)
+    number = scalar if isinstance(scalar, int) and abs(scalar) < 2**53 else _as_float(scalar)
     finite = abs(number) < math.inf or (name in MAY_BE_INFINITE and not math.isnan(number))
     if not finite or not bounds.holds(number):
         raise InvalidArgument(f"{name}={number!r}: choose {expected}{'' if finite else ', not NaN or infinity'}")
     return number
+
+
+def _classes(kinds: tuple[Any, ...]) -> tuple[type, ...]:
+    return tuple(kind for kind in kinds if _is_class(kind))
+
+
+def _device(name: str, value: Any) -> Any:
+    try:
+        torch.device(value)
+    except RuntimeError as error:
+        raise InvalidArgument(f"{name}={_short(value)}: {str(error).splitlines()[0]}") from None
+    return value
+
+
+def _as_float(number: Real) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an integer beyond the largest float
+        return math.inf
 
 
 def _path(name: str, value: Any) -> Any:

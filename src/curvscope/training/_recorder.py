@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, RunConflict, RunNotFound
 from curvscope.store import read_sealed_tensors, write_tensors
+from curvscope.system import checked
 from curvscope.training._state import TrainingState, capture, check_optimizer, load_state, restore, save_state
 
 
@@ -40,6 +41,7 @@ class Recorder:
     [0, 2]
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,

@@ -123,6 +123,7 @@ class Tracker(Hinted):
         self._next, self._last_call = 0, None
         self._step_seconds: list[float] = []
 
+    @checked
     def step(self, i: int | None = None) -> Found | None:
         """Check if ``i`` is a multiple of ``every`` and was not checked before; what was found, else None.
 

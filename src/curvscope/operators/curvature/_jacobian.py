@@ -91,6 +91,8 @@ class _Pairs:
     """Batches that may lack targets, as pairs."""
 
     def __init__(self, data: Iterable[Any]) -> None:
+        if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
+            raise InvalidType(f"data is a {type(data).__name__}: pass a list of batches or a DataLoader")
         self.data = data
 
     def __iter__(self) -> Iterator[Any]:

@@ -66,7 +66,7 @@ from curvscope.operators.objective._losses import (
     plain_call,
     takes_model,
 )
-from curvscope.operators.objective._options import check_options
+from curvscope.operators.objective._options import check_kinds_of, check_options
 from curvscope.operators.objective._substitution import check_substitution, values_in_model
 from curvscope.operators.objective._watch import Watch
 from curvscope.operators.objective._weights import Sizes, ask_for_weights, is_mean_of_pieces, verified
@@ -181,6 +181,7 @@ class Objective:
         self.model = unwrapped(model)
         chosen = select(self.model, params)
         first = next(iter(chosen.values()))
+        check_kinds_of(dtype, device, weight)
         if isinstance(dtype, str):
             dtype = dtype_of(dtype)
         self.dtype = dtype or widest_dtype(self.model)

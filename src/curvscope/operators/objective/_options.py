@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators.objective._isolation import BATCH_NORMS, DROPOUTS
+from curvscope.system import check_options as check_kinds
 
 log = logging.getLogger(__name__)
+
+
+def check_kinds_of(
+    dtype: torch.dtype | str | None, device: torch.device | str | None, weight: Callable[..., float] | None
+) -> None:
+    """Raise InvalidType for what is no dtype, device or function; InvalidArgument for a device that does not exist."""
+    check_kinds(check_kinds_of, {"dtype": dtype, "device": device, "weight": weight})
 
 
 def check_options(

@@ -15,6 +15,7 @@ from curvscope.operators import as_operator
 from curvscope.solvers.krylov import Expansion, KrylovOptions, iterate
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sizing import expected_products
+from curvscope.system import as_numbers
 
 KRYLOV_SPREAD = (0.25, 2.5)
 """Factors of the expected number of products of a Krylov solve, for spectra that decay fast and slowly."""
@@ -34,7 +35,7 @@ def known_eigenvalues(spectrum: Any, k: int, size: int) -> Tensor:
     Raises:
         InvalidArgument: not k to D finite real numbers.
     """
-    values = torch.as_tensor(spectrum.eigenvalues if isinstance(spectrum, Solution) else spectrum, device="cpu").cpu()
+    values = as_numbers("spectrum", spectrum.eigenvalues if isinstance(spectrum, Solution) else spectrum)
     if values.ndim != 1 or values.is_complex() or not k <= len(values) <= size or not bool(values.isfinite().all()):
         raise InvalidArgument(
             f"spectrum: got {tuple(values.shape)} of {values.dtype}; expected an earlier solution or a vector of {k} (k) to "

@@ -8,8 +8,10 @@ from pathlib import Path
 from curvscope.measurement import SINGULAR, form_of, has_results, results_of
 from curvscope.solvers.results._singular import SingularSolution
 from curvscope.solvers.results._solution import Solution
+from curvscope.system import checked
 
 
+@checked
 def open(path: str | os.PathLike[str]) -> Solution | SingularSolution:
     """The solution in a run of ``curvscope eigs``, or in a directory that ``Solution.save`` or ``SingularSolution.save`` wrote.
 
