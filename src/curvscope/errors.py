@@ -4,6 +4,8 @@ One base class, so that a caller can catch all of it; each kind is also the buil
 know curvscope would expect.
 """
 
+import re
+
 __all__ = [
     "CapturedParameter",
     "CurvscopeError",
@@ -28,6 +30,10 @@ __all__ = [
 ]
 
 
+LONGEST_WORD = 1000
+"""Letters without a space that a message shows whole, as of a path."""
+
+
 class CurvscopeError(Exception):
     """Base of every error that curvscope raises on purpose.
 
@@ -38,6 +44,16 @@ class CurvscopeError(Exception):
     ...     print(error)
     k=4: choose an integer from 1 to D = 3
     """
+
+    def __str__(self) -> str:
+        """The message; names of a file or a stranger's run that are longer than any path are shortened.
+
+        >>> str(CurvscopeError(f"there is no problem {'a' * 100_000}"))[:60], len(str(CurvscopeError("a" * 100_000))) < 200
+        ('there is no problem aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', True)
+        """
+        return re.sub(
+            r"\S{%d,}" % LONGEST_WORD, lambda word: f"{word[0][:100]}... ({len(word[0])} characters)", super().__str__()
+        )
 
 
 class InvalidArgument(CurvscopeError, ValueError):

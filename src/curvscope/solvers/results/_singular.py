@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.measurement import SINGULAR, TABLE, Place, read_result, rewrite_table, write_result
-from curvscope.solvers.results._solution import Cost, Status, read_status
+from curvscope.solvers.results._solution import Cost, Status, read_cost, read_numbers, read_status
 from curvscope.store import parsing
 from curvscope.system import Displayed, Hinted, checked
 from curvscope.tall import TallMatrix
@@ -122,13 +122,14 @@ class SingularSolution(Displayed, Hinted):
 
     @classmethod
     def _read(cls, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> SingularSolution:
+        values = read_numbers(table["S"])
         return cls(
             U=vectors["U"],
-            S=torch.tensor(table["S"], dtype=torch.float64, device="cpu"),
+            S=values,
             V=vectors["V"],
-            residual_norms=torch.tensor(table["residual_norms"], dtype=torch.float64, device="cpu"),
+            residual_norms=read_numbers(table["residual_norms"], len(values)),
             status=read_status(table["status"]),
-            cost=Cost(**table["cost"]),
+            cost=read_cost(table["cost"]),
             provenance=table["provenance"],
             diagnostics=table["diagnostics"],
         )

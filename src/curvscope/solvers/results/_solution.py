@@ -43,6 +43,32 @@ class Status:
         return f"{self.code}: {self.text}"
 
 
+def read_numbers(plain: Any, count: int | None = None) -> Tensor:
+    """The vector of numbers in a file, float64.
+
+    Raises:
+        ValueError: something else, or another number of them.
+    """
+    numbers = torch.tensor(plain, dtype=torch.float64, device="cpu")
+    if numbers.ndim != 1 or count not in (None, len(numbers)):
+        raise ValueError(f"numbers of shape {tuple(numbers.shape)} where {'a vector' if count is None else count} was expected")
+    return numbers
+
+
+def read_cost(plain: dict[str, Any]) -> Cost:
+    """The cost in a file.
+
+    Raises:
+        ValueError: texts for numbers, or numbers for seconds by stage.
+    """
+    stages = plain["stages"]
+    counts = [value for name, value in plain.items() if name != "stages"]
+    wrong = [value for value in [*counts, *stages.values()] if not (isinstance(value, int | float) and abs(value) < 1e18)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} where a number was expected")
+    return Cost(**plain)
+
+
 def read_status(table: dict[str, Any]) -> Status:
     """The status in a file; a text from elsewhere is shown by a terminal, not obeyed."""
     return Status(printable(table["code"]), printable(table["text"]))
@@ -216,15 +242,17 @@ class Solution(Pairs):
     @classmethod
     def _read(cls, table: dict[str, Any], vectors: dict[str, TallMatrix]) -> Solution:
         named, proven = table["parameters"], table.get("certificate")
-        values = torch.tensor(table["eigenvalues"], dtype=torch.float64, device="cpu")
-        residuals = torch.tensor(table["residual_norms"], dtype=torch.float64, device="cpu")
+        if table["order"] not in ORDERS:
+            raise ValueError(f"order {table['order']!r}")
+        values = read_numbers(table["eigenvalues"])
+        residuals = read_numbers(table["residual_norms"], len(values))
         return cls(
             eigenvalues=values,
             eigenvectors=vectors["eigenvectors"],
             residual_norms=residuals,
             order=table["order"],
             status=read_status(table["status"]),
-            cost=Cost(**table["cost"]),
+            cost=read_cost(table["cost"]),
             provenance=table["provenance"],
             diagnostics=table["diagnostics"],
             parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
