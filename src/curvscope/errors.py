@@ -51,9 +51,8 @@ class CurvscopeError(Exception):
         >>> str(CurvscopeError(f"there is no problem {'a' * 100_000}"))[:60], len(str(CurvscopeError("a" * 100_000))) < 200
         ('there is no problem aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', True)
         """
-        return re.sub(
-            r"\S{%d,}" % LONGEST_WORD, lambda word: f"{word[0][:100]}... ({len(word[0])} characters)", super().__str__()
-        )
+        too_long = rf"\S{{{LONGEST_WORD},}}"
+        return re.sub(too_long, lambda word: f"{word[0][:100]}... ({len(word[0])} characters)", super().__str__())
 
 
 class InvalidArgument(CurvscopeError, ValueError):
