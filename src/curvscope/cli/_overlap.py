@@ -14,7 +14,6 @@ from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import check_run_alone, chosen
 from curvscope.cli._tables import as_rich
 from curvscope.errors import InvalidArgument
-from curvscope.operators import CurvatureOperator
 from curvscope.operators.base import Operator
 from curvscope.report import Table
 from curvscope.runs import MASKS, measure_overlap, solution_of
@@ -87,7 +86,7 @@ def command(
 
 
 def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
-    if not isinstance(operator, CurvatureOperator):
+    if (objective := operator.objective) is None:
         raise InvalidArgument("a mask by magnitude needs parameters: --target must return (model, loss, data)")
     options = {"num_probes": asked.probes, "num_steps": asked.steps, "memory": asked.memory}
     if asked.plan:
@@ -99,7 +98,11 @@ def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
         return
     eigenvalues = None if asked.known is None else solution_of(Run.open(asked.known))
     found = overlap_without_vectors(
-        operator, masks.largest(operator.values(), asked.k), asked.k, eigenvalues=eigenvalues, **options
+        operator,
+        masks.largest(objective.parameters.join(objective.values), asked.k),
+        asked.k,
+        eigenvalues=eigenvalues,
+        **options,
     )
     if as_json:
         print_json(found.to_dict())

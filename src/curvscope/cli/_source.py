@@ -9,7 +9,7 @@ import torch
 
 from curvscope.cli._trust import confirm_trust
 from curvscope.errors import InvalidArgument, RunConflict
-from curvscope.operators import CurvatureOperator, operator_differences
+from curvscope.operators import operator_differences
 from curvscope.operators.base import Operator
 from curvscope.problems import get
 from curvscope.runs import (
@@ -78,12 +78,13 @@ def operator_in_precision(run: Run, solution: Solution, precision: str | None, *
     options = run.manifest["options"]
     if options.get("target") is None:
         return recipe_of_problem(run.path, options | {"precision": precision}).build()
-    if not isinstance(operator, CurvatureOperator):
+    finer_operator = operator.in_dtype(getattr(torch, str(precision)))
+    if finer_operator is None:
         raise InvalidArgument(
             f"--precision: {options['target']} returns a {type(operator).__name__}, which cannot be built in another precision "
             "than its own: return (model, loss, data) or an operator of a model, or pass curvscope.certify one that is"
         )
-    return operator.in_dtype(getattr(torch, str(precision)))
+    return finer_operator
 
 
 def check_source(problem: str | None, target: str | None) -> None:

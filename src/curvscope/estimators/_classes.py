@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.operators import CurvatureOperator, Objective
+from curvscope.operators import Objective, Operator
 from curvscope.operators.objective import check_substitution
 
 MOST_CLASSES = 100
@@ -77,7 +77,7 @@ class ClassStructure:
         return scaled.flatten(1)
 
 
-def class_structure(objective: Objective | CurvatureOperator) -> ClassStructure:
+def class_structure(objective: Objective | Operator) -> ClassStructure:
     """The class and cross-class structure of a classifier under cross-entropy, without any product.
 
     Args:
@@ -94,7 +94,7 @@ def class_structure(objective: Objective | CurvatureOperator) -> ClassStructure:
     >>> class_structure(Objective(model, nn.CrossEntropyLoss(), data)).values.shape
     torch.Size([9])
     """
-    objective = objective.objective if isinstance(objective, CurvatureOperator) else objective
+    objective = objective.objective if isinstance(objective, Operator) else objective
     if not isinstance(objective, Objective):
         raise InvalidType(f"pass a curvscope.Objective or a curvature operator, not a {type(objective).__name__}")
     _check_loss(objective)

@@ -10,7 +10,6 @@ from curvscope.measurement._run_workspace import DECISIONS, InRun
 from curvscope.measurement._session import (
     PARAMETERS,
     begun_with,
-    bounded,
     check_disk,
     nearest_folder,
     scope_of,
@@ -38,7 +37,6 @@ __all__ = [
     "Workspace",
     "begun_with",
     "blocks",
-    "bounded",
     "check_disk",
     "check_hermitian",
     "check_recipe",

@@ -87,7 +87,9 @@ class Meter:
         workspace: Workspace | None = None,
         distributed: Distributed | None = None,
     ) -> None:
-        self.operator, self.workspace, self.distributed = operator, workspace or Workspace(), distributed
+        self.workspace, self.distributed = workspace or Workspace(), distributed
+        # A view: neither the memory bound nor the strategy of this work stays with the caller's operator.
+        self.operator = operator.view(memory=self.workspace.products, strategy_report=self.workspace.way())
         self.products = self.passes = self.searched = 0
         self.last_seconds = 0.0
         self.seconds: dict[str, float] = {"products": 0.0}
@@ -133,7 +135,7 @@ class Meter:
         self.last_seconds = seconds
         self.seconds["products"] += seconds
         if self.distributed is None:
-            self.workspace.freeze(self.operator)
+            self.operator = self.workspace.freeze(self.operator)
         self._advance(columns, note=note)
 
     def recall(self, columns: int, seconds: float, *, passes: int = 1) -> None:
@@ -156,7 +158,7 @@ class Meter:
     @property
     def report(self) -> dict[str, Any]:
         """Description of how products are computed, for provenance."""
-        own = getattr(self.operator, "strategy_report", {})
+        own = self.operator.strategy_report
         return own if self.distributed is None else {**own, **self.distributed.workers.description}
 
     @contextmanager

@@ -14,7 +14,6 @@ from torch import Tensor
 from curvscope.errors import DamagedData, RunNotFound
 from curvscope.measurement._results import CERTIFIED, FOUND, KEPT, PLACE, SOLUTION, Results, has_results
 from curvscope.measurement._workspace import Known, Workspace
-from curvscope.operators import CurvatureOperator
 from curvscope.operators.base import Operator
 from curvscope.store import Record, Run, checked_name, remove, synchronise_folder
 from curvscope.system import Interruptible
@@ -252,13 +251,14 @@ class InRun(Workspace):
         """See :meth:`Workspace.seconds_before`."""
         return self._before.get(stage, 0.0)
 
-    def freeze(self, operator: Operator) -> None:
+    def freeze(self, operator: Operator) -> Operator:
         """See :meth:`Workspace.freeze`."""
         decisions = self.run.manifest[DECISIONS]
-        if isinstance(operator, CurvatureOperator) and "products" not in decisions:
-            decisions["products"] = operator.strategy_report
-            self.run.save()
-            operator.replay(decisions["products"])
+        if "products" in decisions or not (report := operator.strategy_report):
+            return operator
+        decisions["products"] = report
+        self.run.save()
+        return operator.view(strategy_report=report)
 
     def way(self) -> dict[str, Any] | None:
         """See :meth:`Workspace.way`."""

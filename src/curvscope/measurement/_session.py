@@ -14,7 +14,7 @@ from curvscope.errors import OutOfDisk, RunConflict
 from curvscope.measurement._run_workspace import DECISIONS, InRun
 from curvscope.measurement._storage import Place
 from curvscope.measurement._workspace import Fit, Workspace
-from curvscope.operators import CurvatureOperator, Square, Submatrix, Sum, operator_differences, recorded
+from curvscope.operators import Square, Submatrix, Sum, operator_differences, recorded
 from curvscope.operators.base import Operator
 from curvscope.store import MANIFEST, Run, usable_path, write_tensors
 from curvscope.system import as_text
@@ -35,7 +35,7 @@ def workspace(
 
     Args:
         run: where; None: in memory.
-        operator: what is measured; its way to compute products is taken from the run, so that they have the same bits.
+        operator: what is measured.
         options: of the solve.
         free: names of the options that may differ from those that the run was begun with.
         fitted: how the solve fits into memory; None: it does. A run that was begun on disk stays there.
@@ -45,26 +45,28 @@ def workspace(
         OutOfDisk: a new run would not fit on its disk.
     """
     fitted = fitted or Fit(options.get("block_size", 1), True, None)
-    with bounded(operator, fitted.products):
-        if run is None:
-            yield Workspace(fitted.widest, on_host=fitted.on_host)
-            return
-        opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
-        if not opened.manifest.get("solve"):
-            check_disk(opened.path, fitted.disk)
-        with opened.session() as work:
-            claim_operator(opened, operator)
-            opened.claim("solve", options, free=free)
-            _keep_parameters(opened, operator)
-            decisions = opened.manifest.setdefault(DECISIONS, {})
-            resident = decisions["resident"] = fitted.resident and decisions.get("resident", True)
-            on_host = decisions["on_host"] = fitted.on_host or decisions.get("on_host", False)
-            widest = decisions["widest"] = min(fitted.widest, decisions.get("widest", fitted.widest))
-            width = fitted.block_size
-            opened.save()
-            with _replayed(operator, decisions.get("products")):
-                where = {"resident": resident, "on_host": on_host, "tile_columns": width, "widest": widest}
-                yield InRun(opened, scope_of(options), **where, work=work)
+    if run is None:
+        made = Workspace(fitted.widest, on_host=fitted.on_host)
+        made.products = fitted.products
+        yield made
+        return
+    opened = run if isinstance(run, Run) else Run.resume(run, kind="eigs", options={})
+    if not opened.manifest.get("solve"):
+        check_disk(opened.path, fitted.disk)
+    with opened.session() as work:
+        claim_operator(opened, operator)
+        opened.claim("solve", options, free=free)
+        _keep_parameters(opened, operator)
+        decisions = opened.manifest.setdefault(DECISIONS, {})
+        resident = decisions["resident"] = fitted.resident and decisions.get("resident", True)
+        on_host = decisions["on_host"] = fitted.on_host or decisions.get("on_host", False)
+        widest = decisions["widest"] = min(fitted.widest, decisions.get("widest", fitted.widest))
+        width = fitted.block_size
+        opened.save()
+        where = {"resident": resident, "on_host": on_host, "tile_columns": width, "widest": widest}
+        place = InRun(opened, scope_of(options), **where, work=work)
+        place.products = fitted.products
+        yield place
 
 
 def check_disk(path: Path, needed: int) -> None:
@@ -88,34 +90,11 @@ def nearest_folder(path: Path) -> Path:
 
 def _keep_parameters(run: Run, operator: Operator) -> None:
     """The parameters at which a curvature operator is measured go into the run, and the buffers beside them."""
-    if isinstance(operator, CurvatureOperator) and not (run.path / PARAMETERS).exists():
-        tensors = operator.parameters.unflatten(operator.values().cpu()) | operator.objective.buffers
+    objective = operator.objective
+    if objective is not None and not (run.path / PARAMETERS).exists():
+        values = objective.parameters.join(objective.values)
+        tensors = objective.parameters.unflatten(values.cpu()) | objective.buffers
         write_tensors(run.path / PARAMETERS, tensors, run.mark)
-
-
-@contextmanager
-def bounded(operator: Operator, memory: int | None) -> Iterator[None]:
-    """Products keep within ``memory`` bytes while the block runs, where the operator can and was not told otherwise."""
-    if memory is None or not isinstance(operator, CurvatureOperator) or operator.memory is not None:
-        yield
-        return
-    operator.memory = memory
-    try:
-        yield
-    finally:
-        operator.memory = None
-
-
-@contextmanager
-def _replayed(operator: Operator, report: dict[str, Any] | None) -> Iterator[None]:
-    """Products are computed as an earlier session did, while the block runs."""
-    if isinstance(operator, CurvatureOperator):
-        operator.replay(report)
-    try:
-        yield
-    finally:
-        if isinstance(operator, CurvatureOperator):
-            operator.replay(None)
 
 
 def claim_operator(run: Run, operator: Operator) -> None:
@@ -151,7 +130,7 @@ def _microbatches(operator: Operator) -> list[int]:
         return [size for _, term in operator.terms for size in _microbatches(term)]
     if isinstance(operator, Square | Submatrix):
         return _microbatches(operator.inner)
-    own = operator.objective.microbatch if isinstance(operator, CurvatureOperator) else None
+    own = None if operator.objective is None else operator.objective.microbatch
     return [] if own is None else [own]
 
 

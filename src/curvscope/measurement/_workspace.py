@@ -59,12 +59,14 @@ class Workspace:
         scope: name of this very solve in it.
         widest: most columns a product call, when residuals are measured.
         on_host: whether matrices in memory are in the host's, whatever the operator is on.
+        products: bytes that products may use; None: nobody asked for a bound.
         panels: who re-orthogonalises against a basis on disk; None: this process.
     """
 
     run: Run | None = None
     scope = ""
     panels: Panels | None = None
+    products: int | None = None
 
     def __init__(self, widest: int = WIDEST_BLOCK, *, on_host: bool = False) -> None:
         self.widest, self.on_host = widest, on_host
@@ -144,8 +146,9 @@ class Workspace:
         """Return the seconds that earlier sessions spent on a stage."""
         return 0.0
 
-    def freeze(self, operator: Operator) -> None:
-        """Called after each product: from the first one on, a run computes them all in the same way."""
+    def freeze(self, operator: Operator) -> Operator:
+        """Return the operator for further products: in a run, from the first one on, all are computed in the same way."""
+        return operator
 
     def way(self) -> dict[str, Any] | None:
         """Return the strategy that :meth:`freeze` fixed, or None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -172,6 +172,16 @@ class Sum(Composable):
         """The largest of the summands'."""
         return max(operator.rounding for _, operator in self.terms)
 
+    @property
+    def semidefinite(self) -> bool:
+        """True if all summands are, with factors and a shift that are not negative."""
+        return self.offset >= 0 and all(factor >= 0 and operator.semidefinite for factor, operator in self.terms)
+
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> Sum:
+        """See :meth:`.Capabilities.view`; the summands share the memory, as what they keep lies there together."""
+        share = None if memory is None else max(1, memory // len(self.terms))
+        return self._view_of(terms=tuple((factor, operator.view(memory=share)) for factor, operator in self.terms))
+
     def _apply(self, block: Tensor) -> Tensor:
         total = block * self.offset if self.offset else block.new_zeros(self.shape[0], block.shape[1])
         for factor, operator in self.terms:
@@ -223,6 +233,15 @@ class Square(Composable):
         """Rounding of A."""
         return self.inner.rounding
 
+    @property
+    def semidefinite(self) -> bool:
+        """True if A is Hermitian."""
+        return self.hermitian
+
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> Square:
+        """See :meth:`.Capabilities.view`; of A."""
+        return self._view_of(inner=self.inner.view(memory=memory))
+
     def _apply(self, block: Tensor) -> Tensor:
         return self.inner._apply(self.inner._apply(block))
 
@@ -266,6 +285,15 @@ class Submatrix(Composable):
     def rounding(self) -> float:
         """Rounding of A."""
         return self.inner.rounding
+
+    @property
+    def semidefinite(self) -> bool:
+        """True if A is."""
+        return self.inner.semidefinite
+
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> Submatrix:
+        """See :meth:`.Capabilities.view`; of A."""
+        return self._view_of(inner=self.inner.view(memory=memory))
 
     def _apply(self, block: Tensor) -> Tensor:
         return self._chosen(self.inner._apply(self._wide(block)))

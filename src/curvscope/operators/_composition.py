@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ class Product(Arithmetic):
     def rounding(self) -> float:
         """The larger one of the factors'."""
         return max(self.left.rounding, self.right.rounding)
+
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> Product:
+        """See :meth:`.Capabilities.view`; each factor has half of the memory."""
+        half = None if memory is None else max(1, memory // 2)
+        return self._view_of(left=self.left.view(memory=half), right=self.right.view(memory=half))
 
     def _apply(self, block: Tensor) -> Tensor:
         return self.left._apply(self.right._apply(block))
@@ -102,6 +108,15 @@ class IndexedSubmatrix(Arithmetic):
     def without_assumption(self) -> IndexedSubmatrix:
         """See :meth:`.Operator.without_assumption`."""
         return IndexedSubmatrix(self.inner.without_assumption(), self.index) if self.assumed_hermitian else self
+
+    @property
+    def semidefinite(self) -> bool:
+        """True if A is."""
+        return self.inner.semidefinite
+
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> IndexedSubmatrix:
+        """See :meth:`.Capabilities.view`; of A."""
+        return self._view_of(inner=self.inner.view(memory=memory))
 
     def _apply(self, block: Tensor) -> Tensor:
         return self.inner._apply(self._wide(block))[self.index]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.operators._capabilities import Capabilities
 from curvscope.operators._conveniences import Conveniences, in_its_form, is_other_form
 from curvscope.operators._inference import out_of_inference
 
@@ -21,11 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Operator"]
 
 
-class Operator(Conveniences, ABC):
+class Operator(Conveniences, Capabilities, ABC):
     """A fixed m x n matrix, known only through ``A @ X`` on blocks of columns.
 
     Subclasses set ``shape``, ``dtype``, ``device`` and ``hermitian`` and implement :meth:`_apply` (and
-    :meth:`_apply_adjoint` unless Hermitian) for blocks of shape (n, b); everything else is here.
+    :meth:`_apply_adjoint` unless Hermitian) for blocks of shape (n, b); everything else is here. What else an operator may
+    know of itself (bounded memory, the strategy of its products, its loss) has defaults; see :class:`.Capabilities`.
 
     Attributes:
         shape: (m, n).
@@ -53,10 +56,19 @@ class Operator(Conveniences, ABC):
     hermitian: bool
     assumed_hermitian: bool = False
     recipe: Recipe | None = None
+    _original: Operator | None = None
+    """Of a view: the operator that it is a view of."""
     not_finite_advice: str = "look at the operator's entries, and at what it does with large ones"
     _composed: ClassVar[Callable[[Operator, Operator], Operator]]
     """A @ B; set by :mod:`.composition`, whose results have the algebra that is built on this class."""
     needed_again: str = "the same object or matrix (another wrapper of it counts as another operator)"
+
+    def _view_of(self, **parts: Any) -> Self:
+        """Return a copy with views in place of the operators that this one is made of."""
+        made = copy.copy(self)
+        made._original = self._original or self
+        made.__dict__.update(parts)
+        return made
 
     @property
     def rounding(self) -> float:
@@ -86,7 +98,7 @@ class Operator(Conveniences, ABC):
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal digest of everything that determines the matrix; see :func:`.fingerprint.fingerprint`."""
-        return self._fingerprint()
+        return self._fingerprint() if self._original is None else self._original.fingerprint
 
     @abstractmethod
     def _fingerprint(self) -> str: ...
@@ -98,7 +110,7 @@ class Operator(Conveniences, ABC):
         Empty where the fingerprint says everything. Cost: for curvature operators two products with the first mini-batch and
         one evaluation of its loss; for those of other libraries one product; computed once.
         """
-        return self._identity()
+        return self._identity() if self._original is None else self._original.identity
 
     def _identity(self) -> dict[str, Any]:
         return {}

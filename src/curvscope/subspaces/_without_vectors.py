@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.operators import CurvatureOperator, as_operator
+from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import Solution
@@ -147,7 +147,7 @@ def overlap_without_vectors(
     >>> [round(float(value), 4) for value in estimate.value]
     [1.0, 0.5, 0.6667]
     """
-    operator = as_operator(operator)
+    operator = as_operator(operator).view()
     _check(operator, k, num_probes, num_steps)
     index, name = _places(chosen, operator, k)
     size = operator.shape[0]
@@ -213,14 +213,14 @@ def plan_without_vectors(
     >>> plan_without_vectors(torch.eye(4), num_probes=3, num_steps=2).products
     12
     """
-    operator = as_operator(operator)
+    operator = as_operator(operator).view()
     _check(operator, 1, num_probes, num_steps)
     width = _width(operator, num_probes, block_size, memory)
     products = num_probes * num_steps * (1 if known_eigenvalues else 2)
     vector = operator.shape[0] * operator.dtype.itemsize
-    can_tell = isinstance(operator, CurvatureOperator)
-    seconds = operator.cost_curve((width,))[width] * products if can_tell else None
-    taken = operator.predicted_bytes(width) if can_tell else 0
+    each = operator.cost_curve((width,)).get(width)
+    seconds = None if each is None else each * products
+    taken = operator.predicted_bytes(width)
     return QuadraturePlan(products, width, vector, VECTORS_A_PROBE * width * vector, taken, seconds)
 
 
@@ -274,7 +274,7 @@ def _width(operator: Operator, num_probes: int, block_size: int | None, memory: 
 
 
 def _product_bytes(operator: Operator, width: int) -> int:
-    return operator.predicted_bytes(width) if isinstance(operator, CurvatureOperator) else 0
+    return operator.predicted_bytes(width)
 
 
 def _starts(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators import CurvatureOperator, as_operator
+from curvscope.operators import Operator, as_operator
 from curvscope.operators.objective import loss_differences
 from curvscope.sketches import TestMatrix
 from curvscope.subspaces._ranking import Ranking
@@ -175,7 +175,7 @@ def diagonal(operator: Any, *, block_size: int = 64, progress: Progress = None) 
 
 @checked
 def sam_deltas(
-    operator: CurvatureOperator,
+    operator: Operator,
     scale: float,
     *,
     method: str = "exact",
@@ -220,12 +220,13 @@ def sam_deltas(
     if method == "taylor":
         curvature = diagonals(operator, progress=progress)[0] if diagonal is None else diagonal.double().cpu()
         return (slopes * steps + 0.5 * curvature * steps.square()).abs()
+    assert operator.objective is not None, "_sam_steps() refuses others"
     return loss_differences(operator.objective, steps, diagonal=diagonal, progress=progress).abs()
 
 
 @checked
 def sam(
-    operator: CurvatureOperator,
+    operator: Operator,
     ranking: Ranking,
     scale: float,
     *,
@@ -274,18 +275,19 @@ def sam(
     weights = slopes.square()
     drawn = torch.multinomial(weights, num_samples, replacement=True, generator=torch.Generator().manual_seed(seed))
     places, which = drawn.unique(return_inverse=True)
+    assert operator.objective is not None, "_sam_steps() refuses others"
     found = loss_differences(operator.objective, steps[places], places=places, progress=progress).abs()
     heights = (found / weights[places])[which]
     return _sampled_curve(drawn, heights, ranking, name)
 
 
-def _sam_steps(operator: CurvatureOperator, scale: float, normalize: bool) -> tuple[Tensor, Tensor]:
+def _sam_steps(operator: Operator, scale: float, normalize: bool) -> tuple[Tensor, Tensor]:
     """The gradient, and the step that each parameter takes; float64."""
-    if not isinstance(operator, CurvatureOperator):
+    if (objective := getattr(operator, "objective", None)) is None:
         raise InvalidArgument("the loss is needed: pass a curvature operator, such as curvscope.hessian(model, loss, data)")
     if not (scale > 0 and math.isfinite(scale)):
         raise InvalidArgument(f"scale={scale}: choose a positive lambda")
-    objective = operator.objective.like(operator.objective.data, dtype=torch.float64)
+    objective = objective.like(objective.data, dtype=torch.float64)
     slopes = objective.gradient().cpu()
     norm = float(slopes.norm())
     if norm == 0:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators import CurvatureOperator, Objective
+from curvscope.operators import Objective, Operator
 from curvscope.operators.objective import check_substitution
 from curvscope.system import checked
 
@@ -76,7 +76,7 @@ class LineProfile:
 
 @checked
 def interpolate(
-    objective: Objective | CurvatureOperator,
+    objective: Objective | Operator,
     first: Point,
     second: Point,
     *,
@@ -117,7 +117,7 @@ def interpolate(
 
 @checked
 def loss_along(
-    operator: CurvatureOperator, direction: Point, *, radius: float = 1.0, points: int = 21, eigenvalue: float | None = None
+    operator: Operator, direction: Point, *, radius: float = 1.0, points: int = 21, eigenvalue: float | None = None
 ) -> LineProfile:
     """Loss and accuracy on w + a v, beside the quadratic model L + a g'v + a^2 v'Hv / 2.
 
@@ -140,22 +140,22 @@ def loss_along(
     >>> torch.allclose(line.loss, line.quadratic, atol=1e-5)    # linear least squares
     True
     """
-    if not isinstance(operator, CurvatureOperator):
+    if (objective := getattr(operator, "objective", None)) is None:
         raise InvalidArgument(f"pass a curvature operator such as curvscope.hessian(...), not a {type(operator).__name__}")
     if points < 3 or points % 2 == 0 or not 0 < radius < inf:
         raise InvalidArgument(
             f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a finite radius > 0"
         )
     if not isinstance(direction, Tensor):
-        direction = operator.parameters.flatten(direction)
+        direction = objective.parameters.flatten(direction)
     if direction.shape != (operator.shape[0],) or not float(direction.norm()) > 0:
         raise InvalidArgument(f"direction of shape {tuple(direction.shape)}: expected ({operator.shape[0]},), not zero")
     v = direction.to(operator.device, operator.dtype) / direction.norm()
-    place = operator.values().to(v.dtype)
-    slope = float(operator.gradient().to(v.dtype) @ v)
+    place = objective.parameters.join(objective.values).to(v.dtype)
+    slope = float(objective.gradient().to(v.dtype) @ v)
     bend = float(v @ (operator @ v)) if eigenvalue is None else eigenvalue
     alpha = torch.linspace(-radius, radius, points, dtype=torch.float64, device="cpu")
-    found = _profile(operator.objective, alpha, lambda a: place + a * v)
+    found = _profile(objective, alpha, lambda a: place + a * v)
     model = found.loss[points // 2] + slope * alpha + 0.5 * bend * alpha.square()
     return LineProfile(alpha, found.loss, found.accuracy, model)
 
@@ -191,12 +191,11 @@ def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, fl
     return total, right / count if count and right == right else None
 
 
-def _objective(objective: Objective | CurvatureOperator) -> Objective:
-    if isinstance(objective, CurvatureOperator):
-        return objective.objective
-    if not isinstance(objective, Objective):
+def _objective(objective: Objective | Operator) -> Objective:
+    found = objective.objective if isinstance(objective, Operator) else objective
+    if not isinstance(found, Objective):
         raise InvalidArgument(f"pass a curvscope.Objective(model, loss, data), not a {type(objective).__name__}")
-    return objective
+    return found
 
 
 def _vector(objective: Objective, place: Point) -> Tensor:

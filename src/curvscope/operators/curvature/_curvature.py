@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -74,6 +75,8 @@ class CurvatureOperator(Copies, Composable):
     """
 
     hermitian = True
+    is_mean_over_data = True
+    objective: Objective
 
     def __init__(self, objective: Objective, batch_map: BatchMap, **options: Unpack[ProductOptions]) -> None:
         self.objective = objective
@@ -111,6 +114,7 @@ class CurvatureOperator(Copies, Composable):
         if self.objective.move():
             self._engine._kept.forget()
         else:
+            self.batch_map.verdict = None
             self._engine = self._new_engine()
         for name in ("fingerprint", "identity"):
             self.__dict__.pop(name, None)
@@ -211,7 +215,24 @@ class CurvatureOperator(Copies, Composable):
         """
         return self._engine.verify(forward=True)
 
-    def replay(self, report: dict[str, Any] | None) -> None:
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> CurvatureOperator:
+        """Return this matrix for one solve; see :meth:`.Capabilities.view`.
+
+        Objective, traced programs and kept linearisations are shared. Memory bound, strategy and what was chosen are its own.
+
+        >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))])
+        >>> bounded = H.view(memory=1 << 30)
+        >>> bounded.memory, H.memory, torch.allclose(bounded @ torch.ones(4), H @ torch.ones(4))
+        (1073741824, None, True)
+        """
+        made = copy.copy(self)
+        made._original = self._original or self  # its fingerprint and identity are computed once, there
+        made._engine = self._engine.view(self.memory if memory is None or self.memory is not None else memory)
+        if strategy_report:
+            made._engine.replay(strategy_report)
+        return made
+
+    def replay(self, report: Mapping[str, Any] | None) -> None:
         """Compute products as a :attr:`strategy_report` says, for the same bits as there; None: as was asked for."""
         self._engine.replay(report)
 
@@ -274,6 +295,19 @@ class Hessian(CurvatureOperator):
 LINEAR = (nn.NLLLoss, nn.KLDivLoss, nn.L1Loss, functional.nll_loss, functional.kl_div, functional.l1_loss)
 """Criteria without second derivatives in the output."""
 
+CONVEX = (
+    nn.CrossEntropyLoss,
+    nn.NLLLoss,
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+    nn.SoftMarginLoss,
+)
+"""Criteria that are convex in the output, so that the Gauss-Newton matrix has no negative eigenvalue."""
+
 
 class GeneralizedGaussNewton(CurvatureOperator):
     """The generalised Gauss-Newton matrix of an objective; build it with :func:`ggn`."""
@@ -303,6 +337,11 @@ class GeneralizedGaussNewton(CurvatureOperator):
             slope=lambda output, batch: loss_slope(of_flat, output, batch[1]),
         )
         super().__init__(objective, batch_map, **options)
+
+    @property
+    def semidefinite(self) -> bool:
+        """True if the criterion is known to be convex in the outputs."""
+        return isinstance(self.objective.criterion, CONVEX)
 
     def rank_bound(self) -> RankBound:
         """At most N (C - 1) for a softmax cross-entropy, else the number of outputs. Cost: one evaluation of the network."""

@@ -35,6 +35,8 @@ from curvscope.system import checked
 class EmpiricalFisher(CurvatureOperator):
     """Second moment of the samples' gradients; build it with :func:`empirical_fisher`."""
 
+    semidefinite = True
+
     def __init__(self, objective: Objective, **options: Unpack[ProductOptions]) -> None:
         objective = with_criterion(objective, "the empirical Fisher matrix")
         if getattr(objective, "mixes_samples", False):
@@ -62,6 +64,8 @@ class EmpiricalFisher(CurvatureOperator):
 
 class MonteCarloFisher(CurvatureOperator):
     """Second moment of gradients for labels drawn from the model; build it with :func:`monte_carlo_fisher`."""
+
+    semidefinite = True
 
     def __init__(self, objective: Objective, *, num_draws: int = 1, seed: int = 0, **options: Unpack[ProductOptions]) -> None:
         objective = with_criterion(objective, "the Monte-Carlo Fisher matrix")
@@ -102,6 +106,9 @@ class MonteCarloFisher(CurvatureOperator):
 
 class GradientSecondMoment(Composable):
     """Second moment of the mini-batches' gradients; build it with :func:`gradient_second_moment`."""
+
+    semidefinite = True
+    depends_on_order = True
 
     def __init__(self, objective: Objective, *, centered: bool = False) -> None:
         self.objective, self.centered = objective, centered

@@ -31,7 +31,8 @@ class Jacobian(Arithmetic):
     hermitian = False
 
     def __init__(self, objective: Objective) -> None:
-        self.objective, self._outputs = objective, FlatOutputs()
+        # Not its ``objective``: the loss in it is a stand-in for checks, and no loss that the matrix is of.
+        self.function, self._outputs = objective, FlatOutputs()
         self.dtype, self.device = objective.dtype, objective.device
         with objective.isolated():
             self._lengths = [
@@ -42,13 +43,13 @@ class Jacobian(Arithmetic):
     @property
     def parameters(self) -> Parameters:
         """Names, shapes and places of the D parameters, which the columns belong to."""
-        return self.objective.parameters
+        return self.function.parameters
 
     def _apply(self, block: Tensor) -> Tensor:
         """J v is the derivative of J^T u in u: no forward-mode rules are needed."""
         found = []
-        check_substitution(self.objective)
-        with self.objective.isolated(), torch.enable_grad():
+        check_substitution(self.function)
+        with self.function.isolated(), torch.enable_grad():
             for number, batch in self._batches():
                 values, output = self._evaluated(number, batch)
                 seed = torch.zeros_like(output, requires_grad=True)
@@ -62,8 +63,8 @@ class Jacobian(Arithmetic):
     def _apply_adjoint(self, block: Tensor) -> Tensor:
         total = block.new_zeros(self.shape[1], block.shape[1])
         rows = block.split(self._lengths)
-        check_substitution(self.objective)
-        with self.objective.isolated(), torch.enable_grad():
+        check_substitution(self.function)
+        with self.function.isolated(), torch.enable_grad():
             for number, batch in self._batches():
                 values, output = self._evaluated(number, batch)
                 for index, row in enumerate(rows[number].T):
@@ -72,16 +73,16 @@ class Jacobian(Arithmetic):
         return total
 
     def _fingerprint(self) -> str:
-        return fingerprint("jacobian", self.objective.fingerprint())
+        return fingerprint("jacobian", self.function.fingerprint())
 
     def _batches(self) -> Iterator[tuple[int, Batch]]:
-        for number, (batch, _) in enumerate(self.objective.batches()):
+        for number, (batch, _) in enumerate(self.function.batches()):
             yield number, batch
 
     def _evaluated(self, number: int, batch: Batch) -> tuple[tuple[Tensor, ...], Tensor]:
-        self.objective.seed(number)
-        values = self.objective.leaves(self.objective.values)
-        return values, dependent(self._flat(self.objective.output(values, batch)))
+        self.function.seed(number)
+        values = self.function.leaves(self.function.values)
+        return values, dependent(self._flat(self.function.output(values, batch)))
 
     def _flat(self, output: Any) -> Tensor:
         return self._outputs.flat(output).reshape(-1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import CurvscopeError, NotDeterministic, UnfitOperator
 from curvscope.operators.base import Operator
-from curvscope.operators.curvature._curvature import CurvatureOperator, Hessian
+from curvscope.operators.curvature._curvature import Hessian
 from curvscope.operators.objective import BATCH_NORMS, Objective, length, tensors_of
 from curvscope.operators.products import REMEDY, ROUNDING, UNDECIDED, against_differences
 from curvscope.system import checked, float32_products, long_work
@@ -104,14 +104,14 @@ def preflight(operator: Operator, *, short: bool = False, seed: int = 0) -> Pref
 
 def _checks(operator: Operator, x: Tensor, y: Tensor, *, short: bool) -> list[Check]:
     checks, limit = [], min(1e3 * operator.rounding, COARSEST)
-    if isinstance(operator, CurvatureOperator):
-        found = operator.derivatives()
+    operator = operator.view()
+    if (found := operator.derivatives()) is not None:
         limit = min(max(limit, ROUNDING * found.rounding), COARSEST)
         checks.append(Check("derivatives", found.error, float("inf"), found.summary))
     with long_work():  # every product of one kind, so that no other rounding looks like noise
         first = operator @ x
-    if isinstance(operator, CurvatureOperator):
-        checks += [*_same_data(operator), _same_loss(operator, limit)]
+    if operator.objective is not None:
+        checks += [*_same_data(operator, operator.objective), _same_loss(operator, operator.objective, limit)]
     checks.append(_determinism(operator, x, first, limit))
     if not short:
         combined = operator @ (x - 2 * y)
@@ -119,8 +119,8 @@ def _checks(operator: Operator, x: Tensor, y: Tensor, *, short: bool) -> list[Ch
         checks.append(_check("linearity", combined, first - 2 * second, limit, "products are not linear", LINEAR))
     if operator.hermitian:
         checks.append(_symmetry(x, y, first, operator @ y, limit))
-    if isinstance(operator, CurvatureOperator):
-        checks += _of_one_batch(operator, x, short=short)
+    if operator.objective is not None and found is not None:
+        checks += _of_one_batch(operator, operator.objective, x, short=short)
     return checks
 
 
@@ -147,9 +147,9 @@ def _determinism(operator: Operator, x: Tensor, first: Tensor, limit: float) -> 
         return Check("determinism", float("nan"), limit, str(error), remedy)
 
 
-def _same_loss(operator: CurvatureOperator, limit: float) -> Check:
+def _same_loss(operator: Operator, objective: Objective, limit: float) -> Check:
     """Return whether a batch has the same loss twice: products may be kept, and begin at the same random state."""
-    objective, found = operator.objective, []
+    found = []
     with objective.isolated(), torch.no_grad():
         batch, _ = next(objective.batches())
         for _ in range(2):
@@ -160,7 +160,7 @@ def _same_loss(operator: CurvatureOperator, limit: float) -> Check:
 
 def _cause_of_noise(operator: Operator) -> tuple[str, str]:
     """The likeliest reason why the same product came out differently."""
-    if not isinstance(operator, CurvatureOperator):
+    if operator.objective is None:
         return "the operator draws random numbers or accumulates in varying order", "fix its seed"
     return (
         "the model draws random numbers of its own in evaluation mode, keeps a state, or a kernel sums in varying order",
@@ -168,9 +168,9 @@ def _cause_of_noise(operator: Operator) -> tuple[str, str]:
     )
 
 
-def _same_data(operator: CurvatureOperator) -> list[Check]:
+def _same_data(operator: Operator, objective: Objective) -> list[Check]:
     """Return whether two passes hold the same numbers (products may be kept and would not tell), and in the same order."""
-    (first, in_order), (second, again) = (_moments(operator.objective, seed=seed) for seed in (0, 1))
+    (first, in_order), (second, again) = (_moments(objective, seed=seed) for seed in (0, 1))
     same = _check("same data in every pass", second, first, 1e-9, *CHANGING_DATA)
     if torch.equal(in_order, again) or not same.passed:
         return [same]
@@ -210,14 +210,15 @@ def _symmetry(x: Tensor, y: Tensor, of_x: Tensor, of_y: Tensor, limit: float) ->
     return _verdict("symmetry", error, limit, "an operation's second derivative is wrong or missing", remedy)
 
 
-def _of_one_batch(operator: CurvatureOperator, x: Tensor, *, short: bool) -> list[Check]:
-    objective = operator.objective
+def _of_one_batch(operator: Operator, objective: Objective, x: Tensor, *, short: bool) -> list[Check]:
     coarse = objective.chosen_rounding > torch.finfo(torch.float32).eps
     if short and not coarse:
         return []
     with objective.isolated():
         batch, _ = next(objective.batches())
     double = objective.like([batch], dtype=torch.float64)
+    if operator.on(double) is None:
+        return []
     checks = [_arithmetic(operator, objective.like([batch]), double, x)] if coarse else []
     if not short:
         checks.append(_split_invariance(operator, double, x.double()))
@@ -226,7 +227,7 @@ def _of_one_batch(operator: CurvatureOperator, x: Tensor, *, short: bool) -> lis
     return checks
 
 
-def _arithmetic(operator: CurvatureOperator, coarse: Objective, double: Objective, x: Tensor) -> Check:
+def _arithmetic(operator: Operator, coarse: Objective, double: Objective, x: Tensor) -> Check:
     """The product with one batch in the operator's arithmetic and in float64, at the parameters as they are there."""
     name = coarse.arithmetic
     found = (operator.on(coarse) @ x).double()
@@ -234,7 +235,7 @@ def _arithmetic(operator: CurvatureOperator, coarse: Objective, double: Objectiv
     return check if not check.passed else replace(check, cause=f"{name}, against float64")
 
 
-def _split_invariance(operator: CurvatureOperator, objective: Objective, x: Tensor) -> Check:
+def _split_invariance(operator: Operator, objective: Objective, x: Tensor) -> Check:
     """The batch whole and in two halves, in float64."""
     whole = operator.on(objective)
     batch, _ = next(objective.batches())
@@ -259,7 +260,7 @@ def _split_invariance(operator: CurvatureOperator, objective: Objective, x: Tens
         return Check("batch-split invariance", float("nan"), limit, reason, remedy)
 
 
-def _finite_difference(operator: CurvatureOperator) -> Check:
+def _finite_difference(operator: Hessian) -> Check:
     """The product against central differences on a few samples, in float64 where the model allows that.
 
     A piecewise linear network has kinks: a step across one changes differences, not products. Steps of three sizes tell these

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -80,6 +81,18 @@ class Engine:
         self._verdict: Verdict | None = None
         self._derivatives = ""
         self._costs: dict[int, float] = {}
+
+    def view(self, memory: int | None) -> Engine:
+        """Return an engine for one solve: traced programs and kept linearisations are shared, everything chosen is its own.
+
+        So the operator chooses for its later products as if there had been no solve, and they have the same bits.
+        """
+        made = copy.copy(self)
+        made.memory = memory
+        made._patience = copy.copy(self._patience)
+        made._settled = set(self._settled)
+        made._replaced, made._narrowed = dict(self._replaced), dict(self._narrowed)
+        return made
 
     def apply(self, block: Tensor) -> Tensor:
         """(D, b) to (D, b).
@@ -179,7 +192,7 @@ class Engine:
 
     # --- which strategy ---------------------------------------------------------------------------------------------------
 
-    def replay(self, report: dict[str, Any] | None) -> None:
+    def replay(self, report: Mapping[str, Any] | None) -> None:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
         # What a run or the process that sent a report has verified is not verified again for the same fingerprint.
@@ -193,8 +206,11 @@ class Engine:
             forward: whether traced strategies are about to be used.
         """
         if self._verdict is None or not self._verdict.covers(forward=forward):
-            with jvp_warnings_silenced():
-                self._follow(verify(self.map, forward=forward))
+            known = self.map.verdict  # what a view has verified is not verified again
+            if known is None or not known.covers(forward=forward):
+                with jvp_warnings_silenced():
+                    known = self.map.verdict = verify(self.map, forward=forward)
+            self._follow(known)
         assert self._verdict is not None, "_follow() sets it"
         return self._verdict
 

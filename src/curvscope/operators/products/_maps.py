@@ -32,6 +32,7 @@ class BatchMap(ABC):
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.on: Callable[[Objective], BatchMap | None] = lambda objective: None
+        self.verdict: Any = None  # of the verification of its derivatives: a fact about the map, whoever multiplies
         self._looked_at = False
 
     def _refuse_dead_ends(self, gradient: Pieces) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.operators._algebra import Composable
 from curvscope.operators._parameters import Parameters
-from curvscope.operators.curvature import CurvatureOperator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.remote._recipe import Recipe
 from curvscope.operators.remote._worker import Order, built, libraries, multiply, received
@@ -122,16 +121,16 @@ def data_parallel(recipe: Recipe, num_shards: int, executor: Any) -> Sharded:
 def survey(order: Order) -> Shard:
     """Build a shard and say what it is; called in a worker."""
     operator, order = built(order)
-    if not isinstance(operator, CurvatureOperator):
+    objective = operator.objective
+    if objective is None or not operator.is_mean_over_data:
         raise InvalidArgument(
             f"{order.recipe.target} made a {type(operator).__name__}: shards are curvature operators, or (model, loss, data)"
         )
-    objective = operator.objective
     return Shard(
         order=order,
         terms=0.0 if objective.sums else objective.total_terms,
         at=objective.fingerprint(data=False),
         kind=type(operator).__name__,
-        parameters=operator.parameters,
+        parameters=objective.parameters,
         dtype=operator.dtype,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -20,7 +20,6 @@ from torch import Tensor
 from curvscope.errors import CurvscopeError, InvalidArgument, NotFinite, WorkerError
 from curvscope.operators._identity import recorded, recorded_differences
 from curvscope.operators.base import Operator
-from curvscope.operators.curvature import CurvatureOperator
 from curvscope.operators.remote._recipe import Recipe
 from curvscope.system import long_work, products_to_come, threads
 
@@ -28,7 +27,16 @@ SHARE_OF_FREE = 0.5
 """Of a machine's free memory, what the products of all its workers may take together."""
 
 _built: dict[Recipe, Operator] = {}
+_views: dict[Recipe, _View] = {}
 _one_at_a_time = threading.Lock()
+
+
+class _View(NamedTuple):
+    """A view of a built operator, and the report that it follows."""
+
+    of: Operator
+    report: dict[str, Any] | None
+    operator: Operator
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Order:
     Attributes:
         recipe: what it builds.
         expected: facts about the operator and the libraries that must be the same as where the order was written.
-        report: how products are computed, see :meth:`.CurvatureOperator.replay`; None: each worker chooses.
+        report: how products are computed, see :meth:`.Capabilities.view`; None: each worker chooses.
         threads: PyTorch's, while it multiplies; None: what it has.
         share: of the free memory of its machine.
         to_come: products that it shall expect; see :func:`curvscope.execution.long_work`.
@@ -112,14 +120,18 @@ def _ready(order: Order) -> Operator:
     if operator is None:
         operator = order.recipe.build()
         _refuse_if(order, dict(_facts(operator)))
-        if isinstance(operator, CurvatureOperator) and operator.memory is None and order.share < 1:
-            operator.memory = int(SHARE_OF_FREE * order.share * psutil.virtual_memory().available)
+        if order.share < 1:
+            operator = operator.view(memory=int(SHARE_OF_FREE * order.share * psutil.virtual_memory().available))
         for other in [kept for kept in _built if kept.family != order.recipe.family]:
             del _built[other]  # of an earlier solve: what its products keep is wanted for this one
         _built[order.recipe] = operator
-    if isinstance(operator, CurvatureOperator):
-        operator.replay(order.report)
-    return operator
+    # What a worker has chosen by itself holds from one order to the next: the view lasts as long as the report stays the same.
+    used = _views.get(order.recipe)
+    if used is None or used.of is not operator or used.report != order.report:
+        used = _views[order.recipe] = _View(operator, order.report, operator.view(strategy_report=order.report))
+    for other in [kept for kept in _views if kept not in _built]:
+        del _views[other]
+    return used.operator
 
 
 @contextmanager

@@ -46,8 +46,9 @@ class CertificateRun(InRun):
         """See :meth:`Workspace.seconds_before`."""
         return super().seconds_before(f"certificate: {stage}")
 
-    def freeze(self, operator: Operator) -> None:
-        """Do nothing: the products of the solve are what a run fixes."""
+    def freeze(self, operator: Operator) -> Operator:
+        """Return the operator as it is: the products of the solve are what a run fixes."""
+        return operator
 
     def way(self) -> dict[str, Any] | None:
         """See :meth:`Workspace.way`; any."""

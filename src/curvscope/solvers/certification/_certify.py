@@ -20,8 +20,8 @@ from curvscope.certificates import (
     tail_norm,
 )
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import Meter, Place, Workspace, blocks, bounded, check_hermitian, remembered
-from curvscope.operators import CurvatureOperator, as_operator, operator_differences, recorded
+from curvscope.measurement import Meter, Place, Workspace, blocks, check_hermitian, remembered
+from curvscope.operators import as_operator, operator_differences, recorded
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.certification._certificate_room import BLOCK, Room, room_for_certificate
@@ -139,7 +139,8 @@ def _measured(
     place: Workspace,
 ) -> Solution:
     """The certified solution; what a run kept to resume is removed at the end."""
-    with bounded(operator, room.products), metered(operator, executor, progress, place) as meter:
+    place.products = room.products
+    with metered(operator, executor, progress, place) as meter:
         certified = _certified(meter, solution, steps, failure, seed, higher=is_finer(operator, solution))
     if isinstance(place, CertificateRun):
         place.clear()
@@ -219,7 +220,7 @@ def _noise(meter: Meter, vectors: TallMatrix, random: Tensor) -> tuple[ProductNo
 
     with meter.stage("noise", 9):
         noise = product_noise(multiply, vectors, random)
-    exact = meter.operator.exactly() if isinstance(meter.operator, CurvatureOperator) else None
+    exact = meter.operator.exactly()
     if exact is None:
         return noise, 0
     with meter.stage("arithmetic", 6):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from curvscope.errors import InvalidArgument, NotHermitian, UnfitOperator
-from curvscope.operators import CurvatureOperator, preflight
+from curvscope.operators import preflight
 from curvscope.operators.base import Operator
 from curvscope.solvers.results import check_which
 
@@ -43,8 +43,8 @@ def check_fit(operator: Operator) -> None:
 
     Other operators are taken at their word.
     """
-    if isinstance(operator, CurvatureOperator):
-        operator.derivatives()  # refuses by itself, in words of its own
+    operator = operator.view()
+    if operator.derivatives() is not None:  # which refuses by itself, in words of its own
         found = preflight(operator, short=True)
         if not found.passed:
             failed = "; ".join(f"{check.name}: {check.cause} ({check.remedy})" for check in found.checks if not check.passed)

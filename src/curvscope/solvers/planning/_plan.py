@@ -13,7 +13,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Fit, Place, nearest_folder
-from curvscope.operators import CurvatureOperator, as_operator
+from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh
 from curvscope.solvers._exact import bytes_needed
@@ -386,8 +386,7 @@ def _choice(plans: list[MethodPlan], operator: Operator) -> str:
     size = operator.shape[0]
     if "exact" in possible and ("krylov" not in possible or size <= max(EXACT_UP_TO, 2 * possible["krylov"].products[1])):
         return "exact"
-    semidefinite = isinstance(operator, CurvatureOperator) and type(operator).__name__ != "Hessian"
-    order = ("krylov", "nystrom", "seigh", "hmt", "singlepass", "exact") if semidefinite else PLANNED
+    order = ("krylov", "nystrom", "seigh", "hmt", "singlepass", "exact") if operator.semidefinite else PLANNED
     return next(name for name in order if name in possible)
 
 

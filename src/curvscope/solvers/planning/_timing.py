@@ -15,7 +15,7 @@ class Timing:
     """Products of an operator, timed and watched; each width once."""
 
     def __init__(self, operator: Operator) -> None:
-        self.operator, self.known, self.last = operator, {}, 0.0
+        self.operator, self.known, self.last = operator.view(), {}, 0.0
         self.before = resident_bytes()
         _, self.traced = extra_memory(lambda: self._multiply(1))
         self.at(1)

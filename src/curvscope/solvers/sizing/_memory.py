@@ -122,9 +122,9 @@ def footprint(method: str, operator: Operator, sizes: dict[str, Any], *, predict
 def _product(operator: Operator, predict: bool) -> tuple[int, int]:
     """Bytes that products need for each vector beside the result, and whatever the block."""
     column = operator.shape[0] * operator.dtype.itemsize
-    asked = getattr(operator, "predicted_bytes", None)
-    if predict and asked is not None:
-        one, nine = asked(1), asked(9)
+    operator = operator.view()
+    if predict and (one := operator.predicted_bytes(1)):
+        nine = operator.predicted_bytes(9)
         each = max(0, (nine - one) // 8 - column)
         return each, max(0, one - each - column)
     return PRODUCT_COLUMNS * column, 0

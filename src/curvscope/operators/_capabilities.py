@@ -1,0 +1,80 @@
+"""Optional abilities of an operator, with defaults that do nothing: solvers ask for these, not for the operator's type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from curvscope.operators.base import Operator
+    from curvscope.operators.objective import Objective
+    from curvscope.operators.products import Verdict
+
+
+class Capabilities:
+    """Abilities that an operator may have beside its products; :class:`.Operator` has all of them.
+
+    A subclass of your own overrides those that it has. Everything else stays at its default, which never changes a result.
+
+    Attributes:
+        semidefinite: whether no eigenvalue is negative, so that a plan prefers methods for such matrices.
+        objective: the loss and data that the matrix is of; its parameters and buffers go into a run. None: of no loss.
+        memory: bytes that products may use; None: not bounded.
+        depends_on_order: whether the matrix changes with the order of the samples or with the mini-batches.
+        is_mean_over_data: whether matrices of parts of the data, weighted by loss terms, add up to the matrix of all data.
+
+    >>> import torch
+    >>> from curvscope.operators import as_operator
+    >>> A = as_operator(torch.eye(3))
+    >>> A.semidefinite, A.predicted_bytes(8), A.cost_curve((1, 2)), A.exactly(), A.strategy_report, A.view() is A
+    (False, 0, {}, None, {}, True)
+    """
+
+    semidefinite: bool = False
+    objective: Objective | None = None
+    memory: int | None = None
+    depends_on_order: bool = False
+    is_mean_over_data: bool = False
+
+    @property
+    def strategy_report(self) -> dict[str, Any]:
+        """Description of how products are computed, for provenance and for :meth:`view`; empty: there is one way only."""
+        return {}
+
+    def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> Operator:
+        """Return this matrix for one solve, which may set it up for itself: nothing that it does changes the operator.
+
+        What is expensive (traced programs, linearisations) is shared; settings are not. By default the operator itself, which
+        is right for operators without settings.
+
+        Args:
+            memory: bytes that products may use, unless the operator has a bound already; None: as the operator.
+            strategy_report: of an earlier session whose products are to have the same bits; None: as the operator.
+        """
+        return self  # type: ignore[return-value]  # every operator inherits this
+
+    def predicted_bytes(self, columns: int) -> int:
+        """Return the memory that a product with so many vectors takes beside the block; 0: not known."""
+        return 0
+
+    def cost_curve(self, widths: Sequence[int]) -> dict[int, float]:
+        """Return measured seconds a vector for blocks of each width; empty: not known before products are made."""
+        return {}
+
+    def exactly(self) -> Operator | None:
+        """Return this matrix with products in full float32 or float64, where they are coarser; None: they are not."""
+        return None
+
+    def in_dtype(self, dtype: torch.dtype) -> Operator | None:
+        """Return this matrix with all of the computation in another dtype; None: it cannot be built again."""
+        return None
+
+    def on(self, objective: Objective) -> Operator | None:
+        """Return the matrix of the same kind of another objective; None: it is of no objective."""
+        return None
+
+    def derivatives(self) -> Verdict | None:
+        """Verify the derivatives that products are made of; None: products are taken at their word."""
+        return None
