@@ -125,8 +125,9 @@ class Engine:
     @property
     def report(self) -> dict[str, Any]:
         """Choice of the strategy and its reason, for provenance. Empty before the first product."""
-        if self._choice is None:
-            return {"derivatives": self._derivatives} if self._derivatives else {}
+        if self._choice is None:  # what a view of this one has verified holds here, too
+            verdict = self._verdict or self.map.verdict
+            return {"derivatives": verdict.summary} if verdict is not None else {}
         return {
             "strategy": self._effective(self._choice.strategy),
             "width": self._width(self._choice),
