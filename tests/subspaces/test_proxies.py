@@ -161,7 +161,7 @@ def test_bad_input_is_named(network):
         cs.proxies.sam_deltas(H, 1.0, method="finite")
     with pytest.raises(InvalidArgument, match="a positive lambda"):
         cs.proxies.sam(H, ranking, 0.0)
-    with pytest.raises(InvalidType, match="operator is of type Tensor: pass one of type CurvatureOperator"):
+    with pytest.raises(InvalidType, match="operator is of type Tensor: pass one of type Operator"):
         cs.proxies.sam_deltas(torch.eye(3), 1.0)
     with pytest.raises(InvalidArgument, match="one step a place"):
         loss_differences(H.objective, torch.ones(3))

@@ -77,7 +77,7 @@ def test_ill_requests():
     ):
         with pytest.raises(InvalidArgument):
             action()
-    with pytest.raises(InvalidType, match="operator is of type Objective: pass one of type CurvatureOperator"):
+    with pytest.raises(InvalidType, match="operator is of type Objective: pass one of type Operator"):
         cs.loss_along(objective, torch.ones(H.shape[0]))
 
 
