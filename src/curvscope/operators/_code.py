@@ -39,7 +39,7 @@ def modules_of(model: nn.Module) -> dict[str, str]:
 def loss_digest(loss: Callable[..., Any]) -> str:
     """Return a digest of a loss: its code, or the options and buffers of a module."""
     if not isinstance(loss, nn.Module):
-        return code_digest(loss)
+        return code_digest(getattr(loss, "function", loss))  # of a method that is named, its own code
     options = {
         name: value for name, value in sorted(vars(loss).items()) if isinstance(value, PLAIN) and name not in ("training",)
     }

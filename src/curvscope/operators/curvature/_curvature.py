@@ -391,7 +391,8 @@ def build(
     if unknown := [name for name in options if name not in known]:
         raise InvalidType(unknown_argument("", unknown[0], sorted(known)))
     if loss is None and not is_function(model):
-        raise InvalidType("loss is missing: pass (model, loss, data), such as (model, nn.CrossEntropyLoss(), loader)")
+        own = "'training_step'" if hasattr(model, "training_step") else "nn.CrossEntropyLoss()"
+        raise InvalidType(f"loss is missing: pass (model, loss, data), such as (model, {own}, loader)")
     for name in ("width", "microbatch"):
         if options.get(name) is not None:
             options = {**options, name: integer(name, options[name])}

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curvscope.operators._inference import out_of_inference
+from curvscope.operators.objective._bookkeeping import without_bookkeeping
 from curvscope.operators.rules import without_reruns
 from curvscope.system import float32_products
 
@@ -56,6 +57,7 @@ def isolated(
             if "torch._dynamo" in sys.modules:  # what is compiled runs as it was written: it has no second derivatives
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             stack.enter_context(without_reruns())
+            stack.enter_context(without_bookkeeping(model))
         stack.enter_context(_kernels(model, device))
         stack.enter_context(float32_products(tf32=tf32))
         yield

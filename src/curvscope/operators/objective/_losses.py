@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -70,6 +70,35 @@ def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
             f"from, and a model that returns it as .loss; got {type(output).__name__} for a batch with keys {list(batch)}"
         )
     return loss
+
+
+class MethodLoss:
+    """The loss that a method of the model computes from a batch, such as Lightning's ``training_step(batch, batch_idx)``."""
+
+    def __init__(self, model: nn.Module, method: str) -> None:
+        self.method = method
+        self.__qualname__ = f"{type(model).__qualname__}.{method}"
+        self.function = getattr(type(model), method, getattr(model, method))
+        names = list(inspect.signature(getattr(model, method)).parameters)
+        self.extra: dict[str, int] = {name: 0 for name in names[1:] if name in INDICES}
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Call the method; a mapping is asked for its "loss".
+
+        Raises:
+            InvalidArgument: the method returns no loss, as where it updates the parameters itself.
+        """
+        found = getattr(model, self.method)(batch, **self.extra)
+        found = found.get("loss") if isinstance(found, Mapping) else found
+        if found is None:
+            raise InvalidArgument(
+                f"{self.__qualname__} returns no loss (as steps do that optimize by hand): pass a function loss(model, batch)"
+            )
+        return found
+
+
+INDICES = ("batch_idx", "batch_nb", "batch_index", "dataloader_idx", "optimizer_idx")
+"""Arguments of a step that count batches; a loss that depends on them is that of the first batch."""
 
 
 def checked_value(loss: Any, what: str) -> float:
@@ -159,6 +188,8 @@ def loss_hint(loss: Any) -> str:
     if isinstance(loss, type):
         return f": pass an instance, {loss.__name__}()"
     if isinstance(loss, str):
+        if loss.endswith("_step"):
+            return ": the model has no such method"
         found = getattr(nn.functional, loss, None)
         module = {"ce": "cross_entropy", "mse": "mse_loss", "crossentropy": "cross_entropy", "nll": "nll_loss"}.get(
             loss.lower()

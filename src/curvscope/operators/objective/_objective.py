@@ -52,6 +52,7 @@ from curvscope.operators.objective._labels import label_terms, labels_of, predic
 from curvscope.operators.objective._losses import (
     COUNTED,
     CallWithModel,
+    MethodLoss,
     advice_on,
     check_reduction,
     checked_value,
@@ -74,7 +75,7 @@ from curvscope.operators.objective._writes import own_tensors_restored, refuse_w
 from curvscope.system import TF32, TF32_EPS, check_precision
 
 Values = tuple[Tensor, ...]
-Loss = Callable[..., Tensor] | Literal["model"]
+Loss = Callable[..., Tensor] | str
 
 
 class SampleOptions(TypedDict, total=False):
@@ -119,8 +120,9 @@ class Objective:
     Args:
         model: any module; one wrapped for data parallelism or compiled is unwrapped.
         loss: a criterion ``(output, target) -> scalar`` for data that yields ``(x, y)``; or, told by its first parameter being
-            named ``model``, a function ``loss(model, batch) -> mean loss`` for any batches; or ``"model"`` for Hugging Face
-            models and batches: ``model(**batch).loss``.
+            named ``model``, a function ``loss(model, batch) -> mean loss`` for any batches; the name of a method of the model
+            that returns the loss of a batch, such as Lightning's ``"training_step"``; or ``"model"`` for Hugging Face models
+            and batches: ``model(**batch).loss``.
         data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
         params: which parameters vary; see :func:`.parameters.select`.
         dtype: of the computation; default: that of the parameters, the widest where they differ. bfloat16 and float16 round
@@ -512,9 +514,12 @@ class Objective:
         """The loss as a function, and whether it is a criterion."""
         if loss == "model":
             return models_own_loss, False
+        if isinstance(loss, str) and loss.isidentifier() and callable(getattr(self.model, loss, None)):
+            return MethodLoss(self.model, loss), False
         if not callable(loss) or isinstance(loss, type):
             raise InvalidType(
-                f"loss is {loss!r}, expected a criterion (output, target), a function loss(model, batch) or 'model'"
+                f"loss is {loss!r}, expected a criterion (output, target), a function loss(model, batch), 'model', "
+                "or the name of a method of the model, such as 'training_step'"
                 f"{loss_hint(loss)}"
             )
         if inspect.isfunction(loss) and loss in CRITERIA:
