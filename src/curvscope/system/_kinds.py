@@ -71,8 +71,7 @@ def accepts(member: Any, value: Any) -> bool:
     if origin is Sequence:
         return _is_sequence(value) and _holds(value, inner)
     if origin is Iterable:
-        iterable = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
-        return iterable and not isinstance(value, TEXTS) and (not isinstance(value, list | tuple) or _holds(value, inner))
+        return (hasattr(value, "__iter__") or hasattr(value, "__getitem__")) and not isinstance(value, TEXTS)
     return isinstance(value, origin)
 
 
