@@ -127,11 +127,11 @@ def test_data_and_losses_as_people_hold_them(model, H):
     ):
         assert torch.allclose(cs.hessian(model, loss, data, dtype="float64").to_dense(), D, atol=1e-10)
     with pytest.raises(InvalidType, match=r"torch\.nn\.functional\.cross_entropy"):
-        cs.hessian(model, "cross_entropy", [(X, Y)])
+        cs.hessian(model, "crossentropy", [(X, Y)])
     with pytest.raises(InvalidType, match=r"CrossEntropyLoss\(\)"):
         cs.hessian(model, nn.CrossEntropyLoss, [(X, Y)])
-    with pytest.raises(InvalidType, match="use loss, the second argument"):
-        cs.hessian(model, loss_fn=nn.CrossEntropyLoss(), data=[(X, Y)])
+    for other in ({"loss_fn": nn.CrossEntropyLoss()}, {"criterion": nn.CrossEntropyLoss()}, {"loss": "cross_entropy"}):
+        assert torch.allclose(cs.hessian(model, data=[(X, Y)], dtype="float64", **other).to_dense(), D, atol=1e-10)
 
 
 def test_parameters_as_people_hold_them(model):
@@ -168,9 +168,9 @@ def test_weights_that_changed_are_noticed_once(model, H, change, caplog):
     before = H @ v
     change(model)
     with caplog.at_level(logging.WARNING):
-        assert torch.equal(H @ v, before)
-        assert torch.equal(H @ v, before)
-        assert torch.equal(copy @ v, before)
+        assert torch.allclose(H @ v, before, rtol=1e-12, atol=1e-14)  # "auto" may change its strategy in between
+        assert torch.allclose(H @ v, before, rtol=1e-12, atol=1e-14)  # "auto" may change its strategy in between
+        assert torch.allclose(copy @ v, before, rtol=1e-12, atol=1e-14)  # "auto" may change its strategy in between
     assert caplog.text.count(r"H.move()") == 1
     H.move()
     assert torch.allclose(H @ v, dense(model) @ v)

@@ -115,11 +115,11 @@ def test_names_of_other_libraries_lead_to_ours(solution):
 
 
 def test_unknown_arguments_lead_to_ours():
-    for name, word in {"probes": "num_probes", "n_samples": "num_probes", "num_steeps": "num_steps"}.items():
+    for name, word in {"num_probs": "num_probes", "sigma": "kernel width", "num_steeps": "num_steps"}.items():
         with pytest.raises(InvalidType, match=word):
             cs.density(A, **{name: 3})
-    with pytest.raises(InvalidType, match="use rtol"):
-        cs.trace(A, tol=0.1)
+    with pytest.raises(InvalidType, match="trace has no argument"):
+        cs.trace(A, maxit=0.1, maxiter=3)
 
 
 def test_shares_by_layer_are_those_of_the_unflattened_vectors():

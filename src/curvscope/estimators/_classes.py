@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import Objective, Operator
 from curvscope.operators.objective import check_substitution
+from curvscope.system import checked
 
 MOST_CLASSES = 100
 
@@ -77,6 +78,7 @@ class ClassStructure:
         return scaled.flatten(1)
 
 
+@checked
 def class_structure(objective: Objective | Operator) -> ClassStructure:
     """The class and cross-class structure of a classifier under cross-entropy, without any product.
 

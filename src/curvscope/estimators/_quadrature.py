@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -40,7 +40,7 @@ def density(
     num_probes: int = 8,
     num_steps: int = 100,
     deflate: Solution | None = None,
-    method: str = "auto",
+    method: Literal["auto", "lanczos", "exact"] = "auto",
     reorthogonalize: bool = True,
     seed: int = 0,
     memory: int | str | None = None,

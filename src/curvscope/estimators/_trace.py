@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import psutil
 import torch
@@ -45,7 +45,7 @@ VECTORS = {"xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
 def trace(
     operator: Any,
     *,
-    method: str = "auto",
+    method: Literal["auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact"] = "auto",
     max_products: int = 100,
     rtol: float | None = None,
     deflate: Solution | None = None,
@@ -105,7 +105,7 @@ def trace(
 def diagonal(
     operator: Any,
     *,
-    method: str = "auto",
+    method: Literal["auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact"] = "auto",
     max_products: int = 100,
     rtol: float | None = None,
     deflate: Solution | None = None,

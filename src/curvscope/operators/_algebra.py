@@ -137,7 +137,19 @@ class Composable(Arithmetic):
 
 
 class Sum(Composable):
-    """sum_i c_i A_i + shift * I for operators of one shape, dtype and device."""
+    """sum_i c_i A_i + shift * I for operators of one shape, dtype and device.
+
+    ``terms`` holds the (factor, operator) pairs and ``offset`` the shift.
+    """
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        **Composable._instead,
+        **{
+            name: f"H.terms[0][1].{name}{call}, of the first summand"
+            for name, call in {"gradient": "()", "loss": "()", "values": "()", "move": "()", "objective": ""}.items()
+        },
+        "damping": "H.offset",
+    }
 
     def __init__(self, terms: tuple[tuple[float, Arithmetic], ...], *, shift: float = 0.0) -> None:
         flat: list[tuple[float, Arithmetic]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 from torch import Tensor
 
@@ -13,12 +13,22 @@ from curvscope.measurement import Place, check_recipe, was_begun
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.solvers._exact import Exact
-from curvscope.solvers.driver import METHODS, EigenProblem, Method, Resources, check_fit, check_operator, check_request
+from curvscope.solvers.driver import (
+    METHODS,
+    EigenProblem,
+    Method,
+    MethodName,
+    Resources,
+    canonical_method,
+    check_fit,
+    check_operator,
+    check_request,
+)
 from curvscope.solvers.krylov import Krylov
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sketched import HMT, Nystrom, Seigh, SinglePass
 from curvscope.store import Run
-from curvscope.system import Progress, checked, unknown_argument
+from curvscope.system import Progress, checked, integer, unknown_argument
 from curvscope.tall import TallMatrix
 
 EXACT_UP_TO = 1500
@@ -43,15 +53,41 @@ class Options(TypedDict, total=False):
     ncv: int | None
     max_products: int | None
     keep_basis: bool
+    maxiter: int | None
 
 
-@checked
+class AllOptions(Options, total=False):
+    """What is left of a call of :func:`eigsh`."""
+
+    return_eigenvectors: bool
+
+
+class Request(Options, total=False):
+    """All options of :func:`eigsh`."""
+
+    which: Literal["LM", "LA", "SA", "BE"]
+    method: MethodName | Method
+    tol: float
+    seed: int
+    v0: Tensor | TallMatrix | Solution | None
+    preflight: bool
+    memory: int | str | None
+    run: Place | Run | None
+    executor: Any
+    progress: Progress
+
+
+@overload
+def eigsh(operator: Any, k: int = 6, *, return_eigenvectors: Literal[False], **options: Unpack[Request]) -> Tensor: ...
+
+
+@overload
 def eigsh(
     operator: Any,
     k: int = 6,
     *,
-    which: str = "LM",
-    method: str | Method = "auto",
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
+    method: MethodName | Method = "auto",
     tol: float = 1e-3,
     seed: int = 0,
     v0: Tensor | TallMatrix | Solution | None = None,
@@ -60,8 +96,28 @@ def eigsh(
     run: Place | Run | None = None,
     executor: Any = None,
     progress: Progress = None,
+    return_eigenvectors: Literal[True] = True,
     **options: Unpack[Options],
-) -> Solution:
+) -> Solution: ...
+
+
+@checked
+def eigsh(
+    operator: Any,
+    k: int = 6,
+    *,
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
+    method: MethodName | Method = "auto",
+    tol: float = 1e-3,
+    seed: int = 0,
+    v0: Tensor | TallMatrix | Solution | None = None,
+    preflight: bool = True,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
+    executor: Any = None,
+    progress: Progress = None,
+    **options: Unpack[AllOptions],
+) -> Solution | Tensor:
     """The k wanted eigenpairs of a Hermitian operator, each with the residual that fresh products gave.
 
     Args:
@@ -92,7 +148,8 @@ def eigsh(
             rounding, and a run may go on with other workers or with none. None: this process.
         progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
         options: those of the method, where it is given by name: block_size and max_products of all, ncv and keep_basis of
-            "krylov"; see its class.
+            "krylov"; see its class. ``maxiter`` is SciPy's, as the products of so many of its restarts;
+            with ``return_eigenvectors=False`` the (k,) eigenvalues alone are returned, in the order of ``which``.
 
     Returns:
         A :class:`Solution`; one that did not converge holds what there is, and its status says what to do.
@@ -116,17 +173,37 @@ def eigsh(
     True
     """
     operator = as_operator(operator)
+    method = canonical_method(method) if isinstance(method, str) else method
     named = method if isinstance(method, str) else getattr(method, "name", "")
     check_operator(operator, real=named in REAL)
     check_request(k, operator.shape[0], which=which, method=method if isinstance(method, str) else "auto", tol=tol)
-    solver = chosen_method(method, dict(options), operator, warm=v0 is not None)
+    whole = options.pop("return_eigenvectors", True)
+    solver = chosen_method(method, with_products(dict(options), k), operator, warm=v0 is not None)
     if v0 is not None and solver.name != "krylov":
         raise _inapplicable("v0", solver.name)
     check_recipe(operator, executor)
     if preflight and not was_begun(run, operator):
         check_fit(operator)
     problem = EigenProblem(operator, k, which, tol, seed, v0)
-    return solver.solve(problem, Resources(memory, run, executor, progress))
+    solution = solver.solve(problem, Resources(memory, run, executor, progress))
+    return solution if whole else solution.eigenvalues
+
+
+def with_products(options: dict[str, Any], k: int) -> dict[str, Any]:
+    """Return options with SciPy's ``maxiter`` as ``max_products``.
+
+    SciPy's ``eigsh`` multiplies ncv vectors, and ncv - k at each restart, with ncv = max(2 k + 1, 20) unless it is given.
+
+    Raises:
+        InvalidArgument: both are given.
+    """
+    restarts = options.pop("maxiter", None)
+    if restarts is None:
+        return options
+    if options.get("max_products") is not None:
+        raise InvalidArgument(f"maxiter={restarts} beside max_products={options['max_products']}: pass one of them")
+    ncv = options.get("ncv") or max(2 * k + 1, 20)
+    return {**options, "max_products": ncv + integer("maxiter", restarts) * max(1, ncv - k)}
 
 
 def chosen_method(method: str | Method, options: dict[str, Any], operator: Operator, *, warm: bool) -> Method:

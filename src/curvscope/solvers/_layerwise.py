@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import Composable, ParameterFilter
@@ -23,7 +23,7 @@ def eigsh_by_layer(
     k: int = 1,
     *,
     layers: Layers | None = None,
-    which: str = "LM",
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
     tol: float = 1e-3,
     seed: int = 0,
     preflight: bool = True,

@@ -16,6 +16,7 @@ from curvscope.subspaces._leverage import growing_leverage
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, columns
 from curvscope.subspaces.masks import Layers, check_params, layer_index, layout
+from curvscope.system import checked
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class NullModel:
         return curve.value[: len(self.k)] / self.mean[: len(curve.k)]
 
 
+@checked
 def mask_null(basis: Basis, mask: Any, *, layers: Layers | None = None, params: ParameterFilter = None) -> NullModel:
     r"""Chance level for the masks of a ranking, or for one mask: exact mean and variance over random masks, for every k.
 

@@ -67,6 +67,7 @@ def concentration_curve(vector: Tensor) -> Tensor:
     return squares.sort(descending=True).values.cumsum(0) / squares.sum()
 
 
+@checked
 def participation_ratio(vectors: Basis) -> Tensor:
     r"""On how many parameters each column is spread: :math:`(\sum v_j^2)^2 / \sum v_j^4`, from 1 to D; (K,) float64.
 

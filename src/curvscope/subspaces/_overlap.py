@@ -132,6 +132,7 @@ def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = No
     return replace(curve, lower=lower * k, upper=(upper * k).clamp(max=1.0), failure=certificate.tail.failure)
 
 
+@checked
 def best_overlap(basis: Basis, *, check: bool | None = None) -> OverlapCurve:
     """The largest overlap that any k-mask has with the top-k eigenspace, for every k: an upper bound for every ranking.
 

@@ -125,6 +125,7 @@ def sub_trace(
     return _ratio_curve(samples(), num_probes, ranking, name)
 
 
+@checked
 def share(values: Tensor, ranking: Ranking, name: str) -> ProxyCurve:
     """The curve of any non-negative quantity by parameter, (D,): its sum over the k first over its sum over all.
 

@@ -4,6 +4,7 @@ from curvscope.system._arguments import as_numbers, check_options, checked, inte
 from curvscope.system._contention import Contention
 from curvscope.system._devices import preferred, visible
 from curvscope.system._interrupt import Interruptible
+from curvscope.system._keywords import KEYWORDS, SAME, unknown_argument
 from curvscope.system._precision import TF32, TF32_EPS, check_precision, float32_products, in_tf32
 from curvscope.system._progress import Advance, Progress, is_long_work, long_work, products_to_come, stage
 from curvscope.system._resources import (
@@ -16,12 +17,13 @@ from curvscope.system._resources import (
     peak_resident_bytes,
     resident_bytes,
 )
-from curvscope.system._synonyms import KEYWORDS, Displayed, Hinted, Numbers, missing_attribute, unknown_argument
+from curvscope.system._synonyms import Displayed, Hinted, Numbers, missing_attribute
 from curvscope.system._threads import threads
 
 __all__ = [
     "KEYWORDS",
     "SAFE_SHARE",
+    "SAME",
     "TF32",
     "TF32_EPS",
     "Advance",

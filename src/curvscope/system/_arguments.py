@@ -7,6 +7,7 @@ import inspect
 import math
 import operator
 import os
+import re
 import typing
 from collections.abc import Callable
 from numbers import Real
@@ -16,7 +17,7 @@ import torch
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.system import _kinds
-from curvscope.system._synonyms import unknown_argument
+from curvscope.system._keywords import renamed, unknown_argument
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +69,8 @@ RANGES: dict[str, Range] = {
 MAY_BE_INFINITE = ("low", "high", "floor", "patience", "grace")
 PATHS = ("path", "run")
 PROGRESS = "progress"
+SEEDS = 1 << 31
+"""Seeds that a generator chooses from."""
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -90,11 +93,14 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     Traceback (most recent call last):
     curvscope.errors.InvalidArgument: steps=True: choose an integer of at least 1
     """
-    signature = inspect.signature(function)
+    signature, shown = inspect.signature(function), shown_signature(function)
+    known = shown.parameters.keys()
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         """Check, then call."""
+        if not kwargs.keys() <= known:
+            kwargs = renamed(kwargs, known)  # type: ignore[assignment]
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -105,20 +111,56 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                 bound.arguments[name] = _checked(name, value, hints[name])
         return function(*bound.args, **bound.kwargs)
 
+    wrapper.__signature__ = shown  # type: ignore[attr-defined]
     return wrapper
+
+
+def shown_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature with the options of a typed dictionary, ``**options: Unpack[Options]``, one by one, for editors.
+
+    Their defaults, which a typed dictionary does not have, follow a rule: None where it is allowed, the first of literals,
+    False, else an ellipsis. They are shown and never passed on.
+    """
+    signature = inspect.signature(function)
+    *others, last = signature.parameters.values() or [None]
+    if last is None or last.kind is not last.VAR_KEYWORD or not str(last.annotation).startswith("Unpack["):
+        return signature
+    options = getattr(inspect.unwrap(function), "__globals__", {}).get(str(last.annotation)[len("Unpack[") : -1])
+    names = {} if options is None else options.__annotations__
+    own = signature.parameters
+    made = [
+        inspect.Parameter(name, last.KEYWORD_ONLY, default=_usual(text), annotation=text)
+        for name, text in ((name, getattr(kind, "__forward_arg__", kind)) for name, kind in names.items())
+        if name not in own
+    ]
+    return signature.replace(parameters=[*others, *made]) if names else signature
+
+
+def _usual(annotation: Any) -> Any:
+    """The default that is shown for an option; see :func:`shown_signature`."""
+    text = str(annotation)
+    if "None" in text:
+        return None
+    if first := re.match(r"Literal\[['\"](\w+)", text):
+        return first[1]
+    return False if text == "bool" else ...
 
 
 def _not_callable_so(
     function: Callable[..., Any], signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], error: TypeError
 ) -> InvalidType:
     """The error for arguments that do not fit a signature: which, and what to write."""
-    known = signature.parameters
+    known, called = signature.parameters, function.__name__
+    if called == "__init__":
+        called = function.__qualname__.split(".")[-2]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         for name in kwargs:
             if name not in known:
-                return InvalidType(unknown_argument(function.__name__, name, known))
+                return InvalidType(unknown_argument(called, name, known))
+    if args and "operator" in known and hasattr(args[0], "named_parameters"):
+        return InvalidType(f"{called} takes a matrix, not a model: pass cs.hessian(model, loss, data), or cs.ggn of the same")
     shown = ", ".join(name for name in known if name not in ("self", "cls"))
-    return InvalidType(f"{function.__name__}: {error}; it takes ({shown}), and those after the first ones by name")
+    return InvalidType(f"{called}: {error}; it takes ({shown}), and those after the first ones by name")
 
 
 def check_options(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +217,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
                 annotation = eval(annotation, names)
             except (NameError, TypeError):  # imported for type checkers only
                 annotation = Any
-        kinds = _kinds.members(annotation)
+        # texts of a choice: the functions themselves say what each of them means
+        kinds = tuple(str if typing.get_origin(kind) is typing.Literal else kind for kind in _kinds.members(annotation))
         if name in PATHS or name == PROGRESS or all(_is_class(kind) or _kinds.is_known(kind) for kind in kinds):
             found[name] = kinds
     return found
@@ -197,6 +240,8 @@ def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
         return _path(name, value)
     optional = " or None" if type(None) in kinds else ""
     kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if name == "seed":
+        value = _drawn_seed(value)
     scalar = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
     match kinds:
         case (int_kind,) if int_kind is int:
@@ -276,6 +321,15 @@ def _path(name: str, value: Any) -> Any:
     if name == "run" and hasattr(value, "manifest"):
         return value
     raise InvalidType(f"{name} is of type {type(value).__name__}: pass a path")
+
+
+def _drawn_seed(value: Any) -> Any:
+    """An integer that a generator of PyTorch or NumPy draws, so that its next seed is another one; other values as they are."""
+    if isinstance(value, torch.Generator):
+        return int(torch.randint(SEEDS, (), generator=value, device=value.device))
+    if hasattr(value, "bit_generator") and hasattr(value, "integers"):
+        return int(value.integers(SEEDS))
+    return int(value.randint(SEEDS)) if type(value).__name__ == "RandomState" else value
 
 
 def _progress(value: Any) -> Any:

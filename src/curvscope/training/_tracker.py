@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
 from curvscope.estimators import density, trace
 from curvscope.measurement import Meter
 from curvscope.operators import CurvatureOperator, Hessian, Objective, hessian
-from curvscope.operators.curvature import check_weights
+from curvscope.operators.curvature import MatrixOptions, check_weights
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import EigenProblem, Krylov, eigsh, krylov_options
 from curvscope.solvers.driver import check_k
@@ -92,12 +92,17 @@ class Tracker(Hinted):
         density_probes: int = 0,
         log: Callable[[Found, int], object] | None = None,
         seed: int = 0,
-        **options: Any,
+        **options: Unpack[MatrixOptions],
     ) -> None:
+        own = inspect.signature(Tracker.__init__).parameters
+        if unknown := [name for name in options if name not in MatrixOptions.__annotations__]:
+            raise InvalidType(unknown_argument("Tracker", unknown[0], own))
         if isinstance(objective, nn.Module) and (given or options):
             objective, given = hessian(objective, *given[:2], **options), given[2:]
         elif options:
-            raise InvalidType(unknown_argument("Tracker", next(iter(options)), inspect.signature(Tracker.__init__).parameters))
+            raise InvalidType(
+                f"Tracker({next(iter(options))}=) is for a model: pass it to curvscope.hessian, which made this one"
+            )
         k = integer("k", (*given[:1], 10)[0] if k is None else k)
         every = integer("every", (*given[1:2], 100)[0] if every is None else every)
         if not isinstance(objective, Objective | CurvatureOperator):

@@ -7,14 +7,14 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.operators._algebra import Composable
+from curvscope.operators._algebra import Arithmetic, Composable, Sum
 from curvscope.operators._identity import of_objective
 from curvscope.operators._parameters import Parameters
 from curvscope.operators._rank import RankBound, of_outputs
@@ -40,7 +40,7 @@ from curvscope.operators.products import (
     loss_hessian,
     loss_slope,
 )
-from curvscope.system import integer, unknown_argument
+from curvscope.system import checked, integer, unknown_argument
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class ProductOptions(TypedDict, total=False):
     the objective's, float32 for half-precision ones.
     """
 
-    strategy: str
+    strategy: Literal["auto", "split", "split_vmap", "linearize", "linearize_vmap", "double_backward"] | str
     width: int | None
     memory: int | None
     accumulate: torch.dtype | None
@@ -82,9 +82,10 @@ class CurvatureOperator(Copies, Composable):
         self.objective = objective
         self.shape = (objective.parameters.size, objective.parameters.size)
         narrow = torch.float32 if torch.finfo(objective.dtype).bits < 32 else objective.dtype
-        self.dtype, self.device = options.get("accumulate") or narrow, objective.device
-        if not self.dtype.is_floating_point:
-            raise InvalidArgument(f"accumulate={self.dtype}: choose torch.float32 or torch.float64")
+        accumulate = options.get("accumulate")
+        if accumulate is not None and not (isinstance(accumulate, torch.dtype) and accumulate.is_floating_point):
+            raise InvalidArgument(f"accumulate={accumulate!r}: choose torch.float32 or torch.float64")
+        self.dtype, self.device = narrow if accumulate is None else accumulate, objective.device
         owner = weakref.ref(self)  # a circle would keep the parameters' copies until the garbage collector runs
         batch_map.on = lambda other: None if (operator := owner()) is None else operator.on(other)._engine.map
         self._new_engine = partial(
@@ -389,8 +390,8 @@ def build(
     """
     known = allowed.__annotations__
     if unknown := [name for name in options if name not in known]:
-        raise InvalidType(unknown_argument("", unknown[0], sorted(known)))
-    if loss is None and not is_function(model):
+        raise InvalidType(unknown_argument("", unknown[0], sorted({*known, "damping"})))
+    if loss is None and options.get("criterion") is None and not is_function(model):
         own = "'training_step'" if hasattr(model, "training_step") else "nn.CrossEntropyLoss()"
         raise InvalidType(f"loss is missing: pass (model, loss, data), such as (model, {own}, loader)")
     for name in ("width", "microbatch"):
@@ -403,16 +404,24 @@ def build(
         if beside := [name for name in rest if name not in WeightOptions.__annotations__ and name != "criterion"]:
             raise InvalidArgument(f"{beside[0]}= is for models: a function of parameters has no layers that it could change")
         objective = FunctionObjective(model, loss, data, **rest)
-    elif rest.pop("criterion", None) is not None:
+    elif (criterion := rest.pop("criterion", None)) is not None and loss is not None:
         raise InvalidArgument("criterion= is for functions of parameters: for a model pass it as the loss")
     elif data is None:
         raise InvalidType(
             "data is missing: pass (model, loss, data), or (function, parameters) for a scalar function of tensors"
         )
     else:
-        objective = Objective(model, loss, data, **rest)
+        objective = Objective(model, criterion if loss is None else loss, data, **rest)
     check_weights(objective)
     return objective, products
+
+
+Matrix = TypeVar("Matrix", bound=Arithmetic)
+
+
+def with_damping(matrix: Matrix, damping: float | None) -> Matrix | Sum:
+    """The matrix plus damping times the identity; the matrix itself for None."""
+    return matrix if damping is None else matrix.shift(damping)
 
 
 def check_weights(objective: Objective) -> None:
@@ -434,12 +443,35 @@ def check_weights(objective: Objective) -> None:
     log.warning("%s, so that other batches of the same data would give another matrix: %s", reason, remedy)
 
 
+@overload
+def hessian(
+    model: nn.Module | Callable[..., Any],
+    loss: Any = None,
+    data: Iterable[Any] | None = None,
+    *,
+    damping: float,
+    **options: Unpack[MatrixOptions],
+) -> Sum: ...
+
+
+@overload
 def hessian(
     model: nn.Module | Callable[..., Any],
     loss: Any = None,
     data: Iterable[Any] | None = None,
     **options: Unpack[MatrixOptions],
-) -> Hessian:
+) -> Hessian: ...
+
+
+@checked
+def hessian(
+    model: nn.Module | Callable[..., Any],
+    loss: Any = None,
+    data: Iterable[Any] | None = None,
+    *,
+    damping: float | None = None,
+    **options: Unpack[MatrixOptions],
+) -> Hessian | Sum:
     r"""The Hessian of the mean loss at the model's present parameters, which are copied, as an operator.
 
     After training on, ``H.move()`` follows the model; a product at weights that the model no longer has is said once.
@@ -451,6 +483,7 @@ def hessian(
     dictionaries and lists of tensors, whose paths are the parameters' names; ``hessian(function, parameters, data)`` with
     ``function(parameters, batch) -> mean``; see :class:`.functions.FunctionObjective`. Arguments and errors are those of
     :class:`.objective.Objective`; ``strategy``, ``width``, ``memory`` and ``accumulate`` those of :class:`ProductOptions`.
+    ``damping=mu`` gives H + mu I, a :class:`.Sum` as :meth:`.Arithmetic.shift` makes it.
 
     Cost: a product costs 0.5 to 2 gradients of the loss with the traced strategies, 2 to 4 by double backward, with which
     "auto" begins; tracing costs 6 to 10 gradients and 2 ms for each operation of the forward pass, and is done when products
@@ -468,15 +501,38 @@ def hessian(
             [6., 0.]])
     """
     objective, products = build(model, loss, data, options, MatrixOptions)
-    return Hessian(objective, **products)
+    return with_damping(Hessian(objective, **products), damping)
 
 
+@overload
+def ggn(
+    model: nn.Module | Callable[..., Any],
+    loss: Any = None,
+    data: Iterable[Any] | None = None,
+    *,
+    damping: float,
+    **options: Unpack[MatrixOptions],
+) -> Sum: ...
+
+
+@overload
 def ggn(
     model: nn.Module | Callable[..., Any],
     loss: Any = None,
     data: Iterable[Any] | None = None,
     **options: Unpack[MatrixOptions],
-) -> GeneralizedGaussNewton:
+) -> GeneralizedGaussNewton: ...
+
+
+@checked
+def ggn(
+    model: nn.Module | Callable[..., Any],
+    loss: Any = None,
+    data: Iterable[Any] | None = None,
+    *,
+    damping: float | None = None,
+    **options: Unpack[MatrixOptions],
+) -> GeneralizedGaussNewton | Sum:
     r"""The generalised Gauss-Newton matrix of the mean loss at the model's present parameters (copied), as an operator.
 
     .. math:: G = \sum_b w_b\, J_b^\top \big(\nabla^2_f\, \ell\big)\, J_b, \qquad J_b = \partial f_\theta / \partial \theta
@@ -496,4 +552,4 @@ def ggn(
     ((4, 4), True)
     """
     objective, products = build(model, loss, data, options, MatrixOptions)
-    return GeneralizedGaussNewton(objective, **products)
+    return with_damping(GeneralizedGaussNewton(objective, **products), damping)

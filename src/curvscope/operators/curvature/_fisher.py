@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
@@ -11,11 +11,18 @@ from torch import Tensor, nn
 from torch.func import grad
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators._algebra import Composable
+from curvscope.operators._algebra import Composable, Sum
 from curvscope.operators._identity import of_objective
 from curvscope.operators._parameters import Parameters
 from curvscope.operators._rank import RankBound, of_samples
-from curvscope.operators.curvature._curvature import CurvatureOperator, FunctionOptions, ProductOptions, build, with_criterion
+from curvscope.operators.curvature._curvature import (
+    CurvatureOperator,
+    FunctionOptions,
+    ProductOptions,
+    build,
+    with_criterion,
+    with_damping,
+)
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.objective import (
     COUNTED,
@@ -267,12 +274,35 @@ class FisherOptions(WeightOptions, ProductOptions, FunctionOptions, total=False)
     """All options of the Fisher matrices: those of :class:`.WeightOptions` and of :class:`.ProductOptions`."""
 
 
+@overload
+def empirical_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    damping: float,
+    **options: Unpack[FisherOptions],
+) -> Sum: ...
+
+
+@overload
 def empirical_fisher(
     model: nn.Module | Callable[..., Any],
     loss: Any,
     data: Iterable[Any] | None = None,
     **options: Unpack[FisherOptions],
-) -> EmpiricalFisher:
+) -> EmpiricalFisher: ...
+
+
+@checked
+def empirical_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    damping: float | None = None,
+    **options: Unpack[FisherOptions],
+) -> EmpiricalFisher | Sum:
     r"""The empirical Fisher matrix: the second moment of the labels' gradients, for the labels in the data.
 
     .. math:: F = \frac{1}{T} \sum_i g_i g_i^\top, \qquad g_i = \nabla_\theta\, \ell(f_\theta(x), y)_i
@@ -299,7 +329,32 @@ def empirical_fisher(
     (6, 6)
     """
     objective, products = build(model, loss, data, options, FisherOptions)
-    return EmpiricalFisher(objective, **products)
+    return with_damping(EmpiricalFisher(objective, **products), damping)
+
+
+@overload
+def monte_carlo_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    num_draws: int = 1,
+    seed: int = 0,
+    damping: float,
+    **options: Unpack[FisherOptions],
+) -> Sum: ...
+
+
+@overload
+def monte_carlo_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    num_draws: int = 1,
+    seed: int = 0,
+    **options: Unpack[FisherOptions],
+) -> MonteCarloFisher: ...
 
 
 @checked
@@ -310,8 +365,9 @@ def monte_carlo_fisher(
     *,
     num_draws: int = 1,
     seed: int = 0,
+    damping: float | None = None,
     **options: Unpack[FisherOptions],
-) -> MonteCarloFisher:
+) -> MonteCarloFisher | Sum:
     r"""The Fisher matrix with its expectation over labels replaced by draws from the model.
 
     .. math:: F = \frac{1}{T M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x), y_m)_i,
@@ -328,6 +384,7 @@ def monte_carlo_fisher(
         data: pairs (x, y); the labels are not used.
         num_draws: M, labels drawn for each sample.
         seed: of the draws.
+        damping: of F + damping I, which is then returned; None: F.
         options: see :class:`FisherOptions`.
 
     Cost: that of a GGN product and M times the output's memory.
@@ -341,7 +398,30 @@ def monte_carlo_fisher(
     True
     """
     objective, products = build(model, loss, data, options, FisherOptions)
-    return MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **products)
+    return with_damping(MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **products), damping)
+
+
+@overload
+def gradient_second_moment(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    centered: bool = False,
+    damping: float,
+    **options: Unpack[ObjectiveOptions],
+) -> Sum: ...
+
+
+@overload
+def gradient_second_moment(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    centered: bool = False,
+    **options: Unpack[ObjectiveOptions],
+) -> GradientSecondMoment: ...
 
 
 @checked
@@ -351,8 +431,9 @@ def gradient_second_moment(
     data: Iterable[Any] | None = None,
     *,
     centered: bool = False,
+    damping: float | None = None,
     **options: Unpack[ObjectiveOptions],
-) -> GradientSecondMoment:
+) -> GradientSecondMoment | Sum:
     r"""The second moment of the mini-batches' gradients: the noise of stochastic gradient descent, for any loss.
 
     .. math:: M = \sum_b w_b\, g_b g_b^\top \; [\, - g g^\top], \qquad g_b = \nabla_\theta\, \ell(f_\theta, \mathrm{batch}_b)
@@ -364,6 +445,7 @@ def gradient_second_moment(
         loss: any.
         data: batches.
         centered: subtract the mean gradient's outer product, for the covariance.
+        damping: of M + damping I, which is then returned; None: M.
         options: see :class:`.ObjectiveOptions`.
 
     Cost: one gradient a batch for a whole block, and two passes over the block.
@@ -373,4 +455,4 @@ def gradient_second_moment(
     (2, 2)
     """
     objective, _ = build(model, loss, data, options, ObjectiveOptions)
-    return GradientSecondMoment(objective, centered=centered)
+    return with_damping(GradientSecondMoment(objective, centered=centered), damping)

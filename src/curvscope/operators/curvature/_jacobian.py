@@ -23,6 +23,7 @@ from curvscope.operators.objective import (
     is_pair,
 )
 from curvscope.operators.products import FlatOutputs, explained
+from curvscope.system import checked, unknown_argument
 
 
 class Jacobian(Arithmetic):
@@ -101,6 +102,7 @@ class _Pairs:
             yield batch if is_pair(batch) else (batch, torch.zeros(0, device="cpu"))
 
 
+@checked
 def jacobian(
     model: nn.Module | Callable[..., Any],
     data: Any,
@@ -132,7 +134,7 @@ def jacobian(
     [[2.0, 0.0], [0.0, 4.0]]
     """
     if unknown := [name for name in options if name not in SampleOptions.__annotations__]:
-        raise InvalidType(f"there is no option {unknown[0]!r}: choose among {', '.join(sorted(SampleOptions.__annotations__))}")
+        raise InvalidType(unknown_argument("jacobian", unknown[0], sorted(SampleOptions.__annotations__)))
     if is_function(model):
         function = model if inputs is not None else lambda parameters, _: model(parameters)
         batches = _Pairs([torch.zeros(1, device="cpu")] if inputs is None else inputs)

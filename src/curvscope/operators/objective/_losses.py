@@ -183,6 +183,13 @@ def is_undecided(loss: Any) -> bool:
     return len(names) >= 2 and names[0] not in OUTPUTS
 
 
+def named_criterion(loss: Any) -> Any:
+    """Return the function of ``torch.nn.functional`` that a text names, such as "cross_entropy"; anything else as it is."""
+    known = {function.__name__: function for function in CRITERIA}
+    known |= {"nll_loss": nn.functional.nll_loss, "l1_loss": nn.functional.l1_loss, "huber_loss": nn.functional.huber_loss}
+    return known.get(loss, loss) if isinstance(loss, str) else loss
+
+
 def loss_hint(loss: Any) -> str:
     """Return what to pass for a loss that was given by name or as a class; empty for others."""
     if isinstance(loss, type):

@@ -63,6 +63,7 @@ from curvscope.operators.objective._losses import (
     loss_hint,
     models_own_loss,
     name_of,
+    named_criterion,
     own_reduction,
     plain_call,
     takes_model,
@@ -81,8 +82,8 @@ Loss = Callable[..., Tensor] | str
 class SampleOptions(TypedDict, total=False):
     """Options of parameters, device, dtype and samples at a time; see :class:`Objective`."""
 
-    params: ParameterFilter
-    dtype: torch.dtype | None
+    params: ParameterFilter | None
+    dtype: torch.dtype | str | None
     precision: Literal["tf32"] | None
     device: torch.device | str | None
     microbatch: int | None
@@ -169,7 +170,7 @@ class Objective:
         data: Iterable[Batch],
         *,
         params: ParameterFilter = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         precision: Literal["tf32"] | None = None,
         device: torch.device | str | None = None,
         weight: Callable[[Batch], float] | None = None,
@@ -199,6 +200,7 @@ class Objective:
         self.data, self.weight, self.microbatch = data, weight, microbatch
         self.batchnorm, self.dropout, self.noise = batchnorm, dropout, noise
         self.substitution: Literal["exchanged", "in place"] | None = None
+        loss = named_criterion(loss)
         self._loss, self.has_criterion = self._understood(loss)
         self.data = as_batches(data, pairs=self.has_criterion)
         check_reduction(self._loss, reduction)

@@ -1,6 +1,15 @@
 """What all solves share: checks, the way from operator to solution, evidence that nothing was missed."""
 
-from curvscope.solvers.driver._checks import METHODS, check_fit, check_k, check_operator, check_request, check_tol
+from curvscope.solvers.driver._checks import (
+    METHODS,
+    MethodName,
+    canonical_method,
+    check_fit,
+    check_k,
+    check_operator,
+    check_request,
+    check_tol,
+)
 from curvscope.solvers.driver._completeness import End, Evidence, Search, ends
 from curvscope.solvers.driver._finish import Pairs, finish, is_converged, unit_of
 from curvscope.solvers.driver._finish_singular import ADVICE, finish_singular, recalled_triplets, triplets_of_core
@@ -14,11 +23,13 @@ __all__ = [
     "End",
     "Evidence",
     "Method",
+    "MethodName",
     "MethodOptions",
     "Pairs",
     "Prepared",
     "Resources",
     "Search",
+    "canonical_method",
     "check_fit",
     "check_k",
     "check_operator",

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Literal, get_args
 
 from curvscope.errors import InvalidArgument, NotHermitian, UnfitOperator
 from curvscope.operators import preflight
 from curvscope.operators.base import Operator
 from curvscope.solvers.results import check_which
 
-METHODS = ("auto", "exact", "krylov", "seigh", "oversampled", "hmt", "singlepass", "nystrom")
+MethodName = Literal["auto", "exact", "krylov", "seigh", "oversampled", "hmt", "singlepass", "nystrom"]
+METHODS: tuple[str, ...] = get_args(MethodName)
+SAME_METHOD = {
+    **dict.fromkeys(["lanczos", "block_lanczos", "block_krylov", "thick_restart", "arpack", "irlm"], "krylov"),
+    **dict.fromkeys(["dense", "full", "eigh", "direct", "lapack"], "exact"),
+    **dict.fromkeys(["halko", "randomized", "rsvd", "two_pass"], "hmt"),
+    "nystroem": "nystrom",
+    "single_pass": "singlepass",
+}
+"""Other names of our methods."""
+OTHER_METHOD = {
+    **dict.fromkeys(
+        ["sketch", "sketched", "random"], "'seigh' (single pass, the paper's), 'hmt' (two passes) or 'nystrom' (semidefinite)"
+    ),
+    **dict.fromkeys(["lobpcg", "power", "power_iteration", "subspace_iteration", "arnoldi", "jacobi_davidson"], "'krylov'"),
+}
+"""Methods that are not here, and what does their work."""
 
 
 def check_operator(operator: Operator, *, real: bool = True) -> None:
@@ -67,7 +84,20 @@ def check_request(k: int, size: int, *, which: str, method: str, tol: float) -> 
     check_which(which)
     check_tol(tol)
     if method not in METHODS:
-        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
+        instead = OTHER_METHOD.get(method)
+        raise InvalidArgument(
+            f"method={method!r}: choose {f'{instead}; there are' if instead else 'one of'} {', '.join(METHODS)}"
+        )
+
+
+def canonical_method(name: str) -> Any:
+    """Return our name of a method; a name that is none of its others as it is.
+
+    >>> canonical_method("lanczos"), canonical_method("Krylov"), canonical_method("no_such")
+    ('krylov', 'krylov', 'no_such')
+    """
+    plain = name.lower().replace("-", "_")
+    return plain if plain in METHODS else SAME_METHOD.get(plain, name)
 
 
 def check_tol(tol: float) -> None:

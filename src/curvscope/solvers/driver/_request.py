@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from torch import Tensor
 
+from curvscope.errors import InvalidType
 from curvscope.measurement import Fit, Meter, Place
 from curvscope.operators.base import Operator
 from curvscope.solvers.results import Solution
 from curvscope.store import Run
-from curvscope.system import Progress, check_options
+from curvscope.system import Progress, check_options, unknown_argument
 from curvscope.tall import TallMatrix
 
 Found = TypeVar("Found")
@@ -90,6 +91,14 @@ class MethodOptions:
     """
 
     name: ClassVar[str]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Refuse options that the method does not have, before the generated ``__init__`` would in its own words."""
+        known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        for name in options:
+            if name not in known:
+                raise InvalidType(unknown_argument(cls.__name__, name, known))
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         # Scalars of NumPy and tensors become Python's numbers, as manifests are JSON.

@@ -17,7 +17,7 @@ from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh
 from curvscope.solvers._exact import bytes_needed
-from curvscope.solvers.driver import EigenProblem, Resources, check_operator, check_request
+from curvscope.solvers.driver import EigenProblem, MethodName, Resources, canonical_method, check_operator, check_request
 from curvscope.solvers.krylov import Krylov, krylov_options
 from curvscope.solvers.planning._forecast import known_eigenvalues, krylov_products
 from curvscope.solvers.planning._rehearsal import rehearse
@@ -139,7 +139,7 @@ def plan(
     operator: Any,
     k: int,
     *,
-    method: str = "auto",
+    method: MethodName = "auto",
     tol: float = 1e-3,
     block_size: int | None = None,
     ncv: int | None = None,
@@ -186,6 +186,7 @@ def plan(
     """
     operator = as_operator(operator)
     check_operator(operator)
+    method = canonical_method(method)
     check_request(k, operator.shape[0], which="LM", method=method, tol=tol)
     if workers < 1:
         raise InvalidArgument(f"workers={workers}: choose at least 1")

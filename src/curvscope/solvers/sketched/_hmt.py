@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -64,7 +64,7 @@ def hmt(
     *,
     num_outer: int,
     k: int | None = None,
-    which: str = "LM",
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
     block_size: int | None = None,

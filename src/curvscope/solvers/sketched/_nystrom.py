@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -83,7 +83,7 @@ def nystrom(
     rank: int | None = None,
     definite: bool | None = None,
     k: int | None = None,
-    which: str = "LM",
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
     block_size: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ def seigh(
     num_left: int | None = None,
     core: str = "hermitian",
     k: int | None = None,
-    which: str = "LM",
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
     sketch: str = "gaussian",
     left_sketch: str = "sparse_sign",
     seed: int = 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -93,7 +93,7 @@ def singlepass(
     num_outer: int | None = None,
     num_products: int | None = None,
     k: int | None = None,
-    which: str = "LM",
+    which: Literal["LM", "LA", "SA", "BE"] = "LM",
     sketch: str = "gaussian",
     seed: int = 0,
     block_size: int | None = None,

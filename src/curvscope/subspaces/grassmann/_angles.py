@@ -13,11 +13,13 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, columns
+from curvscope.system import checked
 from curvscope.tall import TallMatrix, gram
 
 PANEL_BYTES = 1 << 25
 
 
+@checked
 def angles(first: Basis | Mask, second: Basis | Mask) -> Tensor:
     r"""The principal angles between two subspaces, ascending; min(k1, k2) of them, float64 in [0, pi/2].
 

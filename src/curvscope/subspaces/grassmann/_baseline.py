@@ -103,6 +103,7 @@ def baseline(
     return Baseline(metric, torch.tensor(values, dtype=torch.float64, device="cpu").sort().values)
 
 
+@checked
 def random_angles(size: int, first: int, second: int, generator: torch.Generator) -> Tensor:
     """Principal angles, ascending, of a uniformly random subspace of dimension k2 with any fixed one of dimension k1.
 
@@ -129,6 +130,7 @@ def random_angles(size: int, first: int, second: int, generator: torch.Generator
     return torch.where(cosines.square() > 0.5, sines.flip(0).asin(), cosines.acos())
 
 
+@checked
 def random_mask_angles(size: int, first: int, second: int, generator: torch.Generator) -> Tensor:
     """Principal angles (0 or pi/2) of uniformly random masks of ``first`` and ``second`` of ``size`` parameters.
 

@@ -176,6 +176,7 @@ def largest_distance(metric: str, dimensions: tuple[int, int], *, unequal: str =
     return 1.0
 
 
+@checked
 def log_cosine(theta: Tensor) -> float:
     """The logarithm of the product of cosines, log |det Q1'Q2|: no underflow for many angles, no rounding for small ones.
 
