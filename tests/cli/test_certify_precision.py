@@ -181,7 +181,7 @@ def test_claims_of_residuals_that_are_too_small_are_found(curvscope, target, tmp
 
 def test_refused_before_any_work(curvscope, target, tmp_path, monkeypatch):
     solved(curvscope, target, "pair", k=2)
-    monkeypatch.setattr("curvscope.cli._certify.certify", lambda *_, **__: pytest.fail("certified"))
+    monkeypatch.setattr("curvscope.solvers.certify", lambda *_, **__: pytest.fail("certified"))
     for options, message in (
         (("--precision", "float16"), "choose one of float64, float32"),
         (("--precision", "float64", "--workers", 2), "in its own precision: leave them or --precision out"),

@@ -124,7 +124,8 @@ def test_the_way_of_a_run(curvscope, target, tmp_path):
     assert values["best"] == pytest.approx(cs.best_overlap(solution).value.tolist())
     assert values["layerwise"] == pytest.approx(cs.overlap(solution, cs.masks.layerwise_magnitude(model)).value.tolist())
     assert all(b >= v for b, v in zip(values["best"], curve.value.tolist(), strict=True))
-    for asked in (("-k", 3), ("--probes", 4), ("--plan",), ("--problem", "mnist16")):
+    assert "pass one of RUN, --problem NAME" in str(curvscope("overlap", "run", "--problem", "mnist16").error)
+    for asked in (("-k", 3), ("--probes", 4), ("--plan",)):
         dropped = curvscope("overlap", "run", *asked)
         assert dropped.status == 2
         assert "a RUN has its eigenvectors" in str(dropped.error)
@@ -322,7 +323,7 @@ def test_targets_that_cannot_be_measured(curvscope, target, tmp_path, function, 
         (("--target", "no_such_module:f"), TargetNotFound, "there is no module 'no_such_module'"),
         (("--target", "nonsense"), TargetNotFound, "write MODULE:FUNCTION"),
         (("--target", "here/exp.py:make"), TargetNotFound, "there is no file .*here/exp.py"),
-        ((), InvalidArgument, "either --problem NAME or --target"),
+        ((), InvalidArgument, "name what is measured: MODULE:FUNCTION"),
         (("--problem", "mnist16", "--matrix", "fisher"), InvalidArgument, "--matrix 'fisher'"),
         (("--problem", "mnist16", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),
         (("--target", "a:b", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),
@@ -490,6 +491,6 @@ def test_a_full_disk_is_named_by_every_command(curvscope, tmp_path, monkeypatch)
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "figures/the-spectrum.png")
 
-    monkeypatch.setattr("curvscope.cli._report.save_figures", full)
+    monkeypatch.setattr("curvscope.report.save_figures", full)
     cs.eigsh(torch.eye(3), k=1, run=tmp_path / "run")
     assert "no room on the disk for figures/the-spectrum.png" in str(curvscope("report", "run").error)

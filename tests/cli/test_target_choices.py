@@ -87,8 +87,9 @@ def test_other_commands_take_them_too(curvscope, target, command):
 def test_shards_are_of_the_matrix_that_was_named(target):
     from curvscope.runs import recipe_of_target
 
-    whole = recipe_of_target(target("pair"), "ggn", "float64").build()
-    parts = [recipe_of_target(target("pair"), "ggn", "float64").with_options(shard=i, num_shards=2).build() for i in (0, 1)]
+    recipe = recipe_of_target({"target": target("pair"), "matrix": "ggn", "precision": "float64"})
+    whole = recipe.build()
+    parts = [recipe.with_options(shard=i, num_shards=2).build() for i in (0, 1)]
     x = torch.ones(whole.shape[0], dtype=torch.float64)
     torch.testing.assert_close((parts[0] @ x + parts[1] @ x) / 2, whole @ x)
 

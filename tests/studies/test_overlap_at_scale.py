@@ -9,7 +9,7 @@ from torch import nn
 import curvscope as cs
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.problems import _mnist16 as mnist16, _registry as registry
-from curvscope.runs import operator_at_step, operator_of_problem
+from curvscope.runs import Choices, operator_at_step, operator_of_problem
 from curvscope.store import Run
 from curvscope.studies.engine import Stages, published, recorded
 from curvscope.studies.sketched_overlap import _overlap_at_scale as overlap_at_scale
@@ -92,7 +92,7 @@ def test_batchnorm_both_ways(stages, monkeypatch):
 def test_a_run_on_a_problem_keeps_running_statistics(tmp_path, monkeypatch):
     """Certified or gone on with later, the operator is the trained network's, not one with the statistics of a new one."""
     monkeypatch.setitem(registry.PROBLEMS, "normed", Normed)
-    H = operator_at_step(Normed(), 3, "train", "hessian")
+    H = operator_at_step(Normed(), 3, "train", Choices())
     options = {"problem": "normed", "split": "train", "matrix": "hessian"}
     run = Run.create(tmp_path / "run", kind="eigs", options=options)
     cs.eigsh(H, 2, method="krylov", tol=0.1, run=run)

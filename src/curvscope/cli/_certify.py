@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from curvscope.cli._groups import grouped
 from curvscope.cli._names import AsJson, Memory, RunFolder, Trust
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import operator_in_precision
-from curvscope.cli._trust import confirm_trust
-from curvscope.cli._workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.cli._workers import Hiring
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import CERTIFIED, check_disk
-from curvscope.operators.base import Operator
-from curvscope.runs import failed_claims, keep_certificate, solution_of
-from curvscope.solvers import Solution, certify
-from curvscope.solvers.certification import is_finer
-from curvscope.store import CERTIFYING, Run
+
+if TYPE_CHECKING:
+    from curvscope.operators.base import Operator
+    from curvscope.solvers import Solution
+    from curvscope.store import Run
 
 
+@grouped
 def command(
     run: RunFolder,
+    *,
     steps: Annotated[int, typer.Option("--steps", help="Products that bound what was not found.")] = 60,
     failure: Annotated[float, typer.Option("--failure", help="Probability with which that bound may be wrong.")] = 1e-6,
     precision: Annotated[
@@ -29,11 +29,7 @@ def command(
         typer.Option("--precision", help="float64 for a run in float32: improves its pairs, and certifies these, beside it."),
     ] = None,
     memory: Memory = None,
-    workers: WorkerCount = None,
-    scheduler: SchedulerAddress = None,
-    cluster: BatchSystem = None,
-    jobs: JobCount = None,
-    cluster_config: ClusterConfig = None,
+    hiring: Hiring,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +38,14 @@ def command(
     In higher precision its pairs are taken apart where they mixed. The run keeps these beside its own; overlap and report take
     them from then on.
     """
-    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
+    from curvscope.cli._measured import operator_in_precision
+    from curvscope.cli._trust import confirm_trust
+    from curvscope.measurement import CERTIFIED
+    from curvscope.runs import failed_claims, keep_certificate, solution_of
+    from curvscope.solvers import certify
+    from curvscope.solvers.certification import is_finer
+    from curvscope.store import CERTIFYING, Run
+
     opened = Run.open(run)
     confirm_trust(opened, trust=trust)
     claimed = solution_of(opened)
@@ -69,6 +72,8 @@ def command(
 
 def _check_higher(run: Run, solution: Solution, operator: Operator, hiring: Hiring) -> None:
     """Raise before any product where workers cannot build the operator, or the disk cannot hold the pairs."""
+    from curvscope.measurement import check_disk
+
     if not hiring.nobody and operator.recipe is None:
         raise InvalidArgument("workers build a --target as it is, in its own precision: leave them or --precision out")
     check_disk(run.path, solution.k * operator.shape[0] * operator.dtype.itemsize)

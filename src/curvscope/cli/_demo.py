@@ -7,13 +7,9 @@ from typing import Annotated
 
 import typer
 
+from curvscope.cli._folders import free_folder
 from curvscope.cli._names import DataFolder
 from curvscope.cli._output import terminal
-from curvscope.cli._tables import as_rich
-from curvscope.problems import get
-from curvscope.report import render, save_figures
-from curvscope.store import Run
-from curvscope.studies import demo as study
 
 DEFAULT_FOLDER = "curvscope-demo"
 
@@ -23,9 +19,15 @@ def command(
     data: DataFolder = None,
 ) -> None:
     """A real network on real digits, end to end: about half a minute, then open report.html."""
+    from curvscope.cli._tables import as_rich
+    from curvscope.problems import get
+    from curvscope.report import render, save_figures
+    from curvscope.store import Run
+    from curvscope.studies import demo as study
+
     config = study.DemoConfig()
     problem = get("mnist16", data=data)  # before anything is written
-    run = Run.create(out or _free_folder(), kind="demo", options={"data": None if data is None else str(data)})
+    run = Run.create(out or free_folder(DEFAULT_FOLDER), kind="demo", options={"data": None if data is None else str(data)})
     console = terminal()
     console.print("Training a small network on MNIST digits, then its Hessian's top eigenpairs, two ways ...")
     checkpoints = study.run_demo(problem, config)
@@ -36,12 +38,3 @@ def command(
     console.print(as_rich(study.table(checkpoints, config)))
     console.print("Residuals are relative to |eigenvalue|; overlap is between the top-k eigenspace and the k largest weights.")
     console.print(f"Report: {report}", soft_wrap=True, highlight=False)
-
-
-def _free_folder() -> Path:
-    """The default folder, numbered when earlier demos are there."""
-    folder, number = Path(DEFAULT_FOLDER), 1
-    while folder.exists():
-        number += 1
-        folder = Path(f"{DEFAULT_FOLDER}-{number}")
-    return folder

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curvscope.cli._names import (
-    AsJson,
-    DataFolder,
-    LanczosMemory,
-    Matrix,
-    OptionalRun,
-    Precision,
-    ProblemName,
-    Split,
-    Step,
-    TargetName,
-    Trust,
-)
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import AsJson, LanczosMemory, Trust
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import chosen
-from curvscope.cli._workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.cli._source import SourceOrRun
+from curvscope.cli._workers import Hiring
 from curvscope.errors import InvalidArgument, RunConflict
-from curvscope.estimators import RULES, Density, density
-from curvscope.report import save_figure, spectral_density
-from curvscope.runs import DENSITY
-from curvscope.store import Run, check_can_be_made, write_text
 
-FILES = (DENSITY, "density.png")
+if TYPE_CHECKING:
+    from curvscope.estimators import Density
+
+FILES = ("density.json", "density.png")
 
 
+@grouped
 def command(
-    run: OptionalRun = None,
-    problem: ProblemName = None,
-    target: TargetName = None,
-    data: DataFolder = None,
-    step: Step = 0,
-    split: Split = "train",
-    matrix: Matrix = "hessian",
-    precision: Precision = None,
+    source: SourceOrRun,
+    *,
     probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8,
     steps: Annotated[int, typer.Option("--steps", help="Lanczos steps from each.")] = 100,
     method: Annotated[str, typer.Option("--method", help="auto, lanczos, or exact for all eigenvalues.")] = "auto",
@@ -51,11 +34,7 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
     memory: LanczosMemory = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for density.json and density.png.")] = None,
-    workers: WorkerCount = None,
-    scheduler: SchedulerAddress = None,
-    cluster: BatchSystem = None,
-    jobs: JobCount = None,
-    cluster_config: ClusterConfig = None,
+    hiring: Hiring,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,6 +42,13 @@ def command(
 
     With a RUN its eigenpairs count exactly, and the density is kept in it (the last one counts): `curvscope report` shows it.
     """
+    from curvscope.cli._measured import measured
+    from curvscope.estimators import density
+    from curvscope.report import save_figure, spectral_density
+    from curvscope.runs import DENSITY
+    from curvscope.store import Run, check_can_be_made, write_text
+
+    run = source.run
     if between is not None and not between[0] <= between[1]:
         raise InvalidArgument(f"--between {between[0]} {between[1]}: the first must not exceed the second, exchange them")
     if out is not None:
@@ -70,13 +56,10 @@ def command(
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
-    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
-    hiring.check_source(problem)
+    hiring.check_source(source.problem)
     if run is not None:
         check_can_be_made(run)
-    operator, solution = chosen(
-        run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision, trust=trust
-    )
+    operator, solution = measured(source, trust=trust)
     options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
     with hiring.executor() as executor:
         found = density(operator, **options, executor=executor)
@@ -100,6 +83,8 @@ def command(
 
 
 def _plain(found: Density, between: tuple[float, float] | None) -> dict[str, Any]:
+    from curvscope.estimators import RULES
+
     plain: dict[str, Any] = {
         "D": found.size,
         "range": found.range,

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curvscope.cli._names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, Step, TargetName
+from curvscope.cli._folders import check_removable, free_folder
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import SOLVERS, AsJson, Memory
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import check_choices, check_problem_options, check_source
-from curvscope.cli._trust import remember
-from curvscope.cli._workers import PANEL, BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
+from curvscope.cli._source import Source
+from curvscope.cli._workers import PANEL, Hiring
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import PARAMETERS
-from curvscope.operators import Recipe, data_parallel
-from curvscope.operators.base import Operator
-from curvscope.problems import get
-from curvscope.runs import operator_at_step, operator_of_problem, recipe_of_problem, recipe_of_target
-from curvscope.solvers import METHODS, Solution, eigsh, plan
-from curvscope.solvers.driver import check_request
-from curvscope.store import Run
-from curvscope.system import as_bytes
 
-FREE = ("k", "tol", "max_products")
+if TYPE_CHECKING:
+    from curvscope.operators.base import Operator
+    from curvscope.solvers import Solution
+    from curvscope.store import Run
+
+FREE = ("k", "tol", "max_products", "device")
 """Options under which a run may be gone on with, other than it was begun."""
+DEFAULT_FOLDER = "curvscope-eigs"
 
 
+@grouped
 def command(
-    k: Annotated[int, typer.Option("-k", help="Number of eigenpairs.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the run; one that was interrupted goes on.")],
-    problem: ProblemName = None,
-    target: TargetName = None,
-    data: DataFolder = None,
-    step: Step = 0,
-    split: Split = "train",
-    matrix: Matrix = "hessian",
-    precision: Precision = None,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
+    source: Source,
+    *,
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help=f"Folder for the run; one that was interrupted goes on. Default: a new one, ./{DEFAULT_FOLDER}, numbered.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "--force", help="Remove the run that --out names first, and begin anew.")
+    ] = False,
+    method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto",
     which: Annotated[
         str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
     ] = "LM",
@@ -46,11 +50,7 @@ def command(
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
     memory: Memory = None,
     planned: Annotated[bool, typer.Option("--plan", help="Plan first; the report then compares plan and fact.")] = False,
-    workers: WorkerCount = None,
-    scheduler: SchedulerAddress = None,
-    cluster: BatchSystem = None,
-    jobs: JobCount = None,
-    cluster_config: ClusterConfig = None,
+    hiring: Hiring,
     shards: Annotated[
         int | None,
         typer.Option(
@@ -66,39 +66,28 @@ def command(
     Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
     --tol or --max-products it goes on from what it has, also with other workers or with none.
     """
-    check_source(problem, target)
-    check_problem_options(problem, data=data, split=split, step=step)
-    check_choices(matrix, precision)
-    wanted = {"k": k, "which": which, "method": method, "tol": tol}
-    source = {
-        "problem": problem,
-        "target": target,
-        "data": None if data is None else str(data),
-        "step": step,
-        "split": split,
-        "matrix": matrix,
-    }
-    if precision is not None:
-        source["precision"] = precision
-    options = {**wanted, "max_products": max_products, "seed": seed}
+    from curvscope.operators import data_parallel
+    from curvscope.runs import recipe_of_target
+    from curvscope.solvers import eigsh, plan
+    from curvscope.system import as_bytes
+
     if memory is not None:
         as_bytes(memory)
-    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
-    if shards is not None and (target is None or hiring.nobody):
+    if shards is not None and (source.target is None or hiring.nobody):
         raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
-    run = Run.resume(out, kind="eigs", options=source | options, free=FREE)
-    operator = _operator(out, source, wanted) if shards is None else None
-    remember(run)
+    out = free_folder(DEFAULT_FOLDER) if out is None else out
+    wanted = {"k": k, "which": which, "method": method, "tol": tol, "max_products": max_products, "seed": seed}
+    run, operator = _begin(out, source, wanted, overwrite=overwrite, build=shards is None)
     with hiring.executor() as executor:
         if operator is None:
-            operator, executor = data_parallel(_recipe(source), shards, executor), None
+            operator, executor = data_parallel(recipe_of_target(source.options()), shards, executor), None
         if planned and "plan" not in run.manifest:
             count = 1 if executor is None else executor.expected
             made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
             run.manifest["plan"] = made.to_dict()
             if not as_json:
                 terminal().print(str(made), highlight=False, soft_wrap=True)
-        solution = eigsh(operator, **options, memory=memory, run=run, executor=executor)
+        solution = eigsh(operator, **wanted, memory=memory, run=run, executor=executor)
     if as_json:
         print_json(_plain(out, solution))
     else:
@@ -110,21 +99,42 @@ def command(
         raise typer.Exit(1)
 
 
-def _operator(out: Path, source: dict[str, Any], wanted: dict[str, Any]) -> Operator:
+def _begin(out: Path, source: Source, wanted: dict[str, Any], *, overwrite: bool, build: bool) -> tuple[Run, Operator | None]:
+    """Return the run and, unless workers build it in parts, its operator; an earlier run goes only when both can be had."""
+    from curvscope.cli._trust import remember
+    from curvscope.store import Run, remove
+
+    options: dict[str, Any] = {"kind": "eigs", "options": source.options() | wanted, "free": FREE}
+    earlier = overwrite and check_removable(out, "eigs")
+    run = None if earlier else Run.resume(out, **options)
+    operator = _operator(out, source, wanted, anew=earlier) if build else None
+    if run is None:
+        remove(out)
+        run = Run.resume(out, **options)
+    remember(run)
+    return run, operator
+
+
+def _operator(out: Path, source: Source, wanted: dict[str, Any], *, anew: bool) -> Operator:
     """The operator that was asked for: at the parameters that the run has, else at newly trained ones."""
-    if source["problem"] is None:
-        return _recipe(source).build()
-    if (out / PARAMETERS).exists():
+    from curvscope.measurement import PARAMETERS
+    from curvscope.problems import get
+    from curvscope.runs import Choices, operator_at_step, operator_of_problem, recipe_of_problem, recipe_of_target
+    from curvscope.solvers.driver import check_request
+    from curvscope.store import Run
+
+    options = source.options()
+    if source.problem is None:
+        return recipe_of_target(options).build()
+    if (out / PARAMETERS).exists() and not anew:
         return operator_of_problem(Run.open(out))
-    known = get(source["problem"], data=source["data"])
-    check_request(size=sum(p.numel() for p in known.model().parameters()), **wanted)  # before the training
-    operator = operator_at_step(known, source["step"], source["split"], source["matrix"], source.get("precision"))
-    operator.recipe = recipe_of_problem(out, source)
+    known = get(source.problem, data=source.data)
+    request = {name: wanted[name] for name in ("k", "which", "method", "tol")}
+    if source.params is None:
+        check_request(size=sum(p.numel() for p in known.model().parameters()), **request)  # before the training
+    operator = operator_at_step(known, source.step, source.split, Choices.of(options))
+    operator.recipe = recipe_of_problem(out, options)
     return operator
-
-
-def _recipe(source: dict[str, Any]) -> Recipe:
-    return recipe_of_target(source["target"], source["matrix"], source.get("precision"))
 
 
 def _plain(out: Path, solution: Solution) -> dict[str, object]:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import psutil
-import torch
 import typer
-from rich.table import Table as RichTable
-from rich.text import Text
 
-import curvscope
 from curvscope.cli._names import AsJson, ProblemName
 from curvscope.cli._output import print_json, terminal
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import has_results
-from curvscope.problems import as_pinned, compare_with_reference, get, names
-from curvscope.runs import certified_of
-from curvscope.store import SOLVING, Run, parsing
-from curvscope.system import as_text
+
+if TYPE_CHECKING:
+    from curvscope.store import Run
 
 AS_PINNED = "the k largest are where they should be"
 DIFFERS = "DIFFERENT: the k largest are elsewhere"
 
 
 def command(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder of a run.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN|PROBLEM", help="Folder of a run, or of saved pairs, or a problem's name.")
+    ] = None,
     problem: ProblemName = None,
     reference: Annotated[
         Path | None,
@@ -40,6 +35,13 @@ def command(
 
     For a problem, its pinned definition, and whether its initial parameters are the pinned ones; exit status 1 if they are not.
     """
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from curvscope.problems import names
+
+    if run is not None and not run.exists() and str(run) in names():
+        run, problem = None, problem or str(run)
     if run is not None and problem is not None:
         raise InvalidArgument("pass a RUN or --problem, not both")
     if reference is not None and problem is None:
@@ -61,6 +63,12 @@ def _end(facts: dict[str, Any]) -> None:
 
 
 def _installation() -> dict[str, Any]:
+    import psutil
+    import torch
+
+    import curvscope
+    from curvscope.problems import names
+
     memory = psutil.virtual_memory()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -74,6 +82,8 @@ def _installation() -> dict[str, Any]:
 
 
 def _problem(name: str, reference: Path | None) -> dict[str, Any]:
+    from curvscope.problems import as_pinned, compare_with_reference, get
+
     problem = get(name)
     size = sum(parameter.numel() for parameter in problem.model().parameters())
     facts = {
@@ -98,12 +108,19 @@ def _problem(name: str, reference: Path | None) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
+    from curvscope.store import Run, parsing
+
     run = Run.open(path)
     with parsing(path):
         return _facts(run)
 
 
 def _facts(run: Run) -> dict[str, Any]:
+    import curvscope
+    from curvscope.measurement import has_results
+    from curvscope.runs import certified_of
+    from curvscope.system import as_text
+
     facts = {
         "kind": run.manifest["kind"],
         "created": run.manifest["created"],
@@ -132,6 +149,9 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def _state(run: Run) -> dict[str, Any]:
     """Return how far a run is: finished, at work, or stopped, and what is left of the current stage."""
+    from curvscope.measurement import has_results
+    from curvscope.store import SOLVING
+
     sessions, stages = run.manifest.get("sessions", []), run.manifest.get("stages", {})
     solves = [session for session in sessions if session.get("work", SOLVING) == SOLVING]
     if not solves:

@@ -15,8 +15,6 @@ import typer
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 
-from curvscope.store import printable
-
 _reserved: ContextVar[TextIO | None] = ContextVar("_reserved", default=None)
 
 
@@ -27,6 +25,8 @@ class _Escaped:
         self.inner = inner
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from curvscope.store import printable
+
         for segment in console.render(self.inner, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 

@@ -4,123 +4,190 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 
-from curvscope.cli._names import AsJson, DataFolder, LanczosMemory, Matrix, Precision, ProblemName, Split, Step, TargetName
+from curvscope.cli._folders import check_file
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import MASKS, AsJson, LanczosMemory
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import check_run_alone, chosen
-from curvscope.cli._tables import as_rich
+from curvscope.cli._source import SourceOrRun
 from curvscope.errors import InvalidArgument
-from curvscope.operators.base import Operator
-from curvscope.report import Table
-from curvscope.runs import MASKS, measure_overlap, solution_of
-from curvscope.store import Run, check_can_be_made
-from curvscope.subspaces import OverlapCurve, OverlapEstimate, masks, overlap_without_vectors, plan_without_vectors
+
+if TYPE_CHECKING:
+    from curvscope.operators.base import Operator
+    from curvscope.report import Table
+    from curvscope.subspaces import OverlapCurve, OverlapEstimate
+
+KINDS = (".csv", ".json", ".png", ".pdf", ".svg")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Without:
     """Options of an estimate without vectors."""
 
-    k: int
-    probes: int
-    steps: int
-    memory: str | None
-    known: Path | None
-    plan: bool
-
-
-def command(
-    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="Folder that `curvscope eigs --out` wrote.")] = None,
-    mask: Annotated[str, typer.Option("--mask", help=f"One of {', '.join(MASKS)}.")] = "magnitude",
-    problem: ProblemName = None,
-    target: TargetName = None,
-    data: DataFolder = None,
-    step: Step = 0,
-    split: Split = "train",
-    matrix: Matrix = "hessian",
-    precision: Precision = None,
-    k: Annotated[int | None, typer.Option("-k", help="Without a RUN: the largest k.")] = None,
-    probes: Annotated[int | None, typer.Option("--probes", help="Without a RUN: random sign vectors; default 10.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Without a RUN: Lanczos steps for each; default 100.")] = None,
-    known: Annotated[
+    k: Annotated[int | None, typer.Option("-k", "--k", help="Without a RUN: the largest k.")] = None
+    probes: Annotated[int | None, typer.Option("--probes", help="Without a RUN: random sign vectors; default 10.")] = None
+    steps: Annotated[int | None, typer.Option("--steps", help="Without a RUN: Lanczos steps for each; default 100.")] = None
+    eigenvalues: Annotated[
         Path | None, typer.Option("--eigenvalues", help="Without a RUN: a run whose eigenvalues set the thresholds.")
+    ] = None
+    memory: LanczosMemory = None
+    planned: Annotated[bool, typer.Option("--plan", help="Without a RUN: say what it would take, and stop.")] = False
+
+
+@grouped
+def command(
+    source: SourceOrRun,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="RUN2", help="Another run: the overlap of both eigenspaces, for every k.")
     ] = None,
-    memory: LanczosMemory = None,
-    planned: Annotated[bool, typer.Option("--plan", help="Without a RUN: say what it would take, and stop.")] = False,
+    *,
+    mask: Annotated[
+        str, typer.Option("--mask", help=f"One of {MASKS}, or a file: .npy, .npz, .safetensors, .pt.")
+    ] = "magnitude",
+    without: Without,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for the curve: .csv, .json, or a figure (.png, .pdf, .svg).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Overlap of the top-k eigenspace with the top-k mask, for every k, beside chance.
 
-    With a RUN, from its eigenvectors. With --problem or --target and -k, without any: masked Lanczos quadrature, memory O(D),
-    an estimate with its standard error for the mask by magnitude.
+    With a RUN, from its eigenvectors; with RUN and RUN2, of their eigenspaces. With your function or a problem and -k, without
+    any eigenvector: masked Lanczos quadrature, memory O(D), an estimate with its standard error for the mask by magnitude.
     """
-    if mask not in MASKS:
-        raise InvalidArgument(f"--mask {mask!r}: choose one of {', '.join(MASKS)}")
-    if run is None:
-        if k is None or mask != "magnitude":
-            raise InvalidArgument("without a RUN pass -k, the largest k, and leave --mask out: magnitude is the one there is")
-        own, _ = chosen(None, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision)
-        _without_vectors(
-            own, Without(k, 10 if probes is None else probes, 100 if steps is None else steps, memory, known, planned), as_json
-        )
-        return
-    if planned or any(given is not None for given in (problem, target, k, probes, steps, known, memory, precision)):
-        raise InvalidArgument(
-            "a RUN has its eigenvectors, for every k: leave --problem, --target, -k, --probes, --steps, --eigenvalues, "
-            "--memory, --precision and --plan out, or the RUN for an estimate without eigenvectors"
-        )
-    check_run_alone(data=data, step=step, split=split, matrix=matrix)
-    opened = Run.open(run)
-    check_can_be_made(run)
-    curve = measure_overlap(opened, mask)
+    if out is not None:
+        check_file(out, KINDS)
+    if source.run is None:
+        if without.k is None or mask != "magnitude" or other is not None:
+            raise InvalidArgument(
+                "without a RUN pass -k, the largest k, and leave --mask out: magnitude is the one there is; curvscope "
+                "eigs makes a RUN"
+            )
+        found: OverlapCurve | None = _without_vectors(source, without, as_json)
+    else:
+        if without != Without() or source.device is not None:
+            raise InvalidArgument(
+                "a RUN has its eigenvectors, for every k: leave -k, --probes, --steps, --eigenvalues, --memory, --device and "
+                "--plan out, or the RUN for an estimate without eigenvectors"
+            )
+        found = _of_run(source.run, other, mask, as_json)
+    if out is not None and found is not None:
+        _write(found, out)
+        if not as_json:
+            terminal().print(f"Written: {out}", highlight=False, soft_wrap=True)
+
+
+def _of_run(run: Path, other: Path | None, mask: str, as_json: bool) -> OverlapCurve:
+    """Print and return the curve of a run's eigenvectors, with a mask or with those of another run."""
+    from curvscope.cli._tables import as_rich
+    from curvscope.runs import measure_overlap, pairs_at, read_mask
+    from curvscope.store import Run, check_can_be_made
+    from curvscope.subspaces import overlap
+
+    kept = None
+    if other is not None:
+        if mask != "magnitude":
+            raise InvalidArgument(f"--mask {mask} and {other}: pass one of them")
+        curve = overlap(pairs_at(run), pairs_at(other))
+    elif mask in MASKS.split(", "):
+        opened = Run.open(run)
+        check_can_be_made(run)
+        curve, kept = measure_overlap(opened, mask), opened.path / f"overlap-{mask}.json"
+    elif Path(mask).suffix or Path(mask).exists():
+        curve = overlap(pairs_at(run), read_mask(Path(mask)))
+    else:
+        raise InvalidArgument(f"--mask {mask!r}: choose one of {MASKS}, or name a file (.npy, .npz, .safetensors, .pt)")
     if as_json:
         print_json(curve.to_dict())
-        return
+        return curve
     console = terminal()
+    if other is not None:
+        console.print(f"Overlap of the eigenspaces of {run} and {other}", highlight=False, soft_wrap=True)
     console.print(as_rich(_table(curve)))
-    console.print(f"Every k is in {opened.path / f'overlap-{mask}.json'}", highlight=False, soft_wrap=True)
+    if kept is not None:
+        console.print(f"Every k is in {kept}", highlight=False, soft_wrap=True)
+    return curve
 
 
-def _without_vectors(operator: Operator, asked: Without, as_json: bool) -> None:
+def _write(curve: OverlapCurve, out: Path) -> None:
+    """Write a curve: every k with overlap and chance, or a figure."""
+    import csv
+    import io
+    import json
+
+    from matplotlib.figure import Figure
+
+    from curvscope.report import save_figure
+    from curvscope.store import write_text
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plain = curve.to_dict()
+    match out.suffix.lower():
+        case ".json":
+            write_text(out, json.dumps(plain))
+        case ".csv":
+            columns: dict[str, Any] = {name: numbers for name, numbers in plain.items() if isinstance(numbers, list)}
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows([list(columns), *zip(*columns.values(), strict=True)])
+            write_text(out, text.getvalue())
+        case _:
+            figure = Figure()
+            axes = curve.plot(figure.subplots())
+            axes.legend()
+            save_figure(figure, out)
+
+
+def _without_vectors(source: SourceOrRun, asked: Without, as_json: bool) -> OverlapEstimate | None:
+    """Print and return an estimate without eigenvectors; None where a plan alone was asked for."""
+    from curvscope.cli._measured import measured
+    from curvscope.cli._tables import as_rich
+    from curvscope.runs import solution_of
+    from curvscope.store import Run
+    from curvscope.subspaces import masks, overlap_without_vectors, plan_without_vectors
+
+    operator: Operator = measured(source)[0]
     if (objective := operator.objective) is None:
         raise InvalidArgument("a mask by magnitude needs parameters: --target must return (model, loss, data)")
-    options = {"num_probes": asked.probes, "num_steps": asked.steps, "memory": asked.memory}
-    if asked.plan:
-        plan = plan_without_vectors(operator, known_eigenvalues=asked.known is not None, **options)
+    num_probes, num_steps = 10 if asked.probes is None else asked.probes, 100 if asked.steps is None else asked.steps
+    options: dict[str, Any] = {"num_probes": num_probes, "num_steps": num_steps, "memory": asked.memory}
+    if asked.planned:
+        plan = plan_without_vectors(operator, known_eigenvalues=asked.eigenvalues is not None, **options)
         if as_json:
             print_json(vars(plan))
         else:
             typer.echo(str(plan))
-        return
-    eigenvalues = None if asked.known is None else solution_of(Run.open(asked.known))
-    found = overlap_without_vectors(
-        operator,
-        masks.largest(objective.parameters.join(objective.values), asked.k),
-        asked.k,
-        eigenvalues=eigenvalues,
-        **options,
-    )
+        return None
+    eigenvalues = None if asked.eigenvalues is None else solution_of(Run.open(asked.eigenvalues))
+    k = asked.k or 0
+    largest = masks.largest(objective.parameters.join(objective.values), k)
+    found = overlap_without_vectors(operator, largest, k, eigenvalues=eigenvalues, **options)
     if as_json:
         print_json(found.to_dict())
-        return
+        return found
     terminal().print(as_rich(_estimates(found)))
     typer.echo(f"{found.products} products. Where 'half the steps' differs by more than the errors, take more --steps.")
+    return found
 
 
 def _table(curve: OverlapCurve) -> Table:
+    from curvscope.report import Table
+
     heads, rows = ["k", "overlap", "chance", "ratio"], []
     for k in _shown(len(curve.k)):
-        rows.append([str(k), f"{curve.at(k):.3e}", f"{k / curve.size:.3e}", f"{float(curve.ratio[k - 1]):.2f}"])
+        rows.append([str(k), f"{curve.at(k):.3e}", f"{float(curve.chance[k - 1]):.3e}", f"{float(curve.ratio[k - 1]):.2f}"])
         if curve.lower is not None and curve.upper is not None:
             rows[-1] += [f"{float(curve.lower[k - 1]):.3e}", f"{float(curve.upper[k - 1]):.3e}"]
     return Table(heads if curve.lower is None else [*heads, "certified\nlower", "certified\nupper"], rows)
 
 
 def _estimates(found: OverlapEstimate) -> Table:
+    import torch
+
+    from curvscope.report import Table
+
     columns = torch.stack([found.value, found.stderr, found.coarse, found.chance, found.thresholds])
     rows = [
         [str(k), *(f"{float(x):.3e}" for x in columns[:, k - 1]), f"{float(found.ratio[k - 1]):.2f}"]

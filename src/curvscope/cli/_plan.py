@@ -7,25 +7,17 @@ from typing import Annotated
 
 import typer
 
-from curvscope.cli._names import AsJson, DataFolder, Matrix, Memory, Precision, ProblemName, Split, TargetName
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import SOLVERS, AsJson, Memory
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import check_choices, check_problem_options, check_source
-from curvscope.problems import get
-from curvscope.runs import arithmetic_of, matrix_of, recipe_of_target, solution_of
-from curvscope.solvers import METHODS, plan
-from curvscope.store import Run, check_can_be_made, usable_path
-from curvscope.system import preferred
+from curvscope.cli._source import Source
 
 
+@grouped
 def command(
-    k: Annotated[int, typer.Option("-k", help="Number of eigenpairs.")],
-    problem: ProblemName = None,
-    target: TargetName = None,
-    data: DataFolder = None,
-    split: Split = "train",
-    matrix: Matrix = "hessian",
-    precision: Precision = None,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
+    source: Source,
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,
+    method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto",
     tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
     max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
     memory: Memory = None,
@@ -43,20 +35,15 @@ def command(
 
     A problem's network is planned for at its first step: what a product costs does not depend on the training.
     """
-    check_source(problem, target)
-    check_problem_options(problem, data=data, split=split)
-    check_choices(matrix, precision)
+    from curvscope.cli._measured import untrained
+    from curvscope.runs import solution_of
+    from curvscope.solvers import plan
+    from curvscope.store import Run, check_can_be_made, usable_path
+
     if out is not None:
         check_can_be_made(usable_path(out))
-    earlier = None if spectrum is None else solution_of(Run.open(spectrum))
-    if problem is None:
-        operator = recipe_of_target(str(target), matrix, precision).build()
-    else:
-        known, arithmetic = get(problem, data=data), arithmetic_of(precision)
-        model = known.model().to(preferred())
-        operator = matrix_of(matrix)(model, known.criterion, known.curvature_batches(split), **arithmetic)
     made = plan(
-        operator,
+        untrained(source),
         k,
         method=method,
         tol=tol,
@@ -64,7 +51,7 @@ def command(
         memory=memory,
         run=out,
         workers=workers,
-        spectrum=earlier,
+        spectrum=None if spectrum is None else solution_of(Run.open(spectrum)),
     )
     if as_json:
         print_json(made.to_dict())

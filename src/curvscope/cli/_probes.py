@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from curvscope.certificates import failure_probabilities, probes_needed
 from curvscope.cli._names import AsJson
 from curvscope.cli._output import print_json, terminal
 
@@ -21,6 +20,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Show how many Gaussian probes `posterior_error` needs; they do not depend on the number of parameters."""
+    from curvscope.certificates import failure_probabilities, probes_needed
+
     count = probes_needed(confidence, error, is_complex=complex_) if probes is None else probes
     low, high = failure_probabilities(count, error, is_complex=complex_)
     facts = {

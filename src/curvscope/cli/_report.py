@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from curvscope.cli._folders import check_file
 from curvscope.cli._names import RunFolder
 from curvscope.errors import RunConflict
-from curvscope.report import render, save_figures
-from curvscope.runs import document
-from curvscope.store import Run, check_can_be_made
+
+PAGE = "report.html"
 
 
-def command(run: RunFolder) -> None:
+def command(
+    run: RunFolder,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file to write instead, alone: its figures are inside.")
+    ] = None,
+) -> None:
     """Write report.html and its figures into a run: overlap, spectrum, density, residuals, all pairs, how it was made."""
+    from curvscope.report import render, save_figures
+    from curvscope.runs import document
+    from curvscope.store import Run, check_can_be_made, write_text
+
     opened = Run.open(run)
-    check_can_be_made(run)
+    if out is None:
+        check_can_be_made(run)
+    else:
+        check_file(out, (".html", ".htm"))
     if opened.manifest["kind"] != "eigs":
-        raise RunConflict(
-            f"{run} is a {opened.manifest['kind']} run, whose page was written with it: open {run / 'report.html'}"
-        )
+        raise RunConflict(f"{run} is a {opened.manifest['kind']} run, whose page was written with it: open {run / PAGE}")
     made = document(opened)
-    save_figures(made, opened.path / "figures")
-    typer.echo(f"Report: {opened.write_text('report.html', render(made))}")
+    if out is None:
+        save_figures(made, opened.path / "figures")
+        out = opened.write_text(PAGE, render(made))
+    else:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, render(made))
+    typer.echo(f"Report: {out}")

@@ -1,151 +1,197 @@
-"""The operator that a command is about: a problem's, the user's own, or that of a run."""
+"""What a command measures: a run's operator, a problem's, or that of the user's own function, and what is chosen of it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
-
-from curvscope.cli._trust import confirm_trust
-from curvscope.errors import InvalidArgument, RunConflict
-from curvscope.operators import operator_differences
-from curvscope.operators.base import Operator
-from curvscope.problems import get
-from curvscope.runs import (
-    MATRICES,
-    arithmetic_of,
-    operator_at_step,
-    operator_of_problem,
-    recipe_of_problem,
-    recipe_of_target,
-    solution_of,
+from curvscope.cli._names import (
+    Arguments,
+    Checkpoint,
+    ConfigFile,
+    DataFolder,
+    Device,
+    Matrix,
+    Named,
+    NamedOrRun,
+    Params,
+    Precision,
+    ProblemName,
+    Split,
+    Step,
+    TargetName,
 )
-from curvscope.solvers import Solution
-from curvscope.solvers.certification import rounding_of
-from curvscope.store import Run
+from curvscope.errors import InvalidArgument
 
-HIGHER = ("float64", "float32")
-UNCHOSEN: dict[str, Any] = {"data": None, "step": 0, "split": "train", "matrix": "hessian", "precision": None}
-"""Values of the options that describe an operator, where they are not given."""
-
-
-def operator_of_run(run: Run, solution: Solution, *, trust: bool) -> Operator:
-    """The operator of a run, built again; workers can build it, too.
-
-    Raises:
-        RunConflict: parameters, data, loss or library have changed since. InvalidArgument: it was made by a program of the
-            user's, and does not know how to build its operator.
-    """
-    options = run.manifest["options"]
-    target = options.get("target")
-    if target is None and options.get("problem") is None:
-        raise InvalidArgument(
-            f"{run.path} was made in Python and does not know how to build its operator: there, pass it with "
-            f"curvscope.open({str(run.path)!r}) to curvscope.certify, density or trace; overlap, report, export and info need "
-            "the run alone"
-        )
-    confirm_trust(run, trust=trust)
-    if target is None:
-        operator: Operator = operator_of_problem(run)
-    else:
-        operator = recipe_of_target(target, options.get("matrix", "hessian"), options.get("precision")).build()
-    if differing := operator_differences(solution.provenance, operator):
-        raise RunConflict(
-            f"{run.path} was made with another operator than {target or 'its problem'} gives now: {'; '.join(differing)}. A "
-            "function that draws parameters or data at random needs a fixed seed; otherwise run `curvscope eigs` again"
-        )
-    return operator
+MISSING = (
+    "name what is measured: MODULE:FUNCTION or FILE.py:FUNCTION (a function of yours that returns (model, loss, data)), or a "
+    "problem, which `curvscope info` lists"
+)
+OF_A_PROBLEM = " is for a --problem: your --target function decides by itself"
+HUGGING_FACE = "hf:"
 
 
-def operator_in_precision(run: Run, solution: Solution, precision: str | None, *, trust: bool) -> Operator:
-    """The operator of a run, in higher precision if one is named: float64 for a run in float32, either for a coarser one.
+@dataclass
+class Training:
+    """Options that name a function of the user's or a problem, by the argument or by an option.
 
     Raises:
-        InvalidArgument: no such precision, one that is lower than the run's, or an operator that cannot be built in another.
-        RunConflict: see :func:`operator_of_run`.
+        InvalidArgument: nothing or several things are named, or an option does not apply to what is named.
     """
-    if precision is not None and precision not in HIGHER:
-        raise InvalidArgument(f"--precision {precision!r}: choose one of {', '.join(HIGHER)}; without it, the run's own")
-    finer = 0.0 if precision is None else torch.finfo(getattr(torch, precision)).eps - rounding_of(solution)
-    if finer > 0:
-        raise InvalidArgument(
-            f"--precision {precision} is lower than that of {run.path} ({solution.provenance['dtype']}): leave it out"
-        )
-    operator = operator_of_run(run, solution, trust=trust)
-    if finer == 0:
-        return operator
-    options = run.manifest["options"]
-    if options.get("target") is None:
-        return recipe_of_problem(run.path, options | {"precision": precision}).build()
-    finer_operator = operator.in_dtype(getattr(torch, str(precision)))
-    if finer_operator is None:
-        raise InvalidArgument(
-            f"--precision: {options['target']} returns a {type(operator).__name__}, which cannot be built in another precision "
-            "than its own: return (model, loss, data) or an operator of a model, or pass curvscope.certify one that is"
-        )
-    return finer_operator
+
+    named: Named = None
+    target: TargetName = None
+    arguments: Arguments = None
+    config: ConfigFile = None
+    problem: ProblemName = None
+    data: DataFolder = None
+    run: Path | None = field(default=None, init=False)
+    given: dict[str, Any] = field(default_factory=dict, init=False)
+    """Arguments of the user's function."""
+
+    HAS_RUNS: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.named is not None:
+            self._place(self.named)
+        named = [name for name in ("run", "problem", "target") if getattr(self, name) is not None]
+        if not named:
+            raise InvalidArgument(("name a RUN, or " if self.HAS_RUNS else "") + MISSING)
+        if len(named) > 1:
+            raise InvalidArgument(f"pass one of {'RUN, ' * self.HAS_RUNS}--problem NAME and --target MODULE:FUNCTION")
+        if self.target is not None:
+            self._refuse(("data",), OF_A_PROBLEM)
+        if self.problem is not None:
+            self._refuse(("arguments", "config"), " is for a function of yours, a problem has none: leave the option out")
+        if self.target is not None and (self.arguments is not None or self.config is not None):
+            from curvscope.cli._arguments import arguments_of
+
+            self.given = arguments_of(self.config, self.arguments or ())
+
+    def _place(self, word: str) -> None:
+        """Say what a word names: a run's folder, a problem, or a function of the user's.
+
+        Raises:
+            InvalidArgument: none of them.
+        """
+        kind = self._kind(word)
+        if getattr(self, kind) is not None:
+            raise InvalidArgument(f"{word} and --{kind} {getattr(self, kind)}: pass one of them")
+        setattr(self, kind, Path(word) if kind == "run" else word)
+
+    def _kind(self, word: str) -> str:
+        if word.startswith(HUGGING_FACE):
+            return "problem"
+        if ":" in word or word.endswith(".py"):
+            return "target"
+        folder = Path(word)
+        if (folder / "manifest.json").exists():
+            if not self.HAS_RUNS:
+                raise InvalidArgument(
+                    f"{word} is a run: for more of its pairs repeat the command that made it, with another -k; {MISSING}"
+                )
+            return "run"
+        from curvscope.problems import names
+
+        if word in names():
+            return "problem"
+        if _is_module(word, installed=not self.HAS_RUNS):
+            return "target"
+        if self.HAS_RUNS:
+            return "run"  # which says what is missing there
+        raise InvalidArgument(f"there is no module, file or problem {word!r}; {MISSING}")
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        for name in names:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InvalidArgument(f"{FLAGS.get(name, f'--{name}')}{why}")
 
 
-def check_source(problem: str | None, target: str | None) -> None:
-    """Raise InvalidArgument unless exactly one of the two is given."""
-    if (problem is None) == (target is None):
-        raise InvalidArgument(
-            "pass either --problem NAME or --target MODULE:FUNCTION: `curvscope info` lists the problems, and a function of "
-            "yours returns (model, loss, data)"
-        )
+@dataclass
+class Source(Training):
+    """Options that say what is measured; those that do not apply are refused by name, before any work."""
+
+    step: Step = 0
+    split: Split = "train"
+    matrix: Matrix = "hessian"
+    params: Params = None
+    precision: Precision = None
+    device: Device = None
+    checkpoint: Checkpoint = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run is not None:
+            self._refuse(_DESCRIBING, ": a RUN has its own operator, leave the option out, or the RUN")
+        elif self.target is not None:
+            self._refuse(("split", "step"), OF_A_PROBLEM)
+        elif self.checkpoint is not None and self.step:
+            raise InvalidArgument("--step and --checkpoint: pass one of them, the checkpoint has the weights")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        from curvscope.runs import MATRICES, Choices
+
+        if self.matrix not in MATRICES:
+            raise InvalidArgument(f"--matrix {self.matrix!r}: choose one of {', '.join(MATRICES)}{_meant(self.matrix)}")
+        if self.params is not None:
+            globs = [part.strip() for given in self.params for part in given.split(",")]
+            self.params = [glob for glob in globs if glob]
+        try:
+            Choices.of(self.options())
+        except InvalidArgument as error:  # it begins with the name of the choice
+            raise InvalidArgument(f"--{error}") from error
+        if self.checkpoint is not None and not self.checkpoint.is_file():
+            raise InvalidArgument(f"--checkpoint {self.checkpoint}: there is no such file")
+
+    def options(self) -> dict[str, Any]:
+        """Return what a run records of its source; options that were not there in earlier versions only where given."""
+        recorded: dict[str, Any] = {
+            "problem": self.problem,
+            "target": self.target,
+            "data": None if self.data is None else str(self.data),
+            "step": self.step,
+            "split": self.split,
+            "matrix": self.matrix,
+        }
+        later = {
+            "precision": self.precision,
+            "arguments": self.given or None,
+            "params": self.params,
+            "device": self.device,
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+        }
+        return recorded | {name: value for name, value in later.items() if value is not None}
 
 
-def check_problem_options(problem: str | None, **choices: Any) -> None:
-    """Raise InvalidArgument where --data, --split or --step is given with a target, which would ignore it."""
-    if problem is None:
-        _refuse(choices, " is for a --problem: your --target function decides by itself")
+@dataclass
+class SourceOrRun(Source):
+    """As :class:`Source`; also the operator of a run."""
+
+    named: NamedOrRun = None
+
+    HAS_RUNS: ClassVar[bool] = True
 
 
-def check_run_alone(**choices: Any) -> None:
-    """Raise InvalidArgument where an option that describes an operator is given with a RUN, which has its own."""
-    _refuse(choices, ": a RUN has its own operator, leave the option out, or the RUN")
+FLAGS = {"arguments": "--arg"}
+"""Names of options that differ from those of the fields."""
+_DESCRIBING = ("arguments", "config", "data", "step", "split", "matrix", "params", "precision", "checkpoint")
 
 
-def _refuse(choices: dict[str, Any], why: str) -> None:
-    for name, value in choices.items():
-        if value != UNCHOSEN[name]:
-            raise InvalidArgument(f"--{name}{why}")
+def _is_module(word: str, *, installed: bool) -> bool:
+    """Return whether there is a module of this name, in the current folder or, if wanted, installed; nothing is imported."""
+    top = word.partition(".")[0]
+    if not top.isidentifier():
+        return False
+    here = Path(f"{top}.py").is_file() or (Path(top) / "__init__.py").is_file() or ("." in word and Path(top).is_dir())
+    try:
+        return here or (installed and find_spec(top) is not None)
+    except (ImportError, ValueError):
+        return False
 
 
-def check_choices(matrix: str, precision: str | None) -> None:
-    """Raise InvalidArgument unless there are such a matrix and such a precision."""
-    if matrix not in MATRICES:
-        raise InvalidArgument(f"--matrix {matrix!r}: choose one of {', '.join(MATRICES)}")
-    arithmetic_of(precision)
-
-
-def chosen(
-    run: Path | None,
-    problem: str | None,
-    target: str | None,
-    *,
-    data: Path | None = None,
-    step: int = 0,
-    split: str = "train",
-    matrix: str = "hessian",
-    precision: str | None = None,
-    trust: bool = False,
-) -> tuple[Operator, Solution | None]:
-    """The operator that was named in one of three ways; a run's comes with its eigenpairs.
-
-    Raises:
-        InvalidArgument: named in none, or in several ways; or choices that only a problem has.
-    """
-    if [run, problem, target].count(None) != 2:
-        raise InvalidArgument("pass one of RUN, --problem NAME and --target MODULE:FUNCTION")
-    if run is not None:
-        check_run_alone(data=data, step=step, split=split, matrix=matrix, precision=precision)
-        opened = Run.open(run)
-        solution = solution_of(opened)
-        return operator_of_run(opened, solution, trust=trust), solution
-    check_problem_options(problem, data=data, split=split, step=step)
-    check_choices(matrix, precision)
-    if target is not None:
-        return recipe_of_target(target, matrix, precision).build(), None
-    return operator_at_step(get(problem, data=data), step, split, matrix, precision), None
+def _meant(matrix: str) -> str:
+    other = {"fisher": "empirical_fisher or monte_carlo_fisher", "gauss_newton": "ggn", "gn": "ggn", "ef": "empirical_fisher"}
+    return f"; for {matrix} write {other[matrix]}" if matrix in other else ""

@@ -11,17 +11,14 @@ import typer
 
 from curvscope.cli._names import AsJson, DataFolder
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._tables import as_rich
 from curvscope.errors import InvalidArgument
-from curvscope.studies import STUDIES, get_study
-from curvscope.studies.engine import NUMBERS, PAGE, run_study, with_settings
 
 TABLE_WIDTH = 110
 """Columns that a table "paper, measured, difference" needs; on a narrower terminal its lines are folded, not cut."""
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A study, or `list` for all of them.")],
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A study, or `list` for all of them.")] = None,
     preset: Annotated[str, typer.Option("--preset", help="quick: minutes, small; paper: its sizes; some have more.")] = "quick",
     data: DataFolder = None,
     out: Annotated[
@@ -40,12 +37,17 @@ def command(
             "--json` has the names.",
         ),
     ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the studies; the same as `curvscope study list`.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Repeat an experiment of a paper: numbers, figures and a page. `curvscope study list` names them."""
-    if name == "list":
+    if listed or name in (None, "list"):
         _list(as_json)
         return
+    from curvscope.cli._tables import as_rich
+    from curvscope.studies import get_study
+    from curvscope.studies.engine import NUMBERS, PAGE, run_study, with_settings
+
     study = get_study(name)
     config = study.config(preset)
     changes = list(settings or ())
@@ -77,6 +79,8 @@ def command(
 
 
 def _list(as_json: bool) -> None:
+    from curvscope.studies import STUDIES
+
     if as_json:
         listed = [
             {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table as RichTable
 
-from curvscope.report import Table
+if TYPE_CHECKING:
+    from curvscope.report import Table
 
 
 def as_rich(table: Table) -> RichTable:

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from curvscope.cli._names import AsJson, DataFolder, Matrix, OptionalRun, Precision, ProblemName, Split, Step, TargetName, Trust
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import ESTIMATORS, AsJson, Trust
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._source import chosen
-from curvscope.cli._tables import as_rich
-from curvscope.cli._workers import BatchSystem, ClusterConfig, Hiring, JobCount, SchedulerAddress, WorkerCount
-from curvscope.estimators import METHODS, Estimate, frobenius_norm, spectral_norm, trace
-from curvscope.report import Table
+from curvscope.cli._source import SourceOrRun
+from curvscope.cli._workers import Hiring
+
+if TYPE_CHECKING:
+    from curvscope.estimators import Estimate
 
 
+@grouped
 def command(
-    run: OptionalRun = None,
-    problem: ProblemName = None,
-    target: TargetName = None,
-    data: DataFolder = None,
-    step: Step = 0,
-    split: Split = "train",
-    matrix: Matrix = "hessian",
-    precision: Precision = None,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "auto",
+    source: SourceOrRun,
+    *,
+    method: Annotated[str, typer.Option("--method", help=f"One of {ESTIMATORS}.")] = "auto",
     max_products: Annotated[int, typer.Option("--max-products", help="Budget for the trace, and for each norm.")] = 100,
     rtol: Annotated[
         float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval, over the estimate.")
     ] = None,
     norms: Annotated[bool, typer.Option("--norms", help="Frobenius and spectral norm as well.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
-    workers: WorkerCount = None,
-    scheduler: SchedulerAddress = None,
-    cluster: BatchSystem = None,
-    jobs: JobCount = None,
-    cluster_config: ClusterConfig = None,
+    hiring: Hiring,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """The trace, in all and for each parameter tensor, with standard errors; with a RUN, its eigenpairs are known."""
-    hiring = Hiring(workers, scheduler, cluster, jobs, cluster_config)
-    hiring.check_source(problem)
-    operator, solution = chosen(
-        run, problem, target, data=data, step=step, split=split, matrix=matrix, precision=precision, trust=trust
-    )
+    from curvscope.cli._measured import measured
+    from curvscope.cli._tables import as_rich
+    from curvscope.estimators import frobenius_norm, spectral_norm, trace
+    from curvscope.report import Table
+
+    hiring.check_source(source.problem)
+    operator, solution = measured(source, trust=trust)
     bound = None
     with hiring.executor() as executor:
         limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed, "executor": executor}

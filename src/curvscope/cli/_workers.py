@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.parallel import BATCH_SYSTEMS, Workers
+
+if TYPE_CHECKING:
+    from curvscope.parallel import Workers
 
 PANEL = "Who computes the products"
+CLUSTERS = "slurm, pbs, sge, lsf"
 WorkerCount = Annotated[
     int | None,
     typer.Option("--workers", rich_help_panel=PANEL, help="Processes on this machine that compute the products, one a GPU."),
@@ -28,7 +31,7 @@ SchedulerAddress = Annotated[
 ]
 BatchSystem = Annotated[
     str | None,
-    typer.Option("--cluster", rich_help_panel=PANEL, help=f"Workers as batch jobs, with --jobs: {', '.join(BATCH_SYSTEMS)}."),
+    typer.Option("--cluster", rich_help_panel=PANEL, help=f"Workers as batch jobs, with --jobs: {CLUSTERS}."),
 ]
 JobCount = Annotated[int | None, typer.Option("--jobs", rich_help_panel=PANEL, help="How many batch jobs.")]
 ClusterConfig = Annotated[
@@ -49,11 +52,11 @@ class Hiring:
         InvalidArgument: more than one kind of workers, jobs without a cluster or the other way round, an unreadable file.
     """
 
-    workers: int | None
-    scheduler: str | None
-    cluster: str | None
-    jobs: int | None
-    config: Path | None
+    workers: WorkerCount = None
+    scheduler: SchedulerAddress = None
+    cluster: BatchSystem = None
+    jobs: JobCount = None
+    cluster_config: ClusterConfig = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("workers", "scheduler", "cluster") if getattr(self, name) is not None]
@@ -61,16 +64,16 @@ class Hiring:
             raise InvalidArgument(f"--{given[0]} and --{given[1]}: pass one of them")
         if (self.cluster is None) != (self.jobs is None):
             raise InvalidArgument("--cluster and --jobs go together: --cluster slurm --jobs 15")
-        if self.config is not None and self.cluster is None:
+        if self.cluster_config is not None and self.cluster is None:
             raise InvalidArgument("--cluster-config is for --cluster: leave it out, or say which batch system")
         if self.workers is not None and self.workers < 1:
             raise InvalidArgument(f"--workers {self.workers}: choose at least 1")
         if self.jobs is not None and self.jobs < 1:
             raise InvalidArgument(f"--jobs {self.jobs}: choose at least 1")
-        if self.cluster is not None and self.cluster not in BATCH_SYSTEMS:
-            raise InvalidArgument(f"--cluster {self.cluster!r}: choose one of {', '.join(BATCH_SYSTEMS)}")
-        if self.config is not None:
-            settings_in(self.config)
+        if self.cluster is not None and self.cluster not in CLUSTERS.split(", "):
+            raise InvalidArgument(f"--cluster {self.cluster!r}: choose one of {CLUSTERS}")
+        if self.cluster_config is not None:
+            settings_in(self.cluster_config)
 
     @property
     def nobody(self) -> bool:
@@ -85,12 +88,16 @@ class Hiring:
     @contextmanager
     def executor(self) -> Iterator[Workers | None]:
         """The workers, let go of at the end; None if nobody was asked for."""
+        from curvscope.parallel import Workers
+
         if self.workers is not None:
             made = Workers.processes(self.workers)
         elif self.scheduler is not None:
             made = Workers.scheduler(self.scheduler)
         elif self.cluster is not None:
-            made = Workers.cluster(self.cluster, jobs=self.jobs, settings=self.config and settings_in(self.config))
+            made = Workers.cluster(
+                self.cluster, jobs=self.jobs, settings=self.cluster_config and settings_in(self.cluster_config)
+            )
         else:
             yield None
             return

@@ -16,8 +16,10 @@ from typer.core import TyperGroup
 import curvscope
 from curvscope.cli import (
     _certify as certify,
+    _compare as compare,
     _demo as demo,
     _density as density,
+    _diagonal as diagonal,
     _eigs as eigs,
     _export as export,
     _info as info,
@@ -25,13 +27,13 @@ from curvscope.cli import (
     _plan as plan,
     _probes as probes,
     _report as report,
+    _show as show,
     _study as study,
     _trace as trace,
     _track as track,
 )
 from curvscope.cli._output import reserved_stdout, terminal
 from curvscope.errors import CurvscopeError
-from curvscope.store import raise_if_full
 
 __all__ = ["Commands", "run"]
 
@@ -48,6 +50,8 @@ class Commands(TyperGroup):
             with reserved_stdout() if "--json" in ctx.args else nullcontext():
                 return super().invoke(ctx)
         except OSError as error:
+            from curvscope.store import raise_if_full
+
             raise_if_full(error, Path(error.filename or "what was being written"))
             raise
         except KeyboardInterrupt as stopped:
@@ -58,7 +62,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="Loss curvature of neural networks at scale, with error bars.",
-    epilog="Begin with `curvscope demo`. For a network of yours: `curvscope eigs -k 10 --target MODULE:FUNCTION --out RUN`, "
+    epilog="Begin with `curvscope demo`. For a network of yours: `curvscope eigs MODULE:FUNCTION -k 10 -o RUN`, "
     "then certify, overlap, density or report with that RUN.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -71,9 +75,12 @@ COMMANDS = {
     "certify": certify,
     "density": density,
     "trace": trace,
+    "diagonal": diagonal,
     "track": track,
     "overlap": overlap,
+    "compare": compare,
     "report": report,
+    "show": show,
     "probes": probes,
     "study": study,
     "plan": plan,

@@ -1,39 +1,45 @@
 """What a run of the commands holds, its certificate and its page: the layer under the commands."""
 
 from curvscope.runs._certified import failed_claims, keep_certificate
+from curvscope.runs._choices import MATRICES, PRECISIONS, Choices, arithmetic_of
 from curvscope.runs._contents import (
     DENSITY,
     MASKS,
     certified_of,
     document,
     measure_overlap,
+    pairs_at,
+    pairs_table,
     solution_of,
 )
+from curvscope.runs._masks import read_mask
 from curvscope.runs._operators import (
-    MATRICES,
-    PRECISIONS,
-    arithmetic_of,
-    matrix_of,
     operator_at_step,
     operator_of_problem,
     recipe_of_problem,
     recipe_of_target,
 )
+from curvscope.runs._weights import read_tensors, read_torch
 
 __all__ = [
     "DENSITY",
     "MASKS",
     "MATRICES",
     "PRECISIONS",
+    "Choices",
     "arithmetic_of",
     "certified_of",
     "document",
     "failed_claims",
     "keep_certificate",
-    "matrix_of",
     "measure_overlap",
     "operator_at_step",
     "operator_of_problem",
+    "pairs_at",
+    "pairs_table",
+    "read_mask",
+    "read_tensors",
+    "read_torch",
     "recipe_of_problem",
     "recipe_of_target",
     "solution_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from math import ceil, log10
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +14,7 @@ from curvscope.estimators import RULES, Density
 from curvscope.measurement import CERTIFIED, PARAMETERS, TABLE, results_of
 from curvscope.report import Document, Section, Table, figures
 from curvscope.solvers import Plan, Solution
-from curvscope.solvers.results import ORDERS
+from curvscope.solvers.results import ORDERS, open as open_solution
 from curvscope.store import Run, parsing, read_sealed_tensors
 from curvscope.subspaces import OverlapCurve, best_overlap, masks, overlap
 from curvscope.system import as_text
@@ -26,6 +27,22 @@ DENSITY = "density.json"
 def solution_of(run: Run) -> Solution:
     """The run's solution."""
     return Solution.load(results_of(run.path))
+
+
+def pairs_at(path: Path) -> Solution:
+    """The eigenpairs of a run, as they were certified last, or those that ``Solution.save`` wrote to a folder.
+
+    Raises:
+        RunNotFound: neither is there. InvalidArgument: singular triplets are.
+    """
+    if not (path / TABLE).is_file():
+        Run.open(path)  # says what is missing
+        if (path / CERTIFIED / TABLE).is_file():
+            return Solution.load(path / CERTIFIED)
+    found = open_solution(path)
+    if not isinstance(found, Solution):
+        raise InvalidArgument(f"{path} holds singular triplets: this needs eigenpairs")
+    return found
 
 
 def certified_of(run: Run) -> Solution:

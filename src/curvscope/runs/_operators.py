@@ -2,114 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import PARAMETERS
-from curvscope.operators import CurvatureOperator, Recipe, ggn, hessian
+from curvscope.operators import CurvatureOperator, Recipe
 from curvscope.operators.base import Operator
 from curvscope.operators.remote import call_target
 from curvscope.problems import Problem, get
+from curvscope.runs._choices import Choices
 from curvscope.store import Run, read_sealed_tensors
-from curvscope.system import TF32, preferred
+from curvscope.system import preferred
 from curvscope.training import Recorder, train
 
-MATRICES: dict[str, Callable[..., CurvatureOperator]] = {"hessian": hessian, "ggn": ggn}
-PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
 
-
-def operator_at_step(problem: Problem, step: int, split: str, matrix: str, precision: str | None = None) -> CurvatureOperator:
+def operator_at_step(problem: Problem, step: int, split: str, choices: Choices) -> CurvatureOperator:
     """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
 
-    Trained on the CPU, as pinned; measured on a GPU if there is one.
+    Trained on the CPU, as pinned; measured on a GPU if there is one. A checkpoint takes the place of the training.
     """
-    arithmetic = arithmetic_of(precision)
     batches = problem.curvature_batches(split)
     model = problem.model()
-    recorder = Recorder(model, [step])
-    train(problem, model, recorder)
-    return matrix_of(matrix)(recorder.load(step, model).to(preferred()), problem.criterion, batches, **arithmetic)
+    if choices.checkpoint is None:
+        recorder = Recorder(model, [step])
+        train(problem, model, recorder)
+        model = recorder.load(step, model)
+    return choices.operator(_placed(model, choices), problem.criterion, batches)
 
 
-def matrix_of(name: str) -> Callable[..., CurvatureOperator]:
-    """Return the function that makes a matrix, one of :data:`MATRICES`."""
-    if name not in MATRICES:
-        raise InvalidArgument(f"matrix {name!r}: choose one of {', '.join(MATRICES)}")
-    return MATRICES[name]
-
-
-def arithmetic_of(precision: str | None) -> dict[str, Any]:
-    """The options of an operator whose products are computed in a precision, one of :data:`PRECISIONS`; None: its own.
-
-    >>> arithmetic_of("tf32"), arithmetic_of("bfloat16")
-    ({'precision': 'tf32'}, {'dtype': torch.bfloat16})
-    """
-    if precision not in (None, *PRECISIONS):
-        raise InvalidArgument(f"precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    if precision is None:
-        return {}
-    return {"precision": precision} if precision == TF32 else {"dtype": getattr(torch, precision)}
-
-
-def operator_of_problem(run: Run) -> CurvatureOperator:
+def operator_of_problem(run: Run) -> Operator:
     """The operator of a run on a problem, at the parameters and buffers that the run keeps: no training."""
     return recipe_of_problem(run.path, run.manifest["options"]).build()
 
 
-def recipe_of_problem(path: Path, options: dict[str, Any]) -> Recipe:
+def recipe_of_problem(path: Path, options: Mapping[str, Any]) -> Recipe:
     """Return how others build the operator of a run on a problem, once the run at ``path`` holds its parameters."""
     source = {name: options.get(name) for name in ("problem", "data", "split", "matrix")}
-    if options.get("precision") is not None:
-        source["precision"] = options["precision"]
+    source |= {name: options[name] for name in ("precision", "params", "device") if options.get(name) is not None}
+    if options.get("params") is not None:  # the run keeps the chosen parameters alone: the others are made again
+        source["step"] = options.get("step", 0)
+        if options.get("checkpoint") is not None:
+            source["weights"] = str(Path(options["checkpoint"]).absolute())
     if source["data"] is not None:
         source["data"] = str(Path(source["data"]).absolute())
     return Recipe(operator_at_checkpoint, checkpoint=str(path.absolute() / PARAMETERS), **source)
 
 
 def operator_at_checkpoint(
-    problem: str, data: str | None, split: str, matrix: str, checkpoint: str, precision: str | None = None
+    problem: str,
+    data: str | None,
+    split: str,
+    checkpoint: str,
+    *,
+    step: int | None = None,
+    weights: str | None = None,
+    **chosen: Any,
 ) -> CurvatureOperator:
-    """The curvature of a problem's network with the parameters and buffers in a safetensors file; on a GPU if there is one."""
-    known = get(problem, data=data)
-    model = known.model().to(preferred())
+    """The curvature of a problem's network with the parameters and buffers that a run keeps; on a GPU if there is one.
+
+    Args:
+        problem: its name.
+        data: folder with the full data set.
+        split: "train" or "test".
+        checkpoint: the safetensors file of the run.
+        step: train to this step first, which gives the same bits; None: the run keeps all parameters.
+        weights: file with the weights, in the place of the training.
+        chosen: fields of :class:`Choices`.
+    """
+    known, choices = get(problem, data=data), Choices.of(chosen)
+    if step is not None:
+        return operator_at_step(known, step, split, replace(choices, checkpoint=weights))
+    model = _placed(known.model(), choices)
     with torch.no_grad():
         model.load_state_dict(read_sealed_tensors(Path(checkpoint)), strict=False)
-    return matrix_of(matrix)(model, known.criterion, known.curvature_batches(split), **arithmetic_of(precision))
+    return choices.operator(model, known.criterion, known.curvature_batches(split))
 
 
-def recipe_of_target(target: str, matrix: str = "hessian", precision: str | None = None) -> Recipe:
+def _placed(model: nn.Module, choices: Choices) -> nn.Module:
+    """Return the network on the device that was chosen, or on a GPU if there is one."""
+    return model.to(preferred() if choices.device is None else choices.device)
+
+
+def recipe_of_target(options: Mapping[str, Any]) -> Recipe:
     """Return how the operator of the user's function is built, here and by workers.
 
-    Without a choice of matrix or precision it is the function itself, which may return any operator.
+    Args:
+        options: ``target``, ``arguments`` of the function, and fields of :class:`Choices`. Without a choice the operator is
+            what the function makes, which may return any operator.
     """
-    chosen = {"matrix": None if matrix == "hessian" else matrix, "precision": precision}
-    if not any(chosen.values()):
-        return Recipe(target)
-    return Recipe(operator_of_target, function=target, **chosen)
+    arguments, made = options.get("arguments") or {}, Choices.of(options).made
+    if not made:
+        return Recipe(options["target"], **arguments)
+    if "checkpoint" in made:
+        made["checkpoint"] = str(Path(made["checkpoint"]).absolute())
+    return Recipe(operator_of_target, function=options["target"], **({"arguments": arguments} if arguments else {}), **made)
 
 
-def operator_of_target(function: str, matrix: str | None, precision: str | None, **shard: int) -> Operator:
-    """Return the chosen matrix of what the user's function returns: (model, loss, data).
+def operator_of_target(function: str, arguments: dict[str, Any] | None = None, **others: Any) -> Operator:
+    """Return the operator that was chosen of what the user's function returns, (model, loss, data).
 
     Args:
         function: ``module:function``.
-        matrix: one of :data:`MATRICES`; None: the Hessian.
-        precision: one of :data:`PRECISIONS`; None: that of the parameters.
-        shard: ``shard`` and ``num_shards``, where the function gives the data in parts.
+        arguments: of the function.
+        others: fields of :class:`Choices`; ``shard`` and ``num_shards``, where the function gives the data in parts.
 
     Raises:
-        InvalidArgument: the function returns an operator, which has its matrix and precision already.
+        InvalidArgument: the function returns an operator, which is chosen already.
     """
-    made = call_target(function, shard)
+    shard = {name: others[name] for name in ("shard", "num_shards") if name in others}
+    choices = Choices.of(others)
+    made = call_target(function, (arguments or {}) | shard)
     if not isinstance(made, tuple):
-        given = {"--matrix": matrix, "--precision": precision}
-        named = " and ".join(f"{flag} {value}" for flag, value in given.items() if value is not None)
+        named = " and ".join(f"--{name} {_written(value)}" for name, value in choices.made.items())
         raise InvalidArgument(
-            f"{named}: {function} returns an operator ({type(made).__name__}), which has its matrix and precision already: "
-            "leave the option out, or return (model, loss, data)"
+            f"{named}: {function} returns an operator ({type(made).__name__}), which decides this itself: leave the option "
+            "out, or return (model, loss, data)"
         )
-    return matrix_of(matrix or "hessian")(*made, **arithmetic_of(precision))
+    return choices.operator(*made)
+
+
+def _written(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list) else str(value)

@@ -2,7 +2,7 @@
 
 from curvscope.operators.remote._recipe import Recipe
 from curvscope.operators.remote._sharded import data_parallel
-from curvscope.operators.remote._target import call_target, load_function, load_target
+from curvscope.operators.remote._target import call_target, load_function, load_target, place_of
 from curvscope.operators.remote._worker import Order, multiply, order_for, product, received
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "load_target",
     "multiply",
     "order_for",
+    "place_of",
     "product",
     "received",
 ]

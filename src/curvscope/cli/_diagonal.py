@@ -1,0 +1,95 @@
+"""``curvscope diagonal``: the diagonal of a problem's, one's own or a run's operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from curvscope.cli._folders import check_file
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import ESTIMATORS, AsJson, Trust
+from curvscope.cli._output import print_json, terminal
+from curvscope.cli._source import SourceOrRun
+from curvscope.cli._workers import Hiring
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from curvscope.operators.base import Operator
+
+KINDS = (".npz", ".safetensors")
+LARGEST = 1000
+"""Entries that --json prints; a diagonal has as many as the model has parameters."""
+
+
+@grouped
+def command(
+    source: SourceOrRun,
+    *,
+    method: Annotated[str, typer.Option("--method", help=f"One of {ESTIMATORS}.")] = "auto",
+    max_products: Annotated[int, typer.Option("--max-products", help="Budget of products.")] = 100,
+    rtol: Annotated[float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for value and stderr of every entry: .npz or .safetensors.")
+    ] = None,
+    hiring: Hiring,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """The diagonal of the matrix: for each parameter tensor its sum, mean, smallest and largest entry.
+
+    With a RUN, the part of its eigenpairs is known. All entries, with their standard errors, go to --out.
+    """
+    from curvscope.cli._measured import measured
+    from curvscope.cli._tables import as_rich
+    from curvscope.estimators import diagonal
+    from curvscope.report import Table
+
+    if out is not None:
+        check_file(out, KINDS)
+    hiring.check_source(source.problem)
+    operator, solution = measured(source, trust=trust)
+    with hiring.executor() as executor:
+        options: dict[str, Any] = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed}
+        found = diagonal(operator, method=method, **options, executor=executor)
+    if out is not None:
+        _write({"value": found.value, "stderr": found.stderr}, out)
+    parts = _parts(operator, found.value)
+    if as_json:
+        plain = {name: [float(x.sum()), float(x.mean()), float(x.min()), float(x.max())] for name, x in parts.items()}
+        entries = found.value.tolist() if len(found.value) <= LARGEST else None
+        print_json({"D": len(found.value), "products": found.products, "layers": plain, "value": entries})
+        return
+    rows = [[name, *(f"{float(y):.4g}" for y in (x.sum(), x.mean(), x.min(), x.max()))] for name, x in parts.items()]
+    console = terminal()
+    console.print(as_rich(Table(["parameters", "sum", "mean", "smallest", "largest"], rows)))
+    relative = float(found.stderr.norm() / found.value.norm()) if float(found.value.norm()) else 0.0
+    console.print(f"{found.products} products; relative standard error of all entries {relative:.2g}", highlight=False)
+    if out is not None:
+        console.print(f"Written: {out}", highlight=False, soft_wrap=True)
+
+
+def _parts(operator: Operator, value: Tensor) -> dict[str, Tensor]:
+    """Return all entries, and those of each parameter tensor where the operator has parameters."""
+    parameters = getattr(operator, "parameters", None)
+    layers = {} if parameters is None else parameters.unflatten(value)
+    return {"all": value, **layers}
+
+
+def _write(arrays: dict[str, Tensor], out: Path) -> None:
+    """Write arrays by name."""
+    import numpy as np
+    from safetensors.torch import save_file
+
+    from curvscope.store import Draft
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Draft(out) as draft:
+        if out.suffix.lower() == ".npz":
+            with draft.open("wb") as stream:
+                np.savez(stream, **{name: tensor.numpy() for name, tensor in arrays.items()})
+        else:
+            save_file({name: tensor.contiguous() for name, tensor in arrays.items()}, draft)
