@@ -7,8 +7,8 @@ from curvscope.measurement import Meter
 from curvscope.operators import hessian
 from curvscope.operators.base import Operator
 from curvscope.operators.products import _choice as choice, _patience as patience, _split as split
-from curvscope.operators.products._choice import CALL_SECONDS, remembered
-from curvscope.operators.products._survey import Survey
+from curvscope.operators.products._choice import remembered
+from curvscope.operators.products._survey import CALL_SECONDS, Survey
 from curvscope.solvers import eigsh, hmt
 from curvscope.solvers.sizing import default_width, expected_products
 from curvscope.system import long_work, products_to_come

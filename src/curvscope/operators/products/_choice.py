@@ -37,9 +37,6 @@ STRATEGIES: dict[str, Callable[[BatchMap], Strategy]] = {
 WIDEST = 16
 """Most vectors at a time unless the user says otherwise: wider groups were no faster on a CPU."""
 
-CALL_SECONDS = 1e-5
-"""What an operation costs beside its arithmetic, roughly; only decides whether a trial of wider groups is worth it."""
-
 WORTH_TRYING = 0.5
 """Share of the time that calls must take for a trial of wider groups."""
 
@@ -195,7 +192,7 @@ class Trial:
         program = getattr(alone, "program", None)
         if program is None or self.columns == 1:
             return 0
-        calls: float = program.num_calls * CALL_SECONDS
+        calls: float = program.num_calls * self.survey.call_seconds
         first = getattr(self.strategies["split"], "first_seconds", 0.0)
         # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
         if first and calls <= WORTH_HOPING / 4 * first:

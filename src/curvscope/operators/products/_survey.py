@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,18 @@ LONG_ENOUGH = 0.05
 
 MOST_EVALUATIONS = 3
 
-SHARED_CALL = 2.5e-5
-"""Seconds an operation below which calls take most of the time: vectors should share them."""
+CALL_SECONDS = 1e-5
+"""What an operation of a traced program costs beside its arithmetic on a fast CPU; see :func:`call_seconds`."""
+
+ADDITIONS_A_CALL = 8
+"""The same in additions of two numbers.
+
+On a slow CPU with one thread such an addition took 4 microseconds, and an operation of the tanh-MLP's program 30 to 36 more
+than in a group of 16 (``python benchmarks/products.py --only tanh-MLP --threads 1``).
+"""
+
+SHARED = 2.5
+"""Calls an operation takes in time, arithmetic included, below which vectors should share it."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +38,23 @@ class Survey:
 
     Attributes:
         calls: operations. seconds: of the evaluation. bytes: of all that they return.
+        call_seconds: what an operation costs beside its arithmetic.
     """
 
     calls: int
     seconds: float
     bytes: int
+    call_seconds: float = CALL_SECONDS
 
     @property
     def shares_calls(self) -> bool:
         """True if calls, not arithmetic, surely take the time."""
-        return self.seconds < SHARED_CALL * self.calls
+        return self.seconds < SHARED * self.call_seconds * self.calls
 
     @property
     def computes(self) -> bool:
         """True if arithmetic surely takes the time."""
-        return self.seconds > 2 * SHARED_CALL * self.calls
+        return self.seconds > 2 * SHARED * self.call_seconds * self.calls
 
     @property
     def group_bytes(self) -> int:
@@ -68,7 +81,25 @@ def survey(objective: Objective) -> Survey:
         seconds = [seconds_of(counted, objective.device)]
         while len(seconds) < MOST_EVALUATIONS and min(seconds) < LONG_ENOUGH:
             seconds.append(seconds_of(evaluate, objective.device))
-    return Survey(counting.calls, min(seconds), counting.bytes)
+    return Survey(counting.calls, min(seconds), counting.bytes, call_seconds())
+
+
+@functools.cache
+def call_seconds() -> float:
+    """What an operation costs on this machine beside its arithmetic: at least 10 and at most 100 microseconds.
+
+    Cost: 400 additions of two numbers, once a process. The least of 20 means is taken, and bounds hold in any case: another
+    process in the way cannot make it wrong by more.
+    """
+    number = torch.ones((), device="cpu")
+
+    def additions() -> None:
+        """Additions whose arithmetic is nothing."""
+        for _ in range(20):
+            number.add(number)
+
+    seconds = min(seconds_of(additions, number.device) for _ in range(20)) / 20
+    return min(max(ADDITIONS_A_CALL * seconds, CALL_SECONDS), 10 * CALL_SECONDS)
 
 
 class _Counting(DispatchMode):
