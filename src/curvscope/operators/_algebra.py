@@ -52,7 +52,9 @@ class Arithmetic(Operator):
         """A divided by a real number."""
         if isinstance(divisor, Tensor) and divisor.ndim == 0:
             divisor = float(divisor)
-        return NotImplemented if not isinstance(divisor, Real) else self * (1.0 / float(divisor))
+        if not isinstance(divisor, Real):
+            return NotImplemented
+        return self * (1.0 / float(divisor))
 
     def __pow__(self, power: int) -> Square:
         """A @ A, for the power 2."""
@@ -110,7 +112,7 @@ class Arithmetic(Operator):
             InvalidArgument: nothing is chosen, or a place that is not there. InvalidType: no index, mask or filter.
         """
         if is_index(which):
-            return self._at_places(self, places_of(which, self))
+            return type(self)._at_places(self, places_of(which, self))
         if not hasattr(self, "parameters"):
             raise InvalidArgument(f"{which!r} names parameters, which this operator does not know: pass places or a mask")
         return Submatrix(self, which)
@@ -136,6 +138,17 @@ class Composable(Arithmetic):
         """Names, shapes and places of the D parameters."""
 
 
+def parameters_of(*operators: Operator) -> Parameters:
+    """Return the parameters of the first operator that has any.
+
+    Raises:
+        AttributeError: none has.
+    """
+    named = next((operator for operator in operators if hasattr(operator, "parameters")), operators[0])
+    found: Parameters = getattr(named, "parameters")  # noqa: B009 -- not every operator has them
+    return found
+
+
 class Sum(Composable):
     """sum_i c_i A_i + shift * I for operators of one shape, dtype and device.
 
@@ -150,6 +163,9 @@ class Sum(Composable):
         },
         "damping": "H.offset",
     }
+
+    terms: tuple[tuple[float, Arithmetic], ...]
+    offset: float
 
     def __init__(self, terms: tuple[tuple[float, Arithmetic], ...], *, shift: float = 0.0) -> None:
         flat: list[tuple[float, Arithmetic]] = []
@@ -177,7 +193,7 @@ class Sum(Composable):
     @property
     def parameters(self) -> Parameters:
         """Parameters of the summands; an AttributeError where none has any."""
-        return next((operator for _, operator in self.terms if hasattr(operator, "parameters")), self.terms[0][1]).parameters
+        return parameters_of(*(operator for _, operator in self.terms))
 
     @property
     def rounding(self) -> float:
@@ -238,7 +254,7 @@ class Square(Composable):
     @property
     def parameters(self) -> Parameters:
         """Parameters of A; an AttributeError where it has none."""
-        return self.inner.parameters
+        return parameters_of(self.inner)
 
     @property
     def rounding(self) -> float:

@@ -32,11 +32,26 @@ class Capabilities:
     (False, 0, {}, None, {}, True)
     """
 
-    semidefinite: bool = False
-    objective: Objective | None = None
-    memory: int | None = None
-    depends_on_order: bool = False
-    is_mean_over_data: bool = False
+    if TYPE_CHECKING:  # as properties, because an operator may have either a value or a property of its own
+
+        @property
+        def semidefinite(self) -> bool: ...
+
+        @property
+        def objective(self) -> Objective | None: ...
+
+        @property
+        def memory(self) -> int | None: ...
+
+        @property
+        def depends_on_order(self) -> bool: ...
+
+        @property
+        def is_mean_over_data(self) -> bool: ...
+
+    else:
+        semidefinite = depends_on_order = is_mean_over_data = False
+        objective = memory = None
 
     @property
     def strategy_report(self) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def code_digest(*things: Any) -> str:
     >>> code_digest(one) == code_digest(same), code_digest(one) == code_digest(other)
     (True, False)
     """
-    digest, seen = hashlib.blake2b(digest_size=16), set()
+    digest = hashlib.blake2b(digest_size=16)
+    seen: set[int] = set()
     for thing in things:
         for part in _parts(thing, seen):
             digest.update(f"{part};".encode())

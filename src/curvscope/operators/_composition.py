@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.operators._algebra import Arithmetic
+from curvscope.operators._algebra import Arithmetic, parameters_of
 from curvscope.operators._identity import combined
 from curvscope.operators._parameters import Parameters
 from curvscope.operators.base import Operator
@@ -44,7 +44,9 @@ class Product(Arithmetic):
     @property
     def parameters(self) -> Parameters:
         """Parameters of both factors; an AttributeError where one has none."""
-        return self.right.parameters if hasattr(self.left, "parameters") else self.left.parameters
+        if hasattr(self.left, "parameters"):
+            return parameters_of(self.right)
+        return parameters_of(self.left)
 
     @property
     def rounding(self) -> float:

@@ -101,11 +101,11 @@ class Conveniences(Hinted):
 
     def matvec(self, vector: Any) -> Any:
         """A @ vector, SciPy's name."""
-        return self @ vector  # type: ignore[operator]
+        return self @ vector
 
     def matmat(self, block: Any) -> Any:
         """A @ block, SciPy's name."""
-        return self @ block  # type: ignore[operator]
+        return self @ block
 
     def rmatvec(self, vector: Any) -> Any:
         """A* @ vector, SciPy's name."""

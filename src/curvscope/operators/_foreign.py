@@ -85,7 +85,8 @@ class Foreign(Arithmetic):
             return self._from_the_left
         if adjoint is None:
             raise NotImplementedError
-        return adjoint.__matmul__
+        multiply: Multiply = adjoint.__matmul__
+        return multiply
 
     def _from_the_left(self, block: Any) -> Any:
         """A* x by x* A, for operators that multiply rows."""
@@ -171,7 +172,8 @@ def _by_columns(operator: Any, *, adjoint: bool) -> Multiply:
     def multiply(block: np.ndarray) -> np.ndarray:
         """A @ block, or A* @ block."""
         if blockwise and block.shape[1] > 1:
-            return matrix(block)
+            product: np.ndarray = matrix(block)
+            return product
         return np.stack([np.asarray(vector(column)).reshape(-1) for column in np.ascontiguousarray(block.T)], axis=1)
 
     return multiply

@@ -205,7 +205,7 @@ def _product_difference(known: Identity, found: Identity) -> list[str]:
 
 
 def _rounding(name: str, *identities: Identity) -> float:
-    return max(identity.get("rounding", {}).get(name, 0.0) for identity in identities)
+    return max(float(identity.get("rounding", {}).get(name, 0.0)) for identity in identities)
 
 
 def _pairs(known: Identity, found: Identity, section: str) -> list[tuple[str, Any, Any]]:

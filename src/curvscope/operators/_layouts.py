@@ -23,7 +23,8 @@ def parts(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.is_nested:
         if tensor.layout == torch.strided:
             return tuple(tensor.unbind())
-        return (tensor.values(), tensor.offsets())
+        offsets: Tensor = getattr(tensor, "offsets")()  # noqa: B009 -- of jagged tensors alone
+        return (tensor.values(), offsets)
     if tensor.layout == torch.sparse_coo:
         tensor = tensor.coalesce()
         return tensor.indices(), tensor.values()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from math import prod
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ def _by_tensors(params: ParameterFilter, trainable: Mapping[str, nn.Parameter]) 
         InvalidArgument: a tensor that is no trainable parameter of the model, or none (a generator gives its tensors once).
     """
     if isinstance(params, nn.Module):
-        chosen = [p for p in params.parameters() if p.requires_grad]
+        chosen: list[Tensor] = [p for p in params.parameters() if p.requires_grad]
     elif isinstance(params, Tensor):
         chosen = [params]
     elif isinstance(params, Iterator) or (
@@ -239,7 +240,7 @@ def matching(names: Sequence[str], params: ParameterFilter) -> tuple[str, ...]:
     return chosen
 
 
-def _predicate(params: ParameterFilter) -> Callable[[str, nn.Parameter], bool]:
+def _predicate(params: ParameterFilter) -> Callable[[str, Any], bool]:
     match params:
         case None:
             return lambda name, p: True
@@ -261,7 +262,8 @@ def _predicate(params: ParameterFilter) -> Callable[[str, nn.Parameter], bool]:
 
 def _check_globs(params: ParameterFilter, names: Iterable[str]) -> None:
     """Each of several globs has to match something: one that does not is a slip of the pen."""
-    globs = [] if params is None or isinstance(params, str | re.Pattern) or callable(params) else list(params)
+    several = isinstance(params, Iterable) and not isinstance(params, str) and not callable(params)
+    globs: list[Any] = list(cast("Iterable[Any]", params)) if several else []
     for glob in globs:
         if not any(_fits(name, glob) for name in names):
             raise InvalidArgument(f"{glob!r} in params={globs} matches none of the trainable parameters {_short(names)}")

@@ -47,7 +47,7 @@ def is_symmetric(asymmetry: float, dtype: torch.dtype) -> bool:
 
 def allowed_asymmetry(size: int, unit: float) -> float:
     """Return what the rounding of products and sums over D entries may show: generous, as products of networks round too."""
-    return max(10 * unit**0.5, 10 * unit * size**0.5)
+    return float(max(10 * unit**0.5, 10 * unit * size**0.5))
 
 
 def asymmetry_of_products(directions: Tensor, products: Tensor, *, least: float = 0.0) -> float:

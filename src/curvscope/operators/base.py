@@ -58,7 +58,15 @@ class Operator(Conveniences, Capabilities, ABC):
     recipe: Recipe | None = None
     _original: Operator | None = None
     """Of a view: the operator that it is a view of."""
-    not_finite_advice: str = "look at the operator's entries, and at what it does with large ones"
+    if TYPE_CHECKING:  # a value or a property, as a subclass likes
+
+        @property
+        def not_finite_advice(self) -> str:
+            """See above."""
+            ...
+
+    else:
+        not_finite_advice = "look at the operator's entries, and at what it does with large ones"
     _composed: ClassVar[Callable[[Operator, Operator], Operator]]
     """A @ B; set by :mod:`.composition`, whose results have the algebra that is built on this class."""
     needed_again: str = "the same object or matrix (another wrapper of it counts as another operator)"
@@ -136,7 +144,7 @@ class Operator(Conveniences, Capabilities, ABC):
             InvalidType: not a tensor. InvalidArgument: wrong shape, dtype or device.
         """
         if isinstance(block, Operator):
-            return self._composed(self, block)
+            return type(self)._composed(self, block)
         if is_other_form(self, block):
             return in_its_form(self, block, self.__matmul__)
         self._check(block, self.shape[1])

@@ -7,7 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,8 @@ class CurvatureOperator(Copies, Composable):
 
     def on(self, objective: Objective) -> CurvatureOperator:
         """The matrix of the same kind of another objective."""
-        return type(self)(objective)
+        make: Callable[[Objective], CurvatureOperator] = type(self)  # its batch map is made from the objective
+        return make(objective)
 
     def exactly(self) -> CurvatureOperator | None:
         """This matrix with products in full float32, what TF32, bfloat16 or float16 ones are compared with; None: it is that.
@@ -411,9 +412,9 @@ def build(
             "data is missing: pass (model, loss, data), or (function, parameters) for a scalar function of tensors"
         )
     else:
-        objective = Objective(model, criterion if loss is None else loss, data, **rest)
+        objective = Objective(cast("nn.Module", model), criterion if loss is None else loss, data, **rest)
     check_weights(objective)
-    return objective, products
+    return objective, cast("ProductOptions", products)
 
 
 Matrix = TypeVar("Matrix", bound=Arithmetic)

@@ -116,6 +116,7 @@ class GradientSecondMoment(Composable):
 
     semidefinite = True
     depends_on_order = True
+    objective: Objective
 
     def __init__(self, objective: Objective, *, centered: bool = False) -> None:
         self.objective, self.centered = objective, centered
@@ -191,7 +192,8 @@ class _DrawnMap(SandwichMap):
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
         axes = tuple(axis + 1 for axis in label_axes(self.objective.criterion, output.ndim))
-        return _outer(batch[2], tangent, axes).sum(0) / (self.num_draws * batch[3])
+        products: Tensor = _outer(batch[2], tangent, axes).sum(0) / (self.num_draws * batch[3])
+        return products
 
 
 def label_axes(criterion: Callable[..., Tensor], ndim: int) -> tuple[int, ...]:
@@ -231,6 +233,7 @@ def _uniform(stream: np.random.Generator, first: int, count: int, entries: int) 
     Philox numbers its blocks of four 64-bit words; every sample owns whole blocks.
     """
     blocks = -(-entries // 4)
+    assert isinstance(stream.bit_generator, np.random.Philox), "of Streams"
     stream.bit_generator.advance(first * blocks)
     return stream.random((count, 4 * blocks))[:, :entries]
 
@@ -250,7 +253,8 @@ def _categorical(output: Tensor, uniform: Tensor) -> Tensor:
 def _normal(output: Tensor, uniform: Tensor) -> Tensor:
     """Squared errors are the negative log-likelihood of noise with variance 1 / 2."""
     noise = torch.special.ndtri(uniform.clamp(min=torch.finfo(uniform.dtype).tiny, max=1 - torch.finfo(uniform.dtype).eps))
-    return noise * 2.0**0.5
+    scaled: Tensor = noise * 2.0**0.5
+    return scaled
 
 
 def _bernoulli(output: Tensor, uniform: Tensor) -> Tensor:
@@ -259,7 +263,7 @@ def _bernoulli(output: Tensor, uniform: Tensor) -> Tensor:
     return probability - (uniform < probability).to(output.dtype)
 
 
-_SCORES: dict[type[nn.Module], Callable[[Tensor, Tensor], Tensor]] = {
+_SCORES: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
     nn.CrossEntropyLoss: _categorical,
     nn.MSELoss: _normal,
     nn.BCEWithLogitsLoss: _bernoulli,

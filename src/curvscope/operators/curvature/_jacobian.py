@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,7 @@ def jacobian(
         return Jacobian(FunctionObjective(function, data, batches, criterion=_mean, weight=_one, **options))
     if inputs is not None:
         raise InvalidArgument("jacobian(model, data) takes no third argument for a network: pass params= for its parameters")
-    return Jacobian(Objective(model, _mean, _Pairs(data), weight=_one, **options))
+    return Jacobian(Objective(cast("nn.Module", model), _mean, _Pairs(data), weight=_one, **options))
 
 
 def _mean(outputs: Any, target: Any) -> Tensor:

@@ -217,27 +217,27 @@ def _of_one_batch(operator: Operator, objective: Objective, x: Tensor, *, short:
     with objective.isolated():
         batch, _ = next(objective.batches())
     double = objective.like([batch], dtype=torch.float64)
-    if operator.on(double) is None:
+    exact, rounded = operator.on(double), operator.on(objective.like([batch])) if coarse else None
+    if exact is None:
         return []
-    checks = [_arithmetic(operator, objective.like([batch]), double, x)] if coarse else []
+    checks = [] if rounded is None else [_arithmetic(rounded, exact, objective.arithmetic, x)]
     if not short:
-        checks.append(_split_invariance(operator, double, x.double()))
+        weighted = objective.num_pieces == 1 or objective.weight is not None
+        checks.append(_split_invariance(operator, exact, double, x.double(), weighted=weighted))
         if isinstance(operator, Hessian) and double.rounding <= torch.finfo(torch.float32).eps:
             checks.append(_finite_difference(operator))
     return checks
 
 
-def _arithmetic(operator: Operator, coarse: Objective, double: Objective, x: Tensor) -> Check:
+def _arithmetic(operator: Operator, double: Operator, name: str, x: Tensor) -> Check:
     """The product with one batch in the operator's arithmetic and in float64, at the parameters as they are there."""
-    name = coarse.arithmetic
-    found = (operator.on(coarse) @ x).double()
-    check = _check("arithmetic", found, operator.on(double) @ x.double(), COARSEST, f"products in {name} are rounding", FINER)
+    found = (operator @ x).double()
+    check = _check("arithmetic", found, double @ x.double(), COARSEST, f"products in {name} are rounding", FINER)
     return check if not check.passed else replace(check, cause=f"{name}, against float64")
 
 
-def _split_invariance(operator: Operator, objective: Objective, x: Tensor) -> Check:
+def _split_invariance(operator: Operator, whole: Operator, objective: Objective, x: Tensor, *, weighted: bool) -> Check:
     """The batch whole and in two halves, in float64."""
-    whole = operator.on(objective)
     batch, _ = next(objective.batches())
     norms = [module for module in objective.model.modules() if isinstance(module, BATCH_NORMS)]
     cause, remedy = (
@@ -251,10 +251,10 @@ def _split_invariance(operator: Operator, objective: Objective, x: Tensor) -> Ch
     limit = max(1e-8, min(1e3 * objective.rounding, COARSEST))
     try:
         halves = operator.on(objective.like([batch], microbatch=max(1, length(batch) // 2)))
+        assert halves is not None, "the whole was made"
         return _check("batch-split invariance", halves @ x, whole @ x, limit, cause, remedy)
     except (RuntimeError, ValueError, TypeError, LookupError) as error:  # a normalisation that wants more samples, a graph
         reason = f"a part of a batch cannot be evaluated: {error}"
-        weighted = operator.objective.num_pieces == 1 or operator.objective.weight is not None
         if weighted:  # nothing hangs on it
             return Check("batch-split invariance", 0.0, limit, f"not measured, {reason}")
         return Check("batch-split invariance", float("nan"), limit, reason, remedy)

@@ -87,7 +87,7 @@ def as_given(batch: Batch) -> Batch:
     """Return what :func:`plain` gave, with dataclasses as they were: what a model or a loss is called with."""
     match batch:
         case Fields() if batch._dataclass is not None:
-            made = object.__new__(batch._dataclass)
+            made: Any = object.__new__(batch._dataclass)
             for name, value in batch.items():
                 object.__setattr__(made, name, as_given(value))  # frozen ones too
             return made

@@ -58,19 +58,19 @@ def cuts_for(model: nn.Module, batch: Batch, *, shifted: bool) -> list[Cut]:
 def _labels(model: nn.Module, *, shifted: bool) -> Cut:
     """Logits against labels: classification, regression, token labels, causal and sequence-to-sequence language models."""
     config = getattr(model, "config", None)
-    criterion = CRITERIA.get(getattr(config, "problem_type", None), nn.CrossEntropyLoss)()
+    criterion = CRITERIA.get(str(getattr(config, "problem_type", None)), nn.CrossEntropyLoss)()
     regresses = isinstance(criterion, nn.MSELoss)
 
     def output(found: Any, batch: Batch) -> Tensor:
         """One row for each label."""
-        logits = found.logits[:, :-1] if shifted else found.logits
+        logits: Tensor = found.logits[:, :-1] if shifted else found.logits
         if logits.ndim == 3:
             return logits.flatten(0, 1)
         return logits.view(target(batch, found).shape) if regresses else logits
 
     def target(batch: Batch, found: Any) -> Tensor:
         """The labels, flat where they are classes."""
-        labels = batch["labels"][:, 1:] if shifted else batch["labels"]
+        labels: Tensor = batch["labels"][:, 1:] if shifted else batch["labels"]
         return labels if labels.is_floating_point() else labels.flatten()
 
     # Encoder-decoders make the decoder's input from the labels; others would only compute the loss that is not used.

@@ -117,12 +117,14 @@ class FunctionObjective(Objective):
         super().__init__(tree, criterion if criterion is not None else function, batches, **options)
 
     def _call(self, values: Values, function: Callable[..., Any] | None, argument: Any) -> Any:
+        assert isinstance(self.model, TensorTree), "made in __init__"
         tree = self.model.filled({**self._constants, **dict(zip(self.parameters.names, values, strict=True))})
         with self.evaluation.rules():
             return self.function(tree, as_given(argument)) if self.takes_batches else self.function(tree)
 
     def _understood(self, loss: Loss) -> tuple[Callable[..., Any], bool]:
         if not self.given_criterion:
+            assert callable(loss), "a function of parameters"
             return loss, False
         return super()._understood(loss)[0], True
 

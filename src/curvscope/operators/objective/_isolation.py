@@ -84,11 +84,11 @@ def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterat
     statistics = {module: (module.running_mean, module.running_var) for module in norms}
     try:
         model.eval()
-        for module in sparse:
-            module.sparse = False  # sparse gradients have no derivatives
-        for module in norms:
+        for embedding in sparse:
+            embedding.sparse = False  # sparse gradients have no derivatives
+        for norm in norms:
             # Without running statistics the layer uses the batch's, in either mode, and updates nothing.
-            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+            norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
         for module in modes:
             if dropout and isinstance(module, DROPOUTS):
                 module.training = True
@@ -96,11 +96,11 @@ def _modes(model: nn.Module, *, batch_statistics: bool, dropout: bool) -> Iterat
     finally:
         for module, training in modes.items():
             module.training = training
-        for module in sparse:
-            module.sparse = True
-        for module in norms:
-            module.track_running_stats = tracking[module]
-            module.running_mean, module.running_var = statistics[module]
+        for embedding in sparse:
+            embedding.sparse = True
+        for norm in norms:
+            norm.track_running_stats = tracking[norm]
+            norm.running_mean, norm.running_var = statistics[norm]
 
 
 @contextmanager

@@ -51,7 +51,8 @@ def advice_on(message: str, dtype: torch.dtype) -> str:
 
 def plain_call(model: nn.Module, argument: Any) -> Tensor:
     """Call the model and return its output."""
-    return model(argument)
+    output: Tensor = model(argument)
+    return output
 
 
 def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -63,7 +64,7 @@ def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
     if not isinstance(batch, dict):
         raise InvalidArgument(f"loss='model' needs batches that are mappings with 'labels', got a {type(batch).__name__}")
     output = model(**batch)
-    loss = getattr(output, "loss", None)
+    loss: Tensor | None = getattr(output, "loss", None)
     if loss is None:
         raise InvalidArgument(
             f"loss='model' needs batches that are mappings with 'labels', or whatever {type(model).__name__} computes its loss "

@@ -235,7 +235,8 @@ class Objective:
 
     def loss_value(self, values: Values, batch: Batch) -> Tensor:
         """The same without a graph, also where the loss itself takes a gradient."""
-        return self.evaluation.value(lambda: self.loss(leaves(values), batch))
+        value: Tensor = self.evaluation.value(lambda: self.loss(leaves(values), batch))
+        return value
 
     def output(self, values: Values, batch: Batch) -> Tensor:
         """f_theta(x) for a batch (x, y)."""
@@ -243,7 +244,8 @@ class Objective:
 
     def output_value(self, values: Values, batch: Batch) -> Tensor:
         """The output without a graph, also where the model itself takes a gradient."""
-        return self.evaluation.value(lambda: self.output(leaves(values), batch))
+        value: Tensor = self.evaluation.value(lambda: self.output(leaves(values), batch))
+        return value
 
     def batch_gradient(self, batch: Batch) -> Tensor:
         """The (D,) gradient of the loss of one batch, not weighted; call it inside :meth:`isolated`."""
@@ -433,7 +435,9 @@ class Objective:
             random.seed(self.noise + number)
             np.random.seed((self.noise + number) % 2**32)  # noqa: NPY002 -- what models of other libraries draw from
         if self.draws:
-            torch.manual_seed((self.dropout if self.noise is None else self.noise) + number)
+            first = self.dropout if self.noise is None else self.noise
+            assert first is not None, "draws says that one of them is there"
+            torch.manual_seed(first + number)
 
     @property
     def draws(self) -> bool:
@@ -450,8 +454,8 @@ class Objective:
 
         With the data the mean loss is one of its parts, to a few digits: what neither numbers nor code show may show there.
         """
-        modes = (self.dtype, self.batchnorm, self.dropout, self.sums, *filter(None, (self.precision,)))
-        modes += () if self.noise is None else (f"noise {self.noise}",)
+        modes: list[Any] = [self.dtype, self.batchnorm, self.dropout, self.sums, *filter(None, (self.precision,))]
+        modes += [] if self.noise is None else [f"noise {self.noise}"]
         digest = (self._data_digest, f"{self.mean_loss:.{2 if self.rounding < 1e-6 else 0}e}") if data else ""
         code = (modules_of(self.model), loss_digest(self._loss), code_digest(self.model))
         return fingerprint(self.parameters.names, self.values, self._constants, digest, self.loss_name, *modes, *code)

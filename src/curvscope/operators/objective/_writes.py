@@ -8,7 +8,7 @@ back. Tables of embeddings with ``max_norm`` are the exception: they are written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +23,8 @@ from curvscope.operators._layouts import equal, parts
 @contextmanager
 def members_restored(model: nn.Module) -> Iterator[None]:
     """On leaving, every module has the parameter and buffer objects that it had."""
-    before = [(members, dict(members)) for m in model.modules() for members in (m._parameters, m._buffers)]
+    tables: list[MutableMapping[str, Any]] = [members for m in model.modules() for members in (m._parameters, m._buffers)]
+    before = [(members, dict(members)) for members in tables]
     try:
         yield
     finally:

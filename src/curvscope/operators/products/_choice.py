@@ -157,8 +157,8 @@ class Trial:
         than a quarter of what they could save. Where the map cannot be traced: double backward, in groups if those are faster.
         """
         best, width = "split", 1
-        if self._group_at_once():
-            best, width = "split_vmap", self.linearized.width
+        if (grouped := self._group_at_once()) is not None:
+            best, width = "split_vmap", grouped.width
         elif (alone := self._linearize("split", 1)) is None:
             best, width = self._without_split()
         elif wide := self._width_worth_trying(alone):
@@ -171,18 +171,20 @@ class Trial:
         log.debug("strategy for %d columns: %s", self.columns, choice)
         return choice
 
-    def _group_at_once(self) -> bool:
-        """Linearise for groups without a trial, where the survey says that calls take the time; False: not possible."""
+    def _group_at_once(self) -> Linearized | None:
+        """Linearise for groups without a trial, where the survey says that calls take the time; None: not possible."""
         width = group_width(self.map.objective, self.columns, self.budget, self.survey)
         together = self._linearize("split_vmap", width) if width > 1 else None
         # An operation that PyTorch cannot batch runs once a vector: then a group may share nothing.
-        return together is not None and together.program.num_calls < width * self.survey.calls
+        program = getattr(together, "program", None)
+        return together if program is not None and program.num_calls < width * self.survey.calls else None
 
     def _without_split(self) -> tuple[str, int]:
         wide = even(self.columns, 8)
-        found = {width: self._linearize("double_backward", width) for width in sorted({1, wide})}
-        if wide > 1 and found[wide] is not None and found[1] is not None:
-            alone, together = (self._time("double_backward", linear) for linear in (found[1], found[wide]))
+        single = self._linearize("double_backward", 1)
+        group = self._linearize("double_backward", wide) if wide > 1 else None
+        if single is not None and group is not None:
+            alone, together = (self._time("double_backward", linear) for linear in (single, group))
             if together < alone:
                 return "double_backward", wide
         return "double_backward", 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import getattr_static
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-READS_DATA = torch.Tensor.data.__get__
+READS_DATA = getattr_static(torch.Tensor, "data").__get__
 STOPS = (READS_DATA, torch.Tensor.detach, torch.detach)
 """Functions whose result reverse mode holds constant, also where gradients are enabled."""
 

@@ -380,11 +380,12 @@ class Engine:
 
     def _sum(self, total: Tensor, pieces: Pieces, weight: float, *, first: bool) -> None:
         for target, piece in zip(self.map.objective.parameters.split(total), pieces, strict=True):
-            if first and piece is None:
-                target.zero_()
+            if piece is None:
+                if first:
+                    target.zero_()
             elif first:
                 torch.mul(piece.to(target.dtype), weight, out=target)
-            elif piece is not None:
+            else:
                 target.add_(piece, alpha=weight)
 
     def _narrow(self, name: str, width: int, batch: Batch | None, error: BaseException) -> None:

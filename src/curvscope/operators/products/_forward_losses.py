@@ -38,4 +38,11 @@ def _huber(input: Tensor, target: Tensor, delta: float = 1.0, **options: Any) ->
 
 
 def _reduced(terms: Tensor, reduction: str) -> Tensor:
-    return {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction](terms)
+    match reduction:
+        case "mean":
+            return terms.mean()
+        case "sum":
+            return terms.sum()
+        case "none":
+            return terms.clone()
+    raise ValueError(f"{reduction} is not a valid value for reduction")

@@ -7,6 +7,7 @@ the label's weight; for squared errors it is the identity; for binary cross-entr
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +32,15 @@ def loss_hessian(criterion: Callable[[Tensor, Tensor], Tensor]) -> OutputMap:
     >>> product(torch.zeros(2, 2), torch.ones(2, 2), torch.ones(2, 2)).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
-    kind = type(criterion)
-    if kind is nn.CrossEntropyLoss:
-        return lambda output, target, tangent: _cross_entropy(criterion, output, target, tangent)
-    if kind is nn.MSELoss:
-        return lambda output, target, tangent: 2.0 * tangent / (output.numel() if criterion.reduction == "mean" else 1)
-    if kind is nn.BCEWithLogitsLoss:
-        return lambda output, target, tangent: _binary(criterion, output, target, tangent)
-    return lambda output, target, tangent: _differentiated(criterion, output, target, tangent)
+    # Of exactly these types: a subclass may compute something else.
+    if isinstance(criterion, nn.CrossEntropyLoss) and type(criterion) is nn.CrossEntropyLoss:
+        return partial(_cross_entropy, criterion)
+    if isinstance(criterion, nn.MSELoss) and type(criterion) is nn.MSELoss:
+        is_mean = criterion.reduction == "mean"
+        return lambda output, target, tangent: 2.0 * tangent / (output.numel() if is_mean else 1)
+    if isinstance(criterion, nn.BCEWithLogitsLoss) and type(criterion) is nn.BCEWithLogitsLoss:
+        return partial(_binary, criterion)
+    return partial(_differentiated, criterion)
 
 
 def loss_slope(criterion: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Tensor:
@@ -56,9 +58,11 @@ def _differentiated(criterion: Callable[..., Tensor], output: Tensor, target: Te
     score = grad(lambda inner: criterion(inner, target))
     with ForwardModeLosses():
         try:
-            return jvp(score, (output,), (tangent,))[1]
+            forward: Tensor = jvp(score, (output,), (tangent,))[1]
+            return forward
         except NotImplementedError:  # in forward mode; the matrix is symmetric, so reverse mode gives the same
-            return vjp(score, output)[1](tangent)[0]
+            reverse: Tensor = vjp(score, output)[1](tangent)[0]
+            return reverse
         except RuntimeError:
             if torch._C._functorch.peek_interpreter_stack() is not None:
                 raise
@@ -93,7 +97,7 @@ def _sample_weights(criterion: nn.CrossEntropyLoss, output: Tensor, target: Tens
         shape[classes] = count
         smoothed = target * (1 - smoothing) + smoothing / count
         per_sample = (smoothed * weight.view(shape)).sum(classes, keepdim=True)
-        divisor = output.numel() / count
+        divisor: float | Tensor = output.numel() / count
     else:
         counted = target != criterion.ignore_index
         own = torch.where(counted, weight[torch.where(counted, target, 0)], 0.0)

@@ -83,7 +83,8 @@ class HessianMap(BatchMap):
             with torch.enable_grad(), ReverseConstants():
                 return self.objective.loss(inner, batch).reshape(())
 
-        return jvp(grad(loss), (values,), (tangent,))[1]
+        product: tuple[Tensor, ...] = jvp(grad(loss), (values,), (tangent,))[1]
+        return product
 
     def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
         """(g(theta + h v) - g(theta - h v)) / 2h; 2 gradients."""
@@ -139,9 +140,10 @@ class SandwichMap(BatchMap):
                 return self._output(inner, batch)
 
         with torch.enable_grad():  # a model may take gradients itself
-            output, forward = jvp(network, (values,), (tangent,))
-            _, pull_back = vjp(network, values)
-        return pull_back(self.curve(output, batch, forward))[0]
+            output, forward = jvp(network, (values,), (tangent,))[:2]
+            pull_back = vjp(network, values)[1]
+        product: tuple[Tensor, ...] = pull_back(self.curve(output, batch, forward))[0]
+        return product
 
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """J v is the derivative of J^T u in u: two reverse sweeps a vector, about 2 gradients."""

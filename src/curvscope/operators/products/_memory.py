@@ -12,8 +12,8 @@ def available_bytes(device: torch.device) -> int:
     """Free memory of a device, what PyTorch has cached for reuse included."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return psutil.virtual_memory().available
+        return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(psutil.virtual_memory().available)
 
 
 def memory_budget(memory: int | None, device: torch.device) -> int:

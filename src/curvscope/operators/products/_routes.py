@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +75,7 @@ class Routes:
         """Multiply these vectors."""
         self._vectors, self.num_vectors = vectors, len(vectors)
 
-    def attempt(self, route: Any) -> Products | Exception:
+    def attempt(self, route: Callable[[], Products]) -> Products | Exception:
         """The products by a route, or why it cannot run here."""
         try:
             return route()

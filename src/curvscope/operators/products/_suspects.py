@@ -127,7 +127,8 @@ def _is_wrong(call: _Call, *, forward: bool) -> bool:
     if forward:
 
         def gradient(*at: Tensor) -> tuple[Tensor, ...]:
-            return torch.func.vjp(call.at, *at)[1](weights)
+            pulled: tuple[Tensor, ...] = torch.func.vjp(call.at, *at)[1](weights)
+            return pulled
 
         return any(
             _differ(torch.func.jvp(function, inputs, along)[1], *_differences(function, inputs, along, step))

@@ -308,6 +308,7 @@ class _Check:
             forward, reverse = routes.attempt(self._forward_of(routes)), routes.attempt(routes.reverse)
             if not (isinstance(forward, Exception) and isinstance(reverse, Exception)):
                 return routes, forward, reverse
+        assert isinstance(reverse, Exception), "neither route could run"
         raise reverse
 
     def _forward_of(self, routes: Routes) -> Callable[[], Products]:

@@ -59,7 +59,8 @@ class Recipe:
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of the function."""
-        return json.loads(self.written)
+        options: dict[str, Any] = json.loads(self.written)
+        return options
 
     @property
     def family(self) -> tuple[str, str]:

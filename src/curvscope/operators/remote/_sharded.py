@@ -112,9 +112,9 @@ def data_parallel(recipe: Recipe, num_shards: int, executor: Any) -> Sharded:
     if num_shards < 1:
         raise InvalidArgument(f"num_shards={num_shards}: choose at least 1")
     workers = as_workers(executor)
-    how = {"threads": workers.threads, "share": workers.share}
     parts = [recipe.with_options(shard=number, num_shards=num_shards) for number in range(num_shards)]
-    tasks = (Task((Order(part, libraries(), **how),), place=number) for number, part in enumerate(parts))
+    orders = [Order(part, libraries(), threads=workers.threads, share=workers.share) for part in parts]
+    tasks = (Task((order,), place=number) for number, order in enumerate(orders))
     return Sharded(list(workers.map(survey, tasks)), workers)
 
 

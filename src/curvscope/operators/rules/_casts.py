@@ -55,10 +55,10 @@ class Casts(TorchFunctionMode):
         self._default = torch.get_default_dtype()
         if self._default in self.replaced:
             torch.set_default_dtype(self.dtype)
-        return super().__enter__()
+        return TorchFunctionMode.__enter__(self)
 
     def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
+        TorchFunctionMode.__exit__(self, *exception)
         torch.set_default_dtype(self._default)
 
     def __torch_function__(

@@ -19,4 +19,5 @@ def cholesky_inverse(input: Tensor, upper: bool = False, *, out: Tensor | None =
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """``functional.pdist`` from differences of rows, for third derivatives, which are NaN otherwise."""
     first, second = torch.triu_indices(len(input), len(input), 1, device=input.device)
-    return torch.linalg.vector_norm(input[first] - input[second], ord=p, dim=-1)
+    distances: Tensor = torch.linalg.vector_norm(input[first] - input[second], ord=p, dim=-1)
+    return distances

@@ -107,4 +107,11 @@ def _padded(targets: Tensor, sizes: Tensor, samples: int) -> Tensor:
 
 
 def _reduced(terms: Tensor, reduction: str) -> Tensor:
-    return {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction](terms)
+    match reduction:
+        case "mean":
+            return terms.mean()
+        case "sum":
+            return terms.sum()
+        case "none":
+            return terms.clone()
+    raise ValueError(f"{reduction} is not a valid value for reduction")

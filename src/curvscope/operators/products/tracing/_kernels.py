@@ -80,15 +80,18 @@ def multiply_with_onednn(graph: fx.Graph, calls: Sequence[fx.Node]) -> None:
 def onednn_product(first: Tensor, second: Tensor, summand: Tensor | None = None) -> Tensor:
     """``first @ second``, plus ``summand``."""
     if summand is None:
-        return torch.ops.mkldnn._linear_pointwise(first, second.t(), None, "none", [], "")
-    return torch.ops.mkldnn._linear_pointwise.binary(first, summand, second.t(), None, "add")
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(first, second.t(), None, "none", [], "")
+    else:
+        product = torch.ops.mkldnn._linear_pointwise.binary(first, summand, second.t(), None, "add")
+    return product
 
 
 def _worth_onednn(node: fx.Node, first: Any, second: Any) -> bool:
     if not _float32_on_cpu(node, first, second):
         return False
-    (rows, inner), columns = first.meta["shape"], second.meta["shape"][1]
-    alike = node.target is aten.mm.default or node.args[0].meta.get("shape") == node.meta["shape"]
+    (rows, inner), columns = first.meta["shape"], int(second.meta["shape"][1])
+    summand = node.args[0]
+    alike = node.target is aten.mm.default or (isinstance(summand, fx.Node) and summand.meta.get("shape") == node.meta["shape"])
     return alike and min(rows, inner, columns) >= LEAST_SIDE and rows * inner * columns >= WORTH_ONEDNN
 
 
@@ -132,12 +135,12 @@ def images_last_channel(graph: fx.Graph, calls: Sequence[fx.Node]) -> None:
         if follows:
             last.add(node)
         for place in images:
-            tensor = node.args[place]
+            tensor: Any = node.args[place]
             if (tensor in last) != follows and (follows or node.target in CONVOLUTIONS):
                 node.update_arg(place, _converted(graph, tensor, channels_last if follows else channels_first, converted))
 
 
-CONVOLUTIONS = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2)}
+CONVOLUTIONS: dict[Any, tuple[int, ...]] = {aten.convolution.default: (0, 1), aten.convolution_backward.default: (0, 1, 2)}
 """Places of images and weights among the arguments."""
 
 
@@ -153,14 +156,13 @@ def channels_first(images: Tensor) -> Tensor:
 
 def _moves_images(node: fx.Node) -> bool:
     """Return whether this is a plain convolution of images, and they are larger than its weights."""
-    tensors = [node.args[place] for place in CONVOLUTIONS[node.target]]
+    tensors: list[Any] = [node.args[place] for place in CONVOLUTIONS[node.target]]
     transposed, groups = (node.args[6], node.args[8]) if len(tensors) == 2 else (node.args[7], node.args[9])
     if transposed or groups != 1 or not _float32_on_cpu(*tensors) or len(tensors[0].meta["shape"]) != 4:
         return False
-    images, weights = (tensors[0], node), tensors[1]
-    if len(tensors) == 3:
-        images, weights = (tensors[0], tensors[1]), tensors[2]
-    return sum(prod(image.meta["shape"]) for image in images) > prod(weights.meta["shape"])
+    other, weights = (tensors[1], tensors[2]) if len(tensors) == 3 else (node, tensors[1])
+    moved: int = prod(tensors[0].meta["shape"]) + prod(other.meta["shape"])
+    return moved > int(prod(weights.meta["shape"]))
 
 
 def _images(node: fx.Node) -> tuple[int, ...]:

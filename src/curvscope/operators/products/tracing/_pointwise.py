@@ -107,12 +107,14 @@ def _terms(node: fx.Node, dependent: AbstractSet[fx.Node]) -> Form | None:
         return None
     if any(s.meta.get("dtype") != node.meta["dtype"] for s in node.all_input_nodes if s in dependent):
         return None
-    args, target = node.args, node.target
+    args: tuple[Any, ...] = node.args
+    target, alpha = node.target, node.kwargs.get("alpha", 1)
     if target in (aten.add.Tensor, aten.sub.Tensor) and args[0] in dependent and args[1] in dependent:
-        alpha = float(node.kwargs.get("alpha", 1)) * (1.0 if target is aten.add.Tensor else -1.0)
+        assert isinstance(alpha, int | float), "ATen's schema: a number"
+        second = float(alpha) * (1.0 if target is aten.add.Tensor else -1.0)
         if args[0] is args[1]:
-            return {args[0]: (Product(1.0 + alpha),)}
-        return {args[0]: (Product(),), args[1]: (Product(alpha),)}
+            return {args[0]: (Product(1.0 + second),)}
+        return {args[0]: (Product(),), args[1]: (Product(second),)}
     if target is aten.neg.default:
         return {args[0]: (Product(-1.0),)}
     if target in (aten.mul.Tensor, aten.mul.Scalar):
@@ -181,4 +183,5 @@ def _evaluate(graph: fx.Graph, kind: str, node: fx.Node) -> fx.Node:
     if kind == "inverse":
         return graph.call_function(aten.reciprocal.default, (node,))
     ones = graph.call_function(aten.ones_like.default, (node.args[1],))
+    assert callable(node.target), "a call, see LINEAR_IN_FIRST"
     return graph.call_function(node.target, (ones, *node.args[1:]), node.kwargs)

@@ -58,6 +58,7 @@ class Program:
         Raises:
             OtherBranch: the function would take another branch for these inputs than when it was traced.
         """
+        residuals: tuple[Tensor, ...]
         with torch.no_grad():
             try:
                 residuals, seen = self.primal(*inputs)
@@ -73,7 +74,8 @@ class Program:
     def products(self, residuals: Tensors, tangents: Tensors) -> tuple[Tensor | None, ...]:
         """The map applied to tangents; None stands for zeros."""
         with torch.no_grad():
-            return self.tangent(*residuals, *tangents)
+            found: tuple[Tensor | None, ...] = self.tangent(*residuals, *tangents)
+        return found
 
     @staticmethod
     def compare(found: Sequence[Tensor | None], expected: Sequence[Tensor]) -> None:
@@ -129,8 +131,8 @@ def trace(
         allow_any_layout(tangent)
         reuse_memory(tangent)
         calls = sum(node.op == "call_function" for node in tangent.nodes)
-        modules = (fx.GraphModule(recording.constants, graph) for graph in (primal, tangent))
-        program = Program(*modules, width, recording.seen, calls, _peak_bytes(tangent), _peak_bytes(primal))
+        first, second = (fx.GraphModule(recording.constants, graph) for graph in (primal, tangent))
+        program = Program(first, second, width, recording.seen, calls, _peak_bytes(tangent), _peak_bytes(primal))
     residuals = program.residuals(inputs)
     start = time.perf_counter()
     found = program.products(residuals, tangents)

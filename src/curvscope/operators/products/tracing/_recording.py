@@ -72,6 +72,9 @@ def jvp_warnings_silenced() -> Iterator[None]:
 class DispatchMode(TorchDispatchMode):
     """A mode that PyTorch's compiler does not take part in: keeping it out would import it, 1.2 s, and slow every call."""
 
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
@@ -206,7 +209,7 @@ def _functional(func: OpOverload) -> OpOverload:
         return torch.ops.aten.transpose.int
     namespace, name = func._schema.name.split("::")
     found = getattr(getattr(torch.ops.aten, name[:-1], None), func._overloadname, None)
-    if namespace != "aten" or found is None:
+    if namespace != "aten" or not isinstance(found, OpOverload):
         raise NotRecordable(f"{func} writes in place and has no functional counterpart")
     return found
 
@@ -234,7 +237,8 @@ def count_of(mask: Tensor) -> int:
 def _traits(func: OpOverload) -> tuple[bool, bool, bool, bool]:
     """Return whether a call writes in place, draws random numbers, has a number or a shape that depends on values."""
     tags = torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape
-    return func._schema.is_mutable, *(tag in func.tags for tag in tags)
+    random, value, shape = (tag in func.tags for tag in tags)
+    return func._schema.is_mutable, random, value, shape
 
 
 def _written(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -159,9 +159,8 @@ def _identity(node: fx.Node) -> fx.Node | None:
         return node.args[1] if node.args[1].meta.get("device") == node.meta["device"] else None
     if node.target is aten._to_copy.default and "device" in node.kwargs and not node.kwargs.get("pin_memory"):
         return source if node.kwargs["device"] == source.meta.get("device") else None
-    if node.target is source.target is aten.transpose.int and set(node.args[1:]) == set(source.args[1:]):
-        return source.args[0]
-    if node.target is source.target is aten.t.default:
+    twice = node.target is source.target is aten.transpose.int and set(node.args[1:]) == set(source.args[1:])
+    if (twice or node.target is source.target is aten.t.default) and isinstance(source.args[0], fx.Node):
         return source.args[0]
     return None
 
