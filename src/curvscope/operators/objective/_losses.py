@@ -89,8 +89,8 @@ class MethodLoss:
         Raises:
             InvalidArgument: the method returns no loss, as where it updates the parameters itself.
         """
-        found = getattr(model, self.method)(batch, **self.extra)
-        found = found.get("loss") if isinstance(found, Mapping) else found
+        returned = getattr(model, self.method)(batch, **self.extra)
+        found: Tensor | None = returned.get("loss") if isinstance(returned, Mapping) else returned
         if found is None:
             raise InvalidArgument(
                 f"{self.__qualname__} returns no loss (as steps do that optimize by hand): pass a function loss(model, batch)"

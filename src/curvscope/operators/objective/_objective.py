@@ -417,7 +417,7 @@ class Objective:
     @property
     def rounding(self) -> float:
         """Machine epsilon of the coarsest arithmetic in the loss: many models compute parts in float32 in any dtype."""
-        return max(self.chosen_rounding, self._inner)
+        return float(max(self.chosen_rounding, self._inner))
 
     @property
     def chosen_rounding(self) -> float:
