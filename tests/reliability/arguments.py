@@ -85,8 +85,8 @@ def calls():
                 values.remove("nonsense")
             if name in MAY_BE_EMPTY:
                 values.remove({})
-            if function.__name__ in ("mass", "count"):
-                values = [value for value in values if value not in (INF, -INF)]  # an interval without an end
+            if function.__name__ in ("mass", "count") or name in ("patience", "grace"):
+                values = [value for value in values if value not in (INF, -INF)]  # an interval without an end, for ever
             for value in values:
                 label = getattr(function, "__qualname__", str(function))
                 yield f"{label}({name}={_short(value)})", function, {**good, name: value}

@@ -16,7 +16,7 @@ METHODS = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "ssvd", "exact")
 
 
 def cases(whole=False):
-    """Yield (which kill, whether the run went on and in the end had the bits of a solve that nobody killed)."""
+    """Yield (which kill, whether the run went on and in the end had the bits of a run that nobody killed)."""
     for seed in range(3 if whole else 1):
         generator = random.Random(seed)
         for method in METHODS if whole else ("krylov", "seigh"):
@@ -26,14 +26,14 @@ def cases(whole=False):
                     if not killed.session(method, run, generator.randint(1, killed.MOST_FILES.get(method, 15))):
                         break
                     died += 1
-                held = _same(method, run)
+                held = _same(method, run, Path(place) / "whole")
                 for number in range(died):
                     yield f"{method}, kill {number + 1}", held
 
 
-def _same(method, run):
+def _same(method, run, whole):
     A = killed.operator(method)
-    found, alone = killed.SOLVES[method](A, run), killed.SOLVES[method](A, None)
+    found, alone = killed.SOLVES[method](A, run), killed.SOLVES[method](A, whole)
     values = "S" if method == "ssvd" else "eigenvalues"
     return torch.equal(getattr(found, values), getattr(alone, values)) and torch.equal(
         found.residual_norms, alone.residual_norms

@@ -106,6 +106,13 @@ def leaves(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple((value.clone() if value.is_inference() else value).detach().requires_grad_() for value in values)
 
 
+def _is_sharded(parameter: nn.Parameter) -> bool:
+    """Return whether a process holds a part of a parameter only: DTensors, and the flat parameters of the first FSDP."""
+    return (
+        hasattr(parameter, "device_mesh") or type(parameter).__name__ == "FlatParameter" or hasattr(parameter, "_is_flat_param")
+    )
+
+
 def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Parameter]:
     """The trainable parameters of ``model`` that pass the filter, by name.
 
@@ -132,6 +139,12 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
     for name, p in trainable.items():
         if isinstance(p, UninitializedParameter):
             raise InvalidArgument(f"parameter {name!r} has no shape yet: call the model once on a batch first")
+        if _is_sharded(p):
+            raise InvalidArgument(
+                f"parameter {name!r} is sharded over processes ({type(p).__name__}, as by fully_shard): load the whole weights "
+                "into a model that is not, model.load_state_dict(get_model_state_dict(sharded, "
+                "options=StateDictOptions(full_state_dict=True))) of torch.distributed.checkpoint.state_dict, and measure that"
+            )
     params = _by_tensors(params, trainable)
     keep = _predicate(params)
     names = {name: [name] for name in trainable}

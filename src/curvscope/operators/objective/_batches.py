@@ -15,6 +15,7 @@ from torch.utils._pytree import register_pytree_node, tree_leaves, tree_map_only
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators._layouts import is_plain, parts, rows, shape_of
+from curvscope.operators.objective._tables import Table, is_table
 
 Batch = Any
 
@@ -184,12 +185,14 @@ def few_samples(batch: Batch, most: int = 4) -> Batch | None:
 
 
 def as_batches(data: Any, *, pairs: bool) -> Any:
-    """Data as a list of batches where it is one batch: (x, y) for a criterion, or a mapping of tensors.
+    """Data as a list of batches where it is one batch, (x, y) for a criterion or a mapping of tensors, or a table of rows.
 
     >>> batch = (torch.zeros(2, 3), torch.zeros(2))
     >>> len(as_batches(batch, pairs=True)), len(as_batches({"input_ids": batch[1]}, pairs=False))
     (1, 1)
     """
+    if is_table(data):
+        return Table(data)
     if pairs and isinstance(data, tuple | list) and len(data) == 2:
         x, y = data
         if isinstance(y, Tensor) and (isinstance(x, Tensor) or (isinstance(x, Mapping) and tensors_of(x))):

@@ -124,7 +124,8 @@ class Objective:
             named ``model``, a function ``loss(model, batch) -> mean loss`` for any batches; the name of a method of the model
             that returns the loss of a batch, such as Lightning's ``"training_step"``; or ``"model"`` for Hugging Face models
             and batches: ``model(**batch).loss``.
-        data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``.
+        data: what can be iterated over again and again and yields the same batches: a list, a ``DataLoader``; or a table of
+            the ``datasets`` library, whose rows are read in batches.
         params: which parameters vary; see :func:`.parameters.select`.
         dtype: of the computation; default: that of the parameters, the widest where they differ. bfloat16 and float16 round
             parameters, data and everything between; products are summed in float32.
