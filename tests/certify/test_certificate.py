@@ -67,6 +67,8 @@ CASES = [
     for seed in range(4)
     for products in (24, 34, 60, 110)
 ]
+SOME = [pytest.param(*case, marks=[pytest.mark.slow] * (case[1] > 0)) for case in CASES]
+"""One seed by default, the others as slow tests."""
 
 
 @pytest.mark.parametrize(("kind", "seed", "products"), CASES)
@@ -76,7 +78,7 @@ def test_statements_hold(kind, seed, products):
     statements_hold(A, values, U, cs.certify(A, solution))
 
 
-@pytest.mark.parametrize(("kind", "seed", "products"), [*CASES, *(("near ties", seed, 60) for seed in range(8))])
+@pytest.mark.parametrize(("kind", "seed", "products"), [*SOME, *(("near ties", seed, 60) for seed in range(8))])
 def test_statements_hold_for_pairs_that_double_precision_refined(kind, seed, products):
     A, values, U = problem(kind, seed)
     solution = cs.eigsh(A.float(), k=20, method="krylov", tol=0, max_products=products, block_size=3, seed=seed)

@@ -56,7 +56,9 @@ def solved(curvscope, target, function, *options, k=6):
     assert made.status == 0
 
 
-@pytest.mark.parametrize(("function", "matrix"), [("pair", cs.hessian), ("gauss_newton", cs.ggn)])
+@pytest.mark.parametrize(
+    ("function", "matrix"), [pytest.param("pair", cs.hessian, marks=pytest.mark.slow), ("gauss_newton", cs.ggn)]
+)
 def test_a_run_in_float32_is_certified_in_float64(curvscope, target, tmp_path, function, matrix):
     """Intervals hold the exact eigenvalues, far below float32's rounding; bounds for angles and overlaps hold."""
     solved(curvscope, target, function, "--tol", 1e-6)

@@ -14,6 +14,8 @@ from curvscope.estimators._probing import XNysTrace, XTrace, _left_out
 from curvscope.operators import as_operator
 
 METHODS = ("krylov", "hutchinson", "hutch++", "xtrace", "xnystrace")
+MOST = [pytest.param(method, marks=[pytest.mark.slow] * (method == "xnystrace")) for method in METHODS]
+"""For tests of hundreds of samples: xnystrace, whose correction is that of xtrace, is a slow one."""
 
 
 def matrix(size=60, *, definite=True, decay=0.8, dtype=torch.float64):
@@ -87,7 +89,7 @@ def test_the_correction_leaves_two_out(kind):
     assert every.correction() == pytest.approx(max(1.0, told / naive) ** 0.5, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MOST)
 @pytest.mark.parametrize("deflated", [False, True])
 def test_estimates_are_unbiased_and_their_errors_are_told(method, deflated):
     A = matrix(40, definite=method == "xnystrace", decay=0.95)
@@ -104,7 +106,7 @@ def test_estimates_are_unbiased_and_their_errors_are_told(method, deflated):
     assert 0.8 * scatter < float(errors.square().mean().sqrt()) < 1.7 * scatter
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MOST)
 def test_diagonals_are_unbiased(method):
     A = matrix(30, definite=method == "xnystrace", decay=0.9)
     runs = [cs.diagonal(A, method=method, max_products=12, seed=seed) for seed in range(300)]

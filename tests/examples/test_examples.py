@@ -16,8 +16,8 @@ def test_they_were_found():
     assert len(EXAMPLES) >= 10
 
 
-LONG = {"dask_cluster"}
-"""Half a minute for starting a cluster; tests/workers does that as well."""
+LONG = {"dask_cluster", "eigenpairs_of_a_cnn"}
+"""Half a minute for starting a cluster, which tests/workers does as well; 20 seconds for a network of 900,000 parameters."""
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,13 @@ from curvscope.system import long_work
 
 from .cases import CASES, build, dense_ggn, dense_hessian
 
+HALVES = [
+    pytest.param(name, strategy, marks=[pytest.mark.slow] * (strategy.startswith(("split", "linearize")) and (i + j) % 2))
+    for i, strategy in enumerate(("auto", *STRATEGIES))
+    for j, name in enumerate(CASES)
+]
+"""Each traced strategy on every second kind of model, in turn; the other halves are slow tests."""
+
 
 @functools.cache
 def oracle(kind: str, name: str) -> torch.Tensor:
@@ -22,8 +29,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("strategy", ["auto", *STRATEGIES])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "strategy"), HALVES)
 def test_hessian_equals_dense_hessian(name, strategy):
     model, criterion, batches = build(name)
     H = hessian(model, criterion, batches, strategy=strategy, width=5)
@@ -32,8 +38,7 @@ def test_hessian_equals_dense_hessian(name, strategy):
     assert relative(found, oracle("hessian", name)[:, :12]) < 1e-10
 
 
-@pytest.mark.parametrize("strategy", ["auto", *STRATEGIES])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "strategy"), HALVES)
 def test_ggn_equals_dense_ggn(name, strategy):
     model, criterion, batches = build(name)
     G = ggn(model, criterion, batches, strategy=strategy, width=5)

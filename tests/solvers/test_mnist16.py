@@ -30,6 +30,7 @@ def exact(trained):
     return values[order], vectors[:, order]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_krylov_and_seigh_against_the_dense_solver(trained, exact):
     problem, model = trained

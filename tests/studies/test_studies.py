@@ -74,8 +74,16 @@ def overlap_run(tmp_path_factory):
     return out, run_study(get_study("mnist16-overlap"), out, config=SHORT["mnist16-overlap"])
 
 
-LONG = {"mnist16-crystallization", "grassmann-metrics"}
-"""Half a minute each: the way of a study is that of the others, and tests of their own look at their numbers."""
+LONG = {
+    "mnist16-crystallization",
+    "grassmann-metrics",
+    "mnist16-proxies",
+    "overlap-at-scale",
+    "sagun-batch",
+    "sagun-data",
+    "beyond",
+}
+"""10 to 30 seconds each: the way of a study is that of the others, and tests of their own look at their numbers."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in STUDIES])

@@ -123,6 +123,7 @@ def test_an_exhausted_space_ends_by_itself():
     assert float(estimate.stderr.max()) < 1e-12
 
 
+@pytest.mark.slow
 def test_a_trained_network_against_its_dense_hessian():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(120, 8, generator=generator)

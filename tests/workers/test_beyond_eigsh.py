@@ -93,6 +93,7 @@ def test_blocks_of_triplets_leave_no_worker_idle():
     assert cs.svds(rectangle(wide=True), 3, executor=workers(3), **QUIET).provenance["options"]["block_size"] == 3
 
 
+@pytest.mark.slow  # half a minute; test_processes.py has real ones, too
 def test_real_processes(dask_workers):
     H = cs.Recipe(targets.spectrum).build()
     solution = cs.eigsh(H, 3, **QUIET)

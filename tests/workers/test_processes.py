@@ -29,6 +29,7 @@ def check_survival(tmp_path, workers, deaths, *, k=6, **options):
     same(found, cs.eigsh(H, k, **method), 1e-12)
 
 
+@pytest.mark.slow  # half a minute; that of a pool is a default test
 def test_three_workers_are_killed_in_a_run(dask_workers, tmp_path):
     check_survival(tmp_path, dask_workers, 3)
 
@@ -42,6 +43,7 @@ def test_a_process_of_a_pool_is_killed(tmp_path):
         check_survival(tmp_path, workers, 1)
 
 
+@pytest.mark.slow  # half a minute
 def test_a_dask_worker_with_another_matrix_is_refused(dask_workers):
     H = cs.Recipe(targets.by_process, home=os.getpid()).build()
     with pytest.raises(WorkerError, match=r"process \d+, is refused.*fingerprint"):
