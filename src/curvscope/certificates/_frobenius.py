@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.system import checked
+from curvscope.system import Displayed, Hinted, checked, frame
 from curvscope.tall import InMemory, TallMatrix, gram, small_dtype
 
 MOST_PROBES = 10_000_000
@@ -61,8 +62,8 @@ def sample(probes: Tensor, products: Tensor, left: TallMatrix, values: Tensor, r
     return Samples(outside + later[0], outside + wrong + later)
 
 
-@dataclass(frozen=True)
-class FrobeniusEstimate:
+@dataclass(frozen=True, repr=False)
+class FrobeniusEstimate(Displayed, Hinted):
     r"""Estimated Frobenius norms of A, of its approximation and of their difference.
 
     The mean of \|(A - B) w\|^2 over q independent Gaussian probes w is an unbiased estimate of \|A - B\|_F^2, whatever the
@@ -85,6 +86,24 @@ class FrobeniusEstimate:
     values: Tensor
     is_complex: bool = False
     products: int = 0
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "value": "estimate.error, or estimate.norm",
+        "stderr": "estimate.error_stderr",
+        "relative_error": "estimate.relative",
+        "interval": "estimate.bounds(0.95)",
+        "probes": "estimate.num_probes",
+    }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        names = ("norm", "norm_stderr", "approximation", "error", "error_stderr", "relative", "num_probes", "products")
+        low, high = self.bounds(0.95)
+        return {name: getattr(self, name) for name in names} | {"lower": low, "upper": high}
+
+    def to_pandas(self) -> Any:
+        """A data frame of one row; needs pandas."""
+        return frame({name: [number] for name, number in self.to_dict().items()})
 
     @property
     def num_probes(self) -> int:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from curvscope.certificates._frobenius import FrobeniusEstimate
+from curvscope.system import Displayed, Hinted, frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True)
-class Scree:
+@dataclass(frozen=True, repr=False)
+class Scree(Displayed, Hinted):
     r"""Bounds for scree(r) = tau_{r+1}(A)^2 / \|A\|_F^2, the share of the squared norm that the best rank-r A_r leaves.
 
     Attributes:
@@ -34,6 +36,39 @@ class Scree:
     lower: Tensor
     upper: Tensor
     confidence: float | None = None
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "values": "scree.lower and scree.upper",
+        "value": "scree.lower and scree.upper",
+        "k": "scree.rank",
+        "ranks": "scree.rank",
+        "rank_for": "scree.smallest_rank(share)",
+        "save": "json.dumps(scree.to_dict())",
+    }
+
+    def __len__(self) -> int:
+        return len(self.rank)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """(lower, upper), to unpack."""
+        yield self.lower
+        yield self.upper
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        plain = {"rank": self.rank.tolist(), "lower": self.lower.tolist(), "upper": self.upper.tolist()}
+        return {**plain, "confidence": self.confidence}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each rank: lower, upper; needs pandas."""
+        return frame({name: getattr(self, name).tolist() for name in ("rank", "lower", "upper")})
+
+    def __str__(self) -> str:
+        last = int(self.rank[-1])
+        shown = [*[rank for rank in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if rank < last][-9:], last]
+        sure = "estimated" if self.confidence is None else f"with confidence {self.confidence:g}"
+        rows = [f"Share of ||A||^2 beyond each rank, {sure}", "", f"{'rank':>7}  {'lower':>9}  {'upper':>9}"]
+        return "\n".join([*rows, *(f"{r:>7}  {float(self.lower[r]):>9.3g}  {float(self.upper[r]):>9.3g}" for r in shown)])
 
     def smallest_rank(self, share: float) -> int | None:
         """The smallest r whose upper bound is at most ``share``; None if no rank's is."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +12,13 @@ from torch import Tensor, nn
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import Objective, Operator
 from curvscope.operators.objective import check_substitution
-from curvscope.system import checked
+from curvscope.system import Displayed, Hinted, checked
 
 MOST_CLASSES = 100
 
 
-@dataclass(frozen=True)
-class ClassStructure:
+@dataclass(frozen=True, repr=False)
+class ClassStructure(Displayed, Hinted):
     r"""Means of the output gradients by true class c and by the class c' that the loss is asked for.
 
     With p_n the predicted probabilities, J_n the Jacobian of the logits and shares w_c = N_c / N,
@@ -39,6 +41,27 @@ class ClassStructure:
 
     means: Tensor
     shares: Tensor
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "eigenvalues": "structure.class_values",
+        "values": "structure.class_values",
+        "outliers": "structure.class_values",
+        "classes": "structure.num_classes",
+        "weights": "structure.shares",
+    }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON; without the means."""
+        return {"D": self.means.shape[0], "shares": self.shares.tolist(), "class_values": self.class_values.tolist()}
+
+    def __str__(self) -> str:
+        values = [f"{float(value):.4g}" for value in self.class_values[:12]]
+        more = ", ..." if self.num_classes > 12 else ""
+        return (
+            f"Class structure of {self.num_classes} classes, D = {self.means.shape[0]}\n"
+            f"shares of the classes: {float(self.shares.min()):.3g} to {float(self.shares.max()):.3g}\n"
+            f"eigenvalues of the class part (predicted outliers): {', '.join(values)}{more}"
+        )
 
     @property
     def num_classes(self) -> int:

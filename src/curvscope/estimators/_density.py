@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from curvscope.estimators import _distribution as distribution
 from curvscope.estimators._drawing import draw
 from curvscope.estimators._estimate import Estimate
 from curvscope.estimators._outliers import count_outliers
-from curvscope.system import Displayed, Hinted, checked
+from curvscope.store import Saved
+from curvscope.system import Displayed, Hinted, checked, frame
 
 POINTS = 1000
 NEGATIVE = 1e-3
@@ -25,7 +26,7 @@ NEGATIVE = 1e-3
 
 
 @dataclass(frozen=True, repr=False)
-class Density(Displayed, Hinted):
+class Density(Saved, Displayed, Hinted):
     r"""The spectrum of a D x D operator: known eigenvalues exactly, the others as a distribution.
 
     Of the D eigenvalues, ``exact`` are known (deflated, or resolved on the way); the other n = D - k by q quadratures, each of
@@ -58,11 +59,15 @@ class Density(Displayed, Hinted):
         "eigenvalues": "density.nodes (q, m), or density.exact",
         "y": "density.density",
         "histogram": "density.linear(points)",
-        "save": "json.dumps(density.to_dict())",
         "summary": "print(density)",
         "mean": "density.trace.value / density.size",
-        "to_pandas": "pandas.DataFrame({'grid': density.grid, 'density': density.density})",
-        "to_dataframe": "pandas.DataFrame({'grid': density.grid, 'density': density.density})",
+        "to_dataframe": "density.to_pandas()",
+        "to_csv": "density.to_pandas().to_csv(path)",
+        "pdf": "density(points), or density.grid and density.values",
+        "std": "density.frobenius_norm, as sqrt(||A||_F^2 / D - mean^2)",
+        "min": "density.range[0]",
+        "max": "density.range[1]",
+        "median": "density.quantile(0.5)",
         "integral": "density.mass(low, high)",
         "integrate": "density.mass(low, high)",
         "negative": "density.mass(high=0)",
@@ -289,13 +294,21 @@ class Density(Displayed, Hinted):
         lower = (lower + self.unknown * self._cumulative(breaks, inclusive=False).mean(dim=0)) / self.size
         return distribution.distance(breaks, above, lower - torch.searchsorted(known, breaks).double() / len(known))
 
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each bin of :attr:`grid`: eigenvalue, density; needs pandas."""
+        return frame({"eigenvalue": self.grid.tolist(), "density": self.density.tolist()})
+
     @checked
-    def plot(self, ax: Any = None, *, scale: str = "linear") -> Any:
+    def plot(
+        self, ax: Any = None, *, scale: Literal["linear", "log"] = "linear", log: bool = True, label: str | None = None
+    ) -> Any:
         """Draw the density, with a tick for each exact pair, into matplotlib axes (default: pyplot's current ones).
 
         Args:
             ax: axes.
             scale: of the abscissa: "linear", or "log" for magnitudes, positive and negative eigenvalues apart.
+            log: whether the ordinate is logarithmic.
+            label: of the line, for a legend.
 
         Returns:
             The axes.
@@ -306,7 +319,7 @@ class Density(Displayed, Hinted):
             from matplotlib import pyplot
 
             ax = pyplot.gca()
-        return draw(self, ax, scale)
+        return draw(self, ax, scale, log=log, name=label)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""

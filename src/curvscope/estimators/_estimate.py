@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar
@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.system import Displayed, Hinted, Numbers
+from curvscope.errors import InvalidArgument
+from curvscope.store import Saved
+from curvscope.system import Displayed, Hinted, Numbers, checked, frame
 
 Z95 = 1.959963984540054
 """Standard errors on each side of a normal estimate that hold the truth with probability 0.95."""
 
 
 @dataclass(frozen=True, repr=False)
-class Estimate(Displayed, Hinted):
+class Estimate(Saved, Displayed, Hinted):
     """An estimated number: it formats, compares and scales as one; ``value, stderr = estimate`` unpacks.
 
     Products and quotients with exact numbers, and sums with them, carry the standard error along; ``layers`` are left out.
@@ -157,18 +159,33 @@ class Estimate(Displayed, Hinted):
         }
         return plain | ({"layers": {name: part.to_dict() for name, part in self.layers.items()}} if self.layers else {})
 
+    def to_pandas(self) -> Any:
+        """A data frame of value, stderr, lower and upper: a row for the whole, "", and one for each layer; needs pandas."""
+        rows = {"": self, **self.layers}
+        names = ("value", "stderr", "lower", "upper")
+        return frame({name: [getattr(part, name) for part in rows.values()] for name in names}, list(rows))
+
+    def __round__(self, digits: int | None = None) -> float:
+        """The value, rounded."""
+        return round(self.value, digits)
+
+    def __int__(self) -> int:
+        """The value, cut to a whole number."""
+        return int(self.value)
+
     def __str__(self) -> str:
         return f"{self.value:.6g} +- {self.stderr:.2g} ({self.products} products)"
 
 
 @dataclass(frozen=True, repr=False)
-class DiagonalEstimate(Numbers, Displayed, Hinted):
+class DiagonalEstimate(Saved, Numbers, Displayed, Hinted):
     """An estimated diagonal.
 
     Attributes:
         value: float64 (D,).
         stderr: float64 (D,), of each entry.
         products: that it cost.
+        layout: shape of each parameter tensor by name, in the diagonal's order; empty for operators without names.
 
     >>> import curvscope as cs
     >>> cs.diagonal(torch.diag(torch.tensor([3.0, 1.0]))).value.tolist()
@@ -178,6 +195,42 @@ class DiagonalEstimate(Numbers, Displayed, Hinted):
     value: Tensor
     stderr: Tensor
     products: int
+    layout: Mapping[str, Sequence[int]] = field(default_factory=dict, compare=False)
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "diagonal": "estimate.value",
+        "error": "estimate.stderr",
+        "layers": "estimate.by_layer()",
+        "trace": "cs.trace(H)",
+        "numpy": "estimate.value.numpy()",
+        "tolist": "estimate.value.tolist()",
+    }
+
+    @checked
+    def unflatten(self) -> dict[str, Tensor]:
+        """The diagonal by parameter name, in the parameters' shapes.
+
+        Raises:
+            InvalidArgument: the operator was not built from a model.
+        """
+        if not self.layout:
+            raise InvalidArgument("this operator has no named parameters: use estimate.value, (D,)")
+        pieces = self.value.split([math.prod(shape) for shape in self.layout.values()])
+        return {name: piece.reshape(*shape) for (name, shape), piece in zip(self.layout.items(), pieces, strict=True)}
+
+    def by_layer(self) -> dict[str, float]:
+        """The sum of each parameter tensor's entries, by name."""
+        return {name: float(part.sum()) for name, part in self.unflatten().items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {"value": self.value.tolist(), "stderr": self.stderr.tolist(), "products": self.products}
+
+    def to_pandas(self) -> Any:
+        """A data frame of value and stderr with a row for each entry, and its parameter's name where known; needs pandas."""
+        counts = {name: math.prod(shape) for name, shape in self.layout.items()}
+        named = {"parameter": [name for name, count in counts.items() for _ in range(count)]} if counts else {}
+        return frame(named | {"value": self.value.tolist(), "stderr": self.stderr.tolist()})
 
     def __str__(self) -> str:
         total, largest = float(self.value.sum()), float(self.value.abs().max())
@@ -186,7 +239,7 @@ class DiagonalEstimate(Numbers, Displayed, Hinted):
 
 
 @dataclass(frozen=True, repr=False)
-class NormBound(Displayed, Hinted):
+class NormBound(Saved, Displayed, Hinted):
     """A spectral norm: what was found, and what it is at most.
 
     Attributes:
@@ -247,9 +300,27 @@ class NormBound(Displayed, Hinted):
         """Divide by the value, as in 2 / norm; a number without its bound."""
         return float(number) / self.value
 
+    def __le__(self, other: Any) -> bool:
+        return self.value <= float(other)
+
+    def __ge__(self, other: Any) -> bool:
+        return self.value >= float(other)
+
+    def __round__(self, digits: int | None = None) -> float:
+        """The value, rounded."""
+        return round(self.value, digits)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The value as a NumPy scalar array."""
+        return np.array(self.value, dtype=dtype)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         return {"value": self.value, "upper": self.upper, "failure": self.failure, "products": self.products}
+
+    def to_pandas(self) -> Any:
+        """A data frame of one row; needs pandas."""
+        return frame({name: [number] for name, number in self.to_dict().items()})
 
     def __str__(self) -> str:
         return f"in [{self.value:.6g}, {self.upper:.6g}] ({self.products} products)"

@@ -139,7 +139,9 @@ def diagonal(
     moments = RowMoments(drive.operator.shape[0])
     products = drive.run(moments, lambda: _relative(float(moments.mean.norm()), Z95 * float(moments.stderr.norm())))
     stderr = moments.stderr if drive.random else torch.zeros_like(moments.mean)
-    return DiagonalEstimate(moments.mean, stderr, products)
+    named = getattr(drive.operator, "parameters", None)
+    layout = {} if named is None else {name: list(shape) for name, shape in zip(named.names, named.shapes, strict=True)}
+    return DiagonalEstimate(moments.mean, stderr, products, layout)
 
 
 class Consumer(Protocol):

@@ -20,6 +20,7 @@ from curvscope.store._lock import Lock
 from curvscope.store._manifest import MANIFEST
 from curvscope.store._records import Record, Records
 from curvscope.store._run import CERTIFYING, SOLVING, Run, check_can_be_made, usable_path
+from curvscope.store._saved import Saved, is_saved, read_saved
 from curvscope.store._seals import check_mark, new_mark, read_sealed_tensors, sealed, unsealed, write_tensors
 from curvscope.store._tiles import METADATA, Tiles
 from curvscope.store._untrusted import check_folder, checked_name, open_plain, parsing, printable, read_plain, shown
@@ -35,6 +36,7 @@ __all__ = [
     "Record",
     "Records",
     "Run",
+    "Saved",
     "Tiles",
     "check_can_be_made",
     "check_folder",
@@ -43,6 +45,7 @@ __all__ = [
     "checksum",
     "draft_beside",
     "is_draft",
+    "is_saved",
     "new_mark",
     "open_plain",
     "parsing",
@@ -51,6 +54,7 @@ __all__ = [
     "raise_if_full",
     "read_json",
     "read_plain",
+    "read_saved",
     "read_sealed_tensors",
     "read_tensors",
     "remove",

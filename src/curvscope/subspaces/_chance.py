@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import ParameterFilter
+from curvscope.store import Saved
 from curvscope.subspaces._curve import OverlapCurve
 from curvscope.subspaces._given import as_subspace
 from curvscope.subspaces._leverage import growing_leverage
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, columns
 from curvscope.subspaces.masks import Layers, check_params, layer_index, layout
-from curvscope.system import checked
+from curvscope.system import Displayed, Hinted, checked, frame
 
 
-@dataclass(frozen=True)
-class NullModel:
+@dataclass(frozen=True, repr=False)
+class NullModel(Saved, Displayed, Hinted):
     """Mean and standard deviation of the overlap of given eigenspaces with a random mask, k = 1, ..., K.
 
     Attributes:
@@ -34,6 +36,66 @@ class NullModel:
     mean: Tensor
     std: Tensor
     name: str
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "chance": "null.mean",
+        "expected": "null.mean",
+        "stderr": "null.std",
+        "zscore": "null.z(curve)",
+        "z_score": "null.z(curve)",
+        "p_value": "null.z(curve), and scipy.stats.norm.sf of it where that is about normal",
+        "samples": "null.mean and null.std, which are exact: nothing was sampled",
+    }
+
+    @property
+    def value(self) -> Tensor:
+        """The same as ``mean``."""
+        return self.mean
+
+    @property
+    def values(self) -> Tensor:
+        """The same as ``mean``: the word for the numbers of every curve."""
+        return self.mean
+
+    def __len__(self) -> int:
+        return len(self.k)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """(mean, std), to unpack."""
+        yield self.mean
+        yield self.std
+
+    @checked
+    def at(self, k: int) -> tuple[float, float]:
+        """(mean, std) for one k."""
+        if not 1 <= k <= len(self.k):
+            raise InvalidArgument(f"k={k}: the null model goes from 1 to {len(self.k)}")
+        return float(self.mean[k - 1]), float(self.std[k - 1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        return {"name": self.name, "k": self.k.tolist(), "mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each k: mean, std; needs pandas."""
+        return frame({name: numbers for name, numbers in self.to_dict().items() if name != "name"})
+
+    @checked
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the mean with a band of one standard deviation into matplotlib axes (default: pyplot's current ones)."""
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.gca()
+        (line,) = ax.plot(self.k, self.mean, linestyle=":", label=self.name)
+        ax.fill_between(self.k, self.mean - self.std, self.mean + self.std, color=line.get_color(), alpha=0.2, linewidth=0)
+        return ax
+
+    def __str__(self) -> str:
+        last = len(self.k)
+        shown = [*[k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if k < last][-9:], last]
+        rows = [f"Overlap with {self.name}, k = 1 to {last}", "", f"{'k':>7}  {'mean':>9}  {'std':>9}"]
+        return "\n".join([*rows, *(f"{k:>7}  {self.at(k)[0]:>9.4g}  {self.at(k)[1]:>9.3g}" for k in shown)])
 
     def z(self, curve: OverlapCurve) -> Tensor:
         """Standard deviations by which the curve lies above the mean; 0 where there is no spread."""

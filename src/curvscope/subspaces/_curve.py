@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.system import Displayed, Hinted, Numbers
+from curvscope.errors import InvalidArgument
+from curvscope.store import Saved
+from curvscope.system import Displayed, Hinted, Numbers, checked, frame
 
 
 @dataclass(frozen=True, repr=False)
-class OverlapCurve(Numbers, Displayed, Hinted):
+class OverlapCurve(Saved, Numbers, Displayed, Hinted):
     """Overlap of the k first eigenvectors with another subspace, k = 1, ..., K.
 
     It can be indexed and turned into an array as its values can.
@@ -92,12 +93,12 @@ class OverlapCurve(Numbers, Displayed, Hinted):
         "numpy": "curve.value.numpy()",
         "tolist": "curve.value.tolist()",
         "summary": "print(curve)",
-        "save": "json.dumps(curve.to_dict())",
         "to_csv": "curve.to_pandas().to_csv(path)",
         "max": "curve.value.max()",
         "min": "curve.value.min()",
     }
 
+    @checked
     def at(self, k: Any) -> Any:
         """The overlap for one k, a number; for several, float64 (n,)."""
         several = not hasattr(k, "__index__")
@@ -110,11 +111,7 @@ class OverlapCurve(Numbers, Displayed, Hinted):
 
     def to_pandas(self) -> Any:
         """A data frame with a row for each k: overlap, chance and, with a certificate, lower and upper; needs pandas."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise MissingExtra("to_pandas() needs pandas: pip install pandas; to_dict() gives plain numbers") from error
-        return pandas.DataFrame({name: numbers for name, numbers in self.to_dict().items() if isinstance(numbers, list)})
+        return frame({name: numbers for name, numbers in self.to_dict().items() if isinstance(numbers, list)})
 
     def __str__(self) -> str:
         """A table of a few k."""
@@ -136,17 +133,25 @@ class OverlapCurve(Numbers, Displayed, Hinted):
             rows.append(row)
         return "\n".join(rows)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw value, interval and chance level into matplotlib axes (default: pyplot's current ones); returns the axes."""
+    @checked
+    def plot(self, ax: Any = None, *, label: str | None = None, log: bool = True) -> Any:
+        """Draw value, interval and chance level into matplotlib axes (default: pyplot's current ones); returns the axes.
+
+        Args:
+            ax: axes.
+            label: of the line, for a legend; default: what the mask ranks by.
+            log: whether both axes are logarithmic.
+        """
         if ax is None:
             from matplotlib import pyplot
 
             ax = pyplot.gca()
-        (line,) = ax.plot(self.k, self.value, label=self.ranking)
+        (line,) = ax.plot(self.k, self.value, label=self.ranking if label is None else label)
         if self.lower is not None and self.upper is not None:
             ax.fill_between(self.k, self.lower, self.upper, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.plot(self.k, self.chance, color="0.45", linestyle="--", label="chance")
-        ax.set(xscale="log", yscale="log", xlabel="k", ylabel="overlap")
+        scale = "log" if log else "linear"
+        ax.set(xscale=scale, yscale=scale, xlabel="k", ylabel="overlap")
         return ax
 
     def to_dict(self) -> dict[str, object]:

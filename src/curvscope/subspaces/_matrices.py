@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.store import Saved
 from curvscope.subspaces._overlap import overlap
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis
 from curvscope.subspaces.grassmann import similarity
-from curvscope.system import Progress, checked, stage
+from curvscope.system import Displayed, Hinted, Numbers, Progress, checked, frame, stage
 
 
-@dataclass(frozen=True)
-class OverlapMatrix:
+@dataclass(frozen=True, repr=False)
+class OverlapMatrix(Saved, Numbers, Displayed, Hinted):
     """Overlaps of T subspaces with each other, for several k.
 
     Attributes:
@@ -35,6 +37,59 @@ class OverlapMatrix:
     size: int
     lower: Tensor | None = None
     upper: Tensor | None = None
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "matrix": "matrix.value[0], of the first k",
+        "ks": "matrix.k",
+        "overlap": "matrix.value",
+        "shape": "matrix.value.shape",
+    }
+
+    @checked
+    def at(self, k: int) -> Tensor:
+        """The (T, T) matrix for one of the k."""
+        place = (self.k == k).nonzero().flatten()
+        if not len(place):
+            raise InvalidArgument(f"k={k}: there are matrices for k in {self.k.tolist()}")
+        return self.value[int(place[0])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        plain = {"D": self.size, "k": self.k.tolist(), "overlap": self.value.tolist(), "chance": self.chance.tolist()}
+        if self.lower is None or self.upper is None:
+            return plain
+        return plain | {"lower": self.lower.tolist(), "upper": self.upper.tolist()}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each k and pair of spaces: k, first, second, overlap; needs pandas."""
+        rows = [(int(k), i, j) for k in self.k for i in range(self.value.shape[1]) for j in range(self.value.shape[2])]
+        names = ("k", "first", "second")
+        columns: dict[str, Any] = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+        return frame(columns | {"overlap": self.value.flatten().tolist()})
+
+    @checked
+    def plot(self, ax: Any = None, *, k: int | None = None) -> Any:
+        """Draw the matrix for one k (default: the last) into matplotlib axes (default: pyplot's current ones)."""
+        if ax is None:
+            from matplotlib import pyplot
+
+            ax = pyplot.gca()
+        chosen = int(self.k[-1]) if k is None else k
+        image = ax.imshow(self.at(chosen).numpy(), vmin=0, vmax=1)
+        ax.set(title=f"overlap, k = {chosen}")
+        ax.figure.colorbar(image, ax=ax)
+        return ax
+
+    def __str__(self) -> str:
+        count, last = self.value.shape[1], int(self.k[-1])
+        rows = [
+            f"Overlaps of {count} spaces with each other, k = {', '.join(map(str, self.k.tolist()[:12]))}, D = {self.size}",
+            "",
+        ]
+        shown = range(min(count, 10))
+        rows += ["  ".join(f"{float(self.value[-1, i, j]):5.3f}" for j in shown) for i in shown]
+        more = f", of the first {len(shown)} spaces" if count > len(shown) else ""
+        return "\n".join([*rows, "", f"for k = {last}{more}; chance {float(self.chance[-1]):.3g}"])
 
     @property
     def chance(self) -> Tensor:

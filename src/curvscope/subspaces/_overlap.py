@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from curvscope.certificates import Certificate, overlap_bracket
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
+from curvscope.operators import Parameters
 from curvscope.solvers import Solution
 from curvscope.subspaces._curve import FractionCurve, OverlapCurve
 from curvscope.subspaces._given import as_subspace
@@ -83,8 +85,28 @@ def _up_to(curve: OverlapCurve, k: int) -> OverlapCurve:
     return replace(curve, **{name: part if part is None else part[:k] for name, part in parts.items()})
 
 
+def as_vector(obj: Any, parameters: Parameters | None) -> Tensor:
+    """A vector as a tensor, from tensors by name in the parameters' order, from a list of them, or from an array.
+
+    Raises:
+        InvalidType: nothing of these. InvalidArgument: names or shapes that differ from the parameters'.
+    """
+    if isinstance(obj, Tensor):
+        return obj
+    if isinstance(obj, Mapping):
+        return as_vector(list(obj.values()), None) if parameters is None else parameters.flatten(obj)
+    if isinstance(obj, list | tuple) and obj and all(isinstance(part, Tensor) for part in obj):
+        shapes = None if parameters is None else [tuple(shape) for shape in parameters.shapes]
+        if shapes is not None and (found := [tuple(part.shape) for part in obj]) != shapes:
+            raise InvalidArgument(f"the list has shapes {found}, the parameters {shapes}: pass a tensor for each, in order")
+        return torch.cat([part.detach().reshape(-1) for part in obj])
+    if hasattr(obj, "__array__"):
+        return torch.as_tensor(np.asarray(obj), device="cpu")
+    raise InvalidType(f"cannot read a vector from a {type(obj).__name__}: pass (D,), tensors by name, or a list of them")
+
+
 @checked
-def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = None) -> FractionCurve:
+def gradient_fraction(gradient: Any, basis: Basis, *, check: bool | None = None) -> FractionCurve:
     r"""Share of a gradient (or any vector) in the top-k eigenspace, for every k.
 
     .. math:: f(k) = \|V_k^\top g\|^2 / \|g\|^2
@@ -93,7 +115,8 @@ def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = No
     ``upper`` hold the share in the true eigenspace.
 
     Args:
-        gradient: (D,); ``operator.gradient()`` gives that of the operator's loss.
+        gradient: (D,); ``operator.gradient()`` gives that of the operator's loss. Also tensors by parameter name, or a list
+            with one for each parameter, as ``torch.autograd.grad`` gives.
         basis: a solution, or orthonormal columns (D, K).
         check: as for :func:`overlap`.
 
@@ -110,6 +133,7 @@ def gradient_fraction(gradient: Tensor, basis: Basis, *, check: bool | None = No
     [0.36, 0.36, 1.0]
     """
     vectors = columns(basis, check=check)
+    gradient = as_vector(gradient, getattr(basis, "parameters", None))
     if gradient.ndim != 1 or len(gradient) != vectors.shape[0]:
         raise InvalidArgument(f"the gradient has shape {tuple(gradient.shape)}, expected ({vectors.shape[0]},)")
     if not bool(torch.isfinite(gradient).all()):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators import Parameters
+from curvscope.system import Displayed, Hinted, checked
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Displayed, Hinted):
     """Parameters by descending importance; its k first are a mask, that is a coordinate subspace, for every k at once.
 
     Attributes:
@@ -27,8 +29,27 @@ class Ranking:
     name: str
     layout: Parameters | None = field(default=None, repr=False, compare=False)
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        "indices": "ranking.order",
+        "index": "ranking.order, or ranking.first(k).index",
+        "scores": "ranking.order; the scores themselves are not kept",
+        "values": "ranking.order",
+        "top": "ranking.first(k)",
+        "head": "ranking.first(k)",
+        "threshold": "ranking.first(k)",
+        "to_bool": "ranking.mask(k)",
+        "ranks": "ranking.places",
+        "count": "ranking.first(k).count",
+        "unflatten": "ranking.first(k).unflatten()",
+        "save": "torch.save(ranking.order, path), and masks.from_order(torch.load(path))",
+    }
+
     def __len__(self) -> int:
         return len(self.order)
+
+    def __str__(self) -> str:
+        first = ", ".join(map(str, self.order[:8].tolist()))
+        return f"Ranking of {self.size} parameters by {self.name}: {first}{', ...' if self.size > 8 else ''}"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """``order`` as a NumPy array (D,)."""
@@ -64,11 +85,13 @@ class Ranking:
         places[self.order] = torch.arange(self.size, device="cpu")
         return places
 
+    @checked
     def first(self, k: int) -> Mask:
         """The k first, as one fixed mask."""
         self._check(k)
         return Mask(self.order[:k].sort().values, self.size, f"{self.name}, k = {k}", self.layout)
 
+    @checked
     def mask(self, k: int) -> Tensor:
         """(D,) bool, True at the k first.
 
@@ -85,8 +108,8 @@ class Ranking:
             raise InvalidArgument(f"k={k}: choose 0 to D = {self.size}")
 
 
-@dataclass(frozen=True)
-class Mask:
+@dataclass(frozen=True, repr=False)
+class Mask(Displayed, Hinted):
     """One fixed set of parameters.
 
     Attributes:
@@ -101,9 +124,41 @@ class Mask:
     name: str
     layout: Parameters | None = field(default=None, repr=False, compare=False)
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        "indices": "mask.index",
+        "mask": "mask.to_bool()",
+        "values": "mask.to_bool()",
+        "to_tensor": "mask.to_bool()",
+        "tensor": "mask.to_bool()",
+        "numpy": "np.asarray(mask)",
+        "tolist": "mask.to_bool().tolist()",
+        "num": "mask.count",
+        "k": "mask.count",
+        "nonzero": "mask.index",
+        "fraction": "mask.count / mask.size",
+        "sparsity": "1 - mask.count / mask.size",
+        "shape": "(mask.size,)",
+        "to_dict": "mask.unflatten()",
+        "save": "torch.save(mask.to_bool(), path); overlap(solution, torch.load(path)) takes it",
+    }
+
     def __len__(self) -> int:
         """D, the length of the mask as an array; ``count`` is how many parameters it holds."""
         return self.size
+
+    def __str__(self) -> str:
+        return f"Mask of {self.count} of {self.size} parameters ({100 * self.count / max(1, self.size):.3g} %): {self.name}"
+
+    @checked
+    def unflatten(self) -> dict[str, Tensor]:
+        """Booleans by parameter name, in the parameters' shapes, as ``torch.nn.utils.prune`` takes them.
+
+        Raises:
+            InvalidArgument: it was not made from a model or from tensors by name.
+        """
+        if self.layout is None:
+            raise InvalidArgument("the mask does not know its parameters' names: use H.unflatten(mask.to_bool())")
+        return dict(self.layout.unflatten(self.to_bool()))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """:meth:`to_bool` as a NumPy array (D,)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
@@ -35,6 +37,8 @@ def columns(basis: Basis, *, check: bool | None = False) -> TallMatrix:
             vectors, check = basis.eigenvectors, bool(check)
         case TallMatrix():
             vectors = basis
+        case np.ndarray():
+            return columns(torch.from_numpy(np.ascontiguousarray(basis)), check=check)
         case Tensor():
             vectors = InMemory(basis if basis.ndim == 2 else basis.reshape(len(basis), -1))
         case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from curvscope.errors import InvalidArgument
 from curvscope.estimators import Estimate, NormBound, frobenius_norm, spectral_norm
@@ -11,11 +12,11 @@ from curvscope.operators import Composable
 from curvscope.solvers import Solution, eigsh
 from curvscope.subspaces._curve import OverlapCurve
 from curvscope.subspaces._overlap import overlap
-from curvscope.system import Progress, checked
+from curvscope.system import Displayed, Hinted, Progress, checked
 
 
-@dataclass(frozen=True)
-class Splitting:
+@dataclass(frozen=True, repr=False)
+class Splitting(Displayed, Hinted):
     r"""H = G + E, measured.
 
     Attributes:
@@ -39,6 +40,25 @@ class Splitting:
     remainder_bound: NormBound
     solutions: Mapping[str, Solution]
     overlaps: Mapping[str, OverlapCurve]
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "overlap": "splitting.overlaps['ggn']",
+        "ratio": "splitting.share",
+        "remainder": "splitting.remainder_norm and splitting.remainder_bound",
+        "H": "splitting.solutions['hessian']",
+        "G": "splitting.solutions['ggn']",
+        "to_pandas": "splitting.overlaps['ggn'].to_pandas()",
+    }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON; without the solutions."""
+        return {
+            "share": self.share,
+            "hessian_norm": self.hessian_norm.to_dict(),
+            "remainder_norm": self.remainder_norm.to_dict(),
+            "remainder_bound": self.remainder_bound.to_dict(),
+            "overlaps": {name: curve.to_dict() for name, curve in self.overlaps.items()},
+        }
 
     @property
     def share(self) -> float:

@@ -17,7 +17,7 @@ from curvscope.solvers import Solution
 from curvscope.subspaces._curve import OverlapCurve
 from curvscope.subspaces._lanczos import Recurrence, Ritz, lanczos
 from curvscope.subspaces._ranking import Mask, Ranking
-from curvscope.system import Progress, as_bytes, as_numbers, as_text, checked, float32_products, stage
+from curvscope.system import Displayed, Hinted, Progress, as_bytes, as_numbers, as_text, checked, float32_products, stage
 
 VECTORS_A_PROBE = 3
 """Lanczos vectors that the recurrence holds at a time."""
@@ -27,7 +27,7 @@ BISECTIONS = 50
 Chosen = Ranking | Mask | Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OverlapEstimate(OverlapCurve):
     """An overlap curve estimated without eigenvectors; single values may lie a little outside of [0, 1].
 
@@ -54,8 +54,8 @@ class OverlapEstimate(OverlapCurve):
         return super().to_dict() | {name: x.tolist() for name, x in own.items() if x is not None} | {"products": self.products}
 
 
-@dataclass(frozen=True)
-class QuadraturePlan:
+@dataclass(frozen=True, repr=False)
+class QuadraturePlan(Displayed, Hinted):
     """Cost of :func:`overlap_without_vectors`.
 
     Attributes:

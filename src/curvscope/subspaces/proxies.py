@@ -14,16 +14,17 @@ from curvscope.errors import InvalidArgument
 from curvscope.operators import Operator, as_operator
 from curvscope.operators.objective import loss_differences
 from curvscope.sketches import TestMatrix
+from curvscope.store import Saved
 from curvscope.subspaces._ranking import Ranking
-from curvscope.system import Progress, checked, float32_products, stage
+from curvscope.system import Displayed, Hinted, Numbers, Progress, checked, float32_products, frame, stage
 
 __all__ = ["ProxyCurve", "diagonal", "diagonals", "sam", "sam_deltas", "share", "sub_trace"]
 
 SAM_METHODS = ("exact", "taylor", "first_order", "sampled")
 
 
-@dataclass(frozen=True)
-class ProxyCurve:
+@dataclass(frozen=True, repr=False)
+class ProxyCurve(Saved, Numbers, Displayed, Hinted):
     """Share of a non-negative total that falls on the k first parameters of a ranking, k = 1, ..., D.
 
     Attributes:
@@ -52,6 +53,22 @@ class ProxyCurve:
         """The value over chance level."""
         return self.value / self.chance
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        plain = {"name": self.name, "k": self.k.tolist(), "value": self.value.tolist(), "chance": self.chance.tolist()}
+        return plain if self.stderr is None else plain | {"stderr": self.stderr.tolist()}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each k: value, chance and, where it is an estimate, stderr; needs pandas."""
+        return frame({name: numbers for name, numbers in self.to_dict().items() if name != "name"})
+
+    def __str__(self) -> str:
+        last = len(self.k)
+        shown = [*[k for k in (1, 10, 100, 1000, 10_000, 100_000, 1_000_000) if k < last], last]
+        rows = [f"Share of {self.name} on the k first parameters, D = {last}", "", f"{'k':>9}  {'value':>9}  {'chance':>9}"]
+        return "\n".join([*rows, *(f"{k:>9}  {self.at(k):>9.4g}  {k / last:>9.3g}" for k in shown)])
+
+    @checked
     def at(self, k: int) -> float:
         """The share for one k."""
         if not 1 <= k <= len(self.k):

@@ -18,6 +18,7 @@ from curvscope.system._resources import (
     resident_bytes,
 )
 from curvscope.system._synonyms import Displayed, Hinted, Numbers, missing_attribute
+from curvscope.system._tables import frame
 from curvscope.system._threads import threads
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "default_memory",
     "extra_memory",
     "float32_products",
+    "frame",
     "give_back",
     "in_tf32",
     "integer",

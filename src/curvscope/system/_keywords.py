@@ -30,6 +30,8 @@ SAME: dict[str, str] = {
     "num_points": "points",
     "n_points": "points",
     "force": "overwrite",
+    "logy": "log",
+    "name": "label",
 }
 """Keywords of SciPy, PyTorch, PyHessian, curvlinops, skerch and hessian-eigenthings that mean the same as ours."""
 
@@ -63,8 +65,7 @@ KEYWORDS: dict[str, str] = {
     "return_singular_vectors": "nothing here: solution.S alone are the singular values",
     "grid": "nothing here: density(...).linear(points, low=..., high=...) gives any grid",
     "bins": "nothing here: density(...).linear(points, low=..., high=...) gives any grid",
-    "log": "nothing here: the ordinate is logarithmic already; scale='log' is for the abscissa",
-    "logy": "nothing here: the ordinate is logarithmic already; ax.set_yscale('linear') changes it",
+    "log": "nothing here: ax.set_xscale('log') and ax.set_yscale('log') change what was drawn",
     "logx": "nothing here: scale='log' shows magnitudes on a logarithmic abscissa",
     "label": "nothing here: ax.lines[-1].set_label(...) names what was drawn",
     "fmt": "format",

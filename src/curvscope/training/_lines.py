@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,14 +13,15 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.operators import Objective, Operator
 from curvscope.operators.objective import check_substitution
-from curvscope.system import checked
+from curvscope.store import Saved
+from curvscope.system import Displayed, Hinted, checked, frame
 
 Point = Mapping[str, Tensor] | Tensor
 """Parameters by name, such as a state dict, or as the flat (D,) vector."""
 
 
-@dataclass(frozen=True)
-class LineProfile:
+@dataclass(frozen=True, repr=False)
+class LineProfile(Saved, Displayed, Hinted):
     """Loss (and accuracy) at points of a line w(a).
 
     Attributes:
@@ -38,6 +39,43 @@ class LineProfile:
     loss: Tensor
     accuracy: Tensor | None = None
     quadratic: Tensor | None = None
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "value": "line.loss",
+        "x": "line.alpha",
+        "points": "line.alpha",
+        "losses": "line.loss",
+    }
+
+    @property
+    def values(self) -> Tensor:
+        """Short for ``loss``: the word for the numbers of every curve."""
+        return self.loss
+
+    def __len__(self) -> int:
+        return len(self.alpha)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """(alpha, loss), to unpack and to plot."""
+        yield self.alpha
+        yield self.loss
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON."""
+        parts = {"alpha": self.alpha, "loss": self.loss, "accuracy": self.accuracy, "quadratic": self.quadratic}
+        return {name: part.tolist() for name, part in parts.items() if part is not None}
+
+    def to_pandas(self) -> Any:
+        """A data frame with a row for each point: alpha, loss, and what else is known; needs pandas."""
+        return frame(self.to_dict())
+
+    def __str__(self) -> str:
+        lowest = int(self.loss.argmin())
+        return (
+            f"Loss at {len(self)} points of a line, a = {float(self.alpha[0]):.3g} to {float(self.alpha[-1]):.3g}\n"
+            f"ends {float(self.loss[0]):.5g} and {float(self.loss[-1]):.5g}, lowest {float(self.loss[lowest]):.5g} at "
+            f"a = {float(self.alpha[lowest]):.3g}, highest {float(self.loss.max()):.5g}"
+        )
 
     @property
     def barrier(self) -> float:

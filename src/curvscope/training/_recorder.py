@@ -42,6 +42,7 @@ class Recorder:
     """
 
     @checked
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -81,6 +82,7 @@ class Recorder:
         """The steps kept so far together with the state of optimizer and random generators."""
         return sorted(self._states) if self.path is None else [i for i in self.recorded if self._state_file(i).exists()]
 
+    @checked
     def step(self, i: int) -> None:
         """Record if ``i`` is one of the chosen steps and not there yet."""
         if i not in self._wanted or (i in self._kept if self.path is None else self._file(i).exists()):
@@ -99,6 +101,7 @@ class Recorder:
             save_state(extra, self._state_file(i))
         write_tensors(self._file(i), parameters)
 
+    @checked
     def state(self, i: int) -> dict[str, Tensor]:
         """The ``state_dict`` recorded at step i.
 
@@ -109,12 +112,14 @@ class Recorder:
             raise RunNotFound(f"step {i} was not recorded; there are {self.recorded}")
         return self._kept[i] if self.path is None else read_sealed_tensors(self._file(i))
 
+    @checked
     def load(self, i: int, model: nn.Module) -> nn.Module:
         """Put the parameters and buffers of step i into ``model`` and return it."""
         with torch.no_grad():
             model.load_state_dict(self.state(i))
         return model
 
+    @checked
     def restore(self, i: int) -> None:
         """Put model, optimizer and random generators back to step i: training goes on as if it had not been interrupted.
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Unpack
 import torch
 from torch import Tensor, nn
 
-from curvscope.errors import InvalidArgument, InvalidType, MissingExtra
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.estimators import density, trace
 from curvscope.measurement import Meter
 from curvscope.operators import CurvatureOperator, Hessian, Objective, hessian
@@ -22,7 +22,7 @@ from curvscope.solvers import EigenProblem, Krylov, eigsh, krylov_options
 from curvscope.solvers.driver import check_k
 from curvscope.solvers.krylov import Expansion
 from curvscope.subspaces import gradient_fraction, masks, overlap
-from curvscope.system import Hinted, checked, integer, unknown_argument
+from curvscope.system import Displayed, Hinted, checked, frame, integer, unknown_argument
 from curvscope.tall import InMemory, multiply
 
 PREFIX = "curvature/"
@@ -31,7 +31,7 @@ FRESH = 0.1
 """Share of a random direction in a warm start, so that nothing is out of its reach."""
 
 
-class Tracker(Hinted):
+class Tracker(Displayed, Hinted):
     r"""Follows the top eigenpairs of the curvature while a model is trained; call :meth:`step` before each update.
 
     The first check is an :func:`curvscope.eigsh`. Every other is one Lanczos run with full re-orthogonalisation from a single
@@ -129,6 +129,7 @@ class Tracker(Hinted):
         self._step_seconds: list[float] = []
 
     @checked
+    @checked
     def step(self, i: int | None = None) -> Found | None:
         """Check if ``i`` is a multiple of ``every`` and was not checked before; what was found, else None.
 
@@ -143,6 +144,7 @@ class Tracker(Hinted):
         self._last_call = time.perf_counter()
         return found
 
+    @checked
     def check(self, i: int) -> Found:
         """Measure at the model's present parameters; a flat dict of floats, also kept in :attr:`history`.
 
@@ -193,14 +195,28 @@ class Tracker(Hinted):
         "steps": "list(tracker.history)",
     }
 
+    @checked
     def to_pandas(self) -> Any:
         """A data frame with a row for each step that was checked; needs pandas."""
-        try:
-            import pandas
-        except ImportError as error:
-            raise MissingExtra("to_pandas() needs pandas: pip install pandas; tracker.history has plain numbers") from error
-        return pandas.DataFrame.from_dict(self.history, orient="index")
+        names = list(dict.fromkeys(name for found in self.history.values() for name in found))
+        columns = {name: [found.get(name, math.nan) for found in self.history.values()] for name in names}
+        return frame(columns, list(self.history))
 
+    def to_dict(self) -> dict[int, Found]:
+        """The history as plain numbers, by step, for JSON."""
+        return {step: dict(found) for step, found in self.history.items()}
+
+    def __str__(self) -> str:
+        """What the last check found, in a few lines."""
+        kind = type(self.operator).__name__
+        rows = [f"Tracker of the {self.k} largest pairs of a {kind}, D = {self.size}, every {self.every} steps"]
+        if self.history:
+            step, found = list(self.history.items())[-1]
+            values = ", ".join(f"{found[f'{PREFIX}eigenvalue/{j}']:.4g}" for j in range(1, min(self.k, 6) + 1))
+            rows += [f"{len(self.history)} checks; step {step}: {values}{', ...' if self.k > 6 else ''}"]
+        return "\n".join(rows)
+
+    @checked
     def plot(self, ax: Any = None) -> Any:
         """Draw the eigenvalues over the steps into matplotlib axes (default: pyplot's current ones); returns the axes."""
         if ax is None:

@@ -381,6 +381,12 @@ class MatrixOptions(ObjectiveOptions, ProductOptions, FunctionOptions, total=Fal
     """All options of :func:`hessian` and :func:`ggn`: those of :class:`.objective.Objective` and of :class:`ProductOptions`."""
 
 
+def computes_own_loss(model: Any, data: Any) -> bool:
+    """Return whether a model is Hugging Face's and the data is a batch with labels, or a sequence of such."""
+    first = data if isinstance(data, Mapping) else data[0] if isinstance(data, list | tuple) and data else None
+    return hasattr(model, "config") and isinstance(model, nn.Module) and isinstance(first, Mapping) and "labels" in first
+
+
 def build(
     model: nn.Module | Callable[..., Any], loss: Any, data: Iterable[Any] | None, options: Mapping[str, Any], allowed: type
 ) -> tuple[Objective, ProductOptions]:
@@ -392,6 +398,8 @@ def build(
     known = allowed.__annotations__
     if unknown := [name for name in options if name not in known]:
         raise InvalidType(unknown_argument("", unknown[0], sorted({*known, "damping"})))
+    if loss is None and options.get("criterion") is None and computes_own_loss(model, data):
+        loss = "model"
     if loss is None and options.get("criterion") is None and not is_function(model):
         own = "'training_step'" if hasattr(model, "training_step") else "nn.CrossEntropyLoss()"
         raise InvalidType(f"loss is missing: pass (model, loss, data), such as (model, {own}, loader)")

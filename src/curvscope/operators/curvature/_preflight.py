@@ -14,7 +14,7 @@ from curvscope.operators.base import Operator
 from curvscope.operators.curvature._curvature import Hessian
 from curvscope.operators.objective import BATCH_NORMS, Objective, length, tensors_of
 from curvscope.operators.products import REMEDY, ROUNDING, UNDECIDED, against_differences
-from curvscope.system import checked, float32_products, long_work
+from curvscope.system import Displayed, Hinted, checked, float32_products, long_work
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Check:
         return self.error <= self.limit
 
 
-@dataclass(frozen=True)
-class Preflight:
+@dataclass(frozen=True, repr=False)
+class Preflight(Displayed, Hinted):
     """Result of :func:`preflight`.
 
     >>> print(Preflight((Check("determinism", 0.0, 1e-5),)))

@@ -80,7 +80,7 @@ def parse_strategy(strategy: str, width: int | None) -> tuple[str, int | None]:
     Raises:
         InvalidArgument: not a strategy; a width that is no positive number, or another one than ``width``.
     """
-    name, colon, number = strategy.partition(":") if isinstance(strategy, str) else (strategy, "", "")
+    name, colon, number = strategy.partition(":") if isinstance(strategy, str) else ("", "", "")
     if name != "auto" and name not in STRATEGIES:
         raise InvalidArgument(f"strategy={strategy!r}: choose 'auto' or one of {', '.join(map(repr, STRATEGIES))}")
     if width is not None and width < 1:

@@ -24,7 +24,7 @@ from curvscope.solvers.planning._rehearsal import rehearse
 from curvscope.solvers.planning._timing import Timing
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sizing import Footprint, default_width, fit, footprint, multiple_of, sizes_for_pairs
-from curvscope.system import as_text, checked, resident_bytes
+from curvscope.system import Displayed, Hinted, as_text, checked, resident_bytes
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
 SPREAD = 1.5
@@ -61,8 +61,8 @@ class MethodPlan:
     obstacle: str = ""
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Displayed, Hinted):
     """The methods side by side.
 
     Attributes:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from curvscope.certificates import Certificate, EndCertificate, TailNorm
-from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.system import Displayed, Hinted, checked
+from curvscope.errors import InvalidArgument
+from curvscope.system import Displayed, Hinted, checked, frame
 from curvscope.tall import InMemory, TallMatrix
 
 if TYPE_CHECKING:
@@ -143,6 +143,28 @@ class Pairs(Displayed, Hinted):
         """Eigenvector i by parameter name, as :meth:`.Solution.vector` gives it."""
         return self._solution.vector(i)
 
+    def project(self, vector: Any) -> Any:
+        """V V* x: the part of a vector, or of the columns of a block, in the span of these eigenvectors.
+
+        Args:
+            vector: (D,) or (D, b); tensors by parameter name, or an array, are given back as what they were.
+
+        >>> import curvscope as cs
+        >>> cs.eigsh(torch.diag(torch.tensor([3.0, 1.0])), k=1).project(torch.ones(2)).tolist()
+        [1.0, 0.0]
+        """
+        named = self._solution.parameters
+        if isinstance(vector, Mapping) and named is not None:
+            return named.unflatten(self.project(named.flatten(vector)))
+        if isinstance(vector, np.ndarray):
+            return self.project(torch.from_numpy(vector)).cpu().numpy()
+        if not isinstance(vector, Tensor) or vector.ndim not in (1, 2) or vector.shape[0] != self.eigenvectors.shape[0]:
+            raise InvalidArgument(
+                f"cannot project a {type(vector).__name__} of shape {tuple(getattr(vector, 'shape', ()))}: pass a vector "
+                f"({self.eigenvectors.shape[0]},), a block of them, or tensors by parameter name"
+            )
+        return self.eigenvectors @ (self.eigenvectors.T @ vector)
+
     def by_layer(self) -> dict[str, Tensor]:
         """Return each parameter tensor's share of every eigenvector's squared norm, (k,) float64 by name; they sum to 1.
 
@@ -239,16 +261,3 @@ def _first(certificate: Certificate | None, count: int) -> Certificate | None:
         shifts=None if certificate.shifts is None else certificate.shifts[:count],
         couplings=None if certificate.couplings is None else certificate.couplings[:count],
     )
-
-
-def frame(columns: dict[str, Any]) -> Any:
-    """A pandas data frame.
-
-    Raises:
-        MissingExtra: pandas is not installed.
-    """
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtra("to_pandas() needs pandas: pip install pandas; to_dict() gives plain numbers") from error
-    return pandas.DataFrame(columns)
