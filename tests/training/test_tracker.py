@@ -25,7 +25,7 @@ def trained(model, loss, data, tracker, updates=31):
     spectra = {}
     for i in range(updates):
         if i % tracker.every == 0:
-            H = cs.hessian(model, loss, data, strategy="double_backward")
+            H = cs.hessian(model, loss, data, strategy="double_backward", batchnorm="batch")  # as training does
             spectra[i] = torch.linalg.eigh(H @ torch.eye(H.shape[0], dtype=torch.float64))
         tracker.step(i)
         optimizer.zero_grad()

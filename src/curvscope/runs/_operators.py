@@ -86,7 +86,7 @@ def operator_at_checkpoint(
 
 def _placed(model: nn.Module, choices: Choices) -> nn.Module:
     """Return the network on the device that was chosen, or on a GPU if there is one."""
-    return model.to(preferred() if choices.device is None else choices.device)
+    return model.eval().to(preferred() if choices.device is None else choices.device)
 
 
 def recipe_of_target(options: Mapping[str, Any]) -> Recipe:

@@ -17,6 +17,7 @@ from curvscope.estimators import density, trace
 from curvscope.measurement import Meter
 from curvscope.operators import CurvatureOperator, Hessian, Objective, hessian
 from curvscope.operators.curvature import MatrixOptions, check_weights
+from curvscope.operators.objective import trains_with_batch_statistics
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import EigenProblem, Krylov, eigsh, krylov_options
 from curvscope.solvers.driver import check_k
@@ -41,7 +42,8 @@ class Tracker(Displayed, Hinted):
 
     Args:
         objective: the :class:`.Objective` of the model that is trained, or any curvature operator on it; or the model, followed
-            by loss and data, with the options of :func:`curvscope.hessian`.
+            by loss and data, with the options of :func:`curvscope.hessian`. Of a model in training mode batch normalisation
+            uses the statistics of each batch, as training does, unless ``batchnorm=`` says otherwise.
         given: loss and data, where the model was given; then k and every.
         k: number of eigenpairs, largest magnitude first.
         every: steps from one check to the next.
@@ -98,6 +100,8 @@ class Tracker(Displayed, Hinted):
         if unknown := [name for name in options if name not in MatrixOptions.__annotations__]:
             raise InvalidType(unknown_argument("Tracker", unknown[0], own))
         if isinstance(objective, nn.Module) and (given or options):
+            if "microbatch" not in options and trains_with_batch_statistics(objective):
+                options = {"batchnorm": "batch", **options}
             objective, given = hessian(objective, *given[:2], **options), given[2:]
         elif options:
             raise InvalidType(
@@ -111,6 +115,7 @@ class Tracker(Displayed, Hinted):
                 "that curvscope.hessian or curvscope.ggn gives"
             )
         if isinstance(objective, Objective):
+            objective.follow_training_mode()
             check_weights(objective)
         self.operator = Hessian(objective) if isinstance(objective, Objective) else objective
         self.size = self.operator.shape[0]

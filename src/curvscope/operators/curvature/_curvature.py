@@ -79,6 +79,7 @@ class CurvatureOperator(Copies, Composable):
     objective: Objective
 
     def __init__(self, objective: Objective, batch_map: BatchMap, **options: Unpack[ProductOptions]) -> None:
+        objective.say_running_statistics()
         self.objective = objective
         self.shape = (objective.parameters.size, objective.parameters.size)
         narrow = torch.float32 if torch.finfo(objective.dtype).bits < 32 else objective.dtype

@@ -13,7 +13,7 @@ from curvscope.operators.objective._batches import (
 )
 from curvscope.operators.objective._differences import loss_differences
 from curvscope.operators.objective._functions import FunctionObjective, is_function
-from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME
+from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME, trains_with_batch_statistics
 from curvscope.operators.objective._logits import LogitsObjective
 from curvscope.operators.objective._losses import COUNTED, CallWithModel, dependent, models_own_loss, takes_model
 from curvscope.operators.objective._objective import Loss, Objective, ObjectiveOptions, SampleOptions, Values, WeightOptions
@@ -47,4 +47,5 @@ __all__ = [
     "move",
     "takes_model",
     "tensors_of",
+    "trains_with_batch_statistics",
 ]

@@ -6,6 +6,7 @@ import logging
 import random
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+
+TOLD: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""Models of which was said that running statistics are used in the place of the batches'."""
 
 ONE_AT_A_TIME = threading.RLock()
 """Held while a model is borrowed: its parameters are exchanged in place, and switches of PyTorch's belong to all threads."""
@@ -139,6 +143,27 @@ def _without_onednn() -> Iterator[None]:
         yield
     finally:
         torch._C._set_mkldnn_enabled(enabled)
+
+
+def trains_with_batch_statistics(model: nn.Module) -> bool:
+    """Return whether the model, in the mode that it is in, normalises by the statistics of each batch.
+
+    >>> model = nn.Sequential(nn.BatchNorm1d(2))
+    >>> trains_with_batch_statistics(model), trains_with_batch_statistics(model.eval())
+    (True, False)
+    """
+    return any(isinstance(m, BATCH_NORMS) and m.training and m.running_mean is not None for m in model.modules())
+
+
+def say_running_statistics(model: nn.Module) -> None:
+    """Say once for a model in training mode that another function is measured than training minimises."""
+    if model not in TOLD and trains_with_batch_statistics(model):
+        TOLD.add(model)
+        log.warning(
+            "the model is in training mode, where batch normalisation uses the statistics of each batch, but its curvature is "
+            "measured with the running statistics: eigenvalues may be many times larger or smaller. Pass batchnorm='batch' for "
+            "the loss that training minimises, or batchnorm='eval' (or call model.eval()) for the trained network"
+        )
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -47,7 +47,7 @@ from curvscope.operators.objective._batches import (
     split,
 )
 from curvscope.operators.objective._evaluation import Evaluation
-from curvscope.operators.objective._isolation import isolated, unwrapped
+from curvscope.operators.objective._isolation import isolated, say_running_statistics, trains_with_batch_statistics, unwrapped
 from curvscope.operators.objective._labels import label_terms, labels_of, predicts_next_token
 from curvscope.operators.objective._losses import (
     COUNTED,
@@ -76,6 +76,10 @@ from curvscope.operators.objective._writes import own_tensors_restored, refuse_w
 from curvscope.system import TF32, TF32_EPS, check_precision
 
 Values = tuple[Tensor, ...]
+STATISTICS, COUNTER = ("running_mean", "running_var"), ("num_batches_tracked",)
+RUNNING = STATISTICS + COUNTER
+"""Buffers of batch normalisation; what the products of a model depend on are the first two, with running statistics."""
+
 Loss = Callable[..., Tensor] | str
 
 
@@ -99,7 +103,7 @@ class WeightOptions(SampleOptions, total=False):
 class ObjectiveOptions(WeightOptions, total=False):
     """All options of an :class:`Objective`."""
 
-    batchnorm: Literal["eval", "batch"]
+    batchnorm: Literal["eval", "batch"] | None
     dropout: int | None
     noise: int | None
     weights: Literal["copy"] | None
@@ -139,7 +143,8 @@ class Objective:
         microbatch: most samples at a time: batches are cut along the first axis, which saves memory and changes nothing else.
         reduction: ``"mean"`` or ``"sum"``, what ``loss`` does with its terms, for functions that do not say so themselves;
             default: the criterion's own, else the mean.
-        batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch.
+        batchnorm: ``"eval"`` for the running statistics, ``"batch"`` for those of each batch; None: the running ones, which the
+            log says of a model in training mode, whose training minimises the other loss.
         dropout: None for off, or a seed: the masks of dropout layers are then drawn from it, the same for every product
             (functional dropout in modules of your own stays off).
         noise: None, and a model that draws random numbers in its forward pass is refused before the first number; or a seed:
@@ -164,6 +169,8 @@ class Objective:
     (torch.Size([2]), ('weight',))
     """
 
+    batchnorm_is_default = False
+
     def __init__(
         self,
         model: nn.Module,
@@ -177,7 +184,7 @@ class Objective:
         weight: Callable[[Batch], float] | None = None,
         microbatch: int | None = None,
         reduction: Literal["mean", "sum"] | None = None,
-        batchnorm: Literal["eval", "batch"] = "eval",
+        batchnorm: Literal["eval", "batch"] | None = None,
         dropout: int | None = None,
         noise: int | None = None,
         weights: Literal["copy"] | None = None,
@@ -199,7 +206,8 @@ class Objective:
         check_precision(precision, self.dtype, self.device)
         self.precision = precision
         self.data, self.weight, self.microbatch = data, weight, microbatch
-        self.batchnorm, self.dropout, self.noise = batchnorm, dropout, noise
+        self.batchnorm, self.dropout, self.noise = batchnorm or "eval", dropout, noise
+        self.batchnorm_is_default = batchnorm is None
         self.substitution: Literal["exchanged", "in place"] | None = None
         loss = named_criterion(loss)
         self._loss, self.has_criterion = self._understood(loss)
@@ -378,7 +386,19 @@ class Objective:
         check_finite(self.parameters.names, self.values)
         self.watch.reset()
         self._look()
-        return all(equal(tensor, before[name]) for name, tensor in self._constants.items())
+        unused = RUNNING if self.batchnorm == "batch" else COUNTER
+        return all(equal(tensor, before[name]) for name, tensor in self._constants.items() if not name.endswith(unused))
+
+    def follow_training_mode(self) -> None:
+        """Use the batches' statistics where nothing was chosen and the model is in training mode; before any product."""
+        if self.batchnorm_is_default and self.microbatch is None and trains_with_batch_statistics(self.model):
+            self.batchnorm, self.batchnorm_is_default = "batch", False
+            self._look()
+
+    def say_running_statistics(self) -> None:
+        """Say once where a model in training mode is measured with running statistics that nobody chose."""
+        if self.batchnorm_is_default:
+            say_running_statistics(self.model)
 
     def has_moved(self) -> bool:
         """Return whether the model's parameters differ from the copies. Cost: versions and addresses; seldom the values."""
@@ -487,7 +507,7 @@ class Objective:
         constants = self.evaluation.state(self._constants, self._buffer_names, values)
         tensors = {**constants, **dict(zip(self.parameters.names, values, strict=True))}
         if self.batchnorm == "batch":
-            tensors = {name: t for name, t in tensors.items() if not name.endswith(("running_mean", "running_var"))}
+            tensors = {name: t for name, t in tensors.items() if not name.endswith(STATISTICS)}
         argument = as_given(argument)
         with self.evaluation.rules():
             if self._own:

@@ -26,7 +26,7 @@ def check_options(
     model: nn.Module,
     microbatch: int | None,
     reduction: str | None,
-    batchnorm: str,
+    batchnorm: str | None,
     dropout: int | None,
     noise: int | None = None,
 ) -> None:
@@ -35,7 +35,7 @@ def check_options(
         raise InvalidArgument(f"microbatch={microbatch!r}: choose a number of samples >= 1, or None")
     if reduction not in (None, "mean", "sum"):
         raise InvalidArgument(f"reduction={reduction!r}: choose 'mean' or 'sum', or None for the criterion's own")
-    if batchnorm not in ("eval", "batch"):
+    if batchnorm not in (None, "eval", "batch"):
         raise InvalidArgument(f"batchnorm={batchnorm!r}: choose 'eval' (running statistics) or 'batch'")
     if dropout is not None and (isinstance(dropout, bool) or not isinstance(dropout, int)):
         raise InvalidArgument(f"dropout={dropout!r}: pass a seed for fixed dropout masks, or None for no dropout")
