@@ -146,7 +146,8 @@ def eigsh(
         executor: who computes the products: an executor of ``concurrent.futures``, a ``dask.distributed.Client``, or
             :class:`curvscope.Workers`; each builds the operator once, from its :class:`curvscope.Recipe`. Results are equal to
             rounding, and a run may go on with other workers or with none. None: this process.
-        progress: None: a bar on a terminal; True, False, or a callback (stage, done, total, note).
+        progress: None: a bar in a terminal or notebook, else lines of the log; True, False, or a callback; see
+            :data:`curvscope.execution.Progress`.
         options: those of the method, where it is given by name: block_size and max_products of all, ncv and keep_basis of
             "krylov"; see its class. ``maxiter`` is SciPy's, as the products of so many of its restarts;
             with ``return_eigenvectors=False`` the (k,) eigenvalues alone are returned, in the order of ``which``.

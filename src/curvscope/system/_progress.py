@@ -6,23 +6,18 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO, cast
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress as RichProgress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from curvscope.system._displays import Advance, display
 
 Callback = Callable[[str, int, int, str], None]
 Progress = bool | Callback | None
-"""``None``: a bar if standard error is a terminal; True or False: a bar or none; or ``callback(stage, done, total, note)``."""
+"""What is shown of long work.
 
-Advance = Callable[..., None]
+- ``None``: a bar in a terminal or a notebook; elsewhere a line of the log now and then, at level INFO.
+- ``True``: the same, but the lines are written to standard error.
+- ``False``: nothing.
+- ``callback(stage, done, total, note)``: it is called instead.
+"""
 
 
 class _Announced(threading.local):
@@ -82,58 +77,11 @@ def stage(name: str, total: int, progress: Progress = None) -> Iterator[Advance]
 def _shown(name: str, total: int, progress: Progress) -> Iterator[Advance]:
     if callable(progress):
         yield _reporter(name, total, progress)
-    elif sys.stderr is not None and (progress or (progress is None and _is_terminal(sys.stderr))):
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        with RichProgress(*columns, console=Console(file=cast(TextIO, _Screen()))) as bars:
-            task = bars.add_task(name, total=total, note="")
-            yield lambda steps=1, note="": bars.update(task, advance=steps, note=note)
-    else:
+    elif progress is False or (progress is None and sys.stderr is None):
         yield lambda steps=1, note="": None
-
-
-class _Screen:
-    """Standard error for as long as it can be written to; afterwards everything is dropped.
-
-    A terminal may be closed while ``nohup`` keeps the process, and whoever reads a pipe may end. Work goes on without the bar.
-    """
-
-    def __init__(self) -> None:
-        self._stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # not the bar around this one
-        self._gone = False
-
-    def write(self, text: str) -> int:
-        """Write, if that is possible."""
-        self._tried(self._stream.write, text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, if that is possible."""
-        self._tried(self._stream.flush)
-
-    def _tried(self, function: Callable[..., Any], *arguments: str) -> None:
-        if not self._gone:
-            try:
-                function(*arguments)
-            except (OSError, ValueError):  # EIO of a terminal, EPIPE of a pipe; ValueError: the stream was closed
-                self._gone = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False
+    else:
+        with display(name, total, written=progress is True) as advance:
+            yield advance
 
 
 def _reporter(name: str, total: int, callback: Callback) -> Advance:
