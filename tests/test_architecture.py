@@ -185,13 +185,29 @@ def test_all_lists_the_public_names(name):
     assert all(hasattr(module, public) for public in module.__all__)
     assert sorted(module.__all__) == sorted(set(module.__all__))
     if name in PACKAGES:
-        imported = {
-            alias.asname or alias.name
-            for node in ast.parse(MODULES[name].read_text()).body
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("curvscope")
-            for alias in node.names
-        }
-        assert imported == set(module.__all__) - {"__version__"}
+        imported = imported_at_the_top(MODULES[name])
+        assert set(imported) == set(module.__all__) - {"__version__"}
+
+
+def imported_at_the_top(path):
+    """Names that a package imports from others, and where from; also those that type checkers alone see."""
+    body = ast.parse(path.read_text()).body
+    nodes = [*body, *(inner for node in body if isinstance(node, ast.If) for inner in node.body)]
+    return {
+        alias.asname or alias.name: node.module
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("curvscope")
+        for alias in node.names
+    }
+
+
+def test_names_are_imported_late_from_where_type_checkers_see_them():
+    seen = imported_at_the_top(MODULES["curvscope"])
+    late = curvscope._MODULE_OF | {name: "curvscope" for name in seen if name in curvscope._PACKAGES}
+    assert late == seen
+    for name, module in seen.items():
+        assert getattr(curvscope, name) is getattr(importlib.import_module(module), name)
+    assert set(curvscope.__all__) < set(dir(curvscope))
 
 
 @pytest.mark.parametrize("place", PURE)

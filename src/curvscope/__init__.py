@@ -7,90 +7,92 @@ The whole way in three lines::
     curve = cs.overlap(solution, cs.masks.by_magnitude(model))
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from curvscope import errors, execution, problems
-from curvscope.certificates import FrobeniusEstimate, Scree, probes_needed
-from curvscope.errors import CurvscopeError
-from curvscope.estimators import (
-    ClassStructure,
-    Density,
-    DiagonalEstimate,
-    Estimate,
-    NormBound,
-    block_triangular,
-    class_structure,
-    count_outliers,
-    density,
-    diagonal,
-    frobenius_norm,
-    spectral_norm,
-    trace,
-)
-from curvscope.operators import (
-    Objective,
-    Preflight,
-    Recipe,
-    as_operator,
-    data_parallel,
-    empirical_fisher,
-    ggn,
-    gradient_second_moment,
-    hessian,
-    identity,
-    jacobian,
-    monte_carlo_fisher,
-    preflight,
-)
-from curvscope.operators.base import Operator
-from curvscope.parallel import Workers
-from curvscope.solvers import (
-    HMT,
-    Exact,
-    Krylov,
-    Nystrom,
-    Plan,
-    Seigh,
-    SinglePass,
-    SingularSolution,
-    Solution,
-    adaptive_seigh,
-    certify,
-    eigsh,
-    eigsh_by_layer,
-    eigsh_for_overlap,
-    plan,
-    posterior_error,
-    scree,
-    seigh,
-    sizes_for_memory,
-    sizes_for_products,
-    sizes_for_rank,
-    ssvd,
-    svds,
-)
-from curvscope.solvers.results import open
-from curvscope.subspaces import (
-    Mask,
-    OverlapCurve,
-    Ranking,
-    Splitting,
-    best_overlap,
-    gradient_fraction,
-    grassmann,
-    kappa,
-    mask_null,
-    masks,
-    overlap,
-    overlap_matrix,
-    overlap_without_vectors,
-    participation_ratio,
-    proxies,
-    splitting,
-)
-from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
+if TYPE_CHECKING:
+    from curvscope import errors, execution, problems
+    from curvscope.certificates import FrobeniusEstimate, Scree, probes_needed
+    from curvscope.errors import CurvscopeError
+    from curvscope.estimators import (
+        ClassStructure,
+        Density,
+        DiagonalEstimate,
+        Estimate,
+        NormBound,
+        block_triangular,
+        class_structure,
+        count_outliers,
+        density,
+        diagonal,
+        frobenius_norm,
+        spectral_norm,
+        trace,
+    )
+    from curvscope.operators import (
+        Objective,
+        Preflight,
+        Recipe,
+        as_operator,
+        data_parallel,
+        empirical_fisher,
+        ggn,
+        gradient_second_moment,
+        hessian,
+        identity,
+        jacobian,
+        monte_carlo_fisher,
+        preflight,
+    )
+    from curvscope.operators.base import Operator
+    from curvscope.parallel import Workers
+    from curvscope.solvers import (
+        HMT,
+        Exact,
+        Krylov,
+        Nystrom,
+        Plan,
+        Seigh,
+        SinglePass,
+        SingularSolution,
+        Solution,
+        adaptive_seigh,
+        certify,
+        eigsh,
+        eigsh_by_layer,
+        eigsh_for_overlap,
+        plan,
+        posterior_error,
+        scree,
+        seigh,
+        sizes_for_memory,
+        sizes_for_products,
+        sizes_for_rank,
+        ssvd,
+        svds,
+    )
+    from curvscope.solvers.results import open
+    from curvscope.subspaces import (
+        Mask,
+        OverlapCurve,
+        Ranking,
+        Splitting,
+        best_overlap,
+        gradient_fraction,
+        grassmann,
+        kappa,
+        mask_null,
+        masks,
+        overlap,
+        overlap_matrix,
+        overlap_without_vectors,
+        participation_ratio,
+        proxies,
+        splitting,
+    )
+    from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
 
-__version__ = version("curvscope")
+    __version__: str
 
 __all__ = [
     "HMT",
@@ -247,7 +249,125 @@ _INSTEAD = {
 """Names of other libraries, and what to write here."""
 
 
+_HOMES = {
+    "curvscope.certificates": ("FrobeniusEstimate", "Scree", "probes_needed"),
+    "curvscope.errors": ("CurvscopeError",),
+    "curvscope.estimators": (
+        "ClassStructure",
+        "Density",
+        "DiagonalEstimate",
+        "Estimate",
+        "NormBound",
+        "block_triangular",
+        "class_structure",
+        "count_outliers",
+        "density",
+        "diagonal",
+        "frobenius_norm",
+        "spectral_norm",
+        "trace",
+    ),
+    "curvscope.operators": (
+        "Objective",
+        "Preflight",
+        "Recipe",
+        "as_operator",
+        "data_parallel",
+        "empirical_fisher",
+        "ggn",
+        "gradient_second_moment",
+        "hessian",
+        "identity",
+        "jacobian",
+        "monte_carlo_fisher",
+        "preflight",
+    ),
+    "curvscope.operators.base": ("Operator",),
+    "curvscope.parallel": ("Workers",),
+    "curvscope.solvers": (
+        "HMT",
+        "Exact",
+        "Krylov",
+        "Nystrom",
+        "Plan",
+        "Seigh",
+        "SinglePass",
+        "SingularSolution",
+        "Solution",
+        "adaptive_seigh",
+        "certify",
+        "eigsh",
+        "eigsh_by_layer",
+        "eigsh_for_overlap",
+        "plan",
+        "posterior_error",
+        "scree",
+        "seigh",
+        "sizes_for_memory",
+        "sizes_for_products",
+        "sizes_for_rank",
+        "ssvd",
+        "svds",
+    ),
+    "curvscope.solvers.results": ("open",),
+    "curvscope.subspaces": (
+        "Mask",
+        "OverlapCurve",
+        "Ranking",
+        "Splitting",
+        "best_overlap",
+        "gradient_fraction",
+        "grassmann",
+        "kappa",
+        "mask_null",
+        "masks",
+        "overlap",
+        "overlap_matrix",
+        "overlap_without_vectors",
+        "participation_ratio",
+        "proxies",
+        "splitting",
+    ),
+    "curvscope.training": ("LineProfile", "Recorder", "Tracker", "interpolate", "loss_along"),
+}
+"""Modules that define the public names. They are imported when a name is first asked for: importing PyTorch takes seconds,
+which `curvscope --help` and the completion of a shell do not have."""
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+_PACKAGES = (
+    "certificates",
+    "errors",
+    "estimators",
+    "execution",
+    "measurement",
+    "operators",
+    "parallel",
+    "problems",
+    "sketches",
+    "solvers",
+    "store",
+    "subspaces",
+    "system",
+    "tall",
+    "training",
+)
+"""Modules that are there after ``import curvscope``, as if it had imported them."""
+
+
 def __getattr__(name: str) -> object:
+    if name in _MODULE_OF:
+        found = getattr(import_module(_MODULE_OF[name]), name)
+        globals()[name] = found  # the next time it is found without this function
+        return found
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("curvscope")
+    if name in _PACKAGES:
+        return import_module(f"curvscope.{name}")
     from curvscope.system import missing_attribute
 
     raise AttributeError(missing_attribute("curvscope", name, __all__, _INSTEAD))
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_PACKAGES, *(name for name in globals() if name.startswith("__"))})

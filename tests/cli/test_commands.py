@@ -178,7 +178,7 @@ def test_unconverged_pairs_are_kept_and_exit_with_1(curvscope, target, tmp_path)
         "run",
     )
     assert made.status == 1
-    assert "raise max_products" in made.output
+    assert "raise --max-products" in made.output
     assert cs.open(tmp_path / "run").k == 20
 
 
@@ -327,11 +327,11 @@ def test_targets_that_cannot_be_measured(curvscope, target, tmp_path, function, 
         (("--problem", "mnist16", "--matrix", "fisher"), InvalidArgument, "--matrix 'fisher'"),
         (("--problem", "mnist16", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),
         (("--target", "a:b", "--precision", "half"), InvalidArgument, "precision 'half': choose one of float64"),
-        (("--problem", "mnist16", "--split", "val"), InvalidArgument, "split='val'"),
-        (("--problem", "mnist16", "--which", "XX"), InvalidArgument, "which='XX'"),
+        (("--problem", "mnist16", "--split", "val"), InvalidArgument, "--split 'val'"),
+        (("--problem", "mnist16", "--which", "XX"), InvalidArgument, "--which 'XX'"),
         (("--problem", "mnist16", "--step", "-1"), InvalidArgument, "at least one step, 0 or later"),
-        (("--problem", "mnist16", "-k", "0"), InvalidArgument, "k=0: choose an integer from 1 to D = 7030"),
-        (("--problem", "mnist16", "-k", "7031"), InvalidArgument, "k=7031"),
+        (("--problem", "mnist16", "-k", "0"), InvalidArgument, "-k 0: choose an integer from 1 to D = 7030"),
+        (("--problem", "mnist16", "-k", "7031"), InvalidArgument, "-k 7031"),
     ],
 )
 def test_requests_that_cannot_work(curvscope, tmp_path, arguments, kind, message):

@@ -9,6 +9,7 @@ import typer
 
 from curvscope.cli._folders import check_removable, free_folder
 from curvscope.cli._groups import grouped
+from curvscope.cli._hints import in_options
 from curvscope.cli._names import SOLVERS, AsJson, Memory
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import Source
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 FREE = ("k", "tol", "max_products", "device")
 """Options under which a run may be gone on with, other than it was begun."""
 DEFAULT_FOLDER = "curvscope-eigs"
+ADVISED = {"max_products": "--max-products"}
+"""Options that the advice of a solution names."""
 
 
 @grouped
@@ -92,7 +95,7 @@ def command(
         print_json(_plain(out, solution))
     else:
         console = terminal()
-        console.print(str(solution), highlight=False, soft_wrap=True)
+        console.print(in_options(str(solution), ADVISED), highlight=False, soft_wrap=True)
         first = f"curvscope certify {out}; then " if which == "LM" else "curvscope "  # certificates are for LM
         console.print(f"Run: {out}. Next: {first}overlap, density or report with it", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":

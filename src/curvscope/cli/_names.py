@@ -13,7 +13,7 @@ import typer
 SOURCE = "What is measured"
 WORD = "MODULE:FUNCTION"
 SOLVERS = "auto, exact, krylov, seigh, oversampled, hmt, singlepass, nystrom"
-ESTIMATORS = "auto, hutchinson, hutch++, xtrace, exact"
+ESTIMATORS = "auto, krylov, xtrace, xnystrace, hutch++, hutchinson, exact"
 MATRICES = "hessian, ggn, empirical_fisher, monte_carlo_fisher, gradient_second_moment"
 PRECISIONS = "float64, float32, tf32, bfloat16, float16"
 MASKS = "magnitude, layerwise, random, best"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
+import traceback
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import curvscope
 from curvscope.cli import (
@@ -32,8 +34,9 @@ from curvscope.cli import (
     _trace as trace,
     _track as track,
 )
+from curvscope.cli._hints import in_options, instead_of_command, instead_of_option
 from curvscope.cli._output import reserved_stdout, terminal
-from curvscope.errors import CurvscopeError
+from curvscope.errors import CurvscopeError, InvalidArgument
 
 __all__ = ["Commands", "run"]
 
@@ -41,14 +44,36 @@ GONE = 141
 """Exit status of a command whose output nobody reads any more, as shells have it for SIGPIPE."""
 
 
+DEBUG = "--debug"
+
+
 class Commands(TyperGroup):
     """All commands: one that is stopped says how to go on, and ``--json`` has stdout for itself."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Take ``--debug`` from wherever it stands: :func:`run` looks for it."""
+        return super().parse_args(ctx, [word for word in args if word != DEBUG])
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        """Return the command that is named.
+
+        Raises:
+            InvalidArgument: there is none of this name.
+        """
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            raise InvalidArgument(instead_of_command(args[0], self.commands))
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> object:
         """Run the command that was asked for; Ctrl-C ends it with exit status 130 and a message."""
         try:
             with reserved_stdout() if "--json" in ctx.args else nullcontext():
                 return super().invoke(ctx)
+        except CurvscopeError as error:
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            if error.args and isinstance(error.args[0], str) and isinstance(command, Command):
+                error.args = (in_options(error.args[0], command.options()), *error.args[1:])
+            raise
         except OSError as error:
             from curvscope.store import raise_if_full
 
@@ -57,6 +82,29 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as stopped:
             terminal(stderr=True).print(str(stopped) or "interrupted", style="yellow", highlight=False, soft_wrap=True)
             raise typer.Exit(130) from stopped
+
+
+class Command(TyperCommand):
+    """One command: an option that it does not have leads to the one that is meant."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Parse the words of the command line.
+
+        Raises:
+            InvalidArgument: an option that there is not.
+        """
+        known = {name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)}
+        for word in args:
+            name = word.partition("=")[0]
+            if word == "--":
+                break
+            if re.fullmatch(r"--[A-Za-z][\w-]*|-[A-Za-z]", name) and name not in known:
+                raise InvalidArgument(instead_of_option(name, str(ctx.info_name), sorted(known)))
+        return super().parse_args(ctx, args)
+
+    def options(self) -> dict[str, str]:
+        """Return the option by the name of its argument, as a person would type it."""
+        return {str(option.name): option.opts[0] for option in self.params if option.opts and option.opts[0].startswith("-")}
 
 
 app = typer.Typer(
@@ -88,7 +136,7 @@ COMMANDS = {
     "info": info,
 }
 for name, module in COMMANDS.items():
-    app.command(name)(module.command)
+    app.command(name, cls=Command)(module.command)
 
 
 def _version(asked: bool) -> None:
@@ -100,6 +148,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error; may stand anywhere.")] = False,
 ) -> None:
     """Loss curvature of neural networks at scale, with error bars."""
 
@@ -111,7 +160,11 @@ def run() -> None:
         app()
         sys.stdout.flush()
     except CurvscopeError as error:
+        if DEBUG in sys.argv:
+            traceback.print_exc()
         console.print(Text("error:", style="bold red"), str(error), highlight=False, soft_wrap=True)
+        for note in getattr(error, "__notes__", ()):
+            console.print(note, highlight=False, soft_wrap=True)
         sys.exit(2)
     except BrokenPipeError:
         _end_silently()

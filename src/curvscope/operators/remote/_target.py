@@ -81,7 +81,9 @@ def call_target(target: str, options: Mapping[str, Any] | None = None, *, folder
     check_arguments(target, function, given)
     try:
         made = function(**given)
-    except CurvscopeError:
+    except CurvscopeError as error:
+        if not getattr(error, "__notes__", ()) and (place := place_of(error)):
+            error.add_note(f"raised by target {target!r}{place}")
         raise
     except Exception as error:
         raise TargetNotFound(f"target {target!r}: calling it failed{place_of(error)}: {_described(error)}") from error
