@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -64,7 +64,9 @@ class Panels:
             return
         torch.cat([received(part) for part in parts], out=block)
 
-    def _dealt(self, function: object, basis: TallMatrix, block: Tensor, *further: np.ndarray) -> list[np.ndarray] | None:
+    def _dealt(
+        self, function: Callable[..., Any], basis: TallMatrix, block: Tensor, *further: np.ndarray
+    ) -> list[np.ndarray] | None:
         """Return what ``function`` gives for the rows of each worker; None if this process shall do it."""
         if not (self.reached and isinstance(basis, OnDisk) and basis.shape[1] >= LEAST_COLUMNS * block.shape[1]):
             return None
@@ -83,7 +85,8 @@ def gram_part(stored: Stored, start: int, stop: int, block: np.ndarray) -> np.nd
     panels, whole = stored.panels(start, stop), received(block)
     if panels is None:
         return None
-    return sum(gram(InMemory(rows), InMemory(whole[place])) for place, rows in panels).numpy()
+    parts = (gram(InMemory(rows), InMemory(whole[place])) for place, rows in panels)
+    return sum(parts, start=torch.zeros((), device="cpu")).numpy()
 
 
 def subtract_part(stored: Stored, start: int, stop: int, block: np.ndarray, coefficients: np.ndarray) -> np.ndarray | None:

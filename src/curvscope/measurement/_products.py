@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
@@ -20,6 +20,9 @@ from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.system import give_back
 from curvscope.tall import InMemory, OnDisk, TallMatrix, asymmetry, gram
+
+Block = tuple[int, Any, Callable[[], Tensor]]
+"""First column, products (None where nobody looks at them), and a function that gives the columns that were multiplied."""
 
 
 class Measured:
@@ -54,7 +57,10 @@ class Measured:
     ) -> None:
         self.meter, self.right, self.count, self.block_size, self.adjoint = meter, right, count, block_size, adjoint
         self.kept = count if kept is None else kept
-        self.name = name or f"{right.role}-{right.kind}"
+        if not name:
+            assert isinstance(right, TestMatrix), "other blocks are named by those who multiply them"
+            name = f"{right.role}-{right.kind}"
+        self.name = name
         rows = meter.operator.shape[1 if adjoint else 0]
         self.matrix = meter.workspace.measurements(self.name, rows, count, self.kept, block_size, meter.operator)
 
@@ -66,14 +72,14 @@ class Measured:
         deque(self._blocks(looked_at=False), maxlen=0)  # a loop variable would hold a block while the next one is made
         return self.matrix if self.matrix.shape[1] == self.kept else self.matrix.leading(self.kept)
 
-    def _blocks(self, *, looked_at: bool) -> Iterator[tuple[int, Any, Callable[[], Tensor]]]:
+    def _blocks(self, *, looked_at: bool) -> Iterator[Block]:
         """See the class; blocks that lie on disk are read only if somebody looks at them."""
         known = self.meter.workspace.known(self.name, self.count)
         plan = list(self._plan(known))
         missing = [(start, stop) for start, stop, seconds in plan if seconds is None]
         others = self.meter.distributed
-        dealt = others is not None and others.suits(len(missing))
-        with closing(self._by_workers(missing, others, looked_at) if dealt else self._here(missing)) as fresh:
+        dealt = others if others is not None and others.suits(len(missing)) else None
+        with closing(self._here(missing) if dealt is None else self._by_workers(missing, dealt, looked_at)) as fresh:
             for start, stop, seconds in plan:
                 if seconds is None:
                     yield next(fresh)
@@ -100,18 +106,17 @@ class Measured:
             yield start, end
             start = end
 
-    def _here(self, missing: list[tuple[int, int]]) -> Iterator[tuple[int, Tensor, Callable[[], Tensor]]]:
+    def _here(self, missing: list[tuple[int, int]]) -> Generator[Block, None, None]:
         """Make these blocks one after the other."""
         for start, stop in missing:
             directions = self.right.columns(start, stop)
             product = self.meter.multiply_adjoint(directions) if self.adjoint else self.meter.multiply(directions)
-            self._keep(start, stop, product, lambda made=directions: made)
-            yield start, product, lambda made=directions: made
-            del directions, product
+            again = _returning(directions)
+            self._keep(start, stop, product, again)
+            yield start, product, again
+            del directions, product, again
 
-    def _by_workers(
-        self, missing: list[tuple[int, int]], others: Distributed, looked_at: bool
-    ) -> Iterator[tuple[int, Any, Callable[[], Tensor]]]:
+    def _by_workers(self, missing: list[tuple[int, int]], others: Distributed, looked_at: bool) -> Generator[Block, None, None]:
         """Have these blocks made by several at a time, who write them where they reach the run's store."""
         store = self.matrix if isinstance(self.matrix, OnDisk) else None
         begun = time.perf_counter()
@@ -131,9 +136,11 @@ class Measured:
     ) -> None:
         """Look at the first block, put a block in its place unless it is there, and commit it."""
         if start == 0 and not self.adjoint and self.meter.operator.hermitian and isinstance(self.right, TestMatrix):
+            assert product is not None, "the first block comes back"
             check_hermitian(InMemory(directions()), InMemory(product), self.meter.operator)
         seconds, room = self.meter.last_seconds, self.matrix.shape[1]
         if not written and start < room:
+            assert product is not None, "nobody else wrote it"
             self.matrix.write(start, product[:, : room - start])
         self.meter.workspace.commit(self.name, start, stop, seconds)
 
@@ -143,6 +150,10 @@ class Columns(Protocol):
 
     def columns(self, start: int, stop: int) -> Tensor:
         """Columns start..stop."""
+
+
+def _returning(made: Tensor) -> Callable[[], Tensor]:
+    return lambda: made
 
 
 def blocks(count: int, block_size: int) -> Iterator[tuple[int, int]]:

@@ -41,6 +41,7 @@ class InRun(Workspace):
         work: tells when to stop.
     """
 
+    run: Run
     bases, state_name = BASES, STATE
     """Folder of the bases, and record of the state: those of a solve."""
 
@@ -57,12 +58,14 @@ class InRun(Workspace):
     ) -> None:
         super().__init__(widest, on_host=on_host)
         self.run, self.scope, self.resident, self.tile_columns, self.work = run, scope, resident, tile_columns, work
-        self._before = {name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()}
+        self._before: dict[str, float] = {
+            name: stage.get("seconds", 0.0) for name, stage in run.manifest.get("stages", {}).items()
+        }
         remove_scratch(run.path / MEASURED)
         self.results = Results(run.path, run.records)
         self._durable: dict[str, int] = {}  # columns of each basis that are on the device
 
-    def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+    def room(self, rows: int, columns: int, operator: Operator | TallMatrix) -> TallMatrix:
         """See :meth:`Workspace.room`."""
         if self.resident:
             return super().room(rows, columns, operator)
@@ -85,7 +88,9 @@ class InRun(Workspace):
             if start >= count:
                 continue
             try:
-                facts = self.run.records.read(record).facts
+                found = self.run.records.read(record)
+                assert found is not None, "its name was listed"
+                facts = found.facts
                 seconds = facts["seconds"]
                 check_matrix(matrix, facts.get(MARK))
                 matrix.verify(start, stop)
@@ -128,7 +133,7 @@ class InRun(Workspace):
     def keep(self, vectors: dict[str, TallMatrix], tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, TallMatrix]:
         """See :meth:`Workspace.keep`; the solution that the run had stays until :meth:`publish`."""
         folder = self.results.begin()
-        placed = {}
+        placed: dict[str, TallMatrix] = {}
         for name, matrix in vectors.items():
             if isinstance(matrix, OnDisk):
                 placed[name] = matrix.move(folder / f"{name}.zarr")
@@ -152,7 +157,7 @@ class InRun(Workspace):
             if record is None or record.facts["scope"] != self.scope:
                 return None
             place = FOUND if record.facts.get(PLACE) == FOUND else SOLUTION
-            vectors = {}
+            vectors: dict[str, TallMatrix] = {}
             for name in record.facts["vectors"]:
                 matrix = OnDisk(self.run.path / place / checked_name(f"{name}.zarr", self.run.path / KEPT))
                 check_matrix(matrix, record.facts.get(MARK, {}).get(name))
@@ -175,7 +180,7 @@ class InRun(Workspace):
             for name, matrix in vectors.items()
         }
 
-    def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+    def basis(self, rows: int, columns: int, operator: Operator | TallMatrix) -> TallMatrix:
         """See :meth:`Workspace.basis`."""
         return self._placed(self._stored(rows, columns, operator))
 
@@ -194,7 +199,7 @@ class InRun(Workspace):
         """See :meth:`Workspace.widened`; on disk nothing is copied."""
         if isinstance(basis, Mirrored):
             return self._placed(basis.disk.grow(columns), filled)
-        return basis.grow(columns)
+        return _disk(basis).grow(columns)
 
     def rotated(self, basis: TallMatrix, rotation: Tensor, start: int) -> TallMatrix:
         """See :meth:`Workspace.rotated`; the other columns are copied."""
@@ -262,7 +267,8 @@ class InRun(Workspace):
 
     def way(self) -> dict[str, Any] | None:
         """See :meth:`Workspace.way`."""
-        return self.run.manifest[DECISIONS].get("products")
+        fixed: dict[str, Any] | None = self.run.manifest[DECISIONS].get("products")
+        return fixed
 
     def note_session(self, **facts: Any) -> None:
         """See :meth:`Workspace.note_session`."""
@@ -275,7 +281,9 @@ class InRun(Workspace):
 
 
 def _disk(basis: TallMatrix) -> OnDisk:
-    return basis.disk if isinstance(basis, Mirrored) else basis
+    stored = basis.disk if isinstance(basis, Mirrored) else basis
+    assert isinstance(stored, OnDisk), "of a run"
+    return stored
 
 
 def check_matrix(stored: OnDisk, mark: str | None) -> None:

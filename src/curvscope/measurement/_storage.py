@@ -88,7 +88,7 @@ def read_result(path: Place, form: str) -> tuple[dict[str, Any], dict[str, TallM
     table = _table(source)
     if table["format"] != form:
         raise RunNotFound(f"{source} holds a {table['format']!r}, not a {form!r}: curvscope.open reads either")
-    vectors = {}
+    vectors: dict[str, TallMatrix] = {}
     for name in VECTORS[form]:
         if not (source / f"{name}.zarr").is_dir():
             raise RunNotFound(f"{source} lacks its vectors ({name}.zarr): compute it again")
@@ -115,13 +115,15 @@ def _table(source: Path) -> dict[str, Any]:
         raise RunNotFound(f"{source / TABLE} has format {shown(table.get('format'))}, this version reads {', '.join(VECTORS)}")
     if VECTORS_OF in table and "checksum" not in table:
         raise DamagedData(f"{source / TABLE} lost its checksum, it was altered: {RESTORE}")
-    return unsealed(table, source / TABLE, _run_of(source))
+    opened: dict[str, Any] = unsealed(table, source / TABLE, _run_of(source))
+    return opened
 
 
 def _run_of(folder: Path) -> str | None:
     """The mark of the run that a folder lies in; None if it lies in none, or in one of an earlier version."""
     try:
-        return read_json(folder.absolute().parent / "manifest.json").get("id")
+        mark: str | None = read_json(folder.absolute().parent / "manifest.json").get("id")
+        return mark
     except (OSError, AttributeError):  # also a damaged manifest, which is named when the run is opened
         return None
 

@@ -71,7 +71,7 @@ class Workspace:
     def __init__(self, widest: int = WIDEST_BLOCK, *, on_host: bool = False) -> None:
         self.widest, self.on_host = widest, on_host
 
-    def room(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+    def room(self, rows: int, columns: int, operator: Operator | TallMatrix) -> TallMatrix:
         """An empty matrix for the solve's own use."""
         return self.memory(rows, columns, operator)
 
@@ -114,7 +114,7 @@ class Workspace:
         """Complete what :meth:`keep` kept: ``describe(folder)`` writes the table. Returns the vectors, where they lie now."""
         return vectors
 
-    def basis(self, rows: int, columns: int, operator: Operator) -> TallMatrix:
+    def basis(self, rows: int, columns: int, operator: Operator | TallMatrix) -> TallMatrix:
         """Room for a basis that grows by columns; a run keeps it once :meth:`save_state` was called."""
         return self.room(rows, columns, operator)
 

@@ -59,11 +59,12 @@ def until_bracketed(
         together: each looked at a bound of its own.
     """
     size = len(order)
-    pairs, spent, solution = min(size, ceil(MORE_PAIRS * k) + 2), 0, None
+    pairs, spent = min(size, ceil(MORE_PAIRS * k) + 2), 0
+    previous: Solution | None = None
     widest, rounds = torch.inf, 0
     while rounds < MOST_ROUNDS:
         rounds += 1
-        solution = solve(pairs, tol, solution)
+        solution = previous = solve(pairs, tol, previous)
         certified = certify(solution)
         spent += certified.cost.certificate_products - solution.cost.certificate_products
         widths = half_widths(certified, order)[:k]

@@ -69,8 +69,7 @@ def certificate_workspace(
     run.manifest.setdefault(DECISIONS, {})
     facts = {"method": "certificate", "fingerprint": operator.fingerprint, "dtype": str(operator.dtype), **options}
     scope = scope_of({**facts, "eigenvalues": solution.eigenvalues.tolist()})
-    where = {"resident": not room.on_disk, "tile_columns": 1, "widest": room.block_size}
-    return CertificateRun(run, scope, **where, work=run.work)
+    return CertificateRun(run, scope, resident=not room.on_disk, tile_columns=1, widest=room.block_size, work=run.work)
 
 
 def lanczos_state(workspace: Workspace, operator: Operator, steps: int) -> LanczosState | None:

@@ -178,8 +178,8 @@ def _certified(meter: Meter, solution: Solution, steps: int, failure: float, see
         state = lanczos_state(meter.workspace, operator, min(steps, max(1, operator.shape[0] - solution.k)))
         if state is not None and state.made:
             meter.recall(state.made, 0.0, passes=state.made)
-        ends, how = solution.order != "LM", {"steps": steps, "failure": failure, "state": state}
-        tail = tail_norm(meter.multiply, vectors, random.columns(0, 1)[:, 0], ends=ends, **how)
+        ends, start = solution.order != "LM", random.columns(0, 1)[:, 0]
+        tail = tail_norm(meter.multiply, vectors, start, steps=steps, failure=failure, ends=ends, state=state)
     if ends:
         certificate: Certificate = EndCertificate(values, solution.residual_norms, tail, noise, order=solution.order, **proven)
     else:

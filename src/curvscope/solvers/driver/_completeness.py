@@ -176,7 +176,9 @@ class Search:
             self.betas.append(beta)
             if stored is not None and len(stored) * vector.nbytes > STORED_BYTES:
                 if shown:  # these vectors were orthogonalised against all before: to repeat the products gives others
-                    return self._settled(stored, final=True)
+                    found = self._settled(stored, final=True)
+                    assert found is not None, "final: as they are"
+                    return found
                 stored = None
             if not shown:
                 for reach in (*inside, *outside):

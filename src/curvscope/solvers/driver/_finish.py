@@ -151,7 +151,9 @@ def recalled(meter: Meter) -> Pairs | None:
 
 
 def _evidence_of(facts: dict[str, Any] | None) -> Evidence | None:
-    return facts and Evidence(**{**facts, "bounds": tuple(tuple(bound) for bound in facts["bounds"])})
+    if not facts:
+        return None
+    return Evidence(**{**facts, "bounds": tuple(tuple(bound) for bound in facts["bounds"])})
 
 
 def _residuals(meter: Meter, values: Tensor, vectors: TallMatrix) -> Tensor:
@@ -174,8 +176,10 @@ def _measured_rounding(meter: Meter, pairs: Pairs, residuals: Tensor, unit: floa
     late = residuals > float(pairs.tol or 0) * pairs.eigenvalues.abs().cpu()
     if float(residuals[late].max()) > MOST_ROUNDING * unit * scale:
         return 0.0
-    operator, kind = meter.operator, {"dtype": meter.operator.dtype, "device": meter.operator.device}
-    random = TestMatrix("gaussian", operator.shape[0], seed=0, role="rounding", **kind).columns(0, 2)
+    operator = meter.operator
+    random = TestMatrix(
+        "gaussian", operator.shape[0], seed=0, role="rounding", dtype=operator.dtype, device=operator.device
+    ).columns(0, 2)
     with meter.stage("noise", 9):
         noise = product_noise(meter.multiply, pairs.eigenvectors, random)
     return ROUNDING_EACH * max(noise.floor, noise.relative * scale)

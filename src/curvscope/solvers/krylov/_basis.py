@@ -258,6 +258,11 @@ class KrylovBasis(ABC):
             self.on_parked[:, of[0] : of[1]] = total
         return block
 
+    @property
+    @abstractmethod
+    def asymmetry(self) -> float:
+        """Return by how much the small matrix differs from one of a single operator, relative to its norm."""
+
     def _enlarge(self) -> None:
         if self.filled:
             self.basis = self.workspace.widened(self.basis, self.capacity, self.filled)

@@ -9,7 +9,7 @@ from curvscope.measurement import Meter, split_off
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers.krylov._basis import KrylovBasis, KrylovOptions, enlarged, first_coupled
-from curvscope.tall import InMemory, small_dtype, small_svd
+from curvscope.tall import InMemory, TallMatrix, small_dtype, small_svd
 
 
 class Bidiagonalization(KrylovBasis):
@@ -30,7 +30,7 @@ class Bidiagonalization(KrylovBasis):
 
     def __init__(self, operator: Operator, options: KrylovOptions) -> None:
         m, n = max(operator.shape), min(operator.shape)
-        self.left = InMemory.empty(m, 0, operator.dtype, operator.device)
+        self.left: TallMatrix = InMemory.empty(m, 0, operator.dtype, operator.device)
         self._random_left = TestMatrix(
             "gaussian", m, seed=options.seed, role="krylov left", dtype=operator.dtype, device=operator.device
         )

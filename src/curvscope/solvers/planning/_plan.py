@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from curvscope.solvers.planning._rehearsal import rehearse
 from curvscope.solvers.planning._timing import Timing
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sizing import Footprint, default_width, fit, footprint, multiple_of, sizes_for_pairs
+from curvscope.store import Run
 from curvscope.system import Displayed, Hinted, as_text, checked, resident_bytes
 
 PLANNED = ("krylov", "seigh", "hmt", "nystrom", "singlepass", "exact")
@@ -193,8 +194,7 @@ def plan(
     names = PLANNED if method == "auto" else ("seigh" if method == "oversampled" else method,)
     known = None if spectrum is None else known_eigenvalues(spectrum, k, operator.shape[0])
     timing = Timing(operator)
-    options = {"tol": tol, "block_size": block_size, "ncv": ncv, "max_products": max_products}
-    asked = _Asked(operator, k, Resources(memory, run), workers, known, **options)
+    asked = _Asked(operator, k, Resources(memory, run), workers, known, tol, block_size, ncv, max_products)
     plans = [_method_plan(name, asked, timing) for name in names]
     plans.sort(key=lambda made: bool(made.obstacle))
     each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
@@ -260,8 +260,14 @@ def _method_plan(name: str, asked: _Asked, timing: Timing) -> MethodPlan:
     try:
         sizes = _sizes(name, asked)
         needs = footprint(name, operator, sizes.columns, predict=asked.predict)
-        place = {"default": sizes.block_size, "stored": run is not None, "device": operator.device}
-        fitted = fit(needs, asked.resources.memory, block_size=asked.block_size, **place)
+        fitted = fit(
+            needs,
+            asked.resources.memory,
+            block_size=asked.block_size,
+            default=sizes.block_size,
+            stored=run is not None,
+            device=operator.device,
+        )
     except (OutOfBudget, InvalidArgument) as error:
         return MethodPlan(name, obstacle=str(error))
     likely = needs
@@ -272,9 +278,10 @@ def _method_plan(name: str, asked: _Asked, timing: Timing) -> MethodPlan:
     few, many = sizes.products[0] / sizes.products[1], sizes.products[2] / sizes.products[1]
     expected, in_host = sum(stages.values()), operator.device.type == "cpu" or fitted.on_host
     extra = timing.at(fitted.block_size)[1]
+    fewest, usual, most = (count + asked.k for count in sizes.products)
     return MethodPlan(
         name,
-        products=tuple(count + asked.k for count in sizes.products),
+        products=(fewest, usual, most),
         stages=stages,
         seconds=(few * expected / SPREAD, expected, many * expected * SPREAD),
         memory=_memory(operator, likely, fitted.block_size, fitted.resident and in_host, timing, extra),
@@ -289,7 +296,7 @@ def _stages(name: str, asked: _Asked, sizes: _Sizes, fitted: Fit, timing: Timing
     """Expected seconds by stage: products as timed, what is beside them as rehearsed, and the wire to workers."""
     k, workers, run, expected = asked.k, asked.workers, asked.resources.run, sizes.products[1]
     solve = partial(_rehearsal, name, k, expected, fitted.block_size, ncv=sizes.columns.get("ncv"))
-    stored = None if run is None or fitted.resident else nearest_folder(Path(run))
+    stored = None if run is None or fitted.resident else nearest_folder(run.path if isinstance(run, Run) else Path(run))
     outside = rehearse(solve, asked.operator, k, sizes.widest, stored=stored).at(asked.operator.shape[0])
     seconds, _ = timing.at(fitted.block_size)
     residuals, _ = timing.at(min(fitted.widest, k))
@@ -371,9 +378,13 @@ def _rehearsal(
     if name == "krylov":
         width = max(1, min(block_size, operator.shape[0] // 4))
         columns = min(max(few + 2 * width, round((ncv or 0) / scale)), operator.shape[0])
-        return eigsh(operator, few, method="krylov", tol=0, max_products=budget, block_size=width, ncv=columns, **options)
-    budget = max(budget, 2 * few)
-    return eigsh(operator, few, method=name, max_products=budget, block_size=min(block_size, operator.shape[0]), **options)
+        found: Solution = eigsh(
+            operator, few, method="krylov", tol=0, max_products=budget, block_size=width, ncv=columns, **options
+        )
+        return found
+    budget, width = max(budget, 2 * few), min(block_size, operator.shape[0])
+    sketched: Solution = eigsh(operator, few, method=cast("MethodName", name), max_products=budget, block_size=width, **options)
+    return sketched
 
 
 def _choice(plans: list[MethodPlan], operator: Operator) -> str:

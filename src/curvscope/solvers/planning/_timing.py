@@ -15,7 +15,8 @@ class Timing:
     """Products of an operator, timed and watched; each width once."""
 
     def __init__(self, operator: Operator) -> None:
-        self.operator, self.known, self.last = operator.view(), {}, 0.0
+        self.operator, self.last = operator.view(), 0.0
+        self.known: dict[int, tuple[float, int]] = {}
         self.before = resident_bytes()
         _, self.traced = extra_memory(lambda: self._multiply(1))
         self.at(1)

@@ -95,7 +95,8 @@ def _npz(solution: Solution, path: Path) -> None:
 
 def _safetensors(solution: Solution, path: Path) -> None:
     vectors = solution.eigenvectors
-    heading, start = {"__metadata__": {"format": "pt", "curvscope": described(solution)}}, 0
+    heading: dict[str, Any] = {"__metadata__": {"format": "pt", "curvscope": described(solution)}}
+    start = 0
     shapes = {**{name: tuple(tensor.shape) for name, tensor in _small(solution).items()}, "eigenvectors": vectors.shape}
     for name, shape in shapes.items():
         dtype = _dtype(vectors) if name == "eigenvectors" else np.dtype("float64")

@@ -16,7 +16,7 @@ from curvscope.system import Displayed, Hinted, checked, frame
 from curvscope.tall import InMemory, TallMatrix
 
 if TYPE_CHECKING:
-    from curvscope.solvers.results._solution import Solution
+    from curvscope.solvers.results._solution import Cost, Solution
 
 
 class Pairs(Displayed, Hinted):
@@ -87,17 +87,20 @@ class Pairs(Displayed, Hinted):
     @property
     def products(self) -> int:
         """Vectors multiplied in all, those of residuals and certificates included."""
-        return self._solution.cost.products + self._solution.cost.certificate_products
+        cost: Cost = self._solution.cost
+        return cost.products + cost.certificate_products
 
     @property
     def lower(self) -> Tensor:
         """(k,) lower ends of :attr:`.Solution.intervals`."""
-        return self._solution.intervals[:, 0]
+        intervals: Tensor = self._solution.intervals
+        return intervals[:, 0]
 
     @property
     def upper(self) -> Tensor:
         """(k,) upper ends of :attr:`.Solution.intervals`."""
-        return self._solution.intervals[:, 1]
+        intervals: Tensor = self._solution.intervals
+        return intervals[:, 1]
 
     @property
     def _solution(self) -> Solution:

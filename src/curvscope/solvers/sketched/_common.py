@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Sketch(MethodOptions, ABC):
     block_size: int | None = None
     max_products: int | None = None
 
-    FREE = ("num_outer", "k")
+    FREE: ClassVar[tuple[str, ...]] = ("num_outer", "k")
 
     @abstractmethod
     def sized(self, problem: EigenProblem) -> Self:
@@ -106,12 +106,12 @@ def hermitian_request(operator: Any, *, num_outer: int, num_inner: int, k: int |
         InvalidArgument: sizes out of order, unknown names, an operator that is not square or not Hermitian, a complex test
             matrix for a real operator.
     """
-    operator = as_operator(operator)
-    check_operator(operator, real=False)
+    made: Operator = as_operator(operator)
+    check_operator(made, real=False)
     check_which(which)
-    check_kind(sketch, operator.dtype)
-    check_sizes(operator.shape[0], num_outer, num_inner, num_outer if k is None else k)
-    return operator
+    check_kind(sketch, made.dtype)
+    check_sizes(made.shape[0], num_outer, num_inner, num_outer if k is None else k)
+    return made
 
 
 def check_sizes(size: int, num_outer: int, num_inner: int, k: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -107,6 +108,10 @@ def hmt(
     return method.solve(problem, Resources(memory, run, executor, progress))
 
 
+def _compressed_block(meter: Meter, basis: TallMatrix, start: int, stop: int) -> torch.Tensor:
+    return gram(basis, InMemory(meter.multiply(basis.columns(start, stop))))
+
+
 def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tensor:
     """Q* A Q. Cost: a product for each column of Q; a run keeps the columns of every block."""
     core = torch.empty(basis.shape[1], basis.shape[1], dtype=small_dtype(basis.dtype), device="cpu")
@@ -115,6 +120,6 @@ def _compressed(meter: Meter, basis: TallMatrix, block_size: int) -> torch.Tenso
             meter,
             f"compression/{start:08d}-{stop:08d}",
             stop - start,
-            lambda start=start, stop=stop: gram(basis, InMemory(meter.multiply(basis.columns(start, stop)))),
+            partial(_compressed_block, meter, basis, start, stop),
         )
     return core

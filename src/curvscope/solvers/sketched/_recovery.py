@@ -36,8 +36,10 @@ def least_squares(matrix: Tensor, right_side: Tensor, *, rtol: float = ILL_CONDI
     orthonormal, triangle = torch.linalg.qr(matrix)
     pivots = triangle.diagonal().abs()
     if len(pivots) and float(pivots.min()) > rtol * float(pivots.max()):
-        return torch.linalg.solve_triangular(triangle, orthonormal.mH @ right_side, upper=True)
-    return torch.linalg.pinv(matrix, rtol=rtol) @ right_side
+        solved: Tensor = torch.linalg.solve_triangular(triangle, orthonormal.mH @ right_side, upper=True)
+    else:
+        solved = torch.linalg.pinv(matrix, rtol=rtol) @ right_side
+    return solved
 
 
 def oversampled_core(left: Tensor, inner: Tensor, right: Tensor) -> Tensor:
@@ -148,7 +150,8 @@ def singlepass_core(measured: Tensor, right: Tensor) -> Tensor:
     sums = weights[:, None] + weights
     floor = 2 * len(weights) * torch.finfo(weights.dtype).eps * float(weights.max()) if len(weights) else 0.0
     core = torch.where(sums > floor, (products + products.mH) / sums.clamp(min=floor or 1.0), 0)
-    return turn @ core @ turn.mH
+    turned: Tensor = turn @ core @ turn.mH
+    return turned
 
 
 def nystrom_factors(coefficients: Tensor, gram: Tensor, shift: float) -> tuple[Tensor, Tensor]:
@@ -195,7 +198,8 @@ def indefinite_nystrom_core(coefficients: Tensor, gram: Tensor, rank: int) -> Te
     floor = len(values) * torch.finfo(values.dtype).eps * float(values.abs().max()) if len(values) else 0.0
     kept = kept[values[kept].abs() > floor]
     factor = coefficients @ vectors[:, kept]
-    return (factor / values[kept]) @ factor.mH
+    core: Tensor = (factor / values[kept]) @ factor.mH
+    return core
 
 
 def generalized_nystrom_core(left: Tensor, coefficients: Tensor) -> Tensor:

@@ -125,9 +125,9 @@ def ssvd(
     with session(operator, prepared, resources) as meter:
         triplets = recalled_triplets(meter)
         if triplets is None:
-            *factors, rank = find(meter)
+            left, core, right, rank = find(meter)
             diagnostics = {"rank": float(rank)}
-            triplets = triplets_of_core(meter, *factors, k=rank if k is None else k, diagnostics=diagnostics)
+            triplets = triplets_of_core(meter, left, core, right, k=rank if k is None else k, diagnostics=diagnostics)
         advice = advised(ADVICE, len(triplets.values), k)
         return finish_singular(meter, triplets, options=options | {"method": method}, advice=advice)
 
