@@ -182,7 +182,7 @@ class Certificate:
         gap = float(values.abs().min() - self.outside[-1]) - rho
         if not bool(inside.all()):
             gap = min(gap, float((values[:, None] - self.eigenvalues[~inside]).abs().min()) - rho)
-        size = len(group) ** 0.5
+        size: float = len(group) ** 0.5
         return size if gap <= 0 else min(size, float(self.residuals[inside].norm()) / gap)
 
 

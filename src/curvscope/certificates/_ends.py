@@ -117,5 +117,5 @@ class EndCertificate(Certificate):
         gap = float(torch.maximum(values - self.above, self.below - values).min()) - rho
         if not bool(inside.all()):
             gap = min(gap, float((values[:, None] - self.eigenvalues[~inside]).abs().min()) - rho)
-        size = len(group) ** 0.5
+        size: float = len(group) ** 0.5
         return size if gap <= 0 else min(size, float(self.residuals[inside].norm()) / gap)

@@ -94,7 +94,8 @@ class ClassStructure(Displayed, Hinted):
         block = self._between()
         sizes, turn = torch.linalg.eigh(block.T @ block)
         keep = sizes > len(sizes) * torch.finfo(torch.float64).eps * sizes[-1]
-        return (block @ turn[:, keep] / sizes[keep].sqrt()).flip(1)
+        directions: Tensor = (block @ turn[:, keep] / sizes[keep].sqrt()).flip(1)
+        return directions
 
     def _between(self) -> Tensor:
         scaled = self.means.double() * self.shares.sqrt().to(self.means.device)[:, None]
@@ -119,9 +120,10 @@ def class_structure(objective: Objective | Operator) -> ClassStructure:
     >>> class_structure(Objective(model, nn.CrossEntropyLoss(), data)).values.shape
     torch.Size([9])
     """
-    objective = objective.objective if isinstance(objective, Operator) else objective
-    if not isinstance(objective, Objective):
+    found = objective.objective if isinstance(objective, Operator) else objective
+    if not isinstance(found, Objective):
         raise InvalidType(f"pass a curvscope.Objective or a curvature operator, not a {type(objective).__name__}")
+    objective = found
     _check_loss(objective)
     check_substitution(objective)
     sums: Tensor | None = None
@@ -164,13 +166,16 @@ def _add(sums: Tensor, objective: Objective, leaves: tuple[Tensor, ...], logits:
 
 
 def _squares(block: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(block.T @ block).clamp(min=0).flip(0).cpu()
+    squares: Tensor = torch.linalg.eigvalsh(block.T @ block).clamp(min=0).flip(0).cpu()
+    return squares
 
 
 def _check_loss(objective: Objective) -> None:
     loss = objective.criterion
-    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing
-    if not (objective.has_criterion and plain and loss.reduction == "mean"):
+    plain = (
+        isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing and loss.reduction == "mean"
+    )
+    if not (objective.has_criterion and plain):
         raise InvalidArgument(f"class structure is about nn.CrossEntropyLoss() without weights, not {objective.loss_name}")
 
 

@@ -351,7 +351,8 @@ class Density(Saved, Displayed, Hinted):
             for name in ("nodes", "weights", "radii")
         ]
         exact = torch.tensor(plain["exact"], dtype=torch.float64, device="cpu")
-        return cls(plain["D"], exact, *found, plain["products"], plain["seconds"], plain["provenance"])
+        nodes, weights, radii = found
+        return cls(plain["D"], exact, nodes, weights, radii, plain["products"], plain["seconds"], plain["provenance"])
 
     # --- inside -------------------------------------------------------------------------------------------------------------
 
@@ -389,7 +390,8 @@ class Density(Saved, Displayed, Hinted):
     @cached_property
     def _breaks(self) -> Tensor:
         """Points where the distribution function bends or jumps."""
-        return torch.cat([self.exact, *(side.flatten() for side in self._cells)]).unique()
+        breaks: Tensor = torch.cat([self.exact, *(side.flatten() for side in self._cells)]).unique()
+        return breaks
 
     def _cumulative(self, points: Tensor, *, inclusive: bool = True) -> Tensor:
         if not len(self.weights):

@@ -288,7 +288,8 @@ def _left_out(triangle: Tensor) -> Tensor:
     turn, upper = torch.linalg.qr(triangle)
     inverse = torch.linalg.solve_triangular(upper, torch.eye(m, dtype=torch.float64, device="cpu"), upper=True)
     directions = turn @ inverse.T
-    return directions / directions.norm(dim=0)
+    scaled: Tensor = directions / directions.norm(dim=0)
+    return scaled
 
 
 def _without(left_out: Tensor, coefficients: Tensor) -> Tensor:

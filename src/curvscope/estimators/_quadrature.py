@@ -174,7 +174,8 @@ def _exact(meter: Meter, bound: RankBound | None, budget: int | None, seed: int,
         raise OutOfBudget(f"the dense matrix of D = {size} does not fit {as_text(free)}: use method='lanczos'")
     matrix, _ = dense_matrix(meter)
     with meter.stage("dense eigenvalues", 0):
-        return torch.linalg.eigvalsh(matrix)
+        values: Tensor = torch.linalg.eigvalsh(matrix)
+    return values
 
 
 def _pays(bound: RankBound, size: int, budget: int | None) -> bool:
@@ -212,7 +213,8 @@ def _starts(operator: Operator, deflation: Deflation, seed: int, start: int, sto
     """Uniformly random unit vectors in the complement of the known eigenvectors."""
     random = TestMatrix("gaussian", operator.shape[0], seed=seed, role=ROLE, dtype=torch.float64, device=operator.device)
     block = deflation.project(random.columns(start, stop))
-    return block / block.norm(dim=0)
+    scaled: Tensor = block / block.norm(dim=0)
+    return scaled
 
 
 def _probes_at_once(size: int, steps: int, probes: int, free: int, reorthogonalize: bool) -> int:

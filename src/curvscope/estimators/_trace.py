@@ -339,12 +339,12 @@ class _Drive:
                     source = Hutchinson(self.deflation, self.seed)
                     consumer.add((rows, source.known(rows)[:, None]) for rows in panels(self.operator.shape[0]))
                 case "xtrace":
-                    source = XTrace(self.deflation, self.seed)
-                    if self.may_switch and self._signs_suffice(source):
-                        consumer.add(source.plain())
-                        self._independent(Hutchinson(self.deflation, self.seed), consumer, relative, first=source.count)
+                    pilot = XTrace(self.deflation, self.seed)
+                    if self.may_switch and self._signs_suffice(pilot):
+                        consumer.add(pilot.plain())
+                        self._independent(Hutchinson(self.deflation, self.seed), consumer, relative, first=pilot.count)
                     else:
-                        self._exchangeable(source, consumer, relative)
+                        self._exchangeable(pilot, consumer, relative)
                 case "xnystrace":
                     self._exchangeable(XNysTrace(self.deflation, self.seed), consumer, relative)
                 case "hutch++":

@@ -183,7 +183,7 @@ def _private_scheduler(settings: dict[str, Any], scratch: Path) -> Iterator[None
     options = settings.setdefault("scheduler_options", {})
     options.setdefault("dashboard", False)
     options.setdefault("dashboard_address", "127.0.0.1:0")
-    private = {"temporary-directory": str(scratch)}
+    private: dict[str, Any] = {"temporary-directory": str(scratch)}
     if not options["dashboard"]:
         private["distributed.scheduler.http.routes"] = []
     with config.set(private):

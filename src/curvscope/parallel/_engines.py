@@ -142,8 +142,9 @@ class PoolEngine:
         broken = self.executor
         if not isinstance(broken, ProcessPoolExecutor):
             raise error
+        old: Any = broken  # what it was made with is private
         self.executor = ProcessPoolExecutor(
-            broken._max_workers, mp_context=broken._mp_context, initializer=broken._initializer, initargs=broken._initargs
+            old._max_workers, mp_context=old._mp_context, initializer=old._initializer, initargs=old._initargs
         )
         if self._own:
             shut_down(broken)
@@ -162,7 +163,8 @@ class DaskEngine:
         self.client = client
         self._executor = client.get_executor(pure=False)
         self._killed = (KilledWorker, CancelledError)
-        self._turn, self._known, self._asked = 0, [], -inf
+        self._turn, self._asked = 0, -inf
+        self._known: list[str] = []
         self._where = f"the Dask scheduler at {getattr(getattr(client, 'scheduler', None), 'address', 'an unknown address')}"
 
     @property
@@ -185,7 +187,9 @@ class DaskEngine:
         self._turn += 1
         chosen = places[(self._turn if place is None else place) % len(places) :][:1]
         preferred = {} if place is None else {"workers": chosen, "allow_other_workers": True}
-        return self._executor.submit(function, *(self._sent(argument, chosen) for argument in arguments), **preferred)
+        sent = (self._sent(argument, chosen) for argument in arguments)
+        future: Future[Any] = self._executor.submit(function, *sent, **preferred)
+        return future
 
     def _sent(self, argument: Any, chosen: list[str]) -> Any:
         if not isinstance(argument, np.ndarray) or argument.nbytes <= INLINE:

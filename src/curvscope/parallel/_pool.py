@@ -192,7 +192,8 @@ class _Process:
     def ask(self, message: Message) -> tuple[bool, Any]:
         """Return whether the call failed, and its result or exception."""
         send(self.pipe, message)
-        return self._receive()
+        failed, found = self._receive()
+        return bool(failed), found
 
     def _receive(self) -> Any:
         while not self.pipe.poll(SECONDS_BETWEEN_CHECKS):

@@ -193,7 +193,9 @@ class Workers:
             WorkerError: a task lost its workers too often, nobody begins any, or a scheduler is gone. Whatever the function
                 raises.
         """
-        coming, done, pending = enumerate(tasks), {}, {}
+        coming = enumerate(tasks)
+        done: dict[int, Any] = {}
+        pending: dict[int, _Pending] = {}
         due, most = 0, ahead * self.count
         try:
             while True:
@@ -329,7 +331,7 @@ class Workers:
         if not pace or not copies:
             return inf
         limit = max(self.grace, self.patience * statistics.median(pace) * waiting.task.size)
-        return max(waiting.attempts.values()) + limit * 2 ** (copies - 1) - time.monotonic()
+        return float(max(waiting.attempts.values()) + limit * 2 ** (copies - 1) - time.monotonic())
 
 
 def as_workers(executor: Any) -> Workers:

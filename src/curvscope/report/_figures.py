@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -83,7 +84,7 @@ def _spectrum(axes: Axes, title: str, solution: Solution) -> None:
     edge = float(np.abs(values).min())
     low, high = min(values.min(), -edge), max(values.max(), edge)
     width = max((high - low) / 60, 1e-300)
-    edges = np.arange(low - width / 2, high + 1.5 * width, width)
+    edges = np.arange(low - width / 2, high + 1.5 * width, width).tolist()
     axes.hist(values[values >= 0], bins=edges, color=BLUE, label="positive")
     axes.hist(values[values < 0], bins=edges, color=VERMILION, label="negative")
     rest = solution.eigenvectors.shape[0] - solution.k
@@ -111,7 +112,8 @@ def residuals(panels: Mapping[str, Mapping[str, Solution]], *, tol: float | None
             if tol is not None:
                 axes.axhline(tol, color=GREY, linestyle="--", linewidth=1.0, label=f"tol = {tol:g}")
             axes.set(yscale="log", xlabel="pair i", title=label)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            locator: Any = axes.xaxis.get_major_locator()
+            locator.set_params(integer=True)
         places[0].set_ylabel("relative residual\n‖H v − λ v‖ / |λ|")
         places[0].legend(loc="best")
     return sheet

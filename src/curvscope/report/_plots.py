@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -88,7 +90,7 @@ def panels(
         sheet,
         axes,
     ):
-        handles: dict[str, object] = {}
+        handles: dict[str, Artist] = {}
         for place, panel in zip(axes, content, strict=False):
             _draw(place, panel, handles, chance_label)
             place.set(xscale=xscale, yscale=yscale, title=panel.title)
@@ -103,16 +105,15 @@ def panels(
                 place.tick_params(labelbottom=True)
             if number % columns == 0:
                 place.set_ylabel(y)
-        sheet.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=legend_columns or min(6, max(1, len(handles)))
-        )
+        wide = legend_columns or min(6, max(1, len(handles)))
+        sheet.legend(list(handles.values()), list(handles.keys()), loc="outside lower center", ncols=wide)
     return sheet
 
 
-def _draw(axes: Axes, panel: Panel, handles: dict[str, object], chance_label: str) -> None:
+def _draw(axes: Axes, panel: Panel, handles: dict[str, Artist], chance_label: str) -> None:
     for number, (label, line) in enumerate(panel.lines.items()):
         colour = line.colour or CYCLE[number % len(CYCLE)]
-        drawn = None
+        drawn: Any = None
         if line.low is not None and line.high is not None:
             drawn = axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.22, linewidth=0)
         if line.dashed is not None:

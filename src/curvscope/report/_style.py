@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6b7280"
 CYCLE = (BLUE, ORANGE, GREEN, VERMILION, "#CC79A7", "#56B4E9")
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -34,7 +35,7 @@ _SETTINGS = {
 
 
 # Journal columns: 3.4 inches for one, 7 for two, at which 8 points are what the text around has.
-_PRINT = {
+_PRINT: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "legend.fontsize": 7,
@@ -49,7 +50,7 @@ COLUMN, PAGE = 3.4, 7.0
 
 @contextmanager
 def figure(
-    columns: int = 1, rows: int = 1, *, width: float = 8.0, height: float = 3.6, printed: bool = False, **axes: object
+    columns: int = 1, rows: int = 1, *, width: float = 8.0, height: float = 3.6, printed: bool = False, **axes: Any
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure with rows of axes, in our style; for use in a ``with`` statement.
 

@@ -107,7 +107,8 @@ class Gaussian(IndependentEntries):
     def _draw(self, stream: np.random.Generator, rows: int) -> np.ndarray:
         if not self.dtype.is_complex:
             return stream.standard_normal(rows)
-        return stream.standard_normal((rows, 2)).view(np.complex128)[:, 0] * 0.5**0.5
+        drawn: np.ndarray = stream.standard_normal((rows, 2)).view(np.complex128)[:, 0] * 0.5**0.5
+        return drawn
 
 
 class Rademacher(IndependentEntries):
@@ -126,4 +127,5 @@ class Phase(IndependentEntries):
     real = False
 
     def _draw(self, stream: np.random.Generator, rows: int) -> np.ndarray:
-        return np.exp(2j * np.pi * stream.random(rows))
+        drawn: np.ndarray = np.exp(2j * np.pi * stream.random(rows))
+        return drawn

@@ -39,7 +39,7 @@ def checksum(content: Any) -> bytes:
     >>> checksum(b"123456789").hex()
     '839206e3'
     """
-    return google_crc32c.value(content).to_bytes(CHECKSUM_BYTES, "little")
+    return int(google_crc32c.value(content)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 class Draft:
@@ -160,7 +160,7 @@ def _is_being_written(draft: Path) -> bool:
             return time.time() - changed < SECONDS_OF_ANOTHER_HOST
         writer = psutil.Process(int(found["process"]))
         # A process that began after the last change has the number of the one that wrote.
-        return writer.status() != psutil.STATUS_ZOMBIE and writer.create_time() <= changed + 1
+        return bool(writer.status() != psutil.STATUS_ZOMBIE and writer.create_time() <= changed + 1)
     except (psutil.Error, OSError, OverflowError):
         return False
 

@@ -8,6 +8,8 @@ import platform
 import stat
 import time
 import weakref
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from curvscope.store._untrusted import read_plain
 
 try:
     import fcntl
+
+    flock: Callable[[int, int], None] | None = fcntl.flock
 except ImportError:  # Windows
-    fcntl = None
+    flock = None
 
 LOCK = "lock"
 LONGEST_NOTE = 1 << 16
@@ -146,11 +150,10 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
 
 
 def _claim(descriptor: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if flock is not None:
+        flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     else:
-        import msvcrt
-
+        msvcrt: Any = import_module("msvcrt")
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
 

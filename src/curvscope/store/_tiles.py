@@ -91,12 +91,13 @@ class Tiles:
             array = zarr.open_array(path, mode="r")
         except UNREADABLE as error:
             raise DamagedData(f"{path / METADATA} is damaged ({shown(str(error))})") from error
-        codecs = [type(codec) for shard in array.metadata.codecs for codec in getattr(shard, "codecs", [shard])]
+        codecs = [type(codec) for shard in getattr(array.metadata, "codecs", ()) for codec in getattr(shard, "codecs", [shard])]
         if array.shards is None or codecs != [TransposeCodec, BytesCodec, Crc32cCodec] or array.ndim != 2:
             names = [codec.__name__ for codec in codecs]
             raise DamagedData(f"{path} is not one of our arrays of checked tiles (its codecs are {names})")
         mark = _mark_of(read_json(path / METADATA), path / METADATA)
-        return cls(path, array.shape, array.shards, array.chunks[0], array.dtype, mark)
+        (rows, columns), (height, width) = array.shape, array.shards
+        return cls(path, (rows, columns), (height, width), array.chunks[0], array.dtype, mark)
 
     def grow(self, columns: int) -> None:
         """Room for more columns; the tiles stay as they are."""
@@ -215,7 +216,7 @@ class Tiles:
         return index + checksum(index)
 
     @contextmanager
-    def _opened(self, row: int, column: int) -> Iterator[object]:
+    def _opened(self, row: int, column: int) -> Iterator[Any]:
         """The file of a tile, for reading; it is there and has its size."""
         file = self.file(row, column)
         try:
@@ -282,14 +283,14 @@ def rows_of_slabs(columns: int, itemsize: int) -> int:
     return max(FEWEST_ROWS, 1 << (fitting.bit_length() - 1))
 
 
-def _read_into(stream: object, buffer: np.ndarray) -> None:
+def _read_into(stream: Any, buffer: np.ndarray) -> None:
     """Fill the buffer; the file is long enough."""
-    view, done = memoryview(buffer), 0
+    view, done = buffer.data, 0
     while done < len(buffer) and (got := stream.readinto(view[done:])):
         done += got
 
 
-def _write_all(stream: object, content: np.ndarray | bytes) -> None:
-    view = memoryview(content)
+def _write_all(stream: Any, content: np.ndarray | bytes) -> None:
+    view = content.data if isinstance(content, np.ndarray) else memoryview(content)
     while len(view):
         view = view[stream.write(view) :]

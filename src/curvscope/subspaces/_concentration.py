@@ -50,7 +50,9 @@ def kappa(vector: Tensor, rho: float | None = None, *, k: int | None = None, squ
     squares = _squares(vector)
     if (rho is None) == (k is None):
         raise InvalidArgument("pass either rho, the share of the parameters, or k, their number")
-    k = mask_size(len(squares), rho) if k is None else k
+    if rho is not None:
+        k = mask_size(len(squares), rho)
+    assert k is not None, "one of them is given"
     if not 1 <= k <= len(squares):
         raise InvalidArgument(f"k={k}: choose 1 to D = {len(squares)}")
     share = float(squares.topk(k).values.sum() / squares.sum())

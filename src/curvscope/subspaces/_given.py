@@ -30,7 +30,8 @@ def as_subspace(space: Any, beside: Any) -> Subspace:
         space = as_mask(space, size, named)
     if isinstance(space, Ranking | Mask) and not isinstance(beside, Ranking | Mask):
         space = aligned(space, named)
-    return space
+    found: Subspace = space
+    return found
 
 
 def is_given_mask(obj: Any) -> bool:

@@ -141,7 +141,8 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 
 def _norms(block: Tensor) -> Tensor:
     """(b,) float64 on the CPU."""
-    return torch.linalg.vector_norm(block, dim=0).double().cpu()
+    norms: Tensor = torch.linalg.vector_norm(block, dim=0).double().cpu()
+    return norms
 
 
 def _divisor(norms: Tensor, like: Tensor) -> Tensor:

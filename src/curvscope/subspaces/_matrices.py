@@ -134,8 +134,9 @@ def overlap_matrix(spaces: Sequence[Basis | Ranking], ks: Sequence[int], *, prog
             if int(index.max()) >= len(curve.k):
                 raise InvalidArgument(f"k={int(index.max()) + 1}: spaces {i} and {j} have {len(curve.k)} columns in common")
             value[:, i, j] = value[:, j, i] = curve.value[index]
-            certified = certified and curve.lower is not None and curve.upper is not None
-            if certified:
+            if curve.lower is None or curve.upper is None:
+                certified = False
+            elif certified:
                 lower[:, i, j] = lower[:, j, i] = curve.lower[index]
                 upper[:, i, j] = upper[:, j, i] = curve.upper[index]
             advance()

@@ -81,8 +81,8 @@ def overlap(basis: Any, other: Any, *, k: int | None = None, check: bool | None 
 def _up_to(curve: OverlapCurve, k: int) -> OverlapCurve:
     """The first k points of a curve."""
     curve.at(k)
-    parts = {name: getattr(curve, name) for name in ("k", "value", "lower", "upper", "dimension")}
-    return replace(curve, **{name: part if part is None else part[:k] for name, part in parts.items()})
+    lower, upper, dimension = (None if part is None else part[:k] for part in (curve.lower, curve.upper, curve.dimension))
+    return replace(curve, k=curve.k[:k], value=curve.value[:k], lower=lower, upper=upper, dimension=dimension)
 
 
 def as_vector(obj: Any, parameters: Parameters | None) -> Tensor:
@@ -222,6 +222,8 @@ def _both(ours: OverlapCurve, theirs: OverlapCurve, first: Certificate | None, s
             torch.tensor([other.space_sine(int(k)) for k in curve.k], dtype=torch.float64, device="cpu")
             / curve.k.double().sqrt()
         )
+        assert curve.lower is not None, "of a certified solution"
+        assert curve.upper is not None, "of a certified solution"
         lower = torch.maximum(lower, (curve.lower.sqrt() - sines).clamp(min=0).square())
         upper = torch.minimum(upper, (curve.upper.sqrt() + sines).square())
     return OverlapCurve(ours.k, ours.value, ours.size, ours.ranking, lower, upper, ours.failure + theirs.failure)

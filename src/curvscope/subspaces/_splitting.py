@@ -132,10 +132,9 @@ def splitting(
     solutions = {
         name: eigsh(operator, k, method="krylov", tol=tol, seed=seed, progress=progress) for name, operator in matrices.items()
     }
-    limits = {"max_products": max_products, "seed": seed, "progress": progress}
     return Splitting(
-        frobenius_norm(hessian, deflate=solutions["hessian"], **limits),
-        frobenius_norm(remainder, **limits),
+        frobenius_norm(hessian, deflate=solutions["hessian"], max_products=max_products, seed=seed, progress=progress),
+        frobenius_norm(remainder, max_products=max_products, seed=seed, progress=progress),
         spectral_norm(remainder, seed=seed, progress=progress),
         solutions,
         {name: overlap(solutions["hessian"], solution) for name, solution in solutions.items() if name != "hessian"},

@@ -158,7 +158,7 @@ def overlap_without_vectors(
 
         def multiply(block: Tensor) -> Tensor:
             """A product, counted."""
-            product = operator @ block
+            product: Tensor = operator @ block
             advance(block.shape[1])
             return product
 
@@ -176,6 +176,7 @@ def overlap_without_vectors(
         masked = runs("masked probes", index, None if isinstance(chosen, Mask) else index.to(operator.device))
         counts = None if known is not None else [made.ritz() for _, made in runs("density probes", None, None)]
     thresholds = known if counts is None else _from_density(counts, k)
+    assert thresholds is not None, "either is there"
     fine = torch.stack([_captured(signs, made.ritz(), thresholds) for signs, made in masked])
     coarse = torch.stack([_captured(signs, made.ritz(max(1, num_steps // 2)), thresholds) for signs, made in masked])
     ks = torch.arange(1, k + 1, device="cpu")
@@ -329,4 +330,5 @@ def _middle(upper: Tensor, lower: Tensor) -> Tensor:
 
 
 def _stderr(samples: Tensor) -> Tensor:
-    return samples.std(0) / len(samples) ** 0.5
+    root: float = len(samples) ** 0.5
+    return samples.std(0) / root

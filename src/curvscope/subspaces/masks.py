@@ -535,7 +535,7 @@ def layer_index(layers: Parameters, size: int) -> Tensor:
 def _flat(weights: Weights, params: ParameterFilter = None) -> Tensor:
     match weights:
         case nn.Module():
-            tensors = list(select(weights, params).values())
+            tensors: list[Tensor] = list(select(weights, params).values())
         case Mapping():
             tensors = list(weights.values())
         case Tensor():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 from curvscope.errors import Interrupted
 
@@ -25,7 +26,7 @@ class Interruptible:
     def __init__(self, advice: str) -> None:
         self.advice = advice
         self.asked = False
-        self._before: object = None
+        self._before: Any = None  # what signal.signal() gave
 
     def __enter__(self) -> Interruptible:
         is_main = threading.current_thread() is threading.main_thread()

@@ -29,7 +29,8 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
     >>> in_tf32(), torch.backends.cuda.matmul.fp32_precision == before
     (False, True)
     """
-    backends, wanted = torch.backends, TF32 if tf32 else EXACT
+    backends: Any = torch.backends  # their new names are not annotated
+    wanted = TF32 if tf32 else EXACT
     everything, cudnn, onednn = backends.fp32_precision, backends.cudnn, backends.mkldnn
     places = (cudnn, backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn)
     before = [place.fp32_precision for place in places]
@@ -78,18 +79,18 @@ def _older_cudnn_switch_reads(value: bool) -> Iterator[None]:
     read, wrapped = torch._C._get_cudnn_allow_tf32, getattr(switch, "getter", None)
     try:
         torch._C._get_cudnn_allow_tf32 = lambda: value
-        if wrapped is not None:
+        if switch is not None and wrapped is not None:
             switch.getter = torch._C._get_cudnn_allow_tf32
         yield
     finally:
         torch._C._get_cudnn_allow_tf32 = read
-        if wrapped is not None:
+        if switch is not None and wrapped is not None:
             switch.getter = wrapped
 
 
 def in_tf32() -> bool:
     """Return whether matrix products of float32 numbers are in TF32 now, on GPUs that have it."""
-    return torch.backends.cuda.matmul.fp32_precision == TF32
+    return bool(torch.backends.cuda.matmul.fp32_precision == TF32)
 
 
 def has_tf32(device: torch.device) -> bool:

@@ -41,7 +41,7 @@ def as_bytes(memory: int | str) -> int:
         raise InvalidType(f"memory={memory!r}: pass a number of bytes or a text such as '8GiB'")
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(memory))
     unit = {name.lower(): size for name, size in UNITS.items()}.get(parts[2].lower()) if parts else None
-    if unit is None or not (found := int(float(parts[1]) * unit)):
+    if parts is None or unit is None or not (found := int(float(parts[1]) * unit)):
         raise InvalidArgument(f"memory={memory!r}: pass a number of bytes or a text such as '8GiB', '500 MB'")
     return found
 

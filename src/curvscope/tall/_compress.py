@@ -41,4 +41,5 @@ def compressed(matrix: TallMatrix, rows: int) -> Tensor:
                 first = min(part.shape[1], rows - offset)
                 room[:, offset : offset + first].addcmul_(part[:, :first], sign[:first])
                 room[:, : part.shape[1] - first].addcmul_(part[:, first:], sign[first:])
-    return turned.mT / COPIES**0.5
+    copies: float = COPIES**0.5
+    return turned.mT / copies

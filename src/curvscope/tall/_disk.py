@@ -273,8 +273,7 @@ class OnDisk(Panelled):
 
     def empty_like(self, columns: int) -> OnDisk:
         """See :meth:`TallMatrix.empty_like`: a :meth:`scratch` matrix beside this one."""
-        where = {"tile_rows": self.height, "device": self.device}
-        return OnDisk.scratch(self.path.parent, self.shape[0], columns, self.dtype, **where)
+        return OnDisk.scratch(self.path.parent, self.shape[0], columns, self.dtype, tile_rows=self.height, device=self.device)
 
     def grow(self, columns: int) -> OnDisk:
         """The same matrix with room for more columns."""

@@ -197,7 +197,7 @@ def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float
 
 def _most(unit: float) -> float:
     """The condition number up to which a triangular factor is inverted: no Gram matrix in double precision tells more."""
-    return WELL_CONDITIONED * min(1 / unit, torch.finfo(torch.float64).eps ** -0.5)
+    return float(WELL_CONDITIONED * min(1 / unit, torch.finfo(torch.float64).eps ** -0.5))
 
 
 def _without_noise(turn: Tensor, back: Tensor, coefficients: Tensor, noise: float) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LIN_ALG_ERROR: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009 -- public, and not in its __all__
+
 TURNS = 3
 
 
@@ -26,21 +28,22 @@ def small_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     m, n = matrix.shape
     generator = torch.Generator().manual_seed(0)
     for turn in range(TURNS + 1):
-        left, right = (_turn(size, matrix.dtype, generator) if turn else None for size in (m, n))
-        turned = matrix if left is None else left @ matrix @ right
+        sides = [_turn(size, matrix.dtype, generator) for size in (m, n)] if turn else []
+        turned = sides[0] @ matrix @ sides[1] if sides else matrix
         try:
             U, S, V = torch.linalg.svd(turned, full_matrices=False)
-        except torch.linalg.LinAlgError:
+        except LIN_ALG_ERROR:
             continue
-        if left is None:
+        if not sides:
             return U, S, V
-        return left.mH @ U, S, V @ right.mH
+        return sides[0].mH @ U, S, V @ sides[1].mH
     return _by_dilation(matrix)
 
 
 def _turn(size: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     """A random orthogonal matrix."""
-    return torch.linalg.qr(torch.randn(size, size, dtype=dtype, generator=generator, device="cpu")).Q
+    turn: Tensor = torch.linalg.qr(torch.randn(size, size, dtype=dtype, generator=generator, device="cpu")).Q
+    return turn
 
 
 def _by_dilation(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

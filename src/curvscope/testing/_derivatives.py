@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -151,8 +150,8 @@ def _judged(product: Callable[[], Tensor], expected: Tensor, limit: float) -> Ve
         found = product().detach()
     except (CurvscopeError, RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, AssertionError) as error:
         return Verdict(float("nan"), limit, str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
-    error = float((found - expected).norm()) / (float(expected.norm()) or 1.0)
-    return Verdict(error if error == error else float("inf"), limit)
+    apart = float((found - expected).norm()) / (float(expected.norm()) or 1.0)
+    return Verdict(apart if apart == apart else float("inf"), limit)
 
 
 def _differences(objective: Objective, v: Tensor, step: float) -> tuple[Tensor, Verdict, float]:
@@ -210,7 +209,7 @@ class _OwnLoss:
 
     def __call__(self, values: Values) -> Tensor:
         named = {f"model.{name}": value for name, value in zip(self.parameters.names, values, strict=True)}
-        result: Any = functional_call(self._call, named, (self.batch,))
+        result: Tensor = functional_call(self._call, named, (self.batch,))
         return result.reshape(())
 
     def double_backward(self, v: Tensor) -> Tensor:

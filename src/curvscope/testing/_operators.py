@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -90,7 +91,7 @@ def adjoint_fits(operator: Operator) -> None:
 def refuses_what_does_not_fit(operator: Operator) -> None:
     """Wrong lengths, dtypes and types are errors of ours, not wrong numbers."""
     n = operator.shape[1]
-    like = {"dtype": operator.dtype, "device": operator.device}
+    like: dict[str, Any] = {"dtype": operator.dtype, "device": operator.device}
     require(raises(ValueError, lambda: operator @ torch.zeros(n + 1, **like)), "a vector of the wrong length is refused")
     require(raises(ValueError, lambda: operator @ torch.zeros(n, 1, 1, **like)), "a three-dimensional block is refused")
     block = torch.zeros(n, dtype=torch.int64, device=operator.device)

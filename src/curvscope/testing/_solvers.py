@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ def refuses_nonsense(solve: Solve) -> None:
     """Not square, k out of range, NaN in a product."""
     A, _ = low_rank([5.0, -4.0, 3.0])
     for matrix, k in ((A[:, :-1], 1), (A, 0), (A, SIZE + 1)):
-        require(raises(InvalidArgument, lambda a=matrix, n=k: solve(a, n)), f"{tuple(matrix.shape)} with k={k} is refused")
+        require(raises(InvalidArgument, partial(solve, matrix, k)), f"{tuple(matrix.shape)} with k={k} is refused")
     require(raises(NotFinite, lambda: solve(_WithNan(), 2)), "a product with NaN in it is an error")
 
 

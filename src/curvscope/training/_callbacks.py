@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 from curvscope.errors import MissingExtra
@@ -26,7 +27,7 @@ def lightning_callback(recorder: Recorder | Tracker) -> Any:
     Raises:
         MissingExtra: neither ``lightning`` nor ``pytorch_lightning`` is installed.
     """
-    base = _lightning().Callback
+    base: Any = _lightning().Callback
 
     class RecorderCallback(base):
         """Records a model along Lightning's training."""
@@ -61,7 +62,7 @@ def trainer_callback(recorder: Recorder | Tracker) -> Any:
         MissingExtra: ``transformers`` is not installed.
     """
     try:
-        base = import_module("transformers").TrainerCallback
+        base: Any = import_module("transformers").TrainerCallback
         handler = import_module("transformers.trainer_callback").CallbackHandler
     except ImportError as error:
         raise MissingExtra("trainer_callback needs transformers: pip install 'curvscope[hf]'") from error
@@ -100,7 +101,7 @@ def _caller(kind: type) -> Any:
 
     A Trainer hands neither itself nor its other callbacks to a callback, and the reporters hold the only open files.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if isinstance(found := frame.f_locals.get("self"), kind):
             return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
@@ -146,11 +146,11 @@ def interpolate(
     low, high = span
     if points < 2 or not low < high:
         raise InvalidArgument(f"points={points}, span={span}: choose at least 2 points and an increasing span")
-    ends = [_vector(objective, place) for place in (first, second)]
+    start, end = (_vector(objective, place) for place in (first, second))
     alpha = torch.linspace(low, high, points, dtype=torch.float64, device="cpu")
     extra = [end for end in (0.0, 1.0) if low <= end <= high and float((alpha - end).abs().min()) > 1e-9]
     alpha = torch.cat([alpha, torch.tensor(extra, dtype=torch.float64, device="cpu")]).sort().values
-    return _profile(objective, alpha, lambda a: torch.lerp(*ends, a))
+    return _profile(objective, alpha, lambda a: torch.lerp(start, end, a))
 
 
 @checked
@@ -184,11 +184,10 @@ def loss_along(
         raise InvalidArgument(
             f"points={points}, radius={radius}: choose an odd number of points, at least 3, and a finite radius > 0"
         )
-    if not isinstance(direction, Tensor):
-        direction = objective.parameters.flatten(direction)
-    if direction.shape != (operator.shape[0],) or not float(direction.norm()) > 0:
-        raise InvalidArgument(f"direction of shape {tuple(direction.shape)}: expected ({operator.shape[0]},), not zero")
-    v = direction.to(operator.device, operator.dtype) / direction.norm()
+    along = direction if isinstance(direction, Tensor) else objective.parameters.flatten(direction)
+    if along.shape != (operator.shape[0],) or not float(along.norm()) > 0:
+        raise InvalidArgument(f"direction of shape {tuple(along.shape)}: expected ({operator.shape[0]},), not zero")
+    v = along.to(operator.device, operator.dtype) / along.norm()
     place = objective.parameters.join(objective.values).to(v.dtype)
     slope = float(objective.gradient().to(v.dtype) @ v)
     bend = float(v @ (operator @ v)) if eigenvalue is None else eigenvalue
@@ -211,7 +210,7 @@ def _profile(objective: Objective, alpha: Tensor, at: Callable[[float], Tensor])
 
 
 @torch.no_grad()
-def _evaluate(objective: Objective, values: Sequence[Tensor]) -> tuple[float, float | None]:
+def _evaluate(objective: Objective, values: tuple[Tensor, ...]) -> tuple[float, float | None]:
     """Mean loss, and accuracy where the outputs are logits of class indices."""
     total, right, count = 0.0, 0.0, 0
     with objective.isolated():

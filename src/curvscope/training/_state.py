@@ -28,7 +28,7 @@ def capture(optimizer: torch.optim.Optimizer | None, *, random_state: bool) -> T
         state["random"] = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
             "python": [version, list(internal), gauss],
         }
     return state
@@ -83,6 +83,7 @@ def load_state(file: Path) -> TrainingState:
     """
     open_plain(file).close()
     try:
-        return torch.load(file, weights_only=True)
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+        return state
     except Exception as error:  # torch.load fails in many ways on bytes that are something else
         raise DamagedData(f"{file} is damaged ({type(error).__name__}): restore another step") from error

@@ -130,7 +130,8 @@ class Tracker(Displayed, Hinted):
         self.history: dict[int, Found] = {}
         self.eigenvectors: Tensor | None = None
         self._values = torch.zeros(0, dtype=torch.float64, device="cpu")
-        self._next, self._last_call = 0, None
+        self._next = 0
+        self._last_call: float | None = None
         self._step_seconds: list[float] = []
 
     @checked
@@ -275,7 +276,8 @@ class Tracker(Displayed, Hinted):
         assert self.eigenvectors is not None
         sizes = self._values.abs().clamp(min=float(self._values.abs().max()) * 1e-6 or 1.0)
         warm = self.eigenvectors @ (1 / sizes).to(self.operator.device, self.operator.dtype)[:, None]
-        return warm / warm.norm() + FRESH * random / random.norm()
+        start: Tensor = warm / warm.norm() + FRESH * random / random.norm()
+        return start
 
     def _error(self, values: Tensor, residuals: Tensor) -> float:
         """The largest relative error of the k first values by residual and gap; the gap is to the other Ritz values."""

@@ -74,8 +74,9 @@ class _Fresh:
         self.metric, self.own = metric, dict(vars(metric))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        metric = self.metric
-        here, lists = dict(vars(metric)), {name: [] for name, state in self.own.items() if isinstance(state, list)}
+        metric: Any = self.metric  # torchmetrics' classes, which are not imported for this
+        here = dict(vars(metric))
+        lists: dict[str, list[Any]] = {name: [] for name, state in self.own.items() if isinstance(state, list)}
         vars(metric).update(self.own | lists)  # reset() empties lists in place
         vars(metric).pop("forward", None)
         try:

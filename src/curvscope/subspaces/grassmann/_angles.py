@@ -60,15 +60,20 @@ def angles(first: Basis | Mask, second: Basis | Mask) -> Tensor:
     if bool(small.any()):
         sines = torch.linalg.svdvals(_outside(larger, smaller, cross)).flip(0).clamp(max=1.0)
         found = torch.where(small, sines.asin(), found)
-    return found.sort().values
+    angles: Tensor = found.sort().values
+    return angles
 
 
 class _Space(ABC):
     """A subspace as seen here: its dimension, and orthonormal columns panel by panel."""
 
     size: int
-    dimension: int
     dtype: torch.dtype
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Number of columns."""
 
     @abstractmethod
     def panel(self, rows: slice) -> Tensor:
@@ -97,7 +102,7 @@ class _Span(_Space):
 
     def __init__(self, vectors: TallMatrix) -> None:
         self.vectors = vectors
-        self.size, self.dimension = vectors.shape
+        self.size = vectors.shape[0]
         overlaps = gram(vectors, vectors, double=True)
         defect = float((overlaps - torch.eye(self.dimension, dtype=overlaps.dtype, device="cpu")).abs().max())
         if not defect <= 1e-3:
@@ -109,11 +114,17 @@ class _Span(_Space):
             factor, torch.eye(self.dimension, dtype=self.dtype, device="cpu"), upper=True
         )
 
+    @property
+    def dimension(self) -> int:
+        return self.vectors.shape[1]
+
     def panel(self, rows: slice) -> Tensor:
-        return self.vectors.rows(rows).to("cpu", self.dtype) @ self.whitening
+        found: Tensor = self.vectors.rows(rows).to("cpu", self.dtype) @ self.whitening
+        return found
 
     def rows(self, index: Tensor) -> Tensor:
-        return self.vectors.rows(index.to(self.vectors.device)).to("cpu", self.dtype) @ self.whitening
+        found: Tensor = self.vectors.rows(index.to(self.vectors.device)).to("cpu", self.dtype) @ self.whitening
+        return found
 
 
 def _space(given: Basis | Mask) -> _Coordinates | _Span:
@@ -131,7 +142,9 @@ def _cross(larger: _Coordinates | _Span, smaller: _Coordinates | _Span) -> Tenso
     """Q1* Q2 for the orthonormal columns of both, (k1, k2)."""
     match larger, smaller:
         case _Span(), _Span():
-            return larger.whitening.mH @ gram(larger.vectors, smaller.vectors, double=True).to(larger.dtype) @ smaller.whitening
+            between = gram(larger.vectors, smaller.vectors, double=True).to(larger.dtype)
+            product: Tensor = larger.whitening.mH @ between @ smaller.whitening
+            return product
         case _Coordinates(), _Span():
             return smaller.rows(larger.index)
         case _Span(), _Coordinates():

@@ -83,7 +83,7 @@ def projection_f_from_overlap(overlap: float, k: int) -> float:
     >>> projection_f_from_overlap(0.0, 9)
     3.0
     """
-    return (k * (1 - _share(overlap, "overlap"))) ** 0.5
+    return float((k * (1 - _share(overlap, "overlap"))) ** 0.5)
 
 
 @checked
