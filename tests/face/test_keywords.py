@@ -169,3 +169,107 @@ def test_a_damped_matrix_says_where_the_gradient_is():
     assert torch.equal(damped.terms[0][1].gradient(), cs.hessian(MODEL, LOSS, DATA).gradient())
     with pytest.raises(InvalidArgument, match="damping"):
         cs.ggn(MODEL, LOSS, DATA, damping="much")
+
+
+X, Y = DATA[0]
+SOLVED = cs.eigsh(cs.hessian(MODEL, LOSS, DATA), k=3)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: cs.hessian(MODEL, LOSS, X, Y), "one argument: pass \\(inputs, targets\\)"),
+        (lambda: cs.hessian(MODEL, LOSS, DATA) + 0.1, r"H.shift\(0.1\)"),
+        (lambda: cs.hessian(MODEL, LOSS, DATA) - 1, r"H.shift\(1\)"),
+        (lambda: cs.hessian(MODEL, LOSS, DATA) @ MODEL, "named_parameters"),
+        (lambda: cs.overlap(SOLVED, MODEL), "masks.by_magnitude"),
+        (lambda: cs.overlap(cs.hessian(MODEL, LOSS, DATA), cs.masks.by_magnitude(MODEL)), r"cs.eigsh\(H"),
+        (lambda: cs.overlap(SOLVED, "magnitude"), "masks.by_magnitude"),
+        (lambda: cs.eigsh(A, 3, which="SM"), "cs.density"),
+        (lambda: cs.seigh(A, k=3), "method='seigh'"),
+        (lambda: cs.eigsh(A, 3, device="cpu"), "the operator's"),
+        (lambda: cs.eigsh(A, 3, out="run"), "use run"),
+        (lambda: cs.eigsh(A, num=3), "use k;"),
+        (lambda: cs.masks.by_magnitude(MODEL, layerwise=True), "layerwise_magnitude"),
+    ],
+)
+def test_what_people_try_leads_to_the_right_form(call, words):
+    with pytest.raises((InvalidType, InvalidArgument), match=words):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        (cs.hessian(MODEL, LOSS, DATA), {"double": "H.to", "vHv": "v @ H @ v", "logdet": "torch.log", "save": "solution.save"}),
+        (SOLVED, {"shape": "eigenvectors.shape", "error": "residual_norms", "certified": "certificate"}),
+        (SOLVED.eigenvectors, {"norm": "to_tensor", "tolist": "to_tensor", "to_numpy": "np.asarray"}),
+        (
+            cs,
+            {"solve": "low_rank", "ntk": "cs.jacobian", "null_model": "cs.mask_null", "track": "cs.Tracker", "eye": "identity"},
+        ),
+        (cs.masks, {"union": "first | second", "threshold": "overlap", "hessian": "masks.obd"}),
+        (cs.masks.by_magnitude(MODEL), {"to_bool": "ranking.mask", "top": "first"}),
+        (cs.masks.by_magnitude(MODEL, 3), {"numpy": "np.asarray", "shape": "mask.size"}),
+    ],
+)
+def test_names_that_people_try_lead_to_the_right_ones(owner, names):
+    for name, words in names.items():
+        with pytest.raises(AttributeError, match=words.replace("(", r"\(")):
+            getattr(owner, name)
+
+
+def test_predicates_of_names_alone_and_numpy_dtypes_are_taken():
+    H = cs.hessian(MODEL, LOSS, DATA, params=lambda name: name.endswith("weight"), dtype=np.float64)
+    assert (H.names, H.dtype) == (("0.weight", "2.weight"), torch.float64)
+    both = cs.hessian(MODEL, LOSS, DATA, params=lambda name, p: p.ndim == 1)
+    assert both.names == ("0.bias", "2.bias")
+
+
+def test_operators_are_summed():
+    parts = [cs.hessian(MODEL, LOSS, DATA), cs.ggn(MODEL, LOSS, DATA)]
+    assert torch.allclose(sum(parts).to_dense(), parts[0].to_dense() + parts[1].to_dense(), atol=1e-6)
+
+
+def test_methods_by_their_other_names():
+    for theirs, ours in {"hutchpp": "hutch++", "Hutch-PP": "hutch++", "full": "exact", "Rademacher": "hutchinson"}.items():
+        assert cs.trace(A, method=theirs).value == cs.trace(A, method=ours).value
+    assert torch.equal(cs.density(A, method="slq").nodes, cs.density(A, method="lanczos").nodes)
+    assert cs.eigsh(A, 3, v0=np.ones(100)).status.converged
+
+
+def test_columns_are_scaled_as_arrays_are():
+    w, V = SOLVED
+    dense = cs.hessian(MODEL, LOSS, DATA).to_dense()
+    best = V.to_tensor().double() @ torch.diag(w) @ V.to_tensor().double().T
+    assert torch.allclose((V * w) @ V.to_tensor().double().T, best, atol=1e-6)
+    assert np.allclose(V.numpy() * w.numpy(), (V * w).numpy())
+    assert torch.equal(-V, 0 - V)
+    assert torch.equal(V / 2 + 1, 0.5 * V + 1)
+    assert torch.linalg.matrix_norm(dense.double() - best, 2) < w[-1].abs() * 1.01
+
+
+def test_curves_compute_as_their_numbers():
+    curve = cs.overlap(SOLVED, cs.masks.by_magnitude(MODEL))
+    assert torch.equal(curve / curve.chance, curve.ratio)
+    assert torch.equal(curve - curve, torch.zeros(3, dtype=torch.float64))
+    assert torch.equal(1 - curve, 1 - curve.value)
+    assert torch.equal(curve > 0.2, curve.value > 0.2)
+    assert (float(curve.mean()), curve.shape, curve.tolist()) == (float(curve.value.mean()), (3,), curve.value.tolist())
+    assert curve(2) == curve.at(2)
+    assert cs.trace(A).item() == 5050.0
+
+
+def test_a_pruned_model_is_its_mask():
+    from torch.nn.utils import prune
+
+    pruned = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    pruned.load_state_dict(MODEL.state_dict())
+    prune.l1_unstructured(pruned[0], "weight", amount=0.5)
+    assert torch.equal(cs.overlap(SOLVED, pruned).value, cs.overlap(SOLVED, cs.masks.from_pruned(pruned)).value)
+    assert torch.equal(cs.masks.obd(MODEL, cs.diagonal(cs.hessian(MODEL, LOSS, DATA))).order, obd_by_hand())
+
+
+def obd_by_hand():
+    H = cs.hessian(MODEL, LOSS, DATA)
+    return (0.5 * H.to_dense().diagonal().double() * H.values().double().square()).argsort(descending=True, stable=True)

@@ -60,7 +60,6 @@ class Estimate(Saved, Displayed, Hinted):
         "std_error": "estimate.stderr",
         "mean": "estimate.value",
         "estimate": "estimate.value",
-        "item": "float(estimate)",
         "ci": "estimate.interval",
         "confidence_interval": "estimate.interval",
         "by_layer": "estimate.layers",
@@ -79,6 +78,10 @@ class Estimate(Saved, Displayed, Hinted):
         return self.interval[1]
 
     def __float__(self) -> float:
+        return self.value
+
+    def item(self) -> float:
+        """The value, as of a scalar tensor."""
         return self.value
 
     def __iter__(self) -> Iterator[float]:
@@ -202,8 +205,6 @@ class DiagonalEstimate(Saved, Numbers, Displayed, Hinted):
         "error": "estimate.stderr",
         "layers": "estimate.by_layer()",
         "trace": "cs.trace(H)",
-        "numpy": "estimate.value.numpy()",
-        "tolist": "estimate.value.tolist()",
     }
 
     @checked
@@ -259,6 +260,13 @@ class NormBound(Saved, Displayed, Hinted):
     failure: float
     products: int
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        "interval": "norm.lower and norm.upper",
+        "error": "norm.stderr, that is upper - value",
+        "norm": "norm.value",
+        "num_products": "norm.products",
+    }
+
     @property
     def stderr(self) -> float:
         """Upper - value: there is no scatter to tell a standard error from, the norm lies between the two."""
@@ -270,6 +278,10 @@ class NormBound(Saved, Displayed, Hinted):
         return self.value
 
     def __float__(self) -> float:
+        return self.value
+
+    def item(self) -> float:
+        """The value, as of a scalar tensor."""
         return self.value
 
     def __iter__(self) -> Iterator[float]:

@@ -23,7 +23,7 @@ from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import Solution, bytes_needed, dense_matrix
 from curvscope.solvers.driver import check_operator, metered
-from curvscope.system import SAFE_SHARE, Progress, as_bytes, as_text, checked
+from curvscope.system import SAFE_SHARE, Progress, as_bytes, as_text, checked, same_choice
 
 METHODS = ("auto", "lanczos", "exact")
 ROLE = "density"
@@ -102,6 +102,9 @@ def density(
     check_operator(operator)
     if num_probes < 1 or num_steps < 2:
         raise InvalidArgument(f"num_probes={num_probes}, num_steps={num_steps}: choose at least 1 probe, of 2 steps or more")
+    method = same_choice(
+        method, {**dict.fromkeys(("slq", "stochasticlanczos"), "lanczos"), **dict.fromkeys(("dense", "full"), "exact")}
+    )
     if method not in METHODS:
         raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
     free = as_bytes(memory) if memory is not None else int(SAFE_SHARE * psutil.virtual_memory().available)

@@ -20,9 +20,15 @@ from curvscope.operators import EmpiricalFisher, GeneralizedGaussNewton, Gradien
 from curvscope.operators.base import Operator
 from curvscope.solvers import Solution, Units
 from curvscope.solvers.driver import check_operator, metered
-from curvscope.system import SAFE_SHARE, Progress, as_text, checked
+from curvscope.system import SAFE_SHARE, Progress, as_text, checked, same_choice
 
 METHODS = ("auto", "krylov", "xtrace", "xnystrace", "hutch++", "hutchinson", "exact")
+SAME_METHOD = {
+    **dict.fromkeys(("hutchpp", "hutchplusplus", "hutchinson++"), "hutch++"),
+    **dict.fromkeys(("rademacher", "girardhutchinson", "stochastic", "montecarlo"), "hutchinson"),
+    **dict.fromkeys(("dense", "full"), "exact"),
+}
+"""Other names of these methods, without hyphens and underscores."""
 SEMIDEFINITE = (GeneralizedGaussNewton, EmpiricalFisher, MonteCarloFisher, GradientSecondMoment)
 BLOCK, FIRST_LOOK = 32, 8
 FEW = 32
@@ -304,6 +310,7 @@ class _Drive:
         self.operator = as_operator(operator)
         check_operator(self.operator)
         size = self.operator.shape[0]
+        method = same_choice(method, SAME_METHOD)
         if method not in METHODS:
             raise InvalidArgument(f"method={method!r}: choose one of {', '.join(METHODS)}")
         if rtol is not None and not rtol > 0:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators._identity import combined
 from curvscope.operators._parameters import ParameterFilter, Parameters, matching
 from curvscope.operators._places import is_index, places_of
@@ -78,14 +78,22 @@ class Arithmetic(Operator):
         return None
 
     def __add__(self, other: Any) -> Sum:
-        """A + B, for an operator or a dense matrix B."""
+        """A + B, for an operator or a dense matrix B.
+
+        Raises:
+            InvalidType: a number, which is no matrix.
+        """
+        refuse_number(other)
         summand = self._summand(other)
         return NotImplemented if summand is None else Sum(((1.0, self), (1.0, summand)))
 
-    __radd__ = __add__
+    def __radd__(self, other: Any) -> Arithmetic:
+        """B + A; 0 + A is A, with which ``sum`` begins."""
+        return self if isinstance(other, Real) and not other else self + other
 
     def __sub__(self, other: Any) -> Sum:
         """A - B, for an operator or a dense matrix B."""
+        refuse_number(other)
         summand = self._summand(other)
         return NotImplemented if summand is None else Sum(((1.0, self), (-1.0, summand)))
 
@@ -343,6 +351,14 @@ class Submatrix(Composable):
 
     def _identity(self) -> dict[str, Any]:
         return combined("Submatrix", [self.inner], parameters=fingerprint(list(self._parameters.names)))
+
+
+def refuse_number(other: Any) -> None:
+    """Raise InvalidType for a number as a summand, which would mean one thing to NumPy and another to mathematicians."""
+    if isinstance(other, Real):
+        raise InvalidType(
+            f"a matrix and the number {other}: H.shift({other}) or H + {other} * cs.identity(H) adds a multiple of the identity"
+        )
 
 
 def _check_square(operator: Operator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -253,6 +254,17 @@ def matching(names: Sequence[str], params: ParameterFilter) -> tuple[str, ...]:
     return chosen
 
 
+def _of_name_and_parameter(function: Callable[..., bool]) -> Callable[[str, Any], bool]:
+    """A predicate of names, or of names and parameters, as one of both."""
+    try:
+        inspect.signature(function).bind("", None)
+    except TypeError:
+        return lambda name, p: function(name)
+    except ValueError:  # a built-in function without a signature
+        return function
+    return function
+
+
 def _predicate(params: ParameterFilter) -> Callable[[str, Any], bool]:
     match params:
         case None:
@@ -262,7 +274,7 @@ def _predicate(params: ParameterFilter) -> Callable[[str, Any], bool]:
         case re.Pattern():
             return lambda name, p: params.search(name) is not None
         case _ if callable(params):
-            return params
+            return _of_name_and_parameter(params)
         case _ if isinstance(params, Iterable):
             globs = list(params)
             if all(isinstance(glob, str) for glob in globs):

@@ -178,7 +178,10 @@ class Operator(Conveniences, Capabilities, ABC):
 
     def _check(self, block: Tensor, length: int) -> None:
         if not isinstance(block, Tensor):
-            raise InvalidType(f"cannot multiply with a {type(block).__name__}: pass a torch tensor (torch.as_tensor)")
+            raise InvalidType(
+                f"cannot multiply with a {type(block).__name__}: pass a tensor (D,) or (D, b), tensors by parameter name as in "
+                "dict(model.named_parameters()), a list with one for each parameter, or an array"
+            )
         if block.ndim not in (1, 2) or block.shape[0] != length:
             raise InvalidArgument(
                 f"cannot multiply a {self.shape[0]} x {self.shape[1]} operator with a tensor of shape "

@@ -255,4 +255,4 @@ def _unknown(name: str) -> str:
     if owners:
         return f"eigsh has no argument {name!r}: write method=cs.{owners[0]}({name}=...)"
     own = [parameter for parameter in inspect.signature(eigsh).parameters if parameter != "options"]
-    return unknown_argument("eigsh", name, [*own, *Options.__annotations__])
+    return unknown_argument("eigsh", name, list(dict.fromkeys([*own, *Options.__annotations__])))

@@ -73,7 +73,6 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         "baseline": "curve.chance",
         "random": "curve.chance",
         "expected": "curve.chance",
-        "mean": "curve.value.mean()",
         "overlap": "curve.value",
         "overlaps": "curve.value",
         "y": "curve.value",
@@ -90,13 +89,18 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         "mask": "curve.ranking, the name of the mask",
         "to_dataframe": "curve.to_pandas()",
         "to_numpy": "np.asarray(curve)",
-        "numpy": "curve.value.numpy()",
-        "tolist": "curve.value.tolist()",
         "summary": "print(curve)",
         "to_csv": "curve.to_pandas().to_csv(path)",
-        "max": "curve.value.max()",
-        "min": "curve.value.min()",
+        "area": "torch.trapezoid(curve.value, curve.k)",
+        "auc": "torch.trapezoid(curve.value, curve.k)",
+        "null": "cs.mask_null(solution, mask)",
+        "random_mean": "curve.chance",
+        "std": "curve.chance_std",
     }
+
+    def __call__(self, k: Any) -> Any:
+        """The same as :meth:`at`."""
+        return self.at(k)
 
     @checked
     def at(self, k: Any) -> Any:
@@ -134,19 +138,20 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         return "\n".join(rows)
 
     @checked
-    def plot(self, ax: Any = None, *, label: str | None = None, log: bool = True) -> Any:
+    def plot(self, ax: Any = None, *, label: str | None = None, log: bool = True, **style: Any) -> Any:
         """Draw value, interval and chance level into matplotlib axes (default: pyplot's current ones); returns the axes.
 
         Args:
             ax: axes.
             label: of the line, for a legend; default: what the mask ranks by.
             log: whether both axes are logarithmic.
+            style: of the line, such as ``color="r"``; see ``Axes.plot``.
         """
         if ax is None:
             from matplotlib import pyplot
 
             ax = pyplot.gca()
-        (line,) = ax.plot(self.k, self.value, label=self.ranking if label is None else label)
+        (line,) = ax.plot(self.k, self.value, label=self.ranking if label is None else label, **style)
         if self.lower is not None and self.upper is not None:
             ax.fill_between(self.k, self.lower, self.upper, color=line.get_color(), alpha=0.2, linewidth=0)
         ax.plot(self.k, self.chance, color="0.45", linestyle="--", label="chance")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.operators import Parameters
@@ -25,6 +25,8 @@ def as_subspace(space: Any, beside: Any) -> Subspace:
         InvalidArgument, InvalidType: see :func:`as_mask` and :func:`aligned`.
     """
     named = beside.layout if isinstance(beside, Ranking | Mask) else getattr(beside, "parameters", None)
+    if isinstance(space, nn.Module) and (pruned := {k: v for k, v in space.named_buffers() if k.endswith(BUFFER)}):
+        space = pruned
     if is_given_mask(space):
         size = beside.size if isinstance(beside, Ranking | Mask) else columns(beside).shape[0]
         space = as_mask(space, size, named)

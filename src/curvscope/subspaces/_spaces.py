@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.operators import Operator
 from curvscope.solvers import Solution
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.tall import InMemory, TallMatrix, orthogonality
@@ -42,9 +43,7 @@ def columns(basis: Basis, *, check: bool | None = False) -> TallMatrix:
         case Tensor():
             vectors = InMemory(basis if basis.ndim == 2 else basis.reshape(len(basis), -1))
         case _:
-            raise InvalidType(
-                f"cannot compare a {type(basis).__name__}: pass a Solution, or orthonormal columns as a tensor (D, K)"
-            )
+            raise InvalidType(f"cannot compare a {type(basis).__name__}: {_instead_of(basis)}")
     rows, width = vectors.shape
     if not 1 <= width <= rows:
         raise InvalidArgument(f"the columns have shape {rows} x {width}: pass (D, K) with 1 <= K <= D")
@@ -57,6 +56,17 @@ def columns(basis: Basis, *, check: bool | None = False) -> TallMatrix:
             "cs.gradient_fraction(g, solution) for a gradient"
         )
     return vectors
+
+
+def _instead_of(obj: object) -> str:
+    """Return what to pass for something that is no basis."""
+    if hasattr(obj, "named_parameters"):
+        return "cs.masks.by_magnitude(model) ranks its parameters, cs.masks.from_pruned(model) has what pruning kept"
+    if isinstance(obj, Operator):
+        return "find its eigenvectors first, cs.eigsh(H, k=...)"
+    if isinstance(obj, str):
+        return "cs.masks.by_magnitude(model), cs.masks.random(model) and the like make masks"
+    return "pass a Solution, or orthonormal columns as a tensor (D, K)"
 
 
 def spectral_defect(basis: Basis) -> float:

@@ -48,7 +48,7 @@ def by_magnitude(weights: Weights, *, params: ParameterFilter = None) -> Ranking
 
 
 @overload
-def by_magnitude(weights: Weights, *, k: int, params: ParameterFilter = None) -> Mask: ...
+def by_magnitude(weights: Weights, k: int, *, params: ParameterFilter = None) -> Mask: ...
 
 
 @overload
@@ -57,7 +57,7 @@ def by_magnitude(weights: Weights, *, fraction: float, params: ParameterFilter =
 
 @checked
 def by_magnitude(
-    weights: Weights, *, k: int | None = None, fraction: float | None = None, params: ParameterFilter = None
+    weights: Weights, k: int | None = None, *, fraction: float | None = None, params: ParameterFilter = None
 ) -> Ranking | Mask:
     """Parameters by descending absolute value: a ranking, or with ``k`` or ``fraction`` the mask of the largest.
 
@@ -500,13 +500,25 @@ INSTEAD = {
     "from_prune": "masks.from_pruned(model)",
     "from_model": "masks.from_pruned(model), or masks.by_magnitude(model)",
     "from_scores": "masks.by_score(scores)",
-    "by_hessian": "masks.obd(model, cs.diagonal(H).value)",
-    "diagonal": "masks.obd(model, cs.diagonal(H).value)",
-    "by_fisher": "masks.fisher(model, cs.diagonal(F).value)",
+    "by_hessian": "masks.obd(model, cs.diagonal(H))",
+    "diagonal": "masks.obd(model, cs.diagonal(H))",
+    "by_fisher": "masks.fisher(model, cs.diagonal(F))",
     "nm": "masks.n_of_m(model, 2, 4)",
     "structured": "masks.n_of_m(model, 2, 4), or masks.by_name(model, 'layer.*')",
     "uniform": "masks.random(model)",
     "null": "cs.mask_null(solution, mask)",
+    "union": "first | second",
+    "intersection": "first & second",
+    "difference": "first - second",
+    "complement": "~mask",
+    "invert": "~mask",
+    "all": "masks.by_name(model, '*')",
+    "apply": "torch.nn.utils.prune.custom_from_mask(layer, 'weight', mask.unflatten()['layer.weight'])",
+    "taylor": "masks.snip(model, H.gradient())",
+    "hessian": "masks.obd(model, cs.diagonal(H))",
+    "movement": "masks.by_score(...) of the scores of your own",
+    "load": "the file's tensor itself: overlap(solution, torch.load(path))",
+    "threshold": "the comparison itself: overlap(solution, weights.abs() > 0.1)",
 }
 """Names that people try for masks, and ours."""
 
@@ -533,6 +545,8 @@ def layer_index(layers: Parameters, size: int) -> Tensor:
 
 
 def _flat(weights: Weights, params: ParameterFilter = None) -> Tensor:
+    if isinstance(value := getattr(weights, "value", None), Tensor):  # of cs.diagonal(H)
+        weights = value
     match weights:
         case nn.Module():
             tensors: list[Tensor] = list(select(weights, params).values())

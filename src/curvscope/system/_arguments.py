@@ -157,6 +157,15 @@ def _not_callable_so(
         for name in kwargs:
             if name not in known:
                 return InvalidType(unknown_argument(called, name, known))
+    if len(args) > 3 and list(known)[:3] == ["model", "loss", "data"]:
+        return InvalidType(
+            f"{called} takes its data as one argument: pass (inputs, targets), a list of such batches, or a DataLoader"
+        )
+    if len(args) < 2 and "num_outer" in known and "num_outer" not in kwargs and "k" in known:
+        return InvalidType(
+            f"{called} needs num_outer, the columns of its sketch: pass num_outer=4 * k or so, or "
+            "cs.eigsh(H, k=..., method='seigh'), which chooses it"
+        )
     if args and "operator" in known and hasattr(args[0], "named_parameters"):
         return InvalidType(f"{called} takes a matrix, not a model: pass cs.hessian(model, loss, data), or cs.ggn of the same")
     shown = ", ".join(name for name in known if name not in ("self", "cls"))

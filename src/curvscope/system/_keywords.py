@@ -13,9 +13,9 @@ SAME: dict[str, str] = {
     **dict.fromkeys(["net", "network", "module", "model_func"], "model"),
     **dict.fromkeys(["parameters", "param_filter", "param_names"], "params"),
     **dict.fromkeys(["probes", "n_probes", "n_v", "num_vectors", "n_vectors"], "num_probes"),
-    **dict.fromkeys(["n_samples", "num_samples", "num_matvecs", "n_matvecs", "max_matvecs"], "max_products"),
+    **dict.fromkeys(["n_samples", "num_samples", "samples", "num_matvecs", "n_matvecs", "max_matvecs"], "max_products"),
     **dict.fromkeys(["num_eigenthings", "top_n", "n_components", "num_eigs", "num_eigenvalues", "neigs"], "k"),
-    **dict.fromkeys(["num_iter", "n_iter", "lanczos_steps", "num_lanczos_steps", "steps", "iter", "m"], "num_steps"),
+    **dict.fromkeys(["num_iter", "n_iter", "n_steps", "lanczos_steps", "num_lanczos_steps", "steps", "iter", "m"], "num_steps"),
     **dict.fromkeys(["max_iter", "maxIter"], "maxiter"),
     **dict.fromkeys(["A", "H", "op", "matrix", "linop", "lop"], "operator"),
     **dict.fromkeys(["outer_dims", "outer_dim"], "num_outer"),
@@ -25,8 +25,9 @@ SAME: dict[str, str] = {
     "tol": "rtol",
     "solver": "method",
     "batchsize": "microbatch",
-    "chunk_size": "microbatch",
     "damp": "damping",
+    "mc_samples": "num_draws",
+    "num_mc_samples": "num_draws",
     "num_points": "points",
     "n_points": "points",
     "force": "overwrite",
@@ -36,7 +37,8 @@ SAME: dict[str, str] = {
 """Keywords of SciPy, PyTorch, PyHessian, curvlinops, skerch and hessian-eigenthings that mean the same as ours."""
 
 ALSO: dict[str, str] = {
-    **dict.fromkeys(["n_samples", "num_samples", "num_matvecs"], "num_probes"),
+    **dict.fromkeys(["n_samples", "num_samples", "samples", "num_matvecs"], "num_probes"),
+    **dict.fromkeys(["num_probes", "probes", "n_probes", "n_v", "num_vectors", "n_vectors"], "max_products"),
     **dict.fromkeys(["max_iter", "maxIter", "maxiter"], "max_products"),
     "iter": "max_products",
     "shift": "damping",
@@ -54,7 +56,17 @@ KEYWORDS: dict[str, str] = {
     "key": "seed, an integer",
     "n": "k",
     "q": "k",
-    "num": "k, or num_probes",
+    "num": "k or num_probes",
+    "exclude": "params, a function of names: params=lambda name: not name.endswith('bias')",
+    "include": "params, a glob such as 'layer4.*' or a list of them",
+    "certify": "nothing here: cs.certify(H, solution) proves what was found",
+    "certified": "nothing here: cs.certify(H, solution) proves what was found",
+    "exact": "method, 'exact'",
+    "layerwise": "nothing here: masks.layerwise_magnitude(model) ranks within each tensor",
+    "per_layer": "nothing here: estimate.layers has each parameter tensor's part, cs.eigsh_by_layer(H) each layer's pairs",
+    "device": "nothing here: it is the operator's, cs.hessian(..., device='cuda'), or H.to('cuda')",
+    "dtype": "nothing here: it is the operator's, cs.hessian(..., dtype=torch.float64), or H.to(torch.float64)",
+    "color": "nothing here: ax.lines[-1].set_color(...) changes what was drawn",
     "parameters": "params",
     "callback": "progress, a function (stage, done, total, note)",
     "sigma": "nothing here: which='SA' and 'BE' give the other ends (eigenvalues near a point would need an inverse), and a "
@@ -81,6 +93,7 @@ KEYWORDS: dict[str, str] = {
     "M": "nothing here: of a generalised problem, cs.eigsh of L^-1 A L^-T, as an operator with .shape and @",
     "B": "nothing here: of a generalised problem, cs.eigsh of L^-1 A L^-T, as an operator with .shape and @",
     "batch_size": "microbatch (samples at a time; the matrix stays the same) or block_size (vectors at a time)",
+    "chunk_size": "width (vectors at a time) or microbatch (samples at a time)",
     "num_batches": "nothing here: pass the batches themselves, list(itertools.islice(loader, 10))",
     "max_batches": "nothing here: pass the batches themselves, list(itertools.islice(loader, 10))",
     "num_data": "nothing here: it is counted",
@@ -106,7 +119,8 @@ KEYWORDS: dict[str, str] = {
     "normalize": "metric",
     "filename": "path",
     "file": "path",
-    "out": "path",
+    "out": "path or run",
+    "save": "run",
     "exist_ok": "overwrite",
 }
 """Keywords of other libraries that need words; an empty text: :data:`SAME` has it."""
@@ -123,8 +137,20 @@ def renamed(arguments: dict[str, Any], known: Collection[str]) -> dict[str, Any]
         ours = name
         if name not in known:
             ours = next((other for table in (SAME, ALSO) if (other := table.get(name, name)) in known), name)
+        if name == "verbose" and isinstance(value, int):
+            value = bool(value)
         found[name if ours in arguments else ours] = value
     return found
+
+
+def same_choice(value: Any, others: dict[str, str]) -> Any:
+    """Return our name of a choice for another of its names; anything else as it is.
+
+    >>> same_choice("HutchPP", {"hutchpp": "hutch++"}), same_choice("exact", {})
+    ('hutch++', 'exact')
+    """
+    plain = value.lower().replace("-", "").replace("_", "") if isinstance(value, str) else value
+    return others.get(plain, value) if isinstance(plain, str) else value
 
 
 def unknown_argument(function: str, name: str, known: Iterable[str]) -> str:

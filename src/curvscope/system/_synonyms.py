@@ -10,6 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+ARRAY = (
+    *("mean", "sum", "max", "min", "std", "median", "argmax", "argmin", "cumsum", "abs", "log", "log10"),
+    *("numpy", "tolist", "shape", "dtype", "ndim", "double", "cpu"),
+)
+"""Attributes of tensors that results of :class:`Numbers` have too: those of their values."""
+
 
 def missing_attribute(owner: str, name: str, known: Iterable[str], instead: Mapping[str, str]) -> str:
     """Return the message for an attribute that is not there: what to write, or the nearest name.
@@ -35,6 +41,10 @@ class Hinted:
         """Explain a name that does not exist; called only where the usual look-up failed."""
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        if isinstance(self, Numbers) and name in ARRAY:
+            return getattr(self.value, name)
+        if name not in type(self)._instead and isinstance(self, Numbers) and hasattr(Tensor, name):
+            raise AttributeError(f"{type(self).__name__} has no {name!r}: use .value.{name}, of its numbers")
         text = missing_attribute(
             type(self).__name__, name, [*dir(type(self)), *getattr(self, "__dataclass_fields__", ())], type(self)._instead
         )
@@ -42,7 +52,7 @@ class Hinted:
 
 
 class Numbers:
-    """A result that is read as the 1-d tensor ``value``: its length, entries, iteration and NumPy array."""
+    """A result that is read as the tensor ``value``: its length, entries, arithmetic, mean, and NumPy array."""
 
     value: Tensor
 
@@ -64,6 +74,50 @@ class Numbers:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """``value`` as a NumPy array."""
         return np.array(self.value.numpy(), dtype=dtype)
+
+    def __add__(self, other: Any) -> Tensor:
+        """``value + other``, as all arithmetic and comparisons: a tensor without errors or chance."""
+        return self.value + _numbers(other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return _numbers(other) + self.value
+
+    def __sub__(self, other: Any) -> Tensor:
+        return self.value - _numbers(other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return _numbers(other) - self.value
+
+    def __mul__(self, other: Any) -> Tensor:
+        return self.value * _numbers(other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return self.value / _numbers(other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return _numbers(other) / self.value
+
+    def __neg__(self) -> Tensor:
+        return -self.value
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self.value < _numbers(other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return self.value <= _numbers(other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self.value > _numbers(other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self.value >= _numbers(other)
+
+
+def _numbers(other: Any) -> Any:
+    """The other side of arithmetic: the values of a result, tensors and numbers as they are."""
+    return other.value if isinstance(other, Numbers) else other
 
 
 class Displayed:

@@ -184,6 +184,41 @@ class ArrayLike(ABC):
         """Return the device of that tensor."""
         return torch.empty(0, device=self.device).__dlpack_device__()
 
+    def __getattr__(self, name: str) -> Any:
+        """Explain a name of tensors and arrays that is not here; called only where the usual look-up failed."""
+        if not name.startswith("_") and (hasattr(Tensor, name) or hasattr(np.ndarray, name) or name == "to_numpy"):
+            raise AttributeError(
+                f"eigenvectors may lie on disk and have no {name!r}: V.to_tensor() is a tensor, np.asarray(V) an array, "
+                "V[:, i] a column"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __mul__(self, other: Any) -> Tensor:
+        """Entry by entry, in memory: ``V * w`` scales the columns."""
+        return self[:, :] * _tensor(other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return self[:, :] / _tensor(other)
+
+    def __add__(self, other: Any) -> Tensor:
+        return self[:, :] + _tensor(other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Tensor:
+        return self[:, :] - _tensor(other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return _tensor(other) - self[:, :]
+
+    def __neg__(self) -> Tensor:
+        return -self[:, :]
+
+    def __pow__(self, power: Any) -> Tensor:
+        return self[:, :] ** power
+
     def numpy(self) -> np.ndarray:
         """All of it as a NumPy array (D, n)."""
         return self.__array__()

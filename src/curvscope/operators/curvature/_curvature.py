@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -404,6 +405,8 @@ def build(
     if loss is None and options.get("criterion") is None and not is_function(model):
         own = "'training_step'" if hasattr(model, "training_step") else "nn.CrossEntropyLoss()"
         raise InvalidType(f"loss is missing: pass (model, loss, data), such as (model, {own}, loader)")
+    if isinstance(dtype := options.get("dtype"), np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
+        options = {**options, "dtype": np.dtype(dtype).name}
     for name in ("width", "microbatch"):
         if options.get(name) is not None:
             options = {**options, name: integer(name, options[name])}

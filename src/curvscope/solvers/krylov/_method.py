@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,6 +143,7 @@ def _start_block(operator: Operator, v0: Any) -> Tensor | None:
         return None
     source = v0.eigenvectors if isinstance(v0, Solution) else v0
     block = source.to_tensor() if isinstance(source, TallMatrix) else source
+    block = torch.from_numpy(block) if isinstance(block, np.ndarray) else block
     if not isinstance(block, Tensor) or block.is_complex():
         kind = block.dtype if isinstance(block, Tensor) else type(block).__name__
         raise InvalidType(f"v0 is a {kind}: pass a real tensor (torch.as_tensor) or a solution")

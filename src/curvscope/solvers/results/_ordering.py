@@ -20,7 +20,11 @@ def check_which(which: str) -> None:
     """Raise InvalidArgument unless ``which`` is one of LM, LA, SA, BE."""
     if which not in ORDERS:
         choices = "; ".join(f"{name!r} ({text})" for name, text in ORDERS.items())
-        raise InvalidArgument(f"which={which!r}: choose {choices}")
+        smallest = (
+            " Smallest magnitudes are not computed, as that would take an inverse: 'SA' gives the lower end, and cs.density(H) "
+            "tells how many lie near zero."
+        )
+        raise InvalidArgument(f"which={which!r}: choose {choices}{'.' + smallest if which in ('SM', 'smallest') else ''}")
 
 
 def wanted(values: Tensor, k: int, which: str) -> Tensor:
