@@ -12,7 +12,16 @@ from mkdocs.structure.files import File, Files
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RENDERED = Path(__file__).parent / "examples"
-PROPER = {"Cnn": "CNN", "cnn": "CNN", "laplace": "Laplace", "Hugging face": "Hugging Face", "dask": "Dask"}
+PROPER = {
+    "Cnn": "CNN",
+    "cnn": "CNN",
+    "laplace": "Laplace",
+    "Hugging face": "Hugging Face",
+    "dask": "Dask",
+    "Lora": "LoRA",
+    "Lightning": "Lightning",
+    "tensorboard": "TensorBoard",
+}
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -46,7 +55,13 @@ def _page(script: Path) -> str:
     parts = [f"# {_title(script)}", shows]
     if (RENDERED / f"{script.stem}.png").exists():
         parts.append(f"![{_title(script)}]({script.stem}.png)")
-    parts += [f"```\n{(RENDERED / f'{script.stem}.txt').read_text()}```", "## Source", f"`python examples/{script.name}`"]
+    notebook = EXAMPLES / "notebooks" / f"{script.stem}.ipynb"
+    parts += [
+        f"```\n{(RENDERED / f'{script.stem}.txt').read_text()}```",
+        "## Source",
+        f"`python examples/{script.name}`"
+        + (f", or the notebook `{notebook.relative_to(EXAMPLES.parent)}`" * notebook.exists()),
+    ]
     return "\n\n".join([*parts, f"```python\n{code}```\n"])
 
 

@@ -9,15 +9,15 @@ import matplotlib.pyplot as plt
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
-OPTIONAL = {"transformers", "distributed"}
+OPTIONAL = {"transformers", "distributed", "lightning", "peft", "tensorboard"}
 
 
 def test_they_were_found():
     assert len(EXAMPLES) >= 10
 
 
-LONG = {"dask_cluster", "eigenpairs_of_a_cnn"}
-"""Half a minute for starting a cluster, which tests/workers does as well; 20 seconds for a network of 900,000 parameters."""
+LONG = {"dask_cluster", "eigenpairs_of_a_cnn", "lightning_training", "lora_fine_tuning"}
+"""Half a minute for starting a cluster, which tests/workers does as well; 10 to 20 seconds for each of the others."""
 
 
 @pytest.mark.parametrize(
