@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?\.?([^`]+)`")
 INLINE_MATH = re.compile(r":math:`([^`]+)`")
-MATH = re.compile(r"^( *)\.\. math::\n\n((?:\1 +.*\n|\n)+)", re.MULTILINE)
+MATH = re.compile(r"^( *)\.\. math::[ ]*(.*\n(?:\1 +\S.*\n|\n)*)", re.MULTILINE)
 ADJOINT = re.compile(r"(?<=[\w)])\*(?=[\s),|'.;]|$)", re.MULTILINE)
 LABEL = re.compile(r"^(Cost|Limits|Source):", re.MULTILINE)
 DOCTEST = re.compile(r"^>>> [\s\S]*\Z", re.MULTILINE)
