@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster", "lsf": "LSFCluster"}
 PATIENCE = 10.0
 """Seconds to wait for a scheduler."""
+LONGEST_GREETING = 1 << 20
+"""Bytes; that of distributed 2026.1 has some hundred. Other protocols give numbers of 19 digits."""
 DEFAULT_PORT = 8786
 """Of Dask's scheduler."""
 SECONDS_TO_SUBMIT = 60.0
@@ -54,7 +56,7 @@ def scheduler(address: str) -> tuple[Any, Closing]:
             )
         _check_listens(address)
         client = distributed.Client(address, timeout=PATIENCE, direct_to_workers=True)
-    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise InvalidArgument(
             f"no Dask scheduler answers at {address!r} ({error or type(error).__name__}): pass the address that "
             "`dask scheduler` prints, such as tls://10.0.0.1:8786; "
@@ -84,10 +86,18 @@ def _parts(address: str) -> SplitResult:
 
 
 def _check_listens(address: str) -> None:
-    """Raise OSError at once where nobody listens: Dask would try again in silence until its time is up."""
+    """Raise OSError at once where nobody listens, or somebody else: Dask would try again in silence, or wait for ever.
+
+    A scheduler greets who connects by tcp://, with the length of its greeting first.
+    """
     parts = _parts(address)
-    if parts.scheme in ("tcp", "tls") and parts.hostname:
-        socket.create_connection((parts.hostname, parts.port or DEFAULT_PORT), timeout=PATIENCE).close()
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname:
+        return
+    with socket.create_connection((parts.hostname, parts.port or DEFAULT_PORT), timeout=PATIENCE) as connection:
+        if parts.scheme == "tcp":
+            greeting = connection.recv(8, socket.MSG_WAITALL)
+            if len(greeting) < 8 or int.from_bytes(greeting, "little") > LONGEST_GREETING:
+                raise OSError("what listens there is no Dask scheduler")
 
 
 def cluster(kind: str, jobs: int, settings: dict[str, Any]) -> tuple[Any, Closing, int | None]:
