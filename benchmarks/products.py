@@ -164,7 +164,7 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, repeats: int, budget: float, skip: tuple[str, ...]) -> dict[str, Any]:
+def measure(name: str, repeats: int, budget: float, skip: tuple[str, ...]) -> dict[str, Any]:  # noqa: C901 -- one round after the other, in order
     """All methods of one workload, interleaved: one round of every method after the other, medians of the rounds."""
     model, criterion, batches = load(name)
     size = sum(p.numel() for p in model.parameters())

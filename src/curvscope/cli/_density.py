@@ -22,7 +22,7 @@ FILES = ("density.json", "density.png")
 
 
 @grouped
-def command(
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     source: SourceOrRun,
     *,
     probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8,

@@ -25,7 +25,7 @@ LARGEST = 1000
 
 
 @grouped
-def command(
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     source: SourceOrRun,
     *,
     method: Annotated[str, typer.Option("--method", help=f"One of {ESTIMATORS}.")] = "auto",

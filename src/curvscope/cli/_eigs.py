@@ -29,7 +29,7 @@ ADVISED = {"max_products": "--max-products"}
 
 
 @grouped
-def command(
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     source: Source,
     *,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,

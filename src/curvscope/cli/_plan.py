@@ -14,7 +14,7 @@ from curvscope.cli._source import Source
 
 
 @grouped
-def command(
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     source: Source,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,
     method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @grouped
-def command(
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     source: SourceOrRun,
     *,
     method: Annotated[str, typer.Option("--method", help=f"One of {ESTIMATORS}.")] = "auto",

@@ -20,7 +20,7 @@ SHOWN = ("loss", "largest", "smallest", "gradient_fraction", "overlap_mask", "ov
 
 
 @grouped
-def command(
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     source: Training,
     *,
     k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,

@@ -34,7 +34,7 @@ MOST_APART = 6
 
 
 @checked
-def density(
+def density(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     *,
     num_probes: int = 8,

@@ -114,22 +114,8 @@ def _is_sharded(parameter: nn.Parameter) -> bool:
     )
 
 
-def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Parameter]:
-    """The trainable parameters of ``model`` that pass the filter, by name.
-
-    Args:
-        model: any module; parameters with ``requires_grad=False`` are constants, never part of the curvature.
-        params: None (all), a glob such as ``"layer4.*"`` or a list of globs, a compiled regular expression (searched),
-            or a predicate ``(name, parameter) -> bool``; also the name of a module,
-            a module, or parameters themselves. A tied parameter counts once, under its first name; a glob selects it
-            by any of its names.
-
-    Raises:
-        InvalidArgument: nothing passes, or a parameter is not a real floating-point tensor.
-
-    >>> list(select(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)), "1.*"))
-    ['1.weight', '1.bias']
-    """
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters with gradients, by name; InvalidType or InvalidArgument where there are none that can be measured."""
     if not isinstance(model, nn.Module):
         raise InvalidType(f"model is a {type(model).__name__}, expected a torch.nn.Module")
     if isinstance(model, torch.jit.ScriptModule):
@@ -146,6 +132,26 @@ def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Par
                 "into a model that is not, model.load_state_dict(get_model_state_dict(sharded, "
                 "options=StateDictOptions(full_state_dict=True))) of torch.distributed.checkpoint.state_dict, and measure that"
             )
+    return trainable
+
+
+def select(model: nn.Module, params: ParameterFilter = None) -> dict[str, nn.Parameter]:
+    """The trainable parameters of ``model`` that pass the filter, by name.
+
+    Args:
+        model: any module; parameters with ``requires_grad=False`` are constants, never part of the curvature.
+        params: None (all), a glob such as ``"layer4.*"`` or a list of globs, a compiled regular expression (searched),
+            or a predicate ``(name, parameter) -> bool``; also the name of a module,
+            a module, or parameters themselves. A tied parameter counts once, under its first name; a glob selects it
+            by any of its names.
+
+    Raises:
+        InvalidArgument: nothing passes, or a parameter is not a real floating-point tensor.
+
+    >>> list(select(nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1)), "1.*"))
+    ['1.weight', '1.bias']
+    """
+    trainable = _trainable(model)
     params = _by_tensors(params, trainable)
     keep = _predicate(params)
     names = {name: [name] for name in trainable}

@@ -82,7 +82,7 @@ class Workers:
     """
 
     @checked
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- limits of waiting, all by keyword
         self,
         executor: Any,
         *,

@@ -173,7 +173,7 @@ class LowRankPlusDiagonal(Operator):
 
 
 @checked
-def spectrum(
+def spectrum(  # noqa: PLR0913 -- what a spectrum can have, all by keyword
     kind: str,
     size: int,
     *,
@@ -233,7 +233,9 @@ def spectrum(
     streams = Streams("spectrum", seed, kind)
     name = f"{kind} {size} {columns} {seed}"
     if kind == "low_rank_diagonal":
-        return _low_rank_diagonal(size, rank, noise, scale, negative, dtype, device, streams, name)
+        outliers = _with_signs(scale * torch.linspace(1, 0.5, rank, dtype=torch.float64, device="cpu"), negative)
+        diagonal = scale * noise * torch.linspace(0.5, 1, rank, dtype=torch.float64, device="cpu")
+        return LowRankPlusDiagonal(outliers, diagonal, _directions(size, rank, streams, dtype).to(device), name)
     decay = (1.0 if kind == "power" else 0.1) if decay is None else decay
     values = scale * SHAPES[kind](torch.arange(1, few + 1, dtype=torch.float64, device="cpu"), rank, decay, noise)
     if columns is not None:
@@ -250,27 +252,16 @@ def _with_signs(values: Tensor, negative: float) -> Tensor:
     return torch.where(torch.diff(turn, prepend=turn[:1]) > 0, -values, values)
 
 
-def _low_rank_diagonal(
-    size: int,
-    rank: int,
-    noise: float,
-    scale: float,
-    negative: float,
-    dtype: torch.dtype,
-    device: torch.device,
-    streams: Streams,
-    name: str,
-) -> LowRankPlusDiagonal:
-    outliers = _with_signs(scale * torch.linspace(1, 0.5, rank, dtype=torch.float64, device="cpu"), negative)
-    diagonal = scale * noise * torch.linspace(0.5, 1, rank, dtype=torch.float64, device="cpu")
+def _directions(size: int, rank: int, streams: Streams, dtype: torch.dtype) -> Tensor:
+    """Entries of orthonormal vectors, each of its own range of places."""
     stream = streams.at("directions")
     raw = torch.from_numpy(stream.standard_normal(size)).to(dtype)
     if dtype.is_complex:
         raw = raw + 1j * torch.from_numpy(stream.standard_normal(size))
     blocks = torch.arange(size, device="cpu") * rank // size
     norms = torch.zeros(rank, dtype=torch.float64, device="cpu").index_add_(0, blocks, raw.abs().double().square()).sqrt()
-    directions = (raw / norms[blocks]).to(device, dtype)
-    return LowRankPlusDiagonal(outliers, diagonal, directions, name)
+    directions: Tensor = (raw / norms[blocks]).to(dtype)
+    return directions
 
 
 def _check(kind: str, size: int, columns: int | None, rank: int, noise: float, negative: float, dtype: torch.dtype) -> None:

@@ -55,7 +55,7 @@ class Panel:
     floor: float | None = None
 
 
-def panels(
+def panels(  # noqa: PLR0913 -- how a figure may look, all by keyword
     content: Sequence[Panel],
     *,
     x: str,

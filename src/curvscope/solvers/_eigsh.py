@@ -102,7 +102,7 @@ def eigsh(
 
 
 @checked
-def eigsh(
+def eigsh(  # noqa: PLR0913 -- the door: request, resources and method's options
     operator: Any,
     k: int = 6,
     *,

@@ -27,7 +27,7 @@ class KrylovKeywords(TypedDict, total=False):
 
 
 @checked
-def eigsh_for_overlap(
+def eigsh_for_overlap(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     ranking: Any,
     k: int,

@@ -88,7 +88,7 @@ class QuadraturePlan(Displayed, Hinted):
 
 
 @checked
-def overlap_without_vectors(
+def overlap_without_vectors(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     chosen: Chosen,
     k: int,

@@ -243,7 +243,7 @@ def sam_deltas(
 
 
 @checked
-def sam(
+def sam(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Operator,
     ranking: Ranking,
     scale: float,

@@ -252,19 +252,28 @@ def _checked(name: str, value: Any, kinds: tuple[Any, ...]) -> Any:
     if name == "seed":
         value = _drawn_seed(value)
     scalar = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-    match kinds:
-        case (int_kind,) if int_kind is int:
-            return _integer(name, scalar, value, RANGES.get(name, Range()))
-        case (float_kind,) if float_kind is float:
-            return _number(name, scalar, value)
-        case (bool_kind,) if bool_kind is bool:
-            if not isinstance(scalar, bool):
-                raise InvalidArgument(f"{name}={_short(value)}: choose True or False{optional}")
-            return scalar
-        case (str_kind,) if str_kind is str:
-            if not isinstance(value, str):
-                raise InvalidArgument(f"{name}={_short(value)}: pass a text")
-            return value
+    if len(kinds) == 1 and any(kinds[0] is plain for plain in (int, float, bool, str)):
+        return _plain(name, value, scalar, kinds[0], optional)
+    return _one_of(name, value, scalar, kinds, optional)
+
+
+def _plain(name: str, value: Any, scalar: Any, kind: type, optional: str) -> Any:
+    """The value as a number, a truth value or a text."""
+    if kind is int:
+        return _integer(name, scalar, value, RANGES.get(name, Range()))
+    if kind is float:
+        return _number(name, scalar, value)
+    if kind is bool:
+        if not isinstance(scalar, bool):
+            raise InvalidArgument(f"{name}={_short(value)}: choose True or False{optional}")
+        return scalar
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{name}={_short(value)}: pass a text")
+    return value
+
+
+def _one_of(name: str, value: Any, scalar: Any, kinds: tuple[Any, ...], optional: str) -> Any:
+    """The value, which is of one of several kinds."""
     if all(map(_kinds.is_known, kinds)):
         if not any(_kinds.accepts(kind, value) for kind in kinds):
             raise InvalidType(f"{name}={_short(value)}: pass {_kinds.described(kinds)}{optional}")

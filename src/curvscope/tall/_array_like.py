@@ -108,15 +108,19 @@ class ArrayLike(ABC):
                 raise IndexError(f"row {rows} of {size}: choose {-size} to {size - 1}")
             rows %= size
             return self.rows(slice(rows, rows + 1))[0][columns]
-        if isinstance(rows, slice):
-            if rows.step not in (None, 1):
-                rows = (
-                    torch.arange(size, device="cpu")[rows] if rows.step > 0 else torch.arange(*rows.indices(size), device="cpu")
-                )
-                return self._at(rows, columns)
-            start, stop, _ = rows.indices(size)
-            self._check_memory(max(0, stop - start) * width)
-            return self.rows(slice(start, max(start, stop)))[:, columns]
+        return self._slice_at(rows, columns) if isinstance(rows, slice) else self._index_at(rows, columns)
+
+    def _slice_at(self, rows: slice, columns: Any) -> Tensor:
+        size, width = self.shape
+        if rows.step not in (None, 1):
+            index = torch.arange(size, device="cpu")[rows] if rows.step > 0 else torch.arange(*rows.indices(size), device="cpu")
+            return self._index_at(index, columns)
+        start, stop, _ = rows.indices(size)
+        self._check_memory(max(0, stop - start) * width)
+        return self.rows(slice(start, max(start, stop)))[:, columns]
+
+    def _index_at(self, rows: Any, columns: Any) -> Tensor:
+        size, width = self.shape
         if not isinstance(rows, Tensor):
             raise InvalidType(f"rows are chosen by a {type(rows).__name__}: use integers, a slice, or a bool mask (D,)")
         if rows.dtype == torch.bool:

@@ -82,7 +82,7 @@ class Tracker(Displayed, Hinted):
     """
 
     @checked
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- a public function: request and resources, by keyword
         self,
         objective: Objective | CurvatureOperator | nn.Module,
         *given: Any,

@@ -171,7 +171,7 @@ class Objective:
 
     batchnorm_is_default = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- options of a loss, see ObjectiveOptions
         self,
         model: nn.Module,
         loss: Loss,

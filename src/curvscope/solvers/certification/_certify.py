@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,7 +35,7 @@ from curvscope.tall import InMemory, TallMatrix, orthogonality
 
 
 @checked
-def certify(
+def certify(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     solution: Solution,
     *,
@@ -117,7 +118,12 @@ def certify(
     room = room_for_certificate(
         operator, k=solution.k, steps=steps, memory=memory, higher=higher, has_run=run is not None and not higher
     )
-    measured = partial(_measured, operator, solution, steps, failure, seed, room, executor, progress)
+
+    def prove(meter: Meter) -> Solution:
+        """Measure and certify."""
+        return _certified(meter, solution, steps, failure, seed, higher=higher)
+
+    measured = partial(_measured, operator, prove, room, executor, progress)
     if run is None:
         return measured(Workspace(room.block_size))
     opened = run if isinstance(run, Run) else Run.open(run)
@@ -128,20 +134,12 @@ def certify(
 
 
 def _measured(
-    operator: Operator,
-    solution: Solution,
-    steps: int,
-    failure: float,
-    seed: int,
-    room: Room,
-    executor: Any,
-    progress: Progress,
-    place: Workspace,
+    operator: Operator, prove: Callable[[Meter], Solution], room: Room, executor: Any, progress: Progress, place: Workspace
 ) -> Solution:
     """The certified solution; what a run kept to resume is removed at the end."""
     place.products = room.products
     with metered(operator, executor, progress, place) as meter:
-        certified = _certified(meter, solution, steps, failure, seed, higher=is_finer(operator, solution))
+        certified = prove(meter)
     if isinstance(place, CertificateRun):
         place.clear()
     return certified

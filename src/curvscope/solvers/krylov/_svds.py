@@ -30,7 +30,7 @@ from curvscope.tall import multiply
 
 
 @checked
-def svds(
+def svds(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     k: int,
     *,

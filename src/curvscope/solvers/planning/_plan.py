@@ -136,7 +136,7 @@ class Plan(Displayed, Hinted):
 
 
 @checked
-def plan(
+def plan(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     k: int,
     *,

@@ -26,7 +26,7 @@ GROWTH = 1.5
 
 
 @checked
-def adaptive_seigh(
+def adaptive_seigh(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the papers
     operator: Any,
     *,
     target: float = 0.1,

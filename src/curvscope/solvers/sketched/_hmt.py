@@ -60,7 +60,7 @@ class HMT(Sketch):
 
 
 @checked
-def hmt(
+def hmt(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the papers
     operator: Any,
     *,
     num_outer: int,

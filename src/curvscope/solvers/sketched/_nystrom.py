@@ -76,7 +76,7 @@ class Nystrom(Sketch):
 
 
 @checked
-def nystrom(
+def nystrom(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the papers
     operator: Any,
     *,
     num_outer: int,

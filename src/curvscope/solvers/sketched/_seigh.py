@@ -89,7 +89,7 @@ class Seigh(Sketch):
 
 
 @checked
-def seigh(
+def seigh(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the papers
     operator: Any,
     *,
     num_outer: int,

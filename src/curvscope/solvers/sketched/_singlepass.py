@@ -87,7 +87,7 @@ class SinglePass(Sketch):
 
 
 @checked
-def singlepass(
+def singlepass(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the papers
     operator: Any,
     *,
     num_outer: int | None = None,

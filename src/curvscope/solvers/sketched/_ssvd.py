@@ -27,7 +27,7 @@ Factors = tuple[TallMatrix, Tensor, TallMatrix, int]
 
 
 @checked
-def ssvd(
+def ssvd(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the papers
     operator: Any,
     *,
     num_outer: int,
