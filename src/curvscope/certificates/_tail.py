@@ -59,6 +59,8 @@ def slack(size: int, steps: int, failure: float) -> float:
     >>> round(slack(7030, 60, 1e-6), 3)
     1.055
     """
+    # The theorem is about the largest eigenvalue of a semidefinite matrix, here A^2, which has no second end to converge to:
+    # m steps on A hold the Krylov space of about m / 2 steps on A^2 from the same start.
     root = log(1.648 * size**0.5 / failure) / (2 * ceil(steps / 2) - 1)
     return (1 - root**2) ** -0.5 if root < 1 else float("inf")
 
@@ -132,6 +134,8 @@ def tail_norm(
         product = multiply(basis.columns(made, made + 1)).clone()
         scale = float(product.double().norm())
         made += 1
+        # Against all columns, twice: without that, copies of what was found come back, and the coefficients would be those of
+        # no matrix, which the bound could not be read from.
         found = _project_out(product, basis.leading(made), beside=vectors)
         coefficients[:made, made - 1] = found
         rest = float(product.double().norm())
@@ -141,6 +145,7 @@ def tail_norm(
             product, rest = _direction(start, made, vectors, basis.leading(made)), 0.0  # every direction is looked at
         coefficients[made, made - 1] = rest
         basis.write(made, product / float(product.double().norm()))
+        # Last: a session that ends between the two lines before begins this step again, from columns that are complete.
         state.made = made
         state.keep(state)
     estimate = float(torch.linalg.matrix_norm(coefficients[: made + 1, :made], 2))

@@ -94,10 +94,14 @@ def orthonormalize(matrix: TallMatrix, *, into: TallMatrix | None = None, noise:
         basis, overlaps = _turned(matrix, turn, into, measure=True)
         measured = True
     else:
+        # In double precision: a Gram matrix squares the condition number, so in single precision Cholesky would fail from a
+        # condition number of 3e3 on.
         overlaps = gram(matrix, matrix, double=True)
     if noise is None:
         noise = 2 * unit * _frobenius(overlaps, coefficients)
     for _ in range(MOST_ROUNDS):
+        # The read that writes Q measures Q* Q as well. Once that is well conditioned, one more round surely reaches rounding:
+        # measuring what comes out of it would cost another read of a matrix that may lie on a disk.
         last = measured and _condition(overlaps) <= NEAR
         turn, back = _whitening(overlaps, coefficients, noise, unit)
         coefficients = back @ coefficients
@@ -176,6 +180,8 @@ def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float
 
     turn is upper triangular where that is safe.
     """
+    # Columns are scaled to norm one first, which is within sqrt(n) of the best scaling (van der Sluis 1969): columns of very
+    # different sizes are no reason to leave the triangle. Zero columns are left to the eigenvectors.
     norms = overlaps.diagonal().real.clamp(min=0).sqrt()
     alive = norms > 0
     scale = torch.where(alive, norms, torch.ones_like(norms))
@@ -184,12 +190,16 @@ def _whitening(overlaps: Tensor, coefficients: Tensor, noise: float, unit: float
     if not int(failed) and bool(alive.all()):
         back = triangle * scale
         sizes = torch.linalg.svdvals(triangle)
+        # A triangle keeps the order of the columns (column j of Q depends on the first j of W alone) and costs half. It is
+        # given up where its inverse would amplify rounding above what the next round can repair, or where a direction is noise.
         if not len(sizes) or (
             float(sizes[0]) <= _most(unit) * float(sizes[-1]) and float(torch.linalg.svdvals(back @ coefficients)[-1]) > noise
         ):
             identity = torch.eye(len(norms), dtype=triangle.dtype, device="cpu")
             return torch.linalg.solve_triangular(triangle, identity, upper=True) / scale[:, None], back
     values, vectors = torch.linalg.eigh((correlations + correlations.mH) / 2)
+    # Eigenvalues below the rounding of eigh are of any size and sign. Bounded from below, their directions come out short
+    # instead of long, and the next round, which measures them again, stretches them to norm one.
     floor = len(values) * torch.finfo(values.dtype).eps * 16
     roots = values.clamp(min=floor).sqrt().to(vectors.dtype)
     return _without_noise(vectors / roots / scale[:, None], roots[:, None] * vectors.mH * (scale * alive), coefficients, noise)

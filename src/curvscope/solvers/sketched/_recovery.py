@@ -120,6 +120,7 @@ def hermitian_core(measured: Tensor, right: Tensor, num_recycled: int) -> Tensor
     >>> torch.allclose(hermitian_core(C @ B, B, 2), C)
     True
     """
+    # Roots of weights: the equations are multiplied before their squares are summed.
     weights = torch.ones(measured.shape[1], dtype=torch.float64, device="cpu")
     weights[:num_recycled] = RECYCLED_WEIGHT**0.5
     return singlepass_core(measured * weights, right * weights)
@@ -147,6 +148,8 @@ def singlepass_core(measured: Tensor, right: Tensor) -> Tensor:
     """
     weights, turn = torch.linalg.eigh(right @ right.mH)
     products = turn.mH @ (measured @ right.mH) @ turn
+    # Entry (i, j) of C in the eigenbasis of B B* is determined by w_i + w_j: badly only where both directions were hardly
+    # measured. There it is set to 0, the smallest solution, as a pseudo-inverse does.
     sums = weights[:, None] + weights
     floor = 2 * len(weights) * torch.finfo(weights.dtype).eps * float(weights.max()) if len(weights) else 0.0
     core = torch.where(sums > floor, (products + products.mH) / sums.clamp(min=floor or 1.0), 0)
@@ -172,6 +175,8 @@ def nystrom_factors(coefficients: Tensor, gram: Tensor, shift: float) -> tuple[T
     """
     values, vectors = torch.linalg.eigh((gram + gram.mH) / 2)
     floor = len(values) * torch.finfo(values.dtype).eps * float(values.abs().max()) if len(values) else 0.0
+    # The shift made the Gram matrix definite up to rounding; what still lies below the floor is rounding, and its inverse
+    # root would be the largest number of all.
     roots = torch.where(values > floor, values.clamp(min=floor or 1.0).rsqrt(), 0)
     rotation, sizes, _ = torch.linalg.svd(coefficients @ (vectors * roots), full_matrices=False)
     return (sizes.square() - shift).clamp(min=0), rotation
