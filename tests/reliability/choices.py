@@ -48,7 +48,8 @@ def options(command):
         items = getattr(parameter.annotation, "__metadata__", ())
         flags = [flag for item in items for flag in getattr(item, "param_decls", None) or ()]
         argument = any(type(item).__name__ == "ArgumentInfo" for item in items)
-        flag = "" if argument else flags[0] if flags else f"--{parameter.name.replace('_', '-')}"
+        long = [flag for flag in flags if flag.startswith("--")]  # good lines have the long forms
+        flag = "" if argument else [*long, *flags][0] if flags else f"--{parameter.name.replace('_', '-')}"
         text = str(base)
         kind = (
             "path"
