@@ -66,6 +66,7 @@ def test_names_in_the_help_are_those_of_the_library(written, known):
         (("overlap", "r", "--with", "s"), "a second RUN without an option"),
         (("trace", "m:f", "--num-probes", 3), "trace has no option --num-probes: `curvscope trace -h` lists them"),
         (("density", "m:f", "--num-probes", 3), "density has no option --num-probes: write --probes"),
+        (("help", "nothing"), "there is no command 'nothing'"),
         (("info", "--output", "x"), "`curvscope info -h` lists them"),
     ],
 )
@@ -106,6 +107,14 @@ def test_messages_name_options(curvscope, tmp_path, words, told):
     sys.modules.pop("messages", None)
     assert refused.status == 2
     assert told in str(refused.error)
+
+
+def test_other_spellings_of_what_there_is(curvscope, tmp_path):
+    (tmp_path / "spelled.py").write_text(MODULE)
+    assert curvscope("eigs", "spelled.py:matrix", "-k=2", "-o=run", "--seed=1").status == 0
+    sys.modules.pop("spelled", None)
+    assert (tmp_path / "run" / "manifest.json").exists()
+    assert curvscope("help", "eigs").output == curvscope("eigs", "--help").output
 
 
 def test_names_of_other_things_stay():

@@ -135,6 +135,7 @@ def test_show_and_export_of_a_run_and_of_saved_pairs(curvscope, runs, tmp_path):
     solution = runs[0]
     solution.save(tmp_path / "saved")
     values, vectors = solution.eigenvalues, solution.eigenvectors.to_tensor()
+    assert json.loads(curvscope("info", "saved", "--json").output)["pairs"] == 6
     for place in ("a", "saved"):
         assert json.loads(curvscope("show", place, "--json").output)["eigenvalues"] == values.tolist()
         shown = curvscope("show", place, "-k", 2).output
@@ -172,6 +173,8 @@ def test_a_diagonal_by_layer_and_in_a_file(curvscope, runs, tmp_path):
     assert found["layers"]["0.weight"][0] == pytest.approx(float(exact[:20].sum()), abs=1e-5)
     assert found["layers"]["all"][3] == pytest.approx(float(exact.max()), abs=1e-6)
     np.testing.assert_allclose(np.load(tmp_path / "d.npz")["value"], exact.numpy(), atol=1e-6)
+    assert curvscope("diagonal", "a", "--method", "exact", "-o", "d.npy").status == 0
+    np.testing.assert_allclose(np.load(tmp_path / "d.npy"), exact.numpy(), atol=1e-6)
     name = next(n for n in sys.modules if n.startswith("pairs_"))
     told = curvscope("diagonal", f"{name}.py", "-o", "d.safetensors", "--method", "hutchinson", "--max-products", 40)
     assert "Written: d.safetensors" in told.output
@@ -184,6 +187,7 @@ def test_a_report_goes_where_it_is_wanted(curvscope, runs, tmp_path):
     assert "eigenpairs" in (tmp_path / "pages" / "a.html").read_text()
     assert not (tmp_path / "a" / "report.html").exists()
     assert isinstance(curvscope("report", "a", "-o", "pages/a.html").error, RunConflict)
+    assert "curvscope compare a b shows both" in str(curvscope("report", "a", "b").error)
 
 
 def test_info_of_a_problem_and_list_of_studies(curvscope):

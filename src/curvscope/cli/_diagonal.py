@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from curvscope.operators.base import Operator
 
-KINDS = (".npz", ".safetensors")
+KINDS = (".npz", ".safetensors", ".npy")
 LARGEST = 1000
 """Entries that --json prints; a diagonal has as many as the model has parameters."""
 
@@ -33,7 +33,8 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     rtol: Annotated[float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for value and stderr of every entry: .npz or .safetensors.")
+        Path | None,
+        typer.Option("--out", "-o", help="File for value and stderr of every entry: .npz or .safetensors; .npy: the value."),
     ] = None,
     hiring: Hiring,
     trust: Trust = False,
@@ -88,7 +89,10 @@ def _write(arrays: dict[str, Tensor], out: Path) -> None:
 
     out.parent.mkdir(parents=True, exist_ok=True)
     with Draft(out) as draft:
-        if out.suffix.lower() == ".npz":
+        if out.suffix.lower() == ".npy":
+            with draft.open("wb") as stream:
+                np.save(stream, arrays["value"].numpy())
+        elif out.suffix.lower() == ".npz":
             with draft.open("wb") as stream:
                 np.savez(stream, **{name: tensor.numpy() for name, tensor in arrays.items()})
         else:

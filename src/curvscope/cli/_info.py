@@ -108,11 +108,29 @@ def _problem(name: str, reference: Path | None) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
+    from curvscope.measurement import TABLE
     from curvscope.store import Run, parsing
 
+    if (path / TABLE).is_file():
+        return _saved(path)
     run = Run.open(path)
     with parsing(path):
         return _facts(run)
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """Return what is known of results that were saved from Python, outside of a run."""
+    import curvscope
+
+    solution = curvscope.open(path)
+    is_pairs = isinstance(solution, curvscope.Solution)
+    return {
+        "kind": "saved eigenpairs" if is_pairs else "saved singular triplets",
+        "pairs" if is_pairs else "singular triplets": solution.k,
+        "status": str(solution.status),
+        "operator": solution.provenance.get("operator"),
+        "files": ", ".join(sorted(item.name for item in path.iterdir())),
+    }
 
 
 def _facts(run: Run) -> dict[str, Any]:

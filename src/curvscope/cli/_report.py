@@ -9,18 +9,23 @@ import typer
 
 from curvscope.cli._folders import check_file
 from curvscope.cli._names import RunFolder
-from curvscope.errors import RunConflict
+from curvscope.errors import InvalidArgument, RunConflict
 
 PAGE = "report.html"
 
 
 def command(
     run: RunFolder,
+    other: Annotated[Path | None, typer.Argument(hidden=True)] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="HTML file to write instead, alone: its figures are inside.")
     ] = None,
 ) -> None:
     """Write report.html and its figures into a run: overlap, spectrum, density, residuals, all pairs, how it was made."""
+    if other is not None:
+        raise InvalidArgument(
+            f"a page is of one run: curvscope compare {run} {other} shows both, curvscope overlap their spaces"
+        )
     from curvscope.report import render, save_figures
     from curvscope.runs import document
     from curvscope.store import Run, check_can_be_made, write_text

@@ -60,6 +60,8 @@ class Commands(TyperGroup):
         Raises:
             InvalidArgument: there is none of this name.
         """
+        if len(args) > 1 and args[0] == "help":
+            args = [args[1], "-h"]
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             raise InvalidArgument(instead_of_command(args[0], self.commands))
         return super().resolve_command(ctx, args)
@@ -100,11 +102,20 @@ class Command(TyperCommand):
                 break
             if re.fullmatch(r"--[A-Za-z][\w-]*|-[A-Za-z]", name) and name not in known:
                 raise InvalidArgument(instead_of_option(name, str(ctx.info_name), sorted(known)))
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [part for word in args for part in _parted(word)])
 
     def options(self) -> dict[str, str]:
         """Return the option by the name of its argument, as a person would type it."""
         return {str(option.name): option.opts[0] for option in self.params if option.opts and option.opts[0].startswith("-")}
+
+
+def _parted(word: str) -> list[str]:
+    """Return ``-k=3`` as ``-k`` and ``3``, as long options are read; any other word as it is.
+
+    >>> _parted("-k=3"), _parted("--arg=width=3")
+    (['-k', '3'], ['--arg=width=3'])
+    """
+    return [word[:2], word[3:]] if re.match(r"-[A-Za-z]=", word) else [word]
 
 
 app = typer.Typer(
