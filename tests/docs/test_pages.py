@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -41,7 +42,7 @@ def given():
     loader = [(torch.randn(50, 12), torch.randint(4, (50,))) for _ in range(2)]
     criterion = nn.CrossEntropyLoss()
     H = cs.hessian(model, criterion, loader)
-    names = {"torch": torch, "nn": nn, "plt": plt, "cs": cs, "model": model, "criterion": criterion, "loader": loader}
+    names = {"torch": torch, "np": np, "nn": nn, "plt": plt, "cs": cs, "model": model, "criterion": criterion, "loader": loader}
     return {"__name__": "__main__", **names, "H": H, "solution": cs.eigsh(H, k=12, method="krylov", tol=1e-5)}
 
 

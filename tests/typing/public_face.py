@@ -34,3 +34,17 @@ assert_type(cs.grassmann.angles(solution.eigenvectors, solution.eigenvectors), T
 assert_type(cs.posterior_error(H, solution), cs.FrobeniusEstimate)
 assert_type(cs.plan(H, 3), cs.Plan)
 assert_type(cs.problems.get("mnist16").model(), nn.Module)
+
+# options of other libraries, and results that unpack
+assert_type(cs.eigsh(H, k=3, which="LA", method="krylov"), cs.Solution)
+assert_type(cs.eigsh(H, k=3, which="SA", return_eigenvectors=False), Tensor)
+assert_type(cs.eigsh(H, 3, maxiter=20, ncv=30), cs.Solution)
+assert_type(cs.hessian(model, nn.CrossEntropyLoss(), batches, dtype="float64", strategy="auto").gradient(), Tensor)
+assert_type(cs.ggn(model, nn.CrossEntropyLoss(), batches, damping=1e-3).offset, float)
+assert_type(cs.masks.by_magnitude(model, 10), cs.Mask)
+assert_type(float(cs.trace(H, method="hutch++")), float)
+assert_type(curve.values, Tensor)
+assert_type(cs.density(H).values, Tensor)
+w, V = cs.eigsh(H, k=3)
+cs.eigsh(H, k=3, which="XX")  # type: ignore[call-overload]
+cs.trace(H, method="no such")  # type: ignore[arg-type]
