@@ -130,6 +130,6 @@ def test_the_choice_is_made_by_counts_whatever_the_clock_says(size, products, ex
         MethodPlan("krylov", (1, products, products), seconds=(0, seconds[0], seconds[0])),
         MethodPlan("exact", (size, size, size), seconds=(0, seconds[1], seconds[1])),
     ]
-    assert _choice(plans, operator) == expected
-    assert _choice(plans[:1], operator) == "krylov"
-    assert _choice([], operator) == ""
+    assert _choice(plans, operator, 2) == expected
+    assert _choice(plans[:1], operator, 2) == "krylov"
+    assert _choice([], operator, 2) == ""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
-from curvscope.measurement import Place, check_recipe, was_begun
+from curvscope.measurement import Place, begun_with, check_recipe, was_begun
 from curvscope.operators import as_operator
-from curvscope.operators.base import Operator
+from curvscope.solvers._auto import takes_exact
 from curvscope.solvers._exact import Exact
 from curvscope.solvers.driver import (
     METHODS,
@@ -31,8 +32,6 @@ from curvscope.store import Run
 from curvscope.system import Progress, checked, integer, unknown_argument
 from curvscope.tall import TallMatrix
 
-EXACT_UP_TO = 1500
-"""D up to which "auto" forms the matrix."""
 CLASSES: dict[str, type[Krylov | Exact | Seigh | HMT | Nystrom | SinglePass]] = {
     "krylov": Krylov,
     "exact": Exact,
@@ -126,9 +125,10 @@ def eigsh(  # noqa: PLR0913 -- the door: request, resources and method's options
         which: "LM" (largest magnitude first, the papers' order), "LA", "SA", "BE"; see :data:`.ordering.ORDERS`.
         method: "krylov" (randomized block Krylov with thick restart), "exact" (dense, float64), "seigh" (alias "oversampled":
             single-pass sketch, the paper's Alg. 2), "hmt" (two-pass sketch), "singlepass", "nystrom" (best for positive
-            semidefinite operators), or "auto": exact up to D = 1500 (where no option is krylov's), otherwise krylov. Or an
-            object with the method's own options: :class:`curvscope.Krylov`, :class:`curvscope.Exact`, :class:`curvscope.Seigh`,
-            :class:`curvscope.HMT`, :class:`curvscope.Nystrom`, :class:`curvscope.SinglePass`.
+            semidefinite operators), or "auto": exact up to D = 1500 where its D products are few or cheap and no option is
+            krylov's, otherwise krylov. Or an object with the method's own options: :class:`curvscope.Krylov`,
+            :class:`curvscope.Exact`, :class:`curvscope.Seigh`, :class:`curvscope.HMT`, :class:`curvscope.Nystrom`,
+            :class:`curvscope.SinglePass`.
         tol: a pair has converged when its residual is at most tol |lambda| (or 10 u ||A||, what rounding allows). 0: use the
             whole of max_products.
         seed: of the random start.
@@ -179,7 +179,12 @@ def eigsh(  # noqa: PLR0913 -- the door: request, resources and method's options
     check_operator(operator, real=named in REAL)
     check_request(k, operator.shape[0], which=which, method=method if isinstance(method, str) else "auto", tol=tol)
     whole = options.pop("return_eigenvectors", True)
-    solver = chosen_method(method, with_products(dict(options), k), operator, warm=v0 is not None)
+    if method == "auto":
+        begun = begun_with(run, "method")  # by an earlier version, which may have chosen otherwise
+        iterated = v0 is not None or options.get("keep_basis") or not _all_none(options, "ncv", "max_products", "maxiter")
+        small = begun == "exact" if begun in ("exact", "krylov") else takes_exact(operator, k)
+        method = "exact" if small and not iterated else "krylov"
+    solver = chosen_method(method, with_products(dict(options), k))
     if v0 is not None and solver.name != "krylov":
         raise _inapplicable("v0", solver.name)
     check_recipe(operator, executor)
@@ -207,14 +212,16 @@ def with_products(options: dict[str, Any], k: int) -> dict[str, Any]:
     return {**options, "max_products": ncv + integer("maxiter", restarts) * max(1, ncv - k)}
 
 
-def chosen_method(method: str | Method, options: dict[str, Any], operator: Operator, *, warm: bool) -> Method:
+def _all_none(options: Mapping[str, Any], *names: str) -> bool:
+    return all(options.get(name) is None for name in names)
+
+
+def chosen_method(method: str | Method, options: dict[str, Any]) -> Method:
     """Return the method as an object.
 
     Args:
         method: a name, or the object.
         options: of a method that is given by name; those that are None count as not given.
-        operator: its size decides for "auto".
-        warm: whether there is a start, which only krylov takes.
 
     Raises:
         InvalidType: an option that no method has, or an object that is no method. InvalidArgument: one of another method.
@@ -231,9 +238,6 @@ def chosen_method(method: str | Method, options: dict[str, Any], operator: Opera
             kind = type(method).__name__
             raise InvalidArgument(f"{name} beside a method object: write method=cs.{kind}({name}=...)")
         return method
-    if method == "auto":
-        iterated = warm or given.keys() & {"ncv", "max_products"} or given.get("keep_basis", False)
-        method = "exact" if operator.shape[0] <= EXACT_UP_TO and not iterated else "krylov"
     if given.get("keep_basis") is False:
         del given["keep_basis"]
     known = {field.name for field in fields(CLASSES[method])}

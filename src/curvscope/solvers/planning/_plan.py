@@ -15,7 +15,8 @@ from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.measurement import BLOCKS_EACH, WIDEST_BLOCK, Fit, Place, nearest_folder
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
-from curvscope.solvers._eigsh import EXACT_UP_TO, eigsh
+from curvscope.solvers._auto import takes_exact
+from curvscope.solvers._eigsh import eigsh
 from curvscope.solvers._exact import bytes_needed
 from curvscope.solvers.driver import EigenProblem, MethodName, Resources, canonical_method, check_operator, check_request
 from curvscope.solvers.krylov import Krylov, krylov_options
@@ -198,7 +199,7 @@ def plan(  # noqa: PLR0913 -- a public function: request and resources, by keywo
     plans = [_method_plan(name, asked, timing) for name in names]
     plans.sort(key=lambda made: bool(made.obstacle))
     each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
-    return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator), timing.last, workers, each)
+    return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator, k), timing.last, workers, each)
 
 
 @dataclass(frozen=True)
@@ -387,7 +388,11 @@ def _rehearsal(
     return sketched
 
 
-def _choice(plans: list[MethodPlan], operator: Operator) -> str:
+def _is_small(operator: Operator, k: int, krylov: MethodPlan) -> bool:
+    return takes_exact(operator, k) or operator.shape[0] <= 2 * krylov.products[1]
+
+
+def _choice(plans: list[MethodPlan], operator: Operator, k: int) -> str:
     """Exact where ``method="auto"`` takes it or its D products are nearly the fewest; else krylov, else a sketch that fits.
 
     By counts, not by the seconds beside them: those vary from call to call, and a choice that varies with them is none.
@@ -395,8 +400,7 @@ def _choice(plans: list[MethodPlan], operator: Operator) -> str:
     possible = {made.method: made for made in plans if not made.obstacle}
     if not possible:
         return ""
-    size = operator.shape[0]
-    if "exact" in possible and ("krylov" not in possible or size <= max(EXACT_UP_TO, 2 * possible["krylov"].products[1])):
+    if "exact" in possible and ("krylov" not in possible or _is_small(operator, k, possible["krylov"])):
         return "exact"
     order = ("krylov", "nystrom", "seigh", "hmt", "singlepass", "exact") if operator.semidefinite else PLANNED
     return next(name for name in order if name in possible)
