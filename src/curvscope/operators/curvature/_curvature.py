@@ -115,7 +115,7 @@ class CurvatureOperator(Copies, Composable):
         (True, None, True)
         """
         if self.objective.move():
-            self._engine._kept.forget()
+            self._engine.forget()
         else:
             self.batch_map.verdict = None
             self._engine = self._new_engine()

@@ -25,6 +25,7 @@ from curvscope.operators.products._choice import (
     remember,
     remembered,
 )
+from curvscope.operators.products._kept import Kept
 from curvscope.operators.products._maps import BatchMap, Pieces
 from curvscope.operators.products._memory import is_out_of_memory, memory_budget
 from curvscope.operators.products._patience import Patience
@@ -93,6 +94,10 @@ class Engine:
         made._settled = set(self._settled)
         made._replaced, made._narrowed = dict(self._replaced), dict(self._narrowed)
         return made
+
+    def forget(self) -> None:
+        """Forget the linearisations, which are of other parameters than those that the map has now; programs stay."""
+        self._kept.forget()
 
     def apply(self, block: Tensor) -> Tensor:
         """(D, b) to (D, b).
@@ -406,35 +411,3 @@ class Engine:
 def _finite(tensor: Tensor) -> bool:
     """Return whether all entries are; the sum tells without a temporary unless it overflows."""
     return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
-
-
-class Kept:
-    """Linearisations of mini-batches that are used again for the next block."""
-
-    def __init__(self) -> None:
-        self.items: dict[int, tuple[Linearized, float]] = {}
-        self.bytes, self.complete, self._open = 0, False, True
-        self._signature: object = None
-
-    def use(self, signature: object) -> None:
-        """Forget everything that was made another way."""
-        if signature != self._signature:
-            self.forget()
-            self._signature = signature
-
-    def close(self) -> None:
-        """Forget everything and keep nothing any more."""
-        self.forget()
-        self._open = False
-
-    def offer(self, number: int, linear: Linearized, weight: float, limit: int) -> None:
-        """Keep it if its size is known and all that is kept stays within ``limit`` bytes."""
-        if number in self.items:
-            return
-        if self._open and linear.held_bytes and self.bytes + linear.held_bytes <= limit:
-            self.items[number] = (linear, weight)
-            self.bytes += linear.held_bytes
-
-    def forget(self) -> None:
-        """Keep nothing of what there is."""
-        self.items, self.bytes, self.complete = {}, 0, False
