@@ -3,10 +3,11 @@
 from curvscope.system._arguments import as_numbers, check_options, checked, integer
 from curvscope.system._contention import Contention
 from curvscope.system._devices import preferred, visible
+from curvscope.system._displays import Advance
 from curvscope.system._interrupt import Interruptible
 from curvscope.system._keywords import KEYWORDS, SAME, same_choice, unknown_argument
 from curvscope.system._precision import TF32, TF32_EPS, check_precision, float32_products, in_tf32
-from curvscope.system._progress import Advance, Progress, is_long_work, long_work, products_to_come, stage
+from curvscope.system._progress import Progress, is_long_work, long_work, products_to_come, stage
 from curvscope.system._resources import (
     SAFE_SHARE,
     as_bytes,

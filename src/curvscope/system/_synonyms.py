@@ -115,9 +115,10 @@ class Numbers:
         return self.value >= _numbers(other)
 
 
-def _numbers(other: Any) -> Any:
-    """The other side of arithmetic: the values of a result, tensors and numbers as they are."""
-    return other.value if isinstance(other, Numbers) else other
+def _numbers(other: Any) -> Tensor:
+    """The other side of arithmetic: the values of a result, tensors and numbers (which stand for tensors) as they are."""
+    found: Tensor = other.value if isinstance(other, Numbers) else other
+    return found
 
 
 class Displayed:

@@ -199,29 +199,30 @@ class ArrayLike(ABC):
 
     def __mul__(self, other: Any) -> Tensor:
         """Entry by entry, in memory: ``V * w`` scales the columns."""
-        return self[:, :] * _tensor(other)
+        return self[:, :] * _operand(other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Any) -> Tensor:
-        return self[:, :] / _tensor(other)
+        return self[:, :] / _operand(other)
 
     def __add__(self, other: Any) -> Tensor:
-        return self[:, :] + _tensor(other)
+        return self[:, :] + _operand(other)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Tensor:
-        return self[:, :] - _tensor(other)
+        return self[:, :] - _operand(other)
 
     def __rsub__(self, other: Any) -> Tensor:
-        return _tensor(other) - self[:, :]
+        return _operand(other) - self[:, :]
 
     def __neg__(self) -> Tensor:
         return -self[:, :]
 
     def __pow__(self, power: Any) -> Tensor:
-        return self[:, :] ** power
+        found: Tensor = self[:, :] ** power
+        return found
 
     def numpy(self) -> np.ndarray:
         """All of it as a NumPy array (D, n)."""
@@ -311,6 +312,11 @@ class Transposed:
 
     def __repr__(self) -> str:
         return f"{self.matrix!r}.T"
+
+
+def _operand(value: Any) -> Tensor:
+    found: Tensor = _tensor(value)  # a number stands for a tensor
+    return found
 
 
 def _tensor(value: Any) -> Any:
