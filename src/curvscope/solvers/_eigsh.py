@@ -179,6 +179,8 @@ def eigsh(  # noqa: PLR0913 -- the door: request, resources and method's options
     check_operator(operator, real=named in REAL)
     check_request(k, operator.shape[0], which=which, method=method if isinstance(method, str) else "auto", tol=tol)
     whole = options.pop("return_eigenvectors", True)
+    if not isinstance(whole, bool):
+        raise InvalidArgument(f"return_eigenvectors={whole!r}: choose True or False")
     if method == "auto":
         begun = begun_with(run, "method")  # by an earlier version, which may have chosen otherwise
         iterated = v0 is not None or options.get("keep_basis") or not _all_none(options, "ncv", "max_products", "maxiter")
