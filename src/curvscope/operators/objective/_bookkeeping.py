@@ -54,7 +54,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _zero(*_: Any, **__: Any) -> torch.Tensor:
-    return torch.zeros(())
+    return torch.zeros((), device="cpu")
 
 
 class _Zeros:
@@ -64,7 +64,11 @@ class _Zeros:
         self.names = tuple(metric.keys()) if isinstance(metric, nn.ModuleDict) else None
 
     def __call__(self, *_: Any, **__: Any) -> Any:
-        return torch.zeros(()) if self.names is None else {name: torch.zeros(()) for name in self.names}
+        return (
+            torch.zeros((), device="cpu")
+            if self.names is None
+            else {name: torch.zeros((), device="cpu") for name in self.names}
+        )
 
 
 class _Fresh:

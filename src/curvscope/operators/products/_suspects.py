@@ -178,7 +178,7 @@ def _differ(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], again: tupl
 
 
 def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(like.shape, generator=generator, dtype=torch.float64).sub_(0.5).to(like.device)
+    return torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu").sub_(0.5).to(like.device)
 
 
 def _dot(left: tuple[Tensor, ...], right: tuple[Tensor, ...]) -> Tensor:
