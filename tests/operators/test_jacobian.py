@@ -53,7 +53,7 @@ def test_jacobians_of_functions():
 
 
 def test_what_is_no_jacobian_is_said():
-    with pytest.raises(InvalidType, match="no option 'weight'"):
+    with pytest.raises(InvalidType, match="no argument 'weight'"):
         cs.jacobian(nn.Linear(2, 1), [torch.ones(1, 2)], weight=len)
     with pytest.raises(InvalidArgument, match="no third argument"):
         cs.jacobian(nn.Linear(2, 1), [torch.ones(1, 2)], [torch.ones(1, 2)])

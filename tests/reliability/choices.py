@@ -46,7 +46,9 @@ def options(command):
     for parameter in inspect.signature(COMMANDS[command].command, eval_str=True).parameters.values():
         base = getattr(parameter.annotation, "__origin__", parameter.annotation)
         items = getattr(parameter.annotation, "__metadata__", ())
-        flags = [flag for item in items for flag in getattr(item, "param_decls", None) or ()]
+        # Typer keeps the first name of an annotated option as its "default".
+        names = [(getattr(item, "default", None), *(getattr(item, "param_decls", None) or ())) for item in items]
+        flags = [flag for flag in itertools.chain(*names) if isinstance(flag, str) and flag.startswith("-")]
         argument = any(type(item).__name__ == "ArgumentInfo" for item in items)
         long = [flag for flag in flags if flag.startswith("--")]  # good lines have the long forms
         flag = "" if argument else [*long, *flags][0] if flags else f"--{parameter.name.replace('_', '-')}"

@@ -67,7 +67,7 @@ def test_a_loss_of_model_and_batch_that_lost_them_and_parameters_that_are_not_us
 
 
 def test_data_that_cannot_be_iterated_and_a_class_for_a_loss_are_named():
-    with pytest.raises(InvalidType, match="data is a int: pass a list of batches"):
+    with pytest.raises(InvalidType, match="data=3: pass an iterable, such as a list"):
         cs.hessian(net(), CE, 3)
     with pytest.raises(InvalidType, match=r"CrossEntropyLoss.*expected a criterion"):
         cs.hessian(net(), nn.CrossEntropyLoss, [(X, Y)])

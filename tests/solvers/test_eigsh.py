@@ -211,7 +211,7 @@ def test_a_product_with_nan_is_named(method):
         ({"k": 11}, "k=11: choose an integer from 1 to D = 10"),
         ({"k": 2.5}, "k=2.5"),
         ({"k": 2, "which": "XX"}, "which='XX': choose 'LM'"),
-        ({"k": 2, "method": "lanczos"}, "method='lanczos': choose one of auto"),
+        ({"k": 2, "method": "householder"}, "method='householder': choose one of auto"),
         ({"k": 2, "tol": -1}, "tol=-1"),
         ({"k": 5, "method": "krylov", "max_products": 3}, "max_products=3 is less than k=5"),
         ({"k": 2, "method": "krylov", "ncv": 3}, "ncv=3: choose at least"),

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -83,9 +82,9 @@ def test_adaptive_sketches_of_small_matrices_reach_any_target(size):
     assert found.k == size
 
 
-@pytest.mark.parametrize("v0", [np.ones(20), torch.ones(20, dtype=torch.complex64), "start"])
+@pytest.mark.parametrize("v0", [torch.ones(20, dtype=torch.complex64), "start"])
 def test_start_blocks_that_are_no_real_tensors_are_named(v0):
-    with pytest.raises(InvalidType, match="v0 is a"):
+    with pytest.raises(InvalidType, match=r"v0( is a|='start': pass one of type Tensor)"):
         cs.eigsh(torch.eye(20), k=2, v0=v0)
 
 

@@ -292,6 +292,7 @@ def test_unencrypted_addresses_of_others_are_warned_of(address, open_to_others, 
     made = type("M", (), {"Client": lambda address, **options: Client()})
     monkeypatch.setattr(clusters, "_imported", lambda module, name="Dask": made)
     monkeypatch.setattr(clusters, "_check_listens", lambda address: None)
+    monkeypatch.setattr(clusters, "_check_encryption", lambda address: None)
     clusters.scheduler(address)
     assert len(caplog.messages) == open_to_others
     assert all(address in message and "tls://" in message for message in caplog.messages)

@@ -54,6 +54,7 @@ def scheduler(address: str) -> tuple[Any, Closing]:
                 "use a tls:// address",
                 address,
             )
+        _check_encryption(address)
         _check_listens(address)
         client = distributed.Client(address, timeout=PATIENCE, direct_to_workers=True)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError, MemoryError) as error:
@@ -83,6 +84,13 @@ def is_open_to_others(address: str) -> bool:
 
 def _parts(address: str) -> SplitResult:
     return urlsplit(address if "://" in address else f"tcp://{address}")
+
+
+def _check_encryption(address: str) -> None:
+    """Raise ValueError where Dask's configuration demands encryption of an address that has none; nobody is called."""
+    demanded = _imported("dask").config.get("distributed.comm.require-encryption", None)
+    if demanded and _parts(address).scheme not in ("tls", "wss"):
+        raise ValueError("encryption required by Dask's configuration, distributed.comm.require-encryption")
 
 
 def _check_listens(address: str) -> None:

@@ -17,7 +17,7 @@ from curvscope.operators.base import Operator
 from curvscope.operators.remote import call_target
 from curvscope.problems import Problem, get
 from curvscope.runs._choices import Choices
-from curvscope.store import Run, read_sealed_tensors
+from curvscope.store import Run, printable, read_sealed_tensors
 from curvscope.system import preferred
 from curvscope.training import Recorder, train
 
@@ -128,4 +128,4 @@ def operator_of_target(function: str, arguments: dict[str, Any] | None = None, *
 
 
 def _written(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)
+    return printable(",".join(value) if isinstance(value, list) else str(value))

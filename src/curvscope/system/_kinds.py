@@ -103,7 +103,7 @@ def _described(member: Any) -> str:
         Callable: "a function",
         Mapping: "a mapping",
         Sequence: "a sequence",
-        Iterable: "a sequence",
+        Iterable: "an iterable, such as a list",
         tuple: "a sequence",
     }
     kind = named.get(origin, f"one of type {getattr(origin, '__name__', origin)}")
