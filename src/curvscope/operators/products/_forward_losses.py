@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from curvscope.operators.rules import reduced
+
 
 class ForwardModeLosses(TorchFunctionMode):
     """Inside, ``mse_loss`` and ``huber_loss`` are computed from elementary operations; the values are the same.
@@ -25,7 +27,7 @@ class ForwardModeLosses(TorchFunctionMode):
         usual = len(args) <= 2 and all(kwargs.get(name) is None for name in ("size_average", "reduce", "weight"))
         if replacement is None or not usual:
             return func(*args, **kwargs)
-        return _reduced(replacement(*args, **kwargs), kwargs.get("reduction", "mean"))
+        return reduced(replacement(*args, **kwargs), kwargs.get("reduction", "mean"))
 
 
 def _squared(input: Tensor, target: Tensor, **options: Any) -> Tensor:
@@ -35,14 +37,3 @@ def _squared(input: Tensor, target: Tensor, **options: Any) -> Tensor:
 def _huber(input: Tensor, target: Tensor, delta: float = 1.0, **options: Any) -> Tensor:
     difference = (input - target).abs()
     return torch.where(difference <= delta, 0.5 * difference.square(), delta * (difference - 0.5 * delta))
-
-
-def _reduced(terms: Tensor, reduction: str) -> Tensor:
-    match reduction:
-        case "mean":
-            return terms.mean()
-        case "sum":
-            return terms.sum()
-        case "none":
-            return terms.clone()
-    raise ValueError(f"{reduction} is not a valid value for reduction")

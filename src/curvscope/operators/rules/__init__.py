@@ -4,6 +4,7 @@ The values stay the same up to rounding. ``mode`` finds the calls, the other fil
 """
 
 from curvscope.operators.rules._casts import Casts, narrower_than
+from curvscope.operators.rules._losses import reduced
 from curvscope.operators.rules._mode import Rules
 from curvscope.operators.rules._reruns import without_reruns
 
@@ -11,5 +12,6 @@ __all__ = [
     "Casts",
     "Rules",
     "narrower_than",
+    "reduced",
     "without_reruns",
 ]

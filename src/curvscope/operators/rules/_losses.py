@@ -27,7 +27,7 @@ def multi_margin_loss(
         gaps = gaps * weight[labels]
     others = torch.arange(scores.shape[1], device=input.device) != labels
     terms = torch.where(others, gaps, torch.zeros_like(gaps)).sum(1) / scores.shape[1]
-    return _reduced(terms.reshape(target.shape), reduction)
+    return reduced(terms.reshape(target.shape), reduction)
 
 
 def multilabel_margin_loss(
@@ -47,7 +47,7 @@ def multilabel_margin_loss(
     gaps = (1 - scores.gather(1, safe).unsqueeze(2) + scores.unsqueeze(1)).clamp(min=0)
     keep = counted.unsqueeze(2) & ~own.unsqueeze(1)
     terms = torch.where(keep, gaps, torch.zeros_like(gaps)).sum((1, 2)) / scores.shape[1]
-    return _reduced(terms if input.ndim > 1 else terms[0], reduction)
+    return reduced(terms if input.ndim > 1 else terms[0], reduction)
 
 
 def ctc_loss(
@@ -106,7 +106,8 @@ def _padded(targets: Tensor, sizes: Tensor, samples: int) -> Tensor:
     return targets.long()[(starts[:, None] + columns).clamp(max=len(targets) - 1)]
 
 
-def _reduced(terms: Tensor, reduction: str) -> Tensor:
+def reduced(terms: Tensor, reduction: str) -> Tensor:
+    """The terms of a loss as its ``reduction`` says; PyTorch's error for another word."""
     match reduction:
         case "mean":
             return terms.mean()
