@@ -166,12 +166,12 @@ def instead_of_option(option: str, command: str, known: Iterable[str]) -> str:
     >>> instead_of_option("--quiet", "eigs", ["--out"])
     'eigs has no option --quiet: write > /dev/null after the command; progress is shown on terminals alone'
     """
-    told, known = f"{command} has no option {option}", list(known)
+    told, known = f"{command} has no option {option}", [*known, "--debug"]  # which every command takes
     if (dashed := option.replace("_", "-")) in known:
         return f"{told}: write {dashed}"
     for written, others in OPTIONS.items():
-        name = written.split()[0]
-        if dashed.lower() in others and (name in known or not name.startswith("-") or name == "--debug,"):
+        name = written.split()[0].rstrip(",")
+        if dashed.lower() in others and (name in known or not name.startswith("-")):
             return f"{told}: write {written}"
     close = get_close_matches(option, [name for name in known if name.startswith("--")], 1, 0.75)
     return f"{told}: did you mean {close[0]}?" if close else f"{told}: `curvscope {command} -h` lists them"
