@@ -40,6 +40,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             flat.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
 
     def run(**given: Any) -> None:
+        """Gather the fields into their objects and call the command."""
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group) if field.init})
         command(**given)

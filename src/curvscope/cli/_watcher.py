@@ -54,6 +54,7 @@ def _call(function: Callable[..., object], target: str, arguments: dict[str, Any
 
 
 def write(tracker: Tracker, out: Path) -> None:
+    """All checks so far, and their figure."""
     write_lines(tracker, out)
     save_figure(tracked(tracker.history, tracker.k), out / FILES[1])
 

@@ -35,19 +35,24 @@ class Capabilities:
     if TYPE_CHECKING:  # as properties, because an operator may have either a value or a property of its own
 
         @property
-        def semidefinite(self) -> bool: ...
+        def semidefinite(self) -> bool:
+            """Whether no eigenvalue is negative."""
 
         @property
-        def objective(self) -> Objective | None: ...
+        def objective(self) -> Objective | None:
+            """Loss and data that the matrix is of."""
 
         @property
-        def memory(self) -> int | None: ...
+        def memory(self) -> int | None:
+            """Bytes that products may use."""
 
         @property
-        def depends_on_order(self) -> bool: ...
+        def depends_on_order(self) -> bool:
+            """Whether the matrix changes with the order of the samples."""
 
         @property
-        def is_mean_over_data(self) -> bool: ...
+        def is_mean_over_data(self) -> bool:
+            """Whether matrices of parts of the data add up to that of all."""
 
     else:
         semidefinite = depends_on_order = is_mean_over_data = False

@@ -171,6 +171,7 @@ class _Process:
 
     @classmethod
     def start(cls, number: int, gpus: int, seen: str | None) -> _Process:
+        """Spawn process ``number``; it imports while we go on."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, visible(number, gpus, seen)), name=f"curvscope-{number}")
@@ -181,6 +182,7 @@ class _Process:
 
     @property
     def is_alive(self) -> bool:
+        """Whether the operating system still has it."""
         return bool(self.process.is_alive())
 
     def await_ready(self) -> None:

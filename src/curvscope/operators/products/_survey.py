@@ -86,7 +86,7 @@ def survey(objective: Objective) -> Survey:
 
 @functools.cache
 def call_seconds() -> float:
-    """What an operation costs on this machine beside its arithmetic: at least 10 and at most 100 microseconds.
+    """Seconds that an operation costs on this machine beside its arithmetic, between 10 and 100 microseconds.
 
     Cost: 400 additions of two numbers, once a process. The least of 20 means is taken, and bounds hold in any case: another
     process in the way cannot make it wrong by more.

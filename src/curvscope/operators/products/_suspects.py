@@ -66,15 +66,17 @@ class _Call:
 
     @property
     def name(self) -> str:
+        """Name of the function as a user writes it."""
         name = resolve_name(self.function) or getattr(self.function, "__name__", self.function)
         return str(name).removesuffix(".default")
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
+        """Tensors that the call was made with and that need a gradient."""
         return tuple(self.leaves[place] for place in self.places)
 
     def at(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the function returns for other inputs, its floating point tensors alone."""
+        """Repeat the call with other inputs; returns its floating point tensors alone."""
         leaves = list(self.leaves)
         for place, tensor in zip(self.places, inputs, strict=True):
             leaves[place] = tensor.clone()  # an operation in place writes to it
@@ -127,6 +129,7 @@ def _is_wrong(call: _Call, *, forward: bool) -> bool:
     if forward:
 
         def gradient(*at: Tensor) -> tuple[Tensor, ...]:
+            """The gradient in reverse mode, which forward mode then differentiates."""
             pulled: tuple[Tensor, ...] = torch.func.vjp(call.at, *at)[1](weights)
             return pulled
 
@@ -162,6 +165,7 @@ def _differences(
     """Central differences with a step, and with half of it."""
 
     def at(h: float) -> tuple[Tensor, ...]:
+        """Central differences with step h."""
         moved = (function(*(t + sign * h * v for t, v in zip(inputs, along, strict=True))) for sign in (1, -1))
         return tuple((plus - minus).detach() / (2 * h) for plus, minus in zip(*moved, strict=True))
 

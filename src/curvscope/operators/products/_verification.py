@@ -367,7 +367,7 @@ def _told(name: str, route: Products | Exception, error: float) -> str:
 
 
 def _suspects(routes: Routes) -> str:
-    """What probably makes no route right, in words; "" where nothing that is looked at alone is wrong."""
+    """Name the likely cause of no route being right; "" where nothing that is looked at alone is wrong."""
     if names := routes.wrong_operations(forward=False) or routes.wrong_operations(forward=True):
         return f"{' and '.join(names)}, whose derivatives are wrong by central differences of that operation alone"
     if custom := routes.custom_functions():

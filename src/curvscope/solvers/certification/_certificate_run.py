@@ -78,6 +78,7 @@ def lanczos_state(workspace: Workspace, operator: Operator, steps: int) -> Lancz
         return None
 
     def keep(state: LanczosState) -> None:
+        """Save the state after a step, with what it has cost."""
         facts = {"filled": state.made + 1, "made": state.made, "scope": workspace.scope, "spent": {"products": state.made}}
         workspace.save_state(state.basis, facts, {"coefficients": state.coefficients})
 
