@@ -43,7 +43,7 @@ trace = split.trace
 def clock(monkeypatch):
     """Arithmetic takes most of the time; a group takes as long as one vector."""
     clock = Clock()
-    monkeypatch.setattr(patience, "survey", lambda objective: Survey(calls=100, seconds=1e-2, bytes=1000))
+    monkeypatch.setattr(patience, "survey", lambda objective: Survey(calls=100, seconds=1e-2, bytes=1000, flops=10**9))
     monkeypatch.setattr(split, "trace", clock.trace)
     monkeypatch.setattr(choice, "seconds_of", clock.time)
     return clock

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from curvscope.measurement import Meter
 from curvscope.operators import Hessian, hessian, preflight
@@ -17,7 +18,7 @@ from curvscope.system import long_work, stage
 from .cases import build, dense_hessian
 
 # Setting up is estimated as 0.2 s for the calls and 10 gradients of 3 ms for the arithmetic.
-SURVEY = Survey(calls=100, seconds=1e-3, bytes=1000)
+SURVEY = Survey(calls=100, seconds=1e-3, bytes=1000, flops=1000)
 BLOCK = torch.randn(43, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -62,7 +63,7 @@ def test_tracing_waits_until_products_have_taken_as_long(clock):
 
 
 def test_one_program_serves_all_widths_where_arithmetic_takes_the_time(clock, monkeypatch):
-    monkeypatch.setattr(patience, "survey", lambda objective: Survey(100, 5e-3, 1000))
+    monkeypatch.setattr(patience, "survey", lambda objective: Survey(100, 5e-3, 1000, 10**9))
     H, dense = operator()
     assert ways(H, dense, BLOCK[:, :1], 5) == ["waits"] * 4 + ["split"]
     H @ BLOCK
@@ -162,4 +163,35 @@ def test_a_survey_counts_the_operations_of_the_loss():
     # t, addmm, tanh, square (a power), sum; of views the bytes of what is viewed.
     assert found.calls == 5
     assert found.bytes == 4 * (12 + 15 + 15 + 15 + 1)
+    assert found.flops == 2 * 5 * 4 * 3
     assert found.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "flops"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 8, 8), 2 * 2 * 64 * 3 * 9 * 4),
+        (nn.Conv2d(4, 4, 3, groups=2), (2, 4, 8, 8), 2 * 2 * 36 * 2 * 9 * 4),
+        (nn.ConvTranspose1d(3, 4, 2), (2, 3, 5), 2 * 2 * 5 * 3 * 4 * 2),
+        (nn.Bilinear(3, 4, 2), (5, 3), None),
+    ],
+)
+def test_a_survey_counts_products_as_torch_does(layer, size, flops):
+    """PyTorch's own counter is the oracle."""
+    inputs = torch.ones(size)
+
+    def loss(net, x):
+        return (net(x, torch.ones(5, 4)) if isinstance(net, nn.Bilinear) else net(x)).square().sum()
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        loss(layer, inputs)
+    found = survey(hessian(layer, loss, [inputs]).objective)
+    assert found.flops == counter.get_total_flops()
+    assert flops is None or found.flops == flops
+
+
+def test_groups_are_chosen_by_counts_not_by_the_clock():
+    """However long an evaluation took on a busy machine, small calls are shared."""
+    assert Survey(calls=20, seconds=100.0, bytes=400_000, flops=4_000_000).shares_calls
+    assert not Survey(calls=20, seconds=1e-9, bytes=400_000, flops=4 * 10**9).shares_calls
+    assert not Survey(calls=20, seconds=1.0, bytes=400_000, flops=4 * 10**7, device="cuda").computes

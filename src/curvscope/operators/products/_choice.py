@@ -20,7 +20,7 @@ from curvscope.operators.products._memory import is_out_of_memory
 from curvscope.operators.products._patience import SECONDS_A_CALL
 from curvscope.operators.products._split import Split
 from curvscope.operators.products._strategy import Linearized, Strategy
-from curvscope.operators.products._survey import Survey, seconds_of
+from curvscope.operators.products._survey import CALL_SECONDS, Survey, seconds_of
 from curvscope.operators.products.tracing import NotRecordable, Program
 
 log = logging.getLogger(__name__)
@@ -194,7 +194,7 @@ class Trial:
         program = getattr(alone, "program", None)
         if program is None or self.columns == 1:
             return 0
-        calls: float = program.num_calls * self.survey.call_seconds
+        calls: float = program.num_calls * CALL_SECONDS
         first = getattr(self.strategies["split"], "first_seconds", 0.0)
         # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
         if first and calls <= WORTH_HOPING / 4 * first:

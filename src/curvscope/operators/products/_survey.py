@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,18 +17,22 @@ LONG_ENOUGH = 0.05
 
 MOST_EVALUATIONS = 3
 
-CALL_SECONDS = 1e-5
-"""What an operation of a traced program costs beside its arithmetic on a fast CPU; see :func:`call_seconds`."""
+CALL_SECONDS = 2e-5
+"""What an operation of a traced program costs beside its arithmetic: 10 to 35 microseconds on the CPUs at hand."""
 
-ADDITIONS_A_CALL = 8
-"""The same in additions of two numbers.
+FLOPS_A_BYTE = 5
+"""Floating-point operations that take as long as writing one byte: 50 GFLOP/s beside 10 GB/s on one core."""
 
-On a slow CPU with one thread such an addition took 4 microseconds, and an operation of the tanh-MLP's program 30 to 36 more
-than in a group of 16 (``python benchmarks/products.py --only tanh-MLP --threads 1``).
+SMALL = {"cpu": 2e6}
+"""Floating-point operations of an average call, written bytes included, below which vectors should share it.
+
+They take about 40 microseconds on one core, as much as one or two calls. Counted, not timed, so that a busy machine chooses as
+an idle one does. The networks of ``benchmarks/products.py`` are far from it: tanh-MLP and LSTM 5e5, GPT 1e7, 3c3d and larger
+more than 2e8.
 """
 
-SHARED = 2.5
-"""Calls an operation takes in time, arithmetic included, below which vectors should share it."""
+SMALL_ELSEWHERE = 1e8
+"""The same on other devices, from their data sheets (10 TFLOP/s, 10 microseconds a kernel); not measured."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,28 @@ class Survey:
 
     Attributes:
         calls: operations. seconds: of the evaluation. bytes: of all that they return.
-        call_seconds: what an operation costs beside its arithmetic.
+        flops: of matrix products and convolutions. device: its type, as ``"cpu"``.
     """
 
     calls: int
     seconds: float
     bytes: int
-    call_seconds: float = CALL_SECONDS
+    flops: int
+    device: str = "cpu"
 
     @property
     def shares_calls(self) -> bool:
         """True if calls, not arithmetic, surely take the time."""
-        return self.seconds < SHARED * self.call_seconds * self.calls
+        return self._work < SMALL.get(self.device, SMALL_ELSEWHERE) * self.calls
 
     @property
     def computes(self) -> bool:
         """True if arithmetic surely takes the time."""
-        return self.seconds > 2 * SHARED * self.call_seconds * self.calls
+        return self._work > 2 * SMALL.get(self.device, SMALL_ELSEWHERE) * self.calls
+
+    @property
+    def _work(self) -> int:
+        return self.flops + FLOPS_A_BYTE * self.bytes
 
     @property
     def group_bytes(self) -> int:
@@ -81,33 +89,18 @@ def survey(objective: Objective) -> Survey:
         seconds = [seconds_of(counted, objective.device)]
         while len(seconds) < MOST_EVALUATIONS and min(seconds) < LONG_ENOUGH:
             seconds.append(seconds_of(evaluate, objective.device))
-    return Survey(counting.calls, min(seconds), counting.bytes, call_seconds())
-
-
-@functools.cache
-def call_seconds() -> float:
-    """Seconds that an operation costs on this machine beside its arithmetic, between 10 and 100 microseconds.
-
-    Cost: 400 additions of two numbers, once a process. The least of 20 means is taken, and bounds hold in any case: another
-    process in the way cannot make it wrong by more.
-    """
-    number = torch.ones((), device="cpu")
-
-    def additions() -> None:
-        """Additions whose arithmetic is nothing."""
-        for _ in range(20):
-            number.add(number)
-
-    seconds = min(seconds_of(additions, number.device) for _ in range(20)) / 20
-    return min(max(ADDITIONS_A_CALL * seconds, CALL_SECONDS), 10 * CALL_SECONDS)
+    return Survey(counting.calls, min(seconds), counting.bytes, counting.flops, objective.device.type)
 
 
 class _Counting(DispatchMode):
-    """Counts operations and the bytes that they return."""
+    """Counts operations, the bytes that they return, and the floating-point operations of products.
+
+    PyTorch's own counter knows more operations, but its first use takes about 4 s.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = self.bytes = 0
+        self.calls = self.bytes = self.flops = 0
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -117,7 +110,20 @@ class _Counting(DispatchMode):
             return result
         self.calls += 1
         self.bytes += sum(tensor.nbytes for tensor in tensors_in(result))
+        self.flops += _flops(func, args, result)
         return result
+
+
+def _flops(func: Callable[..., Any], args: tuple[Any, ...], result: Any) -> int:
+    """Floating-point operations of a matrix product or a convolution; 0 for all else."""
+    aten = torch.ops.aten
+    if func in (aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default):
+        first = args[-2]
+        return 2 * int(result.numel()) * int(first.shape[-1])
+    if func == aten.convolution.default:
+        image, weight, transposed = args[0], args[1], args[6]
+        return 2 * int((image if transposed else result).numel()) * int(weight[0].numel())
+    return 0
 
 
 def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
