@@ -168,6 +168,8 @@ def blocks(count: int, block_size: int) -> Iterator[tuple[int, int]]:
 
 def remembered(meter: Meter, name: str, columns: int, compute: Callable[[], Tensor]) -> Tensor:
     """The small result of one block of products, or what a run has kept of it; counted either way."""
+    if meter.workspace.run is None:
+        return compute()
     before, passes, seconds = meter.products, meter.passes, meter.seconds["products"]
 
     def counted() -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from curvscope.solvers.driver._checks import (
     check_tol,
 )
 from curvscope.solvers.driver._completeness import End, Evidence, Search, ends
-from curvscope.solvers.driver._finish import Pairs, finish, is_converged, unit_of
+from curvscope.solvers.driver._finish import Pairs, finish, unit_of
 from curvscope.solvers.driver._finish_singular import ADVICE, finish_singular, recalled_triplets, triplets_of_core
 from curvscope.solvers.driver._request import EigenProblem, Method, MethodOptions, Prepared, Resources
 from curvscope.solvers.driver._solve import metered, session, solve
@@ -38,7 +38,6 @@ __all__ = [
     "ends",
     "finish",
     "finish_singular",
-    "is_converged",
     "metered",
     "recalled_triplets",
     "session",

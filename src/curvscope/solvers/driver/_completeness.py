@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import inf, isfinite
+from math import hypot, inf, isfinite
 from typing import NamedTuple
 
 import torch
@@ -207,7 +207,6 @@ class Search:
             product = self.multiply(vector, step)
             if product.data_ptr() == vector.data_ptr():
                 product = product.clone()
-            largest = max(largest, _norm(product))
             alpha = _inner(vector, product)
             product = torch.add(product, vector, alpha=-alpha)
             if before is not None:
@@ -217,6 +216,7 @@ class Search:
                 self._off_earlier(product)
             product.sub_(vector, alpha=_inner(vector, product))
             following = _norm(product)
+            largest = max(largest, hypot(beta, alpha, following))  # of the product, beside its part along V
             ended = following <= 10 * unit * largest
             yield vector, alpha, 0.0 if ended else following
             if ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -244,9 +245,15 @@ def provenance(meter: Meter, options: dict[str, Any]) -> dict[str, Any]:
         "device": str(operator.device),
         "options": options,
         "products": meter.report,
-        "versions": {"curvscope": version("curvscope"), "torch": torch.__version__, "python": sys.version.split()[0]},
+        "versions": {"curvscope": _own_version(), "torch": torch.__version__, "python": sys.version.split()[0]},
         "threads": torch.get_num_threads(),
     }
+
+
+@cache
+def _own_version() -> str:
+    """Return the version of this package; reading it takes as long as 50 products of a small matrix."""
+    return version("curvscope")
 
 
 def _parameters(operator: Any) -> Parameters | None:

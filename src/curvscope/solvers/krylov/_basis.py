@@ -186,18 +186,23 @@ class KrylovBasis(ABC):
         fresh[:, : self.multiplied] = rows[kept:]
         self.on_parked = torch.cat([self.on_parked, fresh])
 
-    def focus(self, late: Tensor, allowed: Tensor) -> None:
+    def focus(self, late: list[bool], allowed: list[float]) -> None:
         """Multiply next what the residuals of the pairs that have not converged are made of, no more and no less.
 
         Args:
-            late: which of the pairs of the last :meth:`ritz` have not, boolean (k,).
-            allowed: residual norms that they may have, (k,).
+            late: which of the pairs of the last :meth:`ritz` have not.
+            allowed: residual norms that they may have.
         """
         waiting = self.waiting
-        if len(self.parts) > waiting and bool((self.parts[waiting:].norm(dim=0) > HALF * allowed)[late].any()):
+        if len(self.parts) > waiting:
+            on_parked = self.parts[waiting:].norm(dim=0).tolist()
+            needed = any(part > HALF * most for part, most, open_ in zip(on_parked, allowed, late, strict=True) if open_)
+        else:
+            needed = False
+        if needed:
             self.unpark()
-        elif waiting > max(self.options.block_size, int(late.sum())):
-            self.park(self.parts[:waiting, late])
+        elif waiting > max(self.options.block_size, sum(late)):
+            self.park(self.parts[:waiting, torch.tensor(late, device="cpu")])
 
     def unpark(self) -> None:
         """Let parked directions wait to be multiplied again."""
@@ -223,8 +228,11 @@ class KrylovBasis(ABC):
     def _noise(self, product: Tensor) -> float:
         """The size up to which parts of these products are rounding; takes note of their norms."""
         high = small_dtype(product.dtype)
-        norms = (float(torch.linalg.vector_norm(product[:, i], dtype=high)) for i in range(product.shape[1]))
-        self.norm = max(self.norm, *norms)
+        if product.shape[1] == 1:
+            largest = float(torch.linalg.vector_norm(product, dtype=high))
+        else:
+            largest = max(float(torch.linalg.vector_norm(column, dtype=high)) for column in product.unbind(1))
+        self.norm = max(self.norm, largest)
         return 4 * self.unit * self.norm
 
     def _most_kept(self) -> int:
