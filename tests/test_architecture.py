@@ -25,6 +25,7 @@ FLOORS = [
     {"solvers"},
     {"estimators"},
     {"subspaces"},
+    {"population"},
     {"problems"},
     {"training"},
     {"report"},
