@@ -2,6 +2,8 @@
 
 import html
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import DamagedData, InvalidArgument, InvalidType, RunConflict, RunNotFound
+from curvscope.store import ROOMS, Saved
 
 torch.manual_seed(0)
 MODEL = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
@@ -36,14 +39,14 @@ KEPT = {
     "OverlapMatrix": lambda: cs.overlap_matrix([SOLUTION, cs.eigsh(G, k=4)], [1, 3]),
     "ProxyCurve": lambda: cs.proxies.sub_trace(H, RANKING),
     "LineProfile": line,
+    "Scree": lambda: cs.scree(H, SOLUTION, confidence=0.9),
+    "FrobeniusEstimate": lambda: cs.posterior_error(H, SOLUTION),
 }
 SHOWN = KEPT | {
     "Solution": lambda: SOLUTION,
     "SingularSolution": lambda: cs.svds(H, 2),
     "Splitting": lambda: cs.splitting(H, G, k=2),
     "ClassStructure": lambda: cs.class_structure(cs.Objective(*SETTING)),
-    "Scree": lambda: cs.scree(H, SOLUTION),
-    "FrobeniusEstimate": lambda: cs.posterior_error(H, SOLUTION),
     "Plan": lambda: cs.plan(H, 3),
     "Preflight": lambda: cs.preflight(H),
     "Ranking": lambda: RANKING,
@@ -81,6 +84,16 @@ def test_a_saved_result_is_the_same_when_it_is_opened(name, tmp_path):
         made.save(tmp_path / "kept")
     made.save(tmp_path / "kept", overwrite=True)
     assert json.loads((tmp_path / "kept").read_text())["curvscope result"] == name
+
+
+def test_results_are_opened_by_a_process_that_imported_nothing_else(tmp_path):
+    assert {kind.__module__.split(".")[1] for kind in Saved._kinds.values()} <= set(ROOMS)
+    kinds = ["OverlapCurve", "FrobeniusEstimate", "LineProfile"]
+    for name in kinds:
+        KEPT[name]().save(tmp_path / name)
+    script = f"import curvscope as cs; print([type(cs.open(name)).__name__ for name in {kinds}])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(kinds), done.stderr
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.store import Saved
 from curvscope.system import Displayed, Hinted, checked, frame
 from curvscope.tall import InMemory, TallMatrix, gram, small_dtype
 
@@ -18,7 +19,7 @@ MOST_PROBES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Saved):
     """Products of q probes w with A, and with its approximations of rank 0 to k.
 
     Attributes:
@@ -63,7 +64,7 @@ def sample(probes: Tensor, products: Tensor, left: TallMatrix, values: Tensor, r
 
 
 @dataclass(frozen=True, repr=False)
-class FrobeniusEstimate(Displayed, Hinted):
+class FrobeniusEstimate(Saved, Displayed, Hinted):
     r"""Estimated Frobenius norms of A, of its approximation and of their difference.
 
     The mean of \|(A - B) w\|^2 over q independent Gaussian probes w is an unbiased estimate of \|A - B\|_F^2, whatever the

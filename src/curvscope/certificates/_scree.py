@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.certificates._frobenius import FrobeniusEstimate
+from curvscope.store import Saved
 from curvscope.system import Displayed, Hinted, frame
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Scree(Displayed, Hinted):
+class Scree(Saved, Displayed, Hinted):
     r"""Bounds for scree(r) = tau_{r+1}(A)^2 / \|A\|_F^2, the share of the squared norm that the best rank-r A_r leaves.
 
     Attributes:
@@ -43,7 +44,6 @@ class Scree(Displayed, Hinted):
         "k": "scree.rank",
         "ranks": "scree.rank",
         "rank_for": "scree.smallest_rank(share)",
-        "save": "json.dumps(scree.to_dict())",
     }
 
     def __len__(self) -> int:

@@ -48,6 +48,7 @@ class ClassStructure(Displayed, Hinted):
         "outliers": "structure.class_values",
         "classes": "structure.num_classes",
         "weights": "structure.shares",
+        "save": "torch.save(structure.means, path), and json.dumps(structure.to_dict())",
     }
 
     def to_dict(self) -> dict[str, Any]:

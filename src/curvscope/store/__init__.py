@@ -20,7 +20,7 @@ from curvscope.store._lock import Lock
 from curvscope.store._manifest import MANIFEST
 from curvscope.store._records import Record, Records
 from curvscope.store._run import CERTIFYING, SOLVING, Run, check_can_be_made, usable_path
-from curvscope.store._saved import Saved, is_saved, read_saved
+from curvscope.store._saved import ROOMS, Saved, is_saved, read_saved
 from curvscope.store._seals import check_mark, new_mark, read_sealed_tensors, sealed, unsealed, write_tensors
 from curvscope.store._tiles import METADATA, Tiles
 from curvscope.store._untrusted import check_folder, checked_name, open_plain, parsing, printable, read_plain, shown
@@ -30,6 +30,7 @@ __all__ = [
     "MANIFEST",
     "METADATA",
     "RESTORE",
+    "ROOMS",
     "SOLVING",
     "Draft",
     "Lock",

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,6 +19,9 @@ from curvscope.store._untrusted import parsing, shown
 from curvscope.system import checked
 
 KIND, FIELDS, TENSOR, SHAPE = "curvscope result", "fields", "tensor", "shape"
+ROOMS = ("certificates", "estimators", "subspaces", "training")
+"""Packages whose classes are saved here. They are imported when a file names a class that nothing has imported yet: a script
+that only opens a curve has not imported the package of curves."""
 
 
 class Saved:
@@ -78,6 +82,9 @@ def read_saved(file: Path) -> Saved:
         raise RunNotFound(f"{file} is not there: pass the path that was saved to")
     plain = read_json(file)
     with parsing(file):
+        if plain[KIND] not in Saved._kinds:
+            for room in ROOMS:
+                import_module(f"curvscope.{room}")
         if plain[KIND] not in Saved._kinds:
             raise DamagedData(f"{file} holds a result of kind {shown(str(plain[KIND]))}, which this version does not know")
         found: Saved = _restored(plain)

@@ -47,6 +47,7 @@ class Splitting(Displayed, Hinted):
         "remainder": "splitting.remainder_norm and splitting.remainder_bound",
         "H": "splitting.solutions['hessian']",
         "G": "splitting.solutions['ggn']",
+        "save": "splitting.solutions['hessian'].save(path), and json.dumps(splitting.to_dict())",
         "to_pandas": "splitting.overlaps['ggn'].to_pandas()",
     }
 
