@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import linalg
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType
@@ -25,6 +26,39 @@ def overwriting(block):
     product = S @ block
     block.zero_()
     return product
+
+
+def network(kind=cs.ggn, **options):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    data = [(torch.randn(20, 6), torch.randint(3, (20,)))]
+    return kind(model, torch.nn.CrossEntropyLoss(), data, dtype=torch.float64, **options)
+
+
+@pytest.mark.parametrize("form", [cs.ggn, cs.hessian, lambda *a, **b: 2 * cs.ggn(*a, **b) + cs.hessian(*a, **b), None])
+def test_scipy_takes_an_operator_as_its_own(form):
+    A = cs.as_operator(S) if form is None else network(form)
+    dense = A.to_dense().numpy()
+    assert linalg.aslinearoperator(A).dtype == np.float64
+    np.testing.assert_allclose(linalg.eigsh(A, k=3, which="LA")[0], np.linalg.eigvalsh(dense)[-3:], rtol=1e-8)
+    np.testing.assert_allclose(np.sort(linalg.svds(A, k=2)[1]), np.linalg.svd(dense)[1][1::-1], rtol=1e-8)
+    damped = A + 10 * cs.identity(A)
+    b = np.arange(1.0, len(dense) + 1)
+    np.testing.assert_allclose(
+        linalg.cg(damped, b, rtol=1e-10)[0], np.linalg.solve(dense + 10 * np.eye(len(dense)), b), rtol=1e-7
+    )
+
+
+def test_the_dtype_is_pytorchs_for_everybody_else():
+    for A in (cs.as_operator(S.float()), network(), network().submatrix("2.*"), network().to(torch.float32)):
+        assert isinstance(A.dtype, torch.dtype)
+        assert torch.zeros(1, dtype=A.dtype).dtype == A.dtype
+        assert getattr(A, "dtype") is A.dtype  # noqa: B009 -- as SciPy asks, from another module
+
+
+def test_other_dtypes_in_scipy():
+    assert linalg.aslinearoperator(cs.as_operator(S.float())).dtype == np.float32
+    assert linalg.aslinearoperator(cs.as_operator(S.to(torch.complex64))).dtype == np.complex64
 
 
 @pytest.mark.parametrize(

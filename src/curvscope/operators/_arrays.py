@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,3 +51,43 @@ def numeric(tensor: Tensor) -> Tensor:
         tensor = tensor.double()
     check_dtype(tensor.dtype)
     return tensor
+
+
+class ArrayDtype:
+    """The attribute ``dtype`` of an operator: PyTorch's, and NumPy's of the same name for code of SciPy.
+
+    ``scipy.sparse.linalg`` takes any object with ``shape``, ``matvec`` and ``dtype``, and passes ``dtype`` to ``numpy.dtype``,
+    which raises TypeError for those of PyTorch. The module of the caller is the only thing that tells SciPy from others. With
+    it ``scipy.sparse.linalg.eigsh(H)`` and ``cg(H, b)`` work as they do on a sparse matrix.
+
+    >>> class Matrix:
+    ...     dtype = ArrayDtype()
+    >>> matrix = Matrix()
+    >>> matrix.dtype = torch.float32
+    >>> matrix.dtype
+    torch.float32
+    """
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        """Return the operator's dtype, in the form of the library that asks."""
+        if owner is None:
+            raise AttributeError("dtype")  # of a class: an operator's dtype is its own
+        try:
+            dtype = owner.__dict__["dtype"]
+        except KeyError:
+            raise AttributeError(f"{type(owner).__name__} has no dtype: set self.dtype") from None
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return numpy_dtype(dtype) if asking.startswith("scipy.") else dtype
+
+    def __set__(self, owner: Any, dtype: torch.dtype) -> None:
+        """Keep PyTorch's dtype."""
+        owner.__dict__["dtype"] = dtype
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype:
+    """Return NumPy's dtype for one of PyTorch's that operators may have.
+
+    >>> numpy_dtype(torch.complex64)
+    dtype('complex64')
+    """
+    return torch.empty(0, dtype=dtype, device="cpu").numpy().dtype

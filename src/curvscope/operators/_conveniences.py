@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType, OutOfBudget
+from curvscope.operators._arrays import ArrayDtype
 from curvscope.system import Hinted
 from curvscope.tall import TallMatrix
 
@@ -91,7 +92,10 @@ class Conveniences(Hinted):
     }
 
     shape: tuple[int, int]
-    dtype: torch.dtype
+    if TYPE_CHECKING:
+        dtype: torch.dtype
+    else:
+        dtype = ArrayDtype()
     device: torch.device
     hermitian: bool
     ndim = 2
@@ -125,6 +129,10 @@ class Conveniences(Hinted):
     def rmatvec(self, vector: Any) -> Any:
         """A* @ vector, SciPy's name."""
         return self.H @ vector
+
+    def rmatmat(self, block: Any) -> Any:
+        """A* @ block, SciPy's name."""
+        return self.H @ block
 
     def __len__(self) -> int:
         return self.shape[0]

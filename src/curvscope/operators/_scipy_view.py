@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from curvscope.errors import MissingExtra
+from curvscope.operators._arrays import numpy_dtype
 from curvscope.operators.base import Operator
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def to_scipy(operator: Operator) -> LinearOperator:
         block = torch.from_numpy(np.ascontiguousarray(array)).to(operator.device, operator.dtype)
         return operator.adjoint_matmul(block).cpu().numpy()
 
-    dtype = torch.empty(0, dtype=operator.dtype, device="cpu").numpy().dtype
     return LinearOperator(
-        operator.shape, matvec=multiply, matmat=multiply, rmatvec=multiply_adjoint, rmatmat=multiply_adjoint, dtype=dtype
+        operator.shape,
+        matvec=multiply,
+        matmat=multiply,
+        rmatvec=multiply_adjoint,
+        rmatmat=multiply_adjoint,
+        dtype=numpy_dtype(operator.dtype),
     )

@@ -69,8 +69,7 @@ KEYWORDS: dict[str, str] = {
     "color": "nothing here: ax.lines[-1].set_color(...) changes what was drawn",
     "parameters": "params",
     "callback": "progress, a function (stage, done, total, note)",
-    "sigma": "nothing here: which='SA' and 'BE' give the other ends (eigenvalues near a point would need an inverse), and a "
-    "density needs no kernel width",
+    "sigma": "nothing here: a density needs no kernel width",
     "kernel_width": "nothing here: a density needs no kernel width",
     "bandwidth": "nothing here: a density needs no kernel width",
     "return_eigenvectors": "nothing here: solution.eigenvalues alone are (k,) float64",
@@ -125,6 +124,11 @@ KEYWORDS: dict[str, str] = {
 }
 """Keywords of other libraries that need words; an empty text: :data:`SAME` has it."""
 
+ELSEWHERE: dict[tuple[str, str], str] = {
+    ("sigma", "which"): "nothing here: eigenvalues near a point would need an inverse; which='SA' and 'BE' give the other ends",
+}
+"""Other words for a keyword in functions that have a given argument."""
+
 
 def renamed(arguments: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Return keyword arguments with those of other libraries under our names, where the function has these and not theirs.
@@ -162,7 +166,8 @@ def unknown_argument(function: str, name: str, known: Iterable[str]) -> str:
     known = [other for other in known if other not in ("self", "cls")]
     said = f"{function} has no argument {name!r}" if function else f"there is no option {name!r}"
     takes = f"it takes {', '.join(known)}" if known else "it takes none"
-    words = KEYWORDS.get(name, "") or SAME.get(name, "")
+    other_words = (ELSEWHERE[name, argument] for argument in known if (name, argument) in ELSEWHERE)
+    words = next(other_words, KEYWORDS.get(name, "") or SAME.get(name, ""))
     if words:
         if words.startswith("nothing here: "):
             return f"{said}: {words.removeprefix('nothing here: ')}; {takes}"
