@@ -16,7 +16,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.estimators import _distribution as distribution
 from curvscope.estimators._drawing import draw
 from curvscope.estimators._estimate import Estimate
-from curvscope.estimators._outliers import count_outliers
+from curvscope.estimators._outliers import Rule, count_outliers
 from curvscope.store import Saved
 from curvscope.system import Displayed, Hinted, checked, frame
 
@@ -164,7 +164,7 @@ class Density(Saved, Displayed, Hinted):
         return values[:resolved]
 
     @checked
-    def outliers(self, rule: str = "ratio", *, most: int = 20) -> int:
+    def outliers(self, rule: Rule = "ratio", *, most: int = 20) -> int:
         """Return how many of the largest eigenvalues stand out by a rule ("gap", "ratio", "elbow"); see :func:`count_outliers`.
 
         Only resolved eigenvalues and the node after them are looked at: with fewer than ``most`` of them the look ends sooner,
@@ -173,7 +173,7 @@ class Density(Saved, Displayed, Hinted):
         return count_outliers(self._ladder(True)[0], rule, most=most)
 
     @checked
-    def bulk_edges(self, rule: str = "ratio", *, most: int = 20) -> tuple[float, float]:
+    def bulk_edges(self, rule: Rule = "ratio", *, most: int = 20) -> tuple[float, float]:
         """(lowest, highest) eigenvalue that is not an outlier of its end by a rule; see :meth:`outliers`."""
         ends = []
         for sign in (-1, 1):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.system import checked
 
-RULES = ("gap", "ratio", "elbow")
+Rule = Literal["gap", "ratio", "elbow"]
+"""How outliers are told from the bulk; :func:`count_outliers` defines each."""
+RULES: tuple[Rule, ...] = get_args(Rule)
 EQUAL = 1e-6
 """Relative difference up to which values are equal, in single precision."""
 
 
 @checked
-def count_outliers(values: Tensor, rule: str = "ratio", *, most: int = 20) -> int:
+def count_outliers(values: Tensor, rule: Rule = "ratio", *, most: int = 20) -> int:
     r"""Return how many of the largest values stand out of the others.
 
     With x_1 >= x_2 >= ... the positive values, of which the first ``most`` + 1 are looked at:

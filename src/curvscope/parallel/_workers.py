@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from math import inf
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -143,7 +143,14 @@ class Workers:
         return cls(client, close=close, **options)
 
     @classmethod
-    def cluster(cls, kind: str, *, jobs: int, settings: dict[str, Any] | None = None, **options: Any) -> Workers:
+    def cluster(
+        cls,
+        kind: Literal["slurm", "pbs", "sge", "lsf"],
+        *,
+        jobs: int,
+        settings: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Workers:
         """``jobs`` batch jobs of "slurm", "pbs", "sge" or "lsf" through dask-jobqueue; they end with :meth:`close`.
 
         Connections are encrypted, and made only with the certificate of this call. Jobs read it in a folder of mode 0700 in

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
 
-SPLITS = ("train", "test")
+Split = Literal["train", "test"]
+"""Which samples of a problem are meant."""
 EPOCH_SEED_OFFSET = 4933327
 """Added, with the epoch, to a seed for the order of the batches: the paper's."""
 Pair = tuple[Tensor, Tensor]
@@ -77,11 +78,11 @@ class Problem(ABC):
         """Endless mini-batches (x, y) in the order in which training sees them, from that of step ``start`` on."""
 
     @abstractmethod
-    def curvature_batches(self, split: str = "train") -> Sequence[Pair]:
+    def curvature_batches(self, split: Split = "train") -> Sequence[Pair]:
         """The fixed samples on which curvature is measured, in batches."""
 
     @abstractmethod
-    def evaluation_batches(self, split: str = "test") -> Sequence[Pair]:
+    def evaluation_batches(self, split: Split = "test") -> Sequence[Pair]:
         """All samples of a split, for loss and accuracy."""
 
 
@@ -136,5 +137,5 @@ def top_digest(index: Tensor) -> str:
 
 def check_split(split: str) -> None:
     """Raise InvalidArgument unless ``split`` is "train" or "test"."""
-    if split not in SPLITS:
+    if split not in get_args(Split):
         raise InvalidArgument(f"split={split!r}: choose 'train' or 'test'")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.problems._base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, check_split, seeded
+from curvscope.problems._base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, Split, check_split, seeded
 from curvscope.problems._text import Windows, read_text
 
 TRAINED, CONFIGURED = "hf", "hf-config"
@@ -109,7 +109,7 @@ class HuggingFace(Problem):
             yield {name: value[chosen] for name, value in inputs.items()}, labels[chosen]
             step += 1
 
-    def curvature_batches(self, split: str = "train") -> list[Pair]:
+    def curvature_batches(self, split: Split = "train") -> list[Pair]:
         """16 windows of up to 64 tokens evenly in the split, or its 16 first texts, in one batch."""
         if not self.classifies:
             x, y = self._windows.even(split, CURVATURE_ROWS)
@@ -117,7 +117,7 @@ class HuggingFace(Problem):
         inputs, labels = self._labelled(split)
         return [({name: value[:CURVATURE_ROWS] for name, value in inputs.items()}, labels[:CURVATURE_ROWS])]
 
-    def evaluation_batches(self, split: str = "test") -> list[Pair]:
+    def evaluation_batches(self, split: Split = "test") -> list[Pair]:
         """All windows that do not overlap, or all texts."""
         if not self.classifies:
             x, y = self._windows.even(split)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, MissingExtra
 from curvscope.operators.objective import BATCH_NORMS
-from curvscope.problems._base import Defaults, Pair, Problem, check_split, seeded, shuffled_batches
+from curvscope.problems._base import Defaults, Pair, Problem, Split, check_split, seeded, shuffled_batches
 from curvscope.problems._digits import lowest_of_each_class
 from curvscope.problems._image_folder import DecodedBatches, ImageTree
 
@@ -82,13 +82,13 @@ class ImagenetWithResnet18(Problem):
         for chosen in shuffled_batches(members, self.defaults.batch_size, seed, start):
             yield normalized(tree.read(chosen, cropped)), tree.labels[chosen]
 
-    def curvature_batches(self, split: str = "test") -> Sequence[Pair]:
+    def curvature_batches(self, split: Split = "test") -> Sequence[Pair]:
         """Up to 5 of the lowest indices of each class, in batches of 150; decoded once, and kept."""
         tree = self._tree(split)
         chosen = lowest_of_each_class(tree.labels, CURVATURE_SAMPLES_PER_CLASS)
         return self._batches(tree, chosen, CURVATURE_BATCH, keep=True)
 
-    def evaluation_batches(self, split: str = "test") -> Sequence[Pair]:
+    def evaluation_batches(self, split: Split = "test") -> Sequence[Pair]:
         """All images of the split in batches of 250, decoded again whenever they are gone over."""
         tree = self._tree(split)
         return self._batches(tree, torch.arange(len(tree.labels), device="cpu"), EVALUATION_BATCH, keep=False)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from curvscope.problems._base import Defaults, Pair, Problem, check_split, seeded, shuffled_batches
+from curvscope.problems._base import Defaults, Pair, Problem, Split, check_split, seeded, shuffled_batches
 from curvscope.problems._digits import full, lowest_of_each_class, packaged
 
 WIDTHS = (256, 20, 20, 20, 20, 20, 10)
@@ -71,14 +71,14 @@ class Mnist16(Problem):
         for chosen in shuffled_batches(members, self.defaults.batch_size, seed, start):
             yield x[chosen], y[chosen]
 
-    def curvature_batches(self, split: str = "train") -> list[Pair]:
+    def curvature_batches(self, split: Split = "train") -> list[Pair]:
         """One batch of 500 samples: the 50 lowest indices of each digit, validation images among them (as published)."""
         check_split(split)
         x, y = self.digits.split(split)
         chosen = lowest_of_each_class(y, CURVATURE_SAMPLES_PER_CLASS)
         return [(x[chosen], y[chosen])]
 
-    def evaluation_batches(self, split: str = "test") -> list[Pair]:
+    def evaluation_batches(self, split: Split = "test") -> list[Pair]:
         """All images of the split in batches of 1,000."""
         check_split(split)
         x, y = self.digits.split(split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ SHAPES: dict[str, Shape] = {
     "clusters": _clusters,
     "plus_minus": _plus_minus,
 }
-KINDS = (*SHAPES, "low_rank_diagonal")
+SpectrumKind = Literal["power", "exponential", "low_rank_noise", "clusters", "plus_minus", "low_rank_diagonal"]
+"""A form of the eigenvalues; :func:`spectrum` defines each."""
 
 
 class RandomTransform:
@@ -174,7 +176,7 @@ class LowRankPlusDiagonal(Operator):
 
 @checked
 def spectrum(  # noqa: PLR0913 -- what a spectrum can have, all by keyword
-    kind: str,
+    kind: SpectrumKind,
     size: int,
     *,
     columns: int | None = None,
@@ -265,8 +267,8 @@ def _directions(size: int, rank: int, streams: Streams, dtype: torch.dtype) -> T
 
 
 def _check(kind: str, size: int, columns: int | None, rank: int, noise: float, negative: float, dtype: torch.dtype) -> None:
-    if kind not in KINDS:
-        raise InvalidArgument(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
+    if kind not in get_args(SpectrumKind):
+        raise InvalidArgument(f"kind={kind!r}: choose one of {', '.join(get_args(SpectrumKind))}")
     if size < 1 or (columns is not None and columns < 1):
         raise InvalidArgument(f"size={size}, columns={columns}: choose at least 1")
     if not 1 <= rank <= (size if columns is None else min(size, columns)):

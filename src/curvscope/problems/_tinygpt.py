@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from curvscope.problems._base import Defaults, Pair, Problem, seeded
+from curvscope.problems._base import Defaults, Pair, Problem, Split, seeded
 from curvscope.problems._text import Windows, read_text
 
 CHARACTERS = "\n" + "".join(chr(i) for i in range(32, 127))
@@ -116,11 +116,11 @@ class TinyGpt(Problem):
         """Windows drawn anew for each step."""
         return self.windows.random(self.defaults.batch_size, self.defaults.seed if seed is None else seed, start)
 
-    def curvature_batches(self, split: str = "train") -> list[Pair]:
+    def curvature_batches(self, split: Split = "train") -> list[Pair]:
         """16 windows (what a short text has of them) in one batch."""
         return [self.windows.even(split, CURVATURE_WINDOWS)]
 
-    def evaluation_batches(self, split: str = "test") -> list[Pair]:
+    def evaluation_batches(self, split: Split = "test") -> list[Pair]:
         """All windows of the split that do not overlap."""
         x, y = self.windows.even(split)
         return list(zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True))

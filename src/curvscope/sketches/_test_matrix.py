@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from curvscope.sketches._ssrft import Ssrft
 from curvscope.sketches._streams import Streams
 from curvscope.tall import TallMatrix
 
+SketchKind = Literal["gaussian", "rademacher", "sparse_sign", "ssrft", "phase"]
+"""A distribution of test matrices; :class:`TestMatrix` describes each."""
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Gaussian, Rademacher, SparseSign, Ssrft, Phase)}
 
 

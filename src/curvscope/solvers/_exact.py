@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import psutil
 import torch
@@ -43,7 +44,7 @@ class Exact(MethodOptions):
 
     block_size: int | None = None
 
-    name = "exact"
+    name: ClassVar[str] = "exact"
 
     def solve(self, problem: EigenProblem, resources: Resources) -> Solution:
         """Find the pairs; see :func:`curvscope.eigsh`.

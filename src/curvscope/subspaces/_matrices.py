@@ -15,7 +15,7 @@ from curvscope.store import Saved
 from curvscope.subspaces._overlap import overlap
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis
-from curvscope.subspaces.grassmann import similarity
+from curvscope.subspaces.grassmann import Metric, similarity
 from curvscope.system import Displayed, Hinted, Numbers, Progress, checked, frame, stage
 
 
@@ -143,7 +143,7 @@ def overlap_matrix(spaces: Sequence[Basis | Ranking], ks: Sequence[int], *, prog
     return OverlapMatrix(index + 1, value, size, lower if certified else None, upper if certified else None)
 
 
-def similarity_matrix(spaces: Sequence[Basis | Mask], metric: str = "overlap", *, progress: Progress = None) -> Tensor:
+def similarity_matrix(spaces: Sequence[Basis | Mask], metric: Metric = "overlap", *, progress: Progress = None) -> Tensor:
     """(T, T) float64: similarity of every two of T subspaces by any Grassmannian metric.
 
     Args:

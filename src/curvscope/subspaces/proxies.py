@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from curvscope.system import Displayed, Hinted, Numbers, Progress, checked, floa
 
 __all__ = ["ProxyCurve", "diagonal", "diagonals", "sam", "sam_deltas", "share", "sub_trace"]
 
-SAM_METHODS = ("exact", "taylor", "first_order", "sampled")
+DeltaMethod = Literal["exact", "taylor", "first_order"]
+"""How :func:`sam_deltas` computes the change of the loss."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -196,7 +197,7 @@ def sam_deltas(
     operator: Operator,
     scale: float,
     *,
-    method: str = "exact",
+    method: DeltaMethod = "exact",
     normalize: bool = True,
     diagonal: Tensor | None = None,
     progress: Progress = None,
@@ -230,8 +231,8 @@ def sam_deltas(
     >>> bool((sam_deltas(H, 1e-3) - sam_deltas(H, 1e-3, method="first_order")).abs().max() < 1e-5)
     True
     """
-    if method not in SAM_METHODS[:3]:
-        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(SAM_METHODS[:3])}")
+    if method not in get_args(DeltaMethod):
+        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(get_args(DeltaMethod))}")
     slopes, steps = _sam_steps(operator, scale, normalize)
     if method == "first_order":
         return (slopes * steps).abs()
@@ -248,7 +249,7 @@ def sam(  # noqa: PLR0913 -- a public function: request and resources, by keywor
     ranking: Ranking,
     scale: float,
     *,
-    method: str = "exact",
+    method: DeltaMethod | Literal["sampled"] = "exact",
     normalize: bool = True,
     diagonal: Tensor | None = None,
     num_samples: int = 1000,

@@ -10,7 +10,7 @@ from torch import nn
 
 from curvscope.errors import InvalidArgument, NotFinite
 from curvscope.operators.objective import move
-from curvscope.problems import Problem
+from curvscope.problems import Problem, Split
 from curvscope.system import Progress, stage, threads
 from curvscope.training._recorder import Recorder
 
@@ -85,7 +85,7 @@ def _forked(device: torch.device) -> AbstractContextManager[None]:
 
 
 @torch.no_grad()
-def evaluate(problem: Problem, model: nn.Module, split: str = "test") -> tuple[float, float]:
+def evaluate(problem: Problem, model: nn.Module, split: Split = "test") -> tuple[float, float]:
     """(mean loss, accuracy) over all samples of a split (for text, tokens), in evaluation mode; the modes are restored."""
     modes = {module: module.training for module in model.modules()}
     model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class Krylov(MethodOptions):
     max_products: int | None = None
     keep_basis: bool = False
 
-    name = "krylov"
+    name: ClassVar[str] = "krylov"
 
     def solve(self, problem: EigenProblem, resources: Resources) -> Solution:
         """Find the pairs; see :func:`curvscope.eigsh`."""

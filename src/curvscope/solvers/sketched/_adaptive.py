@@ -11,7 +11,7 @@ from curvscope.certificates import FrobeniusEstimate, sample
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Meter, check_hermitian, draw
 from curvscope.operators import as_operator
-from curvscope.sketches import TestMatrix, check_kind
+from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.certification import ROLE
 from curvscope.solvers.driver import Pairs, finish, metered
 from curvscope.solvers.results import Solution
@@ -33,8 +33,8 @@ def adaptive_seigh(  # noqa: PLR0913 -- the method's sizes and the solve's, as i
     num_outer: int = 16,
     max_products: int | None = None,
     num_probes: int = 30,
-    sketch: str = "gaussian",
-    left_sketch: str = "sparse_sign",
+    sketch: SketchKind = "gaussian",
+    left_sketch: SketchKind = "sparse_sign",
     seed: int = 0,
     block_size: int = 32,
     executor: Any = None,

@@ -14,7 +14,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.measurement import Meter
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
-from curvscope.sketches import check_kind
+from curvscope.sketches import SketchKind, check_kind
 from curvscope.solvers.driver import EigenProblem, MethodOptions, Pairs, Prepared, Resources, check_operator, solve
 from curvscope.solvers.results import Solution, check_which, wanted
 from curvscope.solvers.sizing import fit_sketch, sizes_for_pairs
@@ -35,7 +35,7 @@ class Sketch(MethodOptions, ABC):
     """
 
     num_outer: int | None = None
-    sketch: str = "gaussian"
+    sketch: SketchKind = "gaussian"
     block_size: int | None = None
     max_products: int | None = None
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from curvscope.measurement import Measured, Meter, Place, blocks, draw, remembered, room_for
 from curvscope.operators import as_operator
+from curvscope.sketches import SketchKind
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
@@ -33,7 +34,7 @@ class HMT(Sketch):
     20
     """
 
-    name = "hmt"
+    name: ClassVar[str] = "hmt"
 
     def sized(self, problem: EigenProblem) -> HMT:
         """See :meth:`.Sketch.sized`."""
@@ -66,7 +67,7 @@ def hmt(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the paper
     num_outer: int,
     k: int | None = None,
     which: Literal["LM", "LA", "SA", "BE"] = "LM",
-    sketch: str = "gaussian",
+    sketch: SketchKind = "gaussian",
     seed: int = 0,
     block_size: int | None = None,
     memory: int | str | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, blocks, draw, room_for
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
-from curvscope.sketches import TestMatrix
+from curvscope.sketches import SketchKind, TestMatrix
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution, wanted
 from curvscope.solvers.sketched._common import ADVICE, Sketch, advised, check_sketch, pairs_of_core
@@ -47,7 +47,7 @@ class Nystrom(Sketch):
     rank: int | None = None
     definite: bool | None = None
 
-    name = "nystrom"
+    name: ClassVar[str] = "nystrom"
     FREE = ("num_outer", "k", "rank", "definite")
 
     def sized(self, problem: EigenProblem) -> Nystrom:
@@ -84,7 +84,7 @@ def nystrom(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the p
     definite: bool | None = None,
     k: int | None = None,
     which: Literal["LM", "LA", "SA", "BE"] = "LM",
-    sketch: str = "gaussian",
+    sketch: SketchKind = "gaussian",
     seed: int = 0,
     block_size: int | None = None,
     memory: int | str | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, draw, room_for
 from curvscope.operators import as_operator
-from curvscope.sketches import TestMatrix, check_kind
+from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
@@ -20,7 +20,9 @@ from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import InMemory, Orthonormalized, TallMatrix, gram, mirrored, orthonormalize, small_dtype
 
-CORES = ("hermitian", "published")
+Core = Literal["hermitian", "published"]
+"""How the small matrix is recovered from the measurements; see :func:`seigh`."""
+CORES: tuple[Core, ...] = get_args(Core)
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Seigh(Sketch):
 
     num_inner: int | None = None
     num_left: int | None = None
-    core: str = "hermitian"
-    left_sketch: str = "sparse_sign"
+    core: Core = "hermitian"
+    left_sketch: SketchKind = "sparse_sign"
 
-    name = "seigh"
+    name: ClassVar[str] = "seigh"
     FREE = ("num_outer", "num_inner", "num_left", "k")
 
     def with_sizes(self, num_outer: int, num_inner: int) -> Seigh:
@@ -95,11 +97,11 @@ def seigh(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pap
     num_outer: int,
     num_inner: int | None = None,
     num_left: int | None = None,
-    core: str = "hermitian",
+    core: Core = "hermitian",
     k: int | None = None,
     which: Literal["LM", "LA", "SA", "BE"] = "LM",
-    sketch: str = "gaussian",
-    left_sketch: str = "sparse_sign",
+    sketch: SketchKind = "gaussian",
+    left_sketch: SketchKind = "sparse_sign",
     seed: int = 0,
     block_size: int | None = None,
     memory: int | str | None = None,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, draw, room_for
 from curvscope.operators import as_operator
-from curvscope.sketches import TestMatrix
+from curvscope.sketches import SketchKind, TestMatrix
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
@@ -39,7 +39,7 @@ class SinglePass(Sketch):
 
     num_products: int | None = None
 
-    name = "singlepass"
+    name: ClassVar[str] = "singlepass"
     FREE = ("num_outer", "num_products", "k")
 
     def budgeted(self, problem: EigenProblem) -> SinglePass:
@@ -94,7 +94,7 @@ def singlepass(  # noqa: PLR0913 -- the method's sizes and the solve's, as in th
     num_products: int | None = None,
     k: int | None = None,
     which: Literal["LM", "LA", "SA", "BE"] = "LM",
-    sketch: str = "gaussian",
+    sketch: SketchKind = "gaussian",
     seed: int = 0,
     block_size: int | None = None,
     memory: int | str | None = None,

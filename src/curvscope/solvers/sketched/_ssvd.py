@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, draw, room_for
 from curvscope.operators import as_operator
-from curvscope.sketches import TestMatrix, check_kind
+from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.driver import ADVICE, Prepared, Resources, finish_singular, recalled_triplets, session, triplets_of_core
 from curvscope.solvers.results import SingularSolution
 from curvscope.solvers.sizing import fit_sketch
@@ -20,7 +20,9 @@ from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import InMemory, TallMatrix, orthonormalize, small_dtype
 
-SSVD_METHODS = ("oversampled", "nystrom", "hmt")
+SsvdMethod = Literal["oversampled", "nystrom", "hmt"]
+"""One of the methods of :func:`ssvd`."""
+SSVD_METHODS: tuple[SsvdMethod, ...] = get_args(SsvdMethod)
 
 Factors = tuple[TallMatrix, Tensor, TallMatrix, int]
 """P, C, Q of A ~ P C Q*, and the rank of C."""
@@ -33,9 +35,9 @@ def ssvd(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pape
     num_outer: int,
     num_inner: int | None = None,
     k: int | None = None,
-    method: str = "oversampled",
-    sketch: str = "gaussian",
-    left_sketch: str = "sparse_sign",
+    method: SsvdMethod = "oversampled",
+    sketch: SketchKind = "gaussian",
+    left_sketch: SketchKind = "sparse_sign",
     seed: int = 0,
     block_size: int | None = None,
     memory: int | str | None = None,

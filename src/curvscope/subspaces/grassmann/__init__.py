@@ -14,6 +14,7 @@ from curvscope.subspaces.grassmann._bijections import (
 )
 from curvscope.subspaces.grassmann._metrics import (
     METRICS,
+    Metric,
     distance,
     distance_of_angles,
     largest_distance,
@@ -25,6 +26,7 @@ from curvscope.subspaces.grassmann._metrics import (
 __all__ = [
     "METRICS",
     "Baseline",
+    "Metric",
     "angles",
     "baseline",
     "distance",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.subspaces.grassmann._metrics import similarity_of_angles
+from curvscope.subspaces.grassmann._metrics import Metric, Unequal, similarity_of_angles
 from curvscope.system import checked
 
-KINDS = ("spaces", "masks")
+Kind = Literal["spaces", "masks"]
+"""What is drawn at random: see :func:`baseline`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Baseline:
     (0.2, 3.0)
     """
 
-    metric: str
+    metric: Metric
     samples: Tensor
 
     @property
@@ -64,11 +66,11 @@ def baseline(
     first: int,
     second: int | None = None,
     *,
-    metric: str = "overlap",
-    kind: str = "spaces",
+    metric: Metric = "overlap",
+    kind: Kind = "spaces",
     samples: int = 1000,
     seed: int = 0,
-    unequal: str = "inclusion",
+    unequal: Unequal = "inclusion",
 ) -> Baseline:
     """Similarity of independent random subspaces of dimensions ``first`` and ``second`` in dimension ``size``.
 
@@ -89,8 +91,8 @@ def baseline(
     >>> chance.z(0.1) > 100
     True
     """
-    if kind not in KINDS:
-        raise InvalidArgument(f"kind={kind!r}: choose one of {', '.join(KINDS)}")
+    if kind not in get_args(Kind):
+        raise InvalidArgument(f"kind={kind!r}: choose one of {', '.join(get_args(Kind))}")
     if samples < 2:
         raise InvalidArgument(f"samples={samples}: choose at least 2")
     second = first if second is None else second

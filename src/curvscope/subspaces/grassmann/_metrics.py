@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,22 +14,19 @@ from curvscope.subspaces._spaces import Basis, columns
 from curvscope.subspaces.grassmann._angles import angles
 from curvscope.system import checked
 
-METRICS = (
-    "geodesic",
-    "chordal_2",
-    "chordal_f",
-    "projection_2",
-    "projection_f",
-    "fubini_study",
-    "overlap",
-    "iou",
-    "hamming",
-)
-UNEQUAL = ("inclusion", "metric")
+Metric = Literal[
+    "geodesic", "chordal_2", "chordal_f", "projection_2", "projection_f", "fubini_study", "overlap", "iou", "hamming"
+]
+"""A measure of how far two subspaces are apart; :func:`distance` defines each."""
+Unequal = Literal["inclusion", "metric"]
+"""How subspaces of different dimensions are compared; see :func:`distance`."""
+METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 @checked
-def distance(first: Basis | Mask, second: Basis | Mask, metric: str = "geodesic", *, unequal: str = "inclusion") -> float:
+def distance(
+    first: Basis | Mask, second: Basis | Mask, metric: Metric = "geodesic", *, unequal: Unequal = "inclusion"
+) -> float:
     r"""Distance between two subspaces; 0 for equal ones.
 
     With principal angles :math:`\theta_1 \le \dots \le \theta_k` (:func:`.angles.angles`):
@@ -74,7 +72,9 @@ def distance(first: Basis | Mask, second: Basis | Mask, metric: str = "geodesic"
 
 
 @checked
-def similarity(first: Basis | Mask, second: Basis | Mask, metric: str = "overlap", *, unequal: str = "inclusion") -> float:
+def similarity(
+    first: Basis | Mask, second: Basis | Mask, metric: Metric = "overlap", *, unequal: Unequal = "inclusion"
+) -> float:
     r"""1 - distance / largest distance, in [0, 1]; 1 for equal spaces.
 
     For "overlap" it is the overlap :math:`\|Q_1^\top Q_2\|_F^2 / k`, for "iou" the intersection over union. Computed so that
@@ -92,7 +92,7 @@ def similarity(first: Basis | Mask, second: Basis | Mask, metric: str = "overlap
 
 @checked
 def distance_of_angles(
-    theta: Tensor, metric: str, dimensions: tuple[int, int] | None = None, *, unequal: str = "inclusion"
+    theta: Tensor, metric: Metric, dimensions: tuple[int, int] | None = None, *, unequal: Unequal = "inclusion"
 ) -> float:
     """As :func:`distance`, from principal angles and the dimensions (k1, k2); default: as many as there are angles.
 
@@ -126,7 +126,7 @@ def distance_of_angles(
 
 @checked
 def similarity_of_angles(
-    theta: Tensor, metric: str, dimensions: tuple[int, int] | None = None, *, unequal: str = "inclusion"
+    theta: Tensor, metric: Metric, dimensions: tuple[int, int] | None = None, *, unequal: Unequal = "inclusion"
 ) -> float:
     """As :func:`similarity`, from principal angles and the dimensions (k1, k2); default: as many as there are angles.
 
@@ -152,7 +152,7 @@ def similarity_of_angles(
 
 
 @checked
-def largest_distance(metric: str, dimensions: tuple[int, int], *, unequal: str = "inclusion") -> float:
+def largest_distance(metric: Metric, dimensions: tuple[int, int], *, unequal: Unequal = "inclusion") -> float:
     """Return what :func:`distance` is at most for dimensions (k1, k2), reached by orthogonal spaces.
 
     >>> largest_distance("chordal_f", (8, 8))
@@ -188,7 +188,9 @@ def log_cosine(theta: Tensor) -> float:
     return float(torch.where(theta < math.pi / 4, small, theta.cos().log()).sum())
 
 
-def _complete(theta: Tensor, metric: str, dimensions: tuple[int, int] | None, unequal: str) -> tuple[Tensor, tuple[int, int]]:
+def _complete(
+    theta: Tensor, metric: Metric, dimensions: tuple[int, int] | None, unequal: Unequal
+) -> tuple[Tensor, tuple[int, int]]:
     """The angles that count, and the dimensions."""
     _check(metric, unequal)
     dimensions = (len(theta), len(theta)) if dimensions is None else dimensions
@@ -205,8 +207,8 @@ def _dimensions(first: Basis | Mask, second: Basis | Mask) -> tuple[int, int]:
     return one, other
 
 
-def _check(metric: str, unequal: str) -> None:
+def _check(metric: Metric, unequal: Unequal) -> None:
     if metric not in METRICS:
         raise InvalidArgument(f"metric={metric!r}: choose one of {', '.join(METRICS)}")
-    if unequal not in UNEQUAL:
-        raise InvalidArgument(f"unequal={unequal!r}: choose one of {', '.join(UNEQUAL)}")
+    if unequal not in get_args(Unequal):
+        raise InvalidArgument(f"unequal={unequal!r}: choose one of {', '.join(get_args(Unequal))}")
