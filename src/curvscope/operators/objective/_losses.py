@@ -46,6 +46,11 @@ def advice_on(message: str, dtype: torch.dtype) -> str:
             f"The experts are multiplied by torch.nn.functional.grouped_mm, which has no {str(dtype).removeprefix('torch.')}: "
             "call model.set_experts_implementation('eager') first (transformers), or leave out dtype="
         )
+    if "FlexAttention" in message or "flex_attention" in message:
+        return (
+            "flex_attention has no second derivatives: call functional.scaled_dot_product_attention, with "
+            "attn_mask=create_mask(mask_mod, ...) for a block mask, and an additive mask for an additive score_mod"
+        )
     return "Look at the batch's shapes and dtypes, and at what the model returns for it"
 
 

@@ -53,6 +53,11 @@ def explanation(message: str) -> str:
             f"the loss contains a gradient, and PyTorch has no third derivative for an operation inside ({message}): "
             "replace that operation, such as a fused normalisation, by elementary ones"
         )
+    if re.search("flex_?attention", message, re.IGNORECASE):
+        return (
+            f"flex_attention has no second derivatives ({message}): call functional.scaled_dot_product_attention, with "
+            "attn_mask=create_mask(mask_mod, ...) for a block mask"
+        )
     return (
         f"PyTorch has no further derivative for an operation of this model ({message}): replace that operation by "
         "differentiable ones, or for attention and recurrent layers choose the plain implementation instead of the fused kernel"

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from curvscope.operators.rules import (
+    _attention_layers as attention_layers,
     _embeddings as embeddings,
     _linear_algebra as linear_algebra,
     _losses as losses,
@@ -18,8 +19,15 @@ from curvscope.operators.rules import (
     _pointwise as pointwise,
     _scatter as scatter,
 )
+from curvscope.operators.rules.attention import scaled_dot_product_attention
 
 Rule = Callable[..., Any]
+
+SECOND: dict[Callable[..., Any], Rule] = {
+    functional.scaled_dot_product_attention: scaled_dot_product_attention,
+    functional.multi_head_attention_forward: attention_layers.multi_head_attention_forward,
+}
+"""Operations that are computed in less memory; their derivatives end with the second."""
 
 RULES: dict[Callable[..., Any], Rule] = {
     functional.embedding: embeddings.embedding,
@@ -40,6 +48,7 @@ RULES: dict[Callable[..., Any], Rule] = {
     functional.multi_margin_loss: losses.multi_margin_loss,
     functional.multilabel_margin_loss: losses.multilabel_margin_loss,
     functional.ctc_loss: losses.ctc_loss,
+    **SECOND,
 }
 """Right derivatives for operations that have none in PyTorch, or wrong ones; each may return NotImplemented."""
 
@@ -83,6 +92,8 @@ class Rules(TorchFunctionMode):
         self.projected: set[int] = set()
         self.differentiates, self.looking = third, looking
         self._rules = {**RULES, **TWICE} if third else RULES
+        if third:
+            self._rules = {func: rule for func, rule in self._rules.items() if func not in SECOND}
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -20,16 +20,17 @@ def without_reruns() -> Iterator[None]:
     with ExitStack() as stack:
         for name, replacement in CHECKPOINTS.items():
             if hasattr(checkpoint, name):  # names differ between versions of PyTorch
-                stack.enter_context(_replaced(checkpoint, name, replacement))
+                stack.enter_context(replaced(checkpoint, name, replacement))
         stack.enter_context(getattr(torch.jit, "optimized_execution")(False))  # noqa: B009 -- public, and not in its __all__
         flushed: set[int] = set()
         for kind in (torch.jit.ScriptFunction, torch._C.ScriptMethod):
-            stack.enter_context(_replaced(kind, "__call__", _interpreted(kind.__call__, flushed)))
+            stack.enter_context(replaced(kind, "__call__", _interpreted(kind.__call__, flushed)))
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an attribute another value inside."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:

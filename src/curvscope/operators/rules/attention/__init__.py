@@ -1,0 +1,5 @@
+"""Attention with first and second derivatives in memory that is linear in the number of tokens."""
+
+from curvscope.operators.rules.attention._call import is_worth_tiles, scaled_dot_product_attention, tiled_attention
+
+__all__ = ["is_worth_tiles", "scaled_dot_product_attention", "tiled_attention"]
