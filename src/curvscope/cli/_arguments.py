@@ -45,7 +45,7 @@ def arguments_of(config: Path | None, words: Iterable[str]) -> dict[str, Any]:
     except (YAMLError, OmegaConfBaseException) as error:
         where = " and ".join([f"--config {config}"] * (config is not None) + [f"--arg {word}" for word in words])
         raise InvalidArgument(f"{where}: {_first_line(error)}") from error
-    return {str(name): value for name, value in dict(merged).items()}
+    return {str(name): value for name, value in merged.items()} if isinstance(merged, dict) else {}
 
 
 def _first_line(error: Exception) -> str:

@@ -60,9 +60,9 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     if run is not None:
         check_can_be_made(run)
     operator, solution = measured(source, trust=trust)
-    options = {"num_probes": probes, "num_steps": steps, "deflate": solution, "method": method, "seed": seed, "memory": memory}
+    options: dict[str, Any] = {"num_probes": probes, "num_steps": steps, "method": method, "seed": seed, "memory": memory}
     with hiring.executor() as executor:
-        found = density(operator, **options, executor=executor)
+        found = density(operator, **options, deflate=solution, executor=executor)
     if run is not None:
         Run.open(run).write_sealed(DENSITY, found.to_dict())
     if out is not None:

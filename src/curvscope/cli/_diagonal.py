@@ -54,8 +54,8 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     hiring.check_source(source.problem)
     operator, solution = measured(source, trust=trust)
     with hiring.executor() as executor:
-        options: dict[str, Any] = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed}
-        found = diagonal(operator, method=method, **options, executor=executor)
+        options: dict[str, Any] = {"method": method, "max_products": max_products, "rtol": rtol, "seed": seed}
+        found = diagonal(operator, **options, deflate=solution, executor=executor)
     if out is not None:
         _write({"value": found.value, "stderr": found.stderr}, out)
     parts = _parts(operator, found.value)
@@ -94,6 +94,7 @@ def _write(arrays: dict[str, Tensor], out: Path) -> None:
                 np.save(stream, arrays["value"].numpy())
         elif out.suffix.lower() == ".npz":
             with draft.open("wb") as stream:
-                np.savez(stream, **{name: tensor.numpy() for name, tensor in arrays.items()})
+                plain: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
+                np.savez(stream, **plain)
         else:
             save_file({name: tensor.contiguous() for name, tensor in arrays.items()}, draft)

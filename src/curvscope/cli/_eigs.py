@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FREE = ("k", "tol", "max_products", "device")
 """Options under which a run may be gone on with, other than it was begun."""
+PLANNED = ("k", "method", "tol", "max_products")
+"""Of a request, what a plan is made from."""
 DEFAULT_FOLDER = "curvscope-eigs"
 ADVISED = {"max_products": "--max-products"}
 """Options that the advice of a solution names."""
@@ -79,18 +81,19 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     if shards is not None and (source.target is None or hiring.nobody):
         raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
     out = free_folder(DEFAULT_FOLDER) if out is None else out
-    wanted = {"k": k, "which": which, "method": method, "tol": tol, "max_products": max_products, "seed": seed}
+    wanted: dict[str, Any] = {"k": k, "which": which, "method": method, "tol": tol, "max_products": max_products, "seed": seed}
     run, operator = _begin(out, source, wanted, overwrite=overwrite, build=shards is None)
     with hiring.executor() as executor:
-        if operator is None:
+        if shards is not None:
             operator, executor = data_parallel(recipe_of_target(source.options()), shards, executor), None
         if planned and "plan" not in run.manifest:
             count = 1 if executor is None else executor.expected
-            made = plan(operator, k, method=method, tol=tol, max_products=max_products, memory=memory, run=out, workers=count)
+            asked = {name: value for name, value in wanted.items() if name in PLANNED}
+            made = plan(operator, **asked, memory=memory, run=out, workers=count)
             run.manifest["plan"] = made.to_dict()
             if not as_json:
                 terminal().print(str(made), highlight=False, soft_wrap=True)
-        solution = eigsh(operator, **wanted, memory=memory, run=run, executor=executor)
+        solution: Solution = eigsh(operator, **wanted, memory=memory, run=run, executor=executor)
     if as_json:
         print_json(_plain(out, solution))
     else:

@@ -47,9 +47,9 @@ def terminal(**options: Any) -> Console:
 @contextmanager
 def reserved_stdout() -> Iterator[None]:
     """Keep stdout for :func:`print_json`: what data sets, models and workers print goes to stderr in the meantime."""
-    real, descriptor = sys.stdout, None
-    if real is sys.__stdout__:  # child processes and libraries in C write to the descriptor itself
-        real.flush()
+    real, original, descriptor = sys.stdout, sys.__stdout__, None
+    if original is not None and real is original:  # child processes and libraries in C write to the descriptor itself
+        original.flush()
         descriptor = os.dup(1)
         os.dup2(2, 1)
         real = os.fdopen(os.dup(descriptor), "w", encoding="utf-8")

@@ -188,7 +188,8 @@ def _estimates(found: OverlapEstimate) -> Table:
 
     from curvscope.report import Table
 
-    columns = torch.stack([found.value, found.stderr, found.coarse, found.chance, found.thresholds])
+    parts = (found.value, found.stderr, found.coarse, found.chance, found.thresholds)
+    columns = torch.stack([part for part in parts if part is not None])
     rows = [
         [str(k), *(f"{float(x):.3e}" for x in columns[:, k - 1]), f"{float(found.ratio[k - 1]):.2f}"]
         for k in _shown(len(found))

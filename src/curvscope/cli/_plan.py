@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,12 +42,10 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
 
     if out is not None:
         check_can_be_made(usable_path(out))
+    request: dict[str, Any] = {"k": k, "method": method, "tol": tol, "max_products": max_products}
     made = plan(
         untrained(source),
-        k,
-        method=method,
-        tol=tol,
-        max_products=max_products,
+        **request,
         memory=memory,
         run=out,
         workers=workers,

@@ -41,8 +41,14 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     operator, solution = measured(source, trust=trust)
     bound = None
     with hiring.executor() as executor:
-        limits = {"max_products": max_products, "rtol": rtol, "deflate": solution, "seed": seed, "executor": executor}
-        found = {"trace": trace(operator, method=method, **limits)}
+        limits: dict[str, Any] = {
+            "max_products": max_products,
+            "rtol": rtol,
+            "deflate": solution,
+            "seed": seed,
+            "executor": executor,
+        }
+        found = {"trace": trace(operator, **limits | {"method": method})}
         if norms:
             found["frobenius_norm"] = frobenius_norm(operator, **limits)
             bound = spectral_norm(operator, seed=seed)  # one product at a time: workers would not help

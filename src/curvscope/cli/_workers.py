@@ -94,10 +94,9 @@ class Hiring:
             made = Workers.processes(self.workers)
         elif self.scheduler is not None:
             made = Workers.scheduler(self.scheduler)
-        elif self.cluster is not None:
-            made = Workers.cluster(
-                self.cluster, jobs=self.jobs, settings=self.cluster_config and settings_in(self.cluster_config)
-            )
+        elif self.cluster is not None and self.jobs is not None:
+            settings = None if self.cluster_config is None else settings_in(self.cluster_config)
+            made = Workers.cluster(self.cluster, jobs=self.jobs, settings=settings)
         else:
             yield None
             return

@@ -47,14 +47,15 @@ GONE = 141
 DEBUG = "--debug"
 
 
+# ``ctx`` is click's context. Newer versions of Typer carry click as a private module of their own, so no one type fits all.
 class Commands(TyperGroup):
     """All commands: one that is stopped says how to go on, and ``--json`` has stdout for itself."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take ``--debug`` from wherever it stands: :func:`run` looks for it."""
         return super().parse_args(ctx, [word for word in args if word != DEBUG])
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is named.
 
         Raises:
@@ -66,7 +67,7 @@ class Commands(TyperGroup):
             raise InvalidArgument(instead_of_command(args[0], self.commands))
         return super().resolve_command(ctx, args)
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         """Run the command that was asked for; Ctrl-C ends it with exit status 130 and a message."""
         try:
             with reserved_stdout() if "--json" in ctx.args else nullcontext():
@@ -89,7 +90,7 @@ class Commands(TyperGroup):
 class Command(TyperCommand):
     """One command: an option that it does not have leads to the one that is meant."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of the command line.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ Split = Literal["train", "test"]
 """Which samples of a problem are meant."""
 EPOCH_SEED_OFFSET = 4933327
 """Added, with the epoch, to a seed for the order of the batches: the paper's."""
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Any, Tensor]
+"""Inputs, as the network takes them (a tensor, or tensors by name), and labels."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Problem(ABC):
     criterion: nn.Module
     defaults: Defaults
     source: str
-    definition: ClassVar[Mapping[str, str]] = {}
+    definition: Mapping[str, str] = {}
     initial_top: ClassVar[str] = ""
 
     @abstractmethod

@@ -138,11 +138,12 @@ def _batches(folder: Path, data: Cifar) -> Images:
     except ImportError as error:
         raise MissingExtra(f"{data.title} needs torchvision: pip install 'curvscope[vision]'") from error
     read = datasets.CIFAR10 if data is CIFAR10 else datasets.CIFAR100
-    tensors = []
-    for train in (True, False):
+    found = {}
+    for name, train in (("train", True), ("test", False)):
         stored = read(root=str(folder), train=train, download=False)
-        tensors += [torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(stored.targets, device="cpu")]
-    return Images(*tensors, origin=data.files)
+        images = torch.from_numpy(stored.data).permute(0, 3, 1, 2).contiguous()
+        found[name] = (images, torch.tensor(stored.targets, device="cpu"))
+    return Images(*found["train"], *found["test"], origin=data.files)
 
 
 def _files(tree: Path) -> Iterator[tuple[str, bytes]]:
@@ -170,11 +171,11 @@ def _sorted_tree(files: Iterator[tuple[str, bytes]], origin: Path, data: Cifar) 
         if split not in found or label not in data.classes:
             raise InvalidArgument(f"{origin}: {name} is not <train or test>/<class>/<image> with the classes of {data.title}")
         found[split].append((label, file, np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))))
-    tensors = []
+    tensors = {}
     for split, rows in found.items():
         if {label for label, _, _ in rows} != set(data.classes) or {image.shape for _, _, image in rows} != {(32, 32, 3)}:
             raise InvalidArgument(f"{origin}: expected 32 x 32 images of all classes in {split}, found {len(rows)} images")
         rows.sort(key=lambda row: row[:2])
         images = torch.from_numpy(np.stack([image for _, _, image in rows])).permute(0, 3, 1, 2).contiguous()
-        tensors += [images, torch.tensor([data.classes.index(label) for label, _, _ in rows], device="cpu")]
-    return Images(*tensors, origin="images")
+        tensors[split] = (images, torch.tensor([data.classes.index(label) for label, _, _ in rows], device="cpu"))
+    return Images(*tensors["train"], *tensors["test"], origin="images")

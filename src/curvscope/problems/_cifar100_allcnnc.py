@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class Cifar100WithAllCnnC(CifarProblem):
     source = "Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 6.2; DeepOBS (Schneider et al., 2019)"
     cifar, samples_per_class, curvature_batch = CIFAR100, 10, 125
     initial_top = "9d0183f0d8be18f9a2031e4e77634060f003fb271beb31a78200ecb37b8bb810"
-    definition: ClassVar[Mapping[str, str]] = {
+    definition: Mapping[str, str] = {
         "network": "dropout 0.2; conv 3x3 same 3-96, 96-96, 96-96 stride 2; dropout 0.5; 96-192, 192-192, 192-192 stride 2; "
         "dropout 0.5; conv 3x3 valid 192-192, 1x1 192-192, 1x1 192-100; ReLU after each, the last one too; mean over 6 x 6",
         "initialisation": "seed 12345; biases 0.1, Xavier normal weights, in module order after PyTorch's own",
@@ -56,7 +55,7 @@ class Cifar100WithAllCnnC(CifarProblem):
             model = nn.Sequential(*layers)
             for module in model:
                 if isinstance(module, nn.Conv2d):
-                    nn.init.constant_(module.bias, 0.1)
+                    nn.init.constant_(module.get_parameter("bias"), 0.1)
                     nn.init.xavier_normal_(module.weight)
         return model
 

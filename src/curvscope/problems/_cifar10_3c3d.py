@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import nn
 
@@ -25,7 +24,7 @@ class Cifar10With3c3d(CifarProblem):
     source = "Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 6.2; DeepOBS (Schneider et al., 2019)"
     cifar, samples_per_class, curvature_batch = CIFAR10, 50, 125
     initial_top = "ded2a6b5bcd8f6212bab91554820065fde8ca76b9e760a9180cc73c870f6b472"
-    definition: ClassVar[Mapping[str, str]] = {
+    definition: Mapping[str, str] = {
         "network": "conv 5x5 (3-64), conv 3x3 (64-96), conv 3x3 same (96-128), each with ReLU and max-pooling 3x3/2 same "
         "(TensorFlow's padding); dense 1152-512-256-10 with ReLU",
         "initialisation": "seed 12345; zero biases, Xavier normal convolutions, Xavier uniform dense layers, in module order "
@@ -48,7 +47,7 @@ class Cifar10With3c3d(CifarProblem):
             )
             for module in model:
                 if isinstance(module, nn.Conv2d | nn.Linear):
-                    nn.init.zeros_(module.bias)
+                    nn.init.zeros_(module.get_parameter("bias"))
                     draw = nn.init.xavier_normal_ if isinstance(module, nn.Conv2d) else nn.init.xavier_uniform_
                     draw(module.weight)
         return model

@@ -72,8 +72,8 @@ def full(root: str | os.PathLike[str]) -> Digits:
     if not folder.is_dir():
         raise InvalidArgument(f"data={str(root)!r} is not a directory: pass the one that holds MNIST/raw")
     resize = Resize(SIDE)
-    arrays = []
-    for train in (True, False):
+    read = {}
+    for name, train in (("train", True), ("test", False)):
         raw = folder / "MNIST" / "raw"
         try:
             data = MNIST(root=str(folder), train=train, download=False)
@@ -84,8 +84,8 @@ def full(root: str | os.PathLike[str]) -> Digits:
         if len(data.data) != len(data.targets):
             raise InvalidArgument(f"{raw}: {len(data.data)} images and {len(data.targets)} labels, one file is damaged")
         data.transform = lambda image: torch.from_numpy(np.array(resize(image)))
-        arrays += [torch.stack([image for image, _ in data]), data.targets.long()]
-    return Digits(*arrays, complete=True)
+        read[name] = (torch.stack([image for image, _ in data]), data.targets.long())
+    return Digits(*read["train"], *read["test"], complete=True)
 
 
 def lowest_of_each_class(labels: Tensor, count: int) -> Tensor:

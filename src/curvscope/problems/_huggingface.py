@@ -34,7 +34,7 @@ class Logits(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the model's output for a batch of its inputs."""
-        logits = self.model(**inputs).logits
+        logits: Tensor = self.model(**inputs).logits
         return logits.movedim(-1, 1) if logits.ndim == 3 else logits
 
 
@@ -120,8 +120,8 @@ class HuggingFace(Problem):
     def evaluation_batches(self, split: Split = "test") -> list[Pair]:
         """All windows that do not overlap, or all texts."""
         if not self.classifies:
-            x, y = self._windows.even(split)
-            inputs, labels = {"input_ids": x}, y
+            x, labels = self._windows.even(split)
+            inputs = {"input_ids": x}
         else:
             inputs, labels = self._labelled(split)
         parts = zip(*(value.split(EVALUATION_BATCH) for value in inputs.values()), strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -81,7 +81,14 @@ class ImageTree:
         if self.origin.is_dir():
             return [(self.origin / name).read_bytes() for name in names]
         with tarfile.open(self.origin) as archive:
-            return [archive.extractfile(name).read() for name in names]
+            return [_content(archive, name) for name in names]
+
+
+def _content(archive: tarfile.TarFile, name: str) -> bytes:
+    stream = archive.extractfile(name)
+    if stream is None:  # a folder or a special file of this name
+        raise InvalidArgument(f"{archive.name!s}: {name} is no file: make the archive again")
+    return stream.read()
 
 
 class DecodedBatches(Sequence[Pair]):
@@ -115,8 +122,16 @@ class DecodedBatches(Sequence[Pair]):
         """Number of batches."""
         return len(self._parts)
 
-    def __getitem__(self, number: int) -> Pair:
-        """(images, labels) of one batch."""
+    @overload
+    def __getitem__(self, number: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Pair]: ...
+
+    def __getitem__(self, number: int | slice) -> Pair | list[Pair]:
+        """(images, labels) of one batch; of several for a slice."""
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
             raise IndexError(f"batch {number} of {len(self)}")
         number %= len(self)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class ImagenetWithResnet18(Problem):
     defaults = Defaults(seed=12345, batch_size=150, learning_rate=0.1, steps=(0, 2000, 8000), num_outer=1500, num_inner=3000)
     source = "Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 6.2"
     initial_top = "a93878309fb8565df7d1a3d525f7eed7a9fe04fc39175811eb284b3589e9c6ef"
-    definition: ClassVar[Mapping[str, str]] = {
+    definition: Mapping[str, str] = {
         "network": "torchvision.models.resnet18(weights=None), 1000 classes",
         "initialisation": "seed 12345; torchvision's own: Kaiming normal convolutions (fan out), BatchNorm 1 and 0, PyTorch's "
         "linear layer",
@@ -68,7 +68,8 @@ class ImagenetWithResnet18(Problem):
         except ImportError as error:
             raise MissingExtra("imagenet_resnet18 needs torchvision: pip install 'curvscope[vision]'") from error
         with seeded(self.defaults.seed if seed is None else seed):
-            return resnet18(weights=None)
+            network: nn.Module = resnet18(weights=None)
+        return network
 
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Epoch after epoch, reshuffled; 50,000 validation images are left out.
@@ -99,11 +100,6 @@ class ImagenetWithResnet18(Problem):
 
     def _tree(self, split: str) -> ImageTree:
         check_split(split)
-        if self._data is None:
-            raise InvalidArgument(
-                "imagenet_resnet18 needs ImageNet: pass data=DIR (--data DIR) with train/<wnid> and val/<wnid>, or with "
-                f"{SAMPLE}.tar for curvature on a thousand images"
-            )
         tree = self._trees[split]
         if tree is None:
             raise InvalidArgument(
@@ -114,6 +110,11 @@ class ImagenetWithResnet18(Problem):
 
     @cached_property
     def _trees(self) -> dict[str, ImageTree | None]:
+        if self._data is None:
+            raise InvalidArgument(
+                "imagenet_resnet18 needs ImageNet: pass data=DIR (--data DIR) with train/<wnid> and val/<wnid>, or with "
+                f"{SAMPLE}.tar for curvature on a thousand images"
+            )
         folder = Path(self._data)
         if not folder.is_dir():
             raise InvalidArgument(

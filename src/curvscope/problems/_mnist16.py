@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -35,7 +34,7 @@ class Mnist16(Problem):
     )
     source = "Fernandez et al., TMLR 2025 (arXiv 2504.14701), section 6.1, and its published logs"
     initial_top = "0f109ca15c05e602549d8693f8063198b7ad9755c07d5e765a409304c375a233"
-    definition: ClassVar[Mapping[str, str]] = {
+    definition: Mapping[str, str] = {
         "network": "256-20-20-20-20-20-10, tanh",
         "initialisation": "seed 12345; PyTorch's own for linear layers, drawn twice, in module order",
         "training": "SGD 0.3, batches of 500, no momentum, decay, schedule or augmentation; 10,000 validation images left out "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from curvscope.errors import InvalidArgument
 from curvscope.problems._base import Problem
@@ -14,7 +15,7 @@ from curvscope.problems._mnist16 import Mnist16
 from curvscope.problems._tinygpt import TinyGpt
 from curvscope.system import checked
 
-PROBLEMS: dict[str, type[Problem]] = {
+PROBLEMS: dict[str, Callable[..., Problem]] = {
     problem.name: problem for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18, TinyGpt)
 }
 

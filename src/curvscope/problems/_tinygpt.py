@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,8 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         q, k, v = (part.view(batch, length, HEADS, -1).transpose(1, 2) for part in self.query_key_value(x).chunk(3, dim=-1))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return y
 
 
 class Block(nn.Module):
@@ -45,7 +45,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C) to (B, T, C)."""
         x = x + self.attention(self.norm_attention(x))
-        return x + self.mlp(self.norm_mlp(x))
+        y: Tensor = x + self.mlp(self.norm_mlp(x))
+        return y
 
 
 class Network(nn.Module):
@@ -62,7 +63,8 @@ class Network(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) to (B, 96, T), T up to 64."""
         x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
-        return self.head(self.norm(self.blocks(x))).movedim(-1, 1)
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits.movedim(-1, 1)
 
 
 class TinyGpt(Problem):
@@ -83,7 +85,7 @@ class TinyGpt(Problem):
     )
     source = "this library"
     initial_top = "4d6d55a30d8accce649e72acc09c30e73ee4b3d03d90acaea5fbe866abff5808"
-    definition: ClassVar[Mapping[str, str]] = {
+    definition: Mapping[str, str] = {
         "network": "embeddings of 96 characters and 64 places; 2 blocks of causal attention (4 heads) and a GELU network "
         "(64-256-64), LayerNorm before each; LayerNorm; linear head without bias, not tied",
         "initialisation": "seed 12345; normal weights and embeddings of deviation 0.02, in module order after PyTorch's own; "

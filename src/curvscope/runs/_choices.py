@@ -11,18 +11,18 @@ import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import (
-    CurvatureOperator,
     empirical_fisher,
     ggn,
     gradient_second_moment,
     hessian,
     monte_carlo_fisher,
 )
+from curvscope.operators.base import Operator
 from curvscope.runs._weights import load_weights
 from curvscope.system import TF32
 
 HESSIAN = "hessian"
-MATRICES: dict[str, Callable[..., CurvatureOperator]] = {
+MATRICES: dict[str, Callable[..., Operator]] = {
     HESSIAN: hessian,
     "ggn": ggn,
     "empirical_fisher": empirical_fisher,
@@ -76,7 +76,7 @@ class Choices:
         chosen = {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) != field.default}
         return chosen | ({"params": list(self.params)} if self.params is not None else {})
 
-    def operator(self, model: Any, loss: Any, data: Any) -> CurvatureOperator:
+    def operator(self, model: Any, loss: Any, data: Any) -> Operator:
         """Return the operator of a model under these choices.
 
         Raises:
@@ -89,7 +89,7 @@ class Choices:
         return matrix_of(self.matrix)(model, loss, data, **options, **arithmetic_of(self.precision))
 
 
-def matrix_of(name: str) -> Callable[..., CurvatureOperator]:
+def matrix_of(name: str) -> Callable[..., Operator]:
     """Return the function that makes a matrix, one of :data:`MATRICES`."""
     if name not in MATRICES:
         raise InvalidArgument(f"matrix {name!r}: choose one of {', '.join(MATRICES)}")

@@ -12,7 +12,7 @@ from torch import nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import PARAMETERS
-from curvscope.operators import CurvatureOperator, Recipe
+from curvscope.operators import Recipe
 from curvscope.operators.base import Operator
 from curvscope.operators.remote import call_target
 from curvscope.problems import Problem, get
@@ -22,7 +22,7 @@ from curvscope.system import preferred
 from curvscope.training import Recorder, train
 
 
-def operator_at_step(problem: Problem, step: int, split: str, choices: Choices) -> CurvatureOperator:
+def operator_at_step(problem: Problem, step: int, split: str, choices: Choices) -> Operator:
     """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
 
     Trained on the CPU, as pinned; measured on a GPU if there is one. A checkpoint takes the place of the training.
@@ -63,7 +63,7 @@ def operator_at_checkpoint(
     step: int | None = None,
     weights: str | None = None,
     **chosen: Any,
-) -> CurvatureOperator:
+) -> Operator:
     """The curvature of a problem's network with the parameters and buffers that a run keeps; on a GPU if there is one.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -54,9 +55,10 @@ def _measure(problem: Problem, model: torch.nn.Module, step: int, config: DemoCo
     loss, accuracy = evaluate(problem, model)
     H = hessian(model, problem.criterion, problem.curvature_batches("train"))
     ranking = masks.by_magnitude(model)
-    budget = {"k": config.k, "max_products": config.max_products, "seed": config.seed, "progress": progress}
-    krylov = eigsh(H, method="krylov", tol=0, **budget)
-    solutions = {"krylov": certify(H, krylov, progress=progress), "seigh": eigsh(H, method="seigh", **budget)}
+    budget: dict[str, Any] = {"k": config.k, "max_products": config.max_products, "seed": config.seed, "progress": progress}
+    krylov: Solution = eigsh(H, method="krylov", tol=0, **budget)
+    sketched: Solution = eigsh(H, method="seigh", **budget)
+    solutions = {"krylov": certify(H, krylov, progress=progress), "seigh": sketched}
     curves = {method: overlap(solution, ranking) for method, solution in solutions.items()}
     return Checkpoint(step, loss, accuracy, solutions, curves)
 

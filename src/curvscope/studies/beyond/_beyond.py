@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -117,22 +117,26 @@ def tanh_network(depth: int, width: int, seed: int) -> nn.Module:
 def scaled_3c3d(problem: Problem, share: float, seed: int) -> nn.Module:
     """3c3d with a share of its channels and hidden units; the same layers, initialised in the same way."""
     model = problem.model(seed)
-    layers = [module for module in model if isinstance(module, nn.Conv2d | nn.Linear)]
+    modules = list(model.children())
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    dense = [module for module in modules if isinstance(module, nn.Linear)]
+    scaled: dict[nn.Module, nn.Conv2d | nn.Linear] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inside, scaled = 3, {}
-        for layer in layers[:3]:
+        inside = 3
+        for layer in convolutions:
             outside = max(1, round(share * layer.out_channels))
-            scaled[layer] = nn.Conv2d(inside, outside, layer.kernel_size, padding=layer.padding)
+            padding = cast("tuple[int, int]", layer.padding)
+            scaled[layer] = nn.Conv2d(inside, outside, layer.kernel_size[0], padding=padding)
             inside = outside
         inside *= 9
-        for layer in layers[3:]:
-            outside = layer.out_features if layer is layers[-1] else max(1, round(share * layer.out_features))
-            scaled[layer], inside = nn.Linear(inside, outside), outside
-        for layer in scaled.values():
-            nn.init.zeros_(layer.bias)
-            (nn.init.xavier_normal_ if isinstance(layer, nn.Conv2d) else nn.init.xavier_uniform_)(layer.weight)
-    return nn.Sequential(*(scaled.get(module, module) for module in model))
+        for hidden in dense:
+            outside = hidden.out_features if hidden is dense[-1] else max(1, round(share * hidden.out_features))
+            scaled[hidden], inside = nn.Linear(inside, outside), outside
+        for own in scaled.values():
+            nn.init.zeros_(own.get_parameter("bias"))
+            (nn.init.xavier_normal_ if isinstance(own, nn.Conv2d) else nn.init.xavier_uniform_)(own.weight)
+    return nn.Sequential(*(scaled.get(module, module) for module in modules))
 
 
 def _by_seed(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from curvscope.errors import RunNotFound
 from curvscope.problems import Problem
@@ -43,14 +45,12 @@ def recorded(
     Recorder(problem.model(seed), [0], path=place, resume=True).step(0)
     losses: list[float] = []
     for start, stop in pairwise(marks):
-        segment = stages.numbers(
-            f"training-{start:06d}", lambda start=start, stop=stop: {"losses": _segment(stages, problem, seed, start, stop)}
-        )
+        segment = stages.numbers(f"training-{start:06d}", partial(_segment, stages, problem, seed, start, stop))
         losses[start:] = segment["losses"]  # the last loss of a segment is the first of the next
     return Recorder(problem.model(seed), marks, path=place, resume=True), losses
 
 
-def _segment(stages: Stages, problem: Problem, seed: int | None, start: int, stop: int) -> list[float]:
+def _segment(stages: Stages, problem: Problem, seed: int | None, start: int, stop: int) -> dict[str, Any]:
     recorder = Recorder(problem.model(seed), [start, stop], path=stages.run.path / PARAMETERS, resume=True)
     model = recorder.load(start, recorder.model)
-    return train(problem, model, recorder, seed=seed, start=start, progress=stages.progress)
+    return {"losses": train(problem, model, recorder, seed=seed, start=start, progress=stages.progress)}

@@ -40,7 +40,7 @@ class Stages:
         if (found := self.run.read_json(file)) is None:
             self.run.write_sealed(file, compute())
             found = self.run.read_json(file)
-        return found
+        return dict(found)
 
     def tensors(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The stage's tensors, computed or read back."""
@@ -153,7 +153,7 @@ def open_or_create(path: str | os.PathLike[str], *, kind: str, options: dict[str
 
 def published(name: str) -> dict[str, Any]:
     """Numbers of the paper, packaged: "mnist16" or "table2"."""
-    return json.loads((files("curvscope.studies") / "published" / f"{name}.json").read_text())
+    return dict(json.loads((files("curvscope.studies") / "published" / f"{name}.json").read_text()))
 
 
 def _flat(options: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,7 @@ def measure(stages: Stages, config: SubspaceConfig, data: Path | None) -> dict[s
     pair, runs = digits(data), {}
     for name in OPTIMISERS:
         for seed in range(config.seeds):
-            runs[f"{name} {seed}"] = stages.numbers(
-                f"{name}-{seed}", lambda name=name, seed=seed: _run(pair, name, config.seed + seed, config)
-            )
+            runs[f"{name} {seed}"] = stages.numbers(f"{name}-{seed}", partial(_run, pair, name, config.seed + seed, config))
     numbers = {"config": asdict(config), "runs": runs}
     return numbers | {"claims": _claims(numbers)}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def measure(stages: Stages, config: BatchConfig, data: Path | None) -> dict[str,
     """Curvature after each batch size; then lines."""
     pair = digits(data)
     ends = {
-        name: stages.numbers(name, lambda batch=batch: _end(pair, batch, config))
+        name: stages.numbers(name, partial(_end, pair, batch, config))
         for name, batch in (("small", config.small), ("large", config.large))
     }
     lines = stages.numbers("lines", lambda: _lines(pair, config))
@@ -57,7 +58,7 @@ def _network(pair: Any, config: BatchConfig, seed: int) -> nn.Module:
 def _end(pair: Any, batch: int, config: BatchConfig) -> dict[str, Any]:
     model = _network(pair, config, 0)
     descend(model, pair, rate=config.rate, steps=config.steps, batch=batch, seed=config.seed)
-    options = {"num_probes": config.num_probes, "num_steps": config.num_steps, "seed": config.seed}
+    options: dict[str, Any] = {"num_probes": config.num_probes, "num_steps": config.num_steps, "seed": config.seed}
     found = density(hessian_of(model, pair), method="lanczos", progress=False, **options)
     return {
         "top": found.extremes()[:40].tolist(),
@@ -76,7 +77,7 @@ def _lines(pair: Any, config: BatchConfig) -> dict[str, Any]:
     descend(model, pair, rate=config.rate, steps=config.steps, batch=config.small, seed=config.seed + 1)
     second, other = _parameters(model), _network(pair, config, 1)
     descend(other, pair, rate=config.rate, steps=config.steps, batch=config.large, seed=config.seed)
-    found = {"initial_loss": start}
+    found: dict[str, Any] = {"initial_loss": start}
     for name, end in (("switched", second), ("control", _parameters(other))):
         line = interpolate(objective, first, end, points=POINTS, span=SPAN)
         found[name] = {"alpha": line.alpha.tolist(), "loss": line.loss.tolist(), "barrier": line.barrier}

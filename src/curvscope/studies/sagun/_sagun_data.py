@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise, product
@@ -230,8 +230,9 @@ def _spreads(numbers: dict[str, Any]) -> Figure:
     deviations, tops = numbers["config"]["deviations"], _spread_tops(numbers)
     with figure(width=5.0) as (sheet, (axes,)):
         axes.plot(deviations, tops, "o", color=GREY, markersize=4)
-        for average, colour in zip((fmean, median), CYCLE, strict=False):
-            axes.plot(deviations, [average(row) for row in tops], color=colour, label=average.__name__.removeprefix("f"))
+        averages: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "median": median}
+        for (name, average), colour in zip(averages.items(), CYCLE, strict=False):
+            axes.plot(deviations, [average(row) for row in tops], color=colour, label=name)
         axes.set(xlabel="standard deviation of the blobs", ylabel="largest eigenvalue", yscale="log")
         axes.legend(loc="best")
     return sheet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def measure(stages: Stages, config: SizeConfig, data: Path | None) -> dict[str, 
     if list(config.widths) != sorted(set(config.widths)) or len(config.widths) < 2:
         raise InvalidArgument(f"widths={config.widths}: choose at least two, ascending, for they are compared")
     pair = digits(data)
-    cells = {str(h): stages.numbers(f"width-{h:03d}", lambda h=h: _width(h, pair, config)) for h in config.widths}
+    cells = {str(h): stages.numbers(f"width-{h:03d}", partial(_width, h, pair, config)) for h in config.widths}
     deep = stages.numbers("two-layers", lambda: _two_layers(config))
     numbers = {"config": asdict(config), "widths": cells, "two_layers": deep}
     return numbers | {"claims": _claims(numbers)}
@@ -74,7 +75,7 @@ def _two_layers(config: SizeConfig) -> dict[str, Any]:
 
 
 def _density(model: nn.Module, pair: Any, config: SizeConfig) -> Density:
-    options = {"num_probes": config.num_probes, "num_steps": config.num_steps, "seed": config.seed}
+    options: dict[str, Any] = {"num_probes": config.num_probes, "num_steps": config.num_steps, "seed": config.seed}
     return density(hessian_of(model, pair), method="lanczos", progress=False, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def measure(stages: Stages, config: GrassmannConfig, data: Path | None) -> dict[
                 *(config.rhos_by_rho if size in config.sizes_by_rho else ()),
             }
             sweeps[f"{kind} {size}"] = stages.numbers(
-                f"{kind}-{size}", lambda kind=kind, size=size, rhos=rhos: _sweep(kind, size, sorted(rhos), config, stages)
+                f"{kind}-{size}", partial(_sweep, kind, size, sorted(rhos), config, stages)
             )
     return {
         "config": asdict(config),
@@ -80,7 +81,7 @@ def measure(stages: Stages, config: GrassmannConfig, data: Path | None) -> dict[
         "table": [
             each
             for rho in config.table_rhos
-            for each in stages.numbers(f"table2-{rho}", lambda rho=rho: {"rows": _table2(rho, config, stages)})["rows"]
+            for each in stages.numbers(f"table2-{rho}", partial(_table2, rho, config, stages))["rows"]
         ],
         "means": stages.numbers("means", lambda: {"rows": _means(config)})["rows"],
     }
@@ -130,7 +131,7 @@ def hash_seed(seed: int, *parts: object) -> int:
     return int.from_bytes(text.ljust(8, b" "), "big") % (2**61 - 1)
 
 
-def _table2(rho: float, config: GrassmannConfig, stages: Stages) -> list[Row]:
+def _table2(rho: float, config: GrassmannConfig, stages: Stages) -> dict[str, list[Row]]:
     """A column of the table: medians at D = 2048 against the paper's; allowed: three standard errors of a median of 50."""
     paper = published("table2")
     column = paper["rho"].index(rho)
@@ -149,7 +150,7 @@ def _table2(rho: float, config: GrassmannConfig, stages: Stages) -> list[Row]:
         rounding = 5e-7 * abs(theirs) + 2e-16
         allowed = 3 * median_error(sample, paper["samples"]) + rounding
         rows.append(row(f"{SHOWN[metric]}, k/D = {rho}", theirs, float(sample.quantile(0.5)), allowed))
-    return rows
+    return {"rows": rows}
 
 
 def median_error(sample: Tensor, count: int, *, draws: int = 2000) -> float:

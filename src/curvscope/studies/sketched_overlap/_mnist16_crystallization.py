@@ -16,8 +16,18 @@ from curvscope.problems import Problem
 from curvscope.report import Document, Line, Panel, Section, heatmaps, panels
 from curvscope.studies.engine import Row, Stages, Study, comparison, published, row, within
 from curvscope.studies.sketched_overlap import _mnist16 as mnist16
-from curvscope.studies.sketched_overlap._readings import facts, loss_and_accuracy
-from curvscope.subspaces import gini, kappa, mask_null, mask_size, masks, overlap, overlap_matrix, participation_ratio
+from curvscope.studies.sketched_overlap._readings import certificate_of, facts, loss_and_accuracy
+from curvscope.subspaces import (
+    OverlapCurve,
+    gini,
+    kappa,
+    mask_null,
+    mask_size,
+    masks,
+    overlap,
+    overlap_matrix,
+    participation_ratio,
+)
 from curvscope.system import stage
 from curvscope.tall import InMemory
 
@@ -92,16 +102,21 @@ def _checkpoint(
             "gini": gini(theta),
             "overlap": {
                 "value": curve.value[at].tolist(),
-                "lower": curve.lower[at].tolist(),
-                "upper": curve.upper[at].tolist(),
+                **_bounds(curve, at),
                 "null_std": null.std[at].tolist(),
             },
-            "sine": [solution.certificate.space_sine(k) / k**0.5 for k in sizes],
+            "sine": [certificate_of(solution).space_sine(k) / k**0.5 for k in sizes],
             "negative": [int((solution.eigenvalues[:k] < 0).sum()) for k in sizes],
             "participation_ratio": float(participation_ratio(vectors[:, :35]).median()),
         }
 
     return stages.numbers(f"step-{step:06d}", compute)
+
+
+def _bounds(curve: OverlapCurve, at: Tensor) -> dict[str, list[float]]:
+    """The certified interval; the solution that the curve is of has a certificate, so both ends are there."""
+    ends = {"lower": curve.lower, "upper": curve.upper}
+    return {name: end[at].tolist() for name, end in ends.items() if end is not None}
 
 
 def _vectors(step: int) -> str:
@@ -252,7 +267,7 @@ def _settled(numbers: dict[str, Any]) -> int:
     first = len(steps) - 1
     while first > 0 and to_last[first - 1] >= 0.5:
         first -= 1
-    return steps[first]
+    return int(steps[first])
 
 
 def figure_kappa(numbers: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def measure(stages: Stages, config: OverlapConfig, data: Path | None) -> dict[st
         model = mnist16.model_at(problem, recorder, step)
         for split in config.splits:
             found[f"{step} {split}"] = stages.numbers(
-                f"step-{step:06d}-{split}", lambda model=model, split=split: _checkpoint(problem, model, split, config, stages)
+                f"step-{step:06d}-{split}", partial(_checkpoint, problem, model, split, config, stages)
             )
     numbers = {"config": asdict(config), "full_data": data is not None, "losses": losses, "checkpoints": found}
     return numbers | {"table": _comparison(numbers)}

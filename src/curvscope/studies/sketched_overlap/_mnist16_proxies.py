@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def measure(stages: Stages, config: ProxyConfig, data: Path | None) -> dict[str,
     found = {}
     for step in config.steps:
         model = mnist16.model_at(problem, recorder, step)
-        found[str(step)] = stages.numbers(f"step-{step:06d}", lambda model=model: _checkpoint(problem, model, config, stages))
+        found[str(step)] = stages.numbers(f"step-{step:06d}", partial(_checkpoint, problem, model, config, stages))
     return {"config": asdict(config), "full_data": data is not None, "losses": losses, "checkpoints": found}
 
 
@@ -53,7 +54,8 @@ def _checkpoint(problem: Problem, model: nn.Module, config: ProxyConfig, stages:
     data = problem.curvature_batches(config.split)
     H, G = (make(model, problem.criterion, data, dtype=torch.float64) for make in (hessian, ggn))
     H32, G32 = (make(model, problem.criterion, data) for make in (hessian, ggn))
-    ranking, options = masks.by_magnitude(model), {"progress": stages.progress}
+    ranking = masks.by_magnitude(model)
+    options: dict[str, Any] = {"progress": stages.progress}
     own, squared = proxies.diagonals(H, **options)
     curves = {
         "ggn": proxies.sub_trace(G, ranking, **options),

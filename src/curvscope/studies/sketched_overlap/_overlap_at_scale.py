@@ -27,6 +27,10 @@ RECORDED, INITIAL = "recorded", "initial"
 """Statistics of BatchNorm layers: those of the checkpoint, or those of a new network (as published for ImageNet)."""
 
 
+Make = Callable[[], CurvatureOperator]
+"""Makes the operator when a stage needs it."""
+
+
 @dataclass(frozen=True)
 class ScaleConfig:
     """Settings: what is trained and measured.
@@ -88,9 +92,7 @@ def measure(stages: Stages, config: ScaleConfig, data: Path | None) -> dict[str,
             tested = stages.numbers(f"accuracy-{step:06d}-{statistics}", partial(loss_and_accuracy, problem, model))
             for split in config.splits:
                 name = f"{step:06d}-{split}-{statistics}"
-                measured = _measured(
-                    stages, config, name, model, cache(partial(hessian, model, problem.criterion, samples[split]))
-                )
+                measured = _measured(stages, config, name, model, cache(partial(_curvature, problem, model, samples[split])))
                 found[key(step, split, statistics)] = {**measured, **tested}
     numbers = {
         "config": asdict(config),
@@ -133,6 +135,10 @@ def _model_at(problem: Problem, state: dict[str, torch.Tensor], statistics: str)
     return model.to(preferred())
 
 
+def _curvature(problem: Problem, model: nn.Module, samples: Sequence[Pair]) -> CurvatureOperator:
+    return hessian(model, problem.criterion, samples)
+
+
 def _facts(problem: Problem, samples: dict[str, Sequence[Pair]]) -> dict[str, Any]:
     defaults = problem.defaults
     return {
@@ -144,35 +150,34 @@ def _facts(problem: Problem, samples: dict[str, Sequence[Pair]]) -> dict[str, An
     }
 
 
-def _measured(
-    stages: Stages, config: ScaleConfig, name: str, model: nn.Module, operator: Callable[[], CurvatureOperator]
-) -> dict[str, Any]:
+def _measured(stages: Stages, config: ScaleConfig, name: str, model: nn.Module, operator: Make) -> dict[str, Any]:
     """Both solvers' numbers; vectors take D numbers each, and go when what the study needs of them is written."""
     found = {}
     for solver, work in (("krylov", _krylov), ("sketch", _sketch)):
         place = stages.run.path / "eigs" / f"{solver}-{name}"
-        found[solver] = stages.numbers(
-            f"{solver}-{name}", lambda work=work, place=place: work(config, operator(), model, place, stages.progress)
-        )
+        found[solver] = stages.numbers(f"{solver}-{name}", partial(work, config, operator, model, place, stages.progress))
         if not config.keep_vectors:
             shutil.rmtree(place, ignore_errors=True)
     return {**found["krylov"], "sketch": found["sketch"] or None}
 
 
-def _krylov(config: ScaleConfig, H: CurvatureOperator, model: nn.Module, place: Path, progress: Progress) -> dict[str, Any]:
+def _krylov(config: ScaleConfig, operator: Make, model: nn.Module, place: Path, progress: Progress) -> dict[str, Any]:
     """The pairs of largest magnitude, certified, and all that is read off them; an interrupted solve goes on."""
+    H = operator()
     wanted = min(H.shape[0], config.k + config.spare)
     solution = certify(H, eigsh(H, wanted, method="krylov", tol=config.tol, run=place, progress=progress), progress=progress)
     k = min(config.k, solution.k)
     return {**facts(solution, k), **read_off(solution, H, model, k, random_masks=config.random_masks)}
 
 
-def _sketch(config: ScaleConfig, H: CurvatureOperator, model: nn.Module, place: Path, progress: Progress) -> dict[str, Any]:
+def _sketch(config: ScaleConfig, operator: Make, model: nn.Module, place: Path, progress: Progress) -> dict[str, Any]:
     """The paper's method with its sizes; the left test matrix, which costs no products, is one of sparse signs."""
     if not config.num_outer:
         return {}
-    sizes = {"num_outer": config.num_outer, "num_inner": config.num_inner}
-    solution: Solution = seigh(H, **sizes, sketch="ssrft", core="published", seed=config.seed, run=place, progress=progress)
+    sizes: dict[str, Any] = {"num_outer": config.num_outer, "num_inner": config.num_inner}
+    solution: Solution = seigh(
+        operator(), **sizes, sketch="ssrft", core="published", seed=config.seed, run=place, progress=progress
+    )
     ranking = masks.by_magnitude(model)
     nulls = {"uniform": mask_null(solution, ranking), "layered": mask_null(solution, ranking, layers=model)}
     return {

@@ -64,7 +64,7 @@ def figure_masks(numbers: dict[str, Any]) -> Any:
             "magnitude": Line(k, own["overlap"]["value"]),
             "layerwise magnitude": Line(k, own["layerwise"]),
             "random masks (± 2 s.d.)": Line(
-                k, mean, (mean - 2 * std).clamp(min=1e-9).tolist(), (mean + 2 * std).tolist(), None, GREY
+                k, mean.tolist(), (mean - 2 * std).clamp(min=1e-9).tolist(), (mean + 2 * std).tolist(), None, GREY
             ),
         }
         content.append(Panel(title, lines, (k, [i / own["size"] for i in k]), floor=min(1e-5, 0.3 / own["size"])))

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curvscope.certificates import Certificate
+from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator
 from curvscope.problems import Problem
 from curvscope.solvers import Solution
@@ -59,7 +61,18 @@ def read_off(solution: Solution, H: CurvatureOperator, model: nn.Module, k: int,
 
 
 def _list(values: Tensor | None, k: int) -> list[float]:
-    return values[:k].tolist()
+    return [] if values is None else values[:k].tolist()
+
+
+def certificate_of(solution: Solution) -> Certificate:
+    """Return the certificate of a solution.
+
+    Raises:
+        InvalidArgument: it has none.
+    """
+    if solution.certificate is None:
+        raise InvalidArgument("the solution has no certificate: pass it to curvscope.certify first")
+    return solution.certificate
 
 
 def facts(solution: Solution, k: int) -> dict[str, Any]:
@@ -67,8 +80,8 @@ def facts(solution: Solution, k: int) -> dict[str, Any]:
     return {
         "eigenvalues": solution.eigenvalues[:k].tolist(),
         "worst_relative_residual": float(solution.relative_residuals[:k].max()),
-        "complete": solution.certificate.complete,
-        "failure": solution.certificate.tail.failure,
+        "complete": certificate_of(solution).complete,
+        "failure": certificate_of(solution).tail.failure,
         "products": solution.cost.products + solution.cost.certificate_products,
         "seconds": solution.cost.seconds,
         "status": solution.status.code,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def measure(stages: Stages, config: RuntimesConfig, data: Path | None) -> dict[s
     found = {
         f"{name} {split}": stages.numbers(
             f"{name}-{split}-{outer}-{inner}",
-            lambda name=name, split=split, sizes=(outer, inner): _case(stages, config, data, name, split, sizes),
+            partial(_case, stages, config, data, name, split, (outer, inner)),
         )
         for name, split, outer, inner in config.cases
     }
