@@ -1,5 +1,6 @@
 """What is differentiated: a loss of the parameters, its mini-batches, and the model's surroundings while it runs."""
 
+from curvscope.operators.objective._batch_loss import Values
 from curvscope.operators.objective._batches import (
     ELEMENTWISE,
     Batch,
@@ -15,8 +16,10 @@ from curvscope.operators.objective._differences import loss_differences
 from curvscope.operators.objective._functions import FunctionObjective, is_function
 from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME, trains_with_batch_statistics
 from curvscope.operators.objective._logits import LogitsObjective
+from curvscope.operators.objective._loss_argument import Loss
 from curvscope.operators.objective._losses import COUNTED, CallWithModel, dependent, models_own_loss, takes_model
-from curvscope.operators.objective._objective import Loss, Objective, ObjectiveOptions, SampleOptions, Values, WeightOptions
+from curvscope.operators.objective._objective import Objective
+from curvscope.operators.objective._options import ObjectiveOptions, SampleOptions, WeightOptions
 from curvscope.operators.objective._substitution import check_substitution
 
 __all__ = [

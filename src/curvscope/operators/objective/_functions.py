@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import KeyPath, tree_flatten_with_path, tree_unflatten
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.operators.objective._batch_loss import Values
 from curvscope.operators.objective._batches import Batch, as_given
-from curvscope.operators.objective._objective import Loss, Objective, Values, WeightOptions
+from curvscope.operators.objective._loss_argument import Loss
+from curvscope.operators.objective._objective import Objective
+from curvscope.operators.objective._options import WeightOptions
 
 ONLY_NAME = "parameters"
 """Name of a tensor that is no part of a container."""

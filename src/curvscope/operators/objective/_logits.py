@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
+from curvscope.operators.objective._batch_loss import Values
 from curvscope.operators.objective._batches import Batch, plain
 from curvscope.operators.objective._cuts import cuts_for
-from curvscope.operators.objective._objective import Objective, Values
+from curvscope.operators.objective._objective import Objective
 
 
 class LogitsObjective(Objective):

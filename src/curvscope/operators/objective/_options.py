@@ -1,18 +1,47 @@
-"""What cannot be asked of an objective is said before anything is evaluated."""
+"""Options of an objective: their types, and checks before anything is evaluated."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal, TypedDict
 
 import torch
 from torch import nn
 
 from curvscope.errors import InvalidArgument
+from curvscope.operators._parameters import ParameterFilter
+from curvscope.operators.objective._batches import Batch
 from curvscope.operators.objective._isolation import BATCH_NORMS, DROPOUTS
 from curvscope.system import check_options as check_kinds
 
 log = logging.getLogger(__name__)
+
+
+class SampleOptions(TypedDict, total=False):
+    """Options of parameters, device, dtype and samples at a time; see :class:`.Objective`."""
+
+    params: ParameterFilter | None
+    dtype: torch.dtype | str | None
+    precision: Literal["tf32"] | None
+    device: torch.device | str | None
+    microbatch: int | None
+
+
+class WeightOptions(SampleOptions, total=False):
+    """The same, and how batches are weighted."""
+
+    weight: Callable[[Batch], float] | None
+    reduction: Literal["mean", "sum"] | None
+
+
+class ObjectiveOptions(WeightOptions, total=False):
+    """All options of an :class:`.Objective`."""
+
+    batchnorm: Literal["eval", "batch"] | None
+    dropout: int | None
+    noise: int | None
+    weights: Literal["copy"] | None
 
 
 def check_kinds_of(
