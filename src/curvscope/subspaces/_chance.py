@@ -17,7 +17,7 @@ from curvscope.subspaces._given import as_subspace
 from curvscope.subspaces._leverage import growing_leverage
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, columns
-from curvscope.subspaces.masks import Layers, check_params, layer_index, layout
+from curvscope.subspaces._weights import Layers, check_params, layer_index, layout
 from curvscope.system import Displayed, Hinted, checked, frame
 
 

@@ -11,7 +11,7 @@ from curvscope.errors import InvalidArgument, InvalidType, NotFinite
 from curvscope.operators import ParameterFilter
 from curvscope.subspaces._ranking import Mask
 from curvscope.subspaces._spaces import Basis, columns
-from curvscope.subspaces.masks import Layers, layer_index, layout
+from curvscope.subspaces._weights import Layers, layer_index, layout
 from curvscope.system import checked
 from curvscope.tall import TallMatrix
 

@@ -19,7 +19,6 @@ from curvscope.solvers import eigsh
 from curvscope.studies.beyond._beyond_page import document
 from curvscope.studies.engine import Stages, Study
 from curvscope.subspaces import leverage, masks, overlap
-from curvscope.subspaces.masks import layout
 from curvscope.training import Recorder, evaluate, train
 
 KINDS = {
@@ -199,7 +198,7 @@ def _pruned(config: BeyondConfig, problem: Problem, seed: int, stages: Stages) -
         "leverage": masks.best(solution),
         "random": masks.random(H.shape[0], seed=seed),
     }
-    parameters, values = layout(model), H.values()
+    parameters, values = H.parameters, H.values()
     kept: dict[str, list[dict[str, float]]] = {}
     for way in WAYS:
         kept[way] = []
