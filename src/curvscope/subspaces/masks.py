@@ -44,7 +44,7 @@ __all__ = [
     "snip",
 ]
 
-INSTEAD = {
+_INSTEAD = {
     "top_k": "masks.by_magnitude(model, k=10), or masks.by_score(scores).first(10)",
     "topk": "masks.by_magnitude(model, k=10), or masks.by_score(scores).first(10)",
     "magnitude": "masks.by_magnitude(model)",
@@ -85,7 +85,7 @@ INSTEAD = {
 
 
 def __getattr__(name: str) -> Any:
-    raise AttributeError(missing_attribute("curvscope.masks", name, __all__, INSTEAD))
+    raise AttributeError(missing_attribute("curvscope.masks", name, __all__, _INSTEAD))
 
 
 def __dir__() -> list[str]:
