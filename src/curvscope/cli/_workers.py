@@ -96,7 +96,8 @@ class Hiring:
             made = Workers.scheduler(self.scheduler)
         elif self.cluster is not None and self.jobs is not None:
             settings = None if self.cluster_config is None else settings_in(self.cluster_config)
-            made = Workers.cluster(self.cluster, jobs=self.jobs, settings=settings)
+            kind: Any = self.cluster  # one of CLUSTERS
+            made = Workers.cluster(kind, jobs=self.jobs, settings=settings)
         else:
             yield None
             return

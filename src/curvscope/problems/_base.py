@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +136,15 @@ def top_digest(index: Tensor) -> str:
     return sha256(",".join(str(i) for i in index.sort().values.tolist()).encode()).hexdigest()
 
 
-def check_split(split: str) -> None:
-    """Raise InvalidArgument unless ``split`` is "train" or "test"."""
+def as_split(split: str) -> Split:
+    """Return a name, as of an option or a setting, as that of a split.
+
+    Raises:
+        InvalidArgument: it is neither "train" nor "test".
+
+    >>> as_split("test")
+    'test'
+    """
     if split not in get_args(Split):
         raise InvalidArgument(f"split={split!r}: choose 'train' or 'test'")
+    return cast("Split", split)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.problems._base import Pair, Problem, Split, check_split, shuffled_batches
+from curvscope.problems._base import Pair, Problem, Split, as_split, shuffled_batches
 from curvscope.problems._cifar import Cifar, Images, load
 from curvscope.problems._digits import lowest_of_each_class
 
@@ -67,13 +67,13 @@ class CifarProblem(Problem):
 
     def curvature_batches(self, split: Split = "train") -> list[Pair]:
         """The lowest indices of each class, never augmented."""
-        check_split(split)
+        as_split(split)
         images, labels = self.images.raw(split)
         chosen = lowest_of_each_class(labels, self.samples_per_class)
         return [(self.cifar.normalized(images[part]), labels[part]) for part in chosen.split(self.curvature_batch)]
 
     def evaluation_batches(self, split: Split = "test") -> list[Pair]:
         """All images of the split in batches of 1,000."""
-        check_split(split)
+        as_split(split)
         images, labels = self.images.raw(split)
         return [(self.cifar.normalized(x), y) for x, y in zip(images.split(1000), labels.split(1000), strict=True)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, MissingExtra
-from curvscope.problems._base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, Split, check_split, seeded
+from curvscope.problems._base import EPOCH_SEED_OFFSET, Defaults, Pair, Problem, Split, as_split, seeded
 from curvscope.problems._text import Windows, read_text
 
 TRAINED, CONFIGURED = "hf", "hf-config"
@@ -154,7 +154,7 @@ class HuggingFace(Problem):
 
     def _labelled(self, split: str) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs, padded to the same length, and labels."""
-        check_split(split)
+        as_split(split)
         if self._data is None:
             raise InvalidArgument(f"{self.place} is a classifier: pass data=DIR (--data DIR) with {split}.jsonl in it")
         file = Path(self._data) / f"{split}.jsonl"

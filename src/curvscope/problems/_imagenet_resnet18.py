@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, MissingExtra
 from curvscope.operators.objective import BATCH_NORMS
-from curvscope.problems._base import Defaults, Pair, Problem, Split, check_split, seeded, shuffled_batches
+from curvscope.problems._base import Defaults, Pair, Problem, Split, as_split, seeded, shuffled_batches
 from curvscope.problems._digits import lowest_of_each_class
 from curvscope.problems._image_folder import DecodedBatches, ImageTree
 
@@ -99,7 +99,7 @@ class ImagenetWithResnet18(Problem):
         return DecodedBatches(tree, index, size, decode=decode, normalized=normalized, keep=keep)
 
     def _tree(self, split: str) -> ImageTree:
-        check_split(split)
+        as_split(split)
         tree = self._trees[split]
         if tree is None:
             raise InvalidArgument(

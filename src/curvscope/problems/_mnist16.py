@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from curvscope.problems._base import Defaults, Pair, Problem, Split, check_split, seeded, shuffled_batches
+from curvscope.problems._base import Defaults, Pair, Problem, Split, as_split, seeded, shuffled_batches
 from curvscope.problems._digits import full, lowest_of_each_class, packaged
 
 WIDTHS = (256, 20, 20, 20, 20, 20, 10)
@@ -72,13 +72,13 @@ class Mnist16(Problem):
 
     def curvature_batches(self, split: Split = "train") -> list[Pair]:
         """One batch of 500 samples: the 50 lowest indices of each digit, validation images among them (as published)."""
-        check_split(split)
+        as_split(split)
         x, y = self.digits.split(split)
         chosen = lowest_of_each_class(y, CURVATURE_SAMPLES_PER_CLASS)
         return [(x[chosen], y[chosen])]
 
     def evaluation_batches(self, split: Split = "test") -> list[Pair]:
         """All images of the split in batches of 1,000."""
-        check_split(split)
+        as_split(split)
         x, y = self.digits.split(split)
         return list(zip(x.split(1000), y.split(1000), strict=True))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.problems._base import EPOCH_SEED_OFFSET, Pair, check_split
+from curvscope.problems._base import EPOCH_SEED_OFFSET, Pair, as_split
 
 PACKAGED = "sonnets.txt"
 TESTED = 0.1
@@ -57,7 +57,7 @@ class Windows:
 
     def part(self, split: str) -> Tensor:
         """The tokens of a split: the first nine tenths, or the rest."""
-        check_split(split)
+        as_split(split)
         edge = round(len(self.tokens) * (1 - TESTED))
         return self.tokens[:edge] if split == "train" else self.tokens[edge:]
 

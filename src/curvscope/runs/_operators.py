@@ -15,7 +15,7 @@ from curvscope.measurement import PARAMETERS
 from curvscope.operators import Recipe
 from curvscope.operators.base import Operator
 from curvscope.operators.remote import call_target
-from curvscope.problems import Problem, get
+from curvscope.problems import Problem, as_split, get
 from curvscope.runs._choices import Choices
 from curvscope.store import Run, printable, read_sealed_tensors
 from curvscope.system import preferred
@@ -27,7 +27,7 @@ def operator_at_step(problem: Problem, step: int, split: str, choices: Choices) 
 
     Trained on the CPU, as pinned; measured on a GPU if there is one. A checkpoint takes the place of the training.
     """
-    batches = problem.curvature_batches(split)
+    batches = problem.curvature_batches(as_split(split))
     model = problem.model()
     if choices.checkpoint is None:
         recorder = Recorder(model, [step])
@@ -81,7 +81,7 @@ def operator_at_checkpoint(
     model = _placed(known.model(), choices)
     with torch.no_grad():
         model.load_state_dict(read_sealed_tensors(Path(checkpoint)), strict=False)
-    return choices.operator(model, known.criterion, known.curvature_batches(split))
+    return choices.operator(model, known.criterion, known.curvature_batches(as_split(split)))
 
 
 def _placed(model: nn.Module, choices: Choices) -> nn.Module:

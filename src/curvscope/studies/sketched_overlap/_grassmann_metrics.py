@@ -15,7 +15,7 @@ from curvscope.studies.engine import Row, Stages, Study, comparison, published, 
 from curvscope.subspaces import Mask, grassmann, mask_size
 from curvscope.system import stage
 
-SHOWN = {
+SHOWN: dict[grassmann.Metric, str] = {
     "geodesic": "geodesic",
     "chordal_2": "chordal, 2-norm",
     "chordal_f": "chordal, F-norm",
@@ -24,7 +24,7 @@ SHOWN = {
     "fubini_study": "Fubini-Study",
     "overlap": "overlap",
 }
-PAPER_NAMES = {
+PAPER_NAMES: dict[str, grassmann.Metric] = {
     "dist_g": "geodesic",
     "dist_c2": "chordal_2",
     "dist_cF": "chordal_f",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from curvscope.operators import hessian
-from curvscope.problems import Problem, get
+from curvscope.problems import Problem, as_split, get
 from curvscope.solvers import Solution, certify, eigsh
 from curvscope.studies.engine import Stages
 from curvscope.training import Recorder, train
@@ -49,7 +49,7 @@ def top_pairs(problem: Problem, model: nn.Module, split: str, k: int, *, seed: i
     Block Krylov to relative residuals of 1e-8: on these matrices the values, spaces and overlaps agree with the dense float64
     eigenproblem to rounding, at a small part of its time, and the certificate proves that no pair is missing.
     """
-    H = hessian(model, problem.criterion, problem.curvature_batches(split), dtype=torch.float64)
+    H = hessian(model, problem.criterion, problem.curvature_batches(as_split(split)), dtype=torch.float64)
     wanted = min(H.shape[0], k + SPARE)
     solution = eigsh(H, wanted, method="krylov", tol=TOL, block_size=None if k < 600 else 32, seed=seed, progress=progress)
     return certify(H, solution, progress=progress)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from curvscope.operators import hessian
-from curvscope.problems import Problem
+from curvscope.problems import Problem, as_split
 from curvscope.report import Document, Section
 from curvscope.solvers import Solution, seigh
 from curvscope.studies.engine import Row, Stages, Study, comparison, published, row, within
@@ -64,7 +64,7 @@ def measure(stages: Stages, config: OverlapConfig, data: Path | None) -> dict[st
 
 def _checkpoint(problem: Problem, model: nn.Module, split: str, config: OverlapConfig, stages: Stages) -> dict[str, Any]:
     solution = mnist16.top_pairs(problem, model, split, config.k, progress=stages.progress)
-    H = hessian(model, problem.criterion, problem.curvature_batches(split))
+    H = hessian(model, problem.criterion, problem.curvature_batches(as_split(split)))
     return {
         **facts(solution, config.k),
         **loss_and_accuracy(problem, model),

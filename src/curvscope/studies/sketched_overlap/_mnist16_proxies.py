@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from curvscope.operators import ggn, hessian
-from curvscope.problems import Problem
+from curvscope.problems import Problem, as_split
 from curvscope.report import CYCLE, Document, Line, Panel, Section, Table, panels
 from curvscope.studies.engine import Stages, Study
 from curvscope.studies.sketched_overlap import _mnist16 as mnist16
@@ -51,7 +51,7 @@ def measure(stages: Stages, config: ProxyConfig, data: Path | None) -> dict[str,
 
 
 def _checkpoint(problem: Problem, model: nn.Module, config: ProxyConfig, stages: Stages) -> dict[str, Any]:
-    data = problem.curvature_batches(config.split)
+    data = problem.curvature_batches(as_split(config.split))
     H, G = (make(model, problem.criterion, data, dtype=torch.float64) for make in (hessian, ggn))
     H32, G32 = (make(model, problem.criterion, data) for make in (hessian, ggn))
     ranking = masks.by_magnitude(model)

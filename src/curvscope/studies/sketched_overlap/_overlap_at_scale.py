@@ -15,7 +15,7 @@ from torch import nn
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, hessian
 from curvscope.operators.objective import BATCH_NORMS
-from curvscope.problems import Pair, Problem, get, initial_statistics, lowest_of_each_class
+from curvscope.problems import Pair, Problem, as_split, get, initial_statistics, lowest_of_each_class
 from curvscope.solvers import Solution, certify, eigsh, seigh
 from curvscope.studies.engine import Stages, Study, recorded
 from curvscope.studies.sketched_overlap._overlap_at_scale_page import comparison_rows, document
@@ -111,7 +111,7 @@ def key(step: int, split: str, statistics: str) -> str:
 
 def _samples(problem: Problem, split: str, per_class: int | None) -> Sequence[Pair]:
     """The problem's curvature samples, or the first of each class in one batch."""
-    batches = problem.curvature_batches(split)
+    batches = problem.curvature_batches(as_split(split))
     if per_class is None:
         return batches
     x, y = (torch.cat(part) for part in zip(*batches, strict=True))

@@ -13,7 +13,7 @@ import torch
 
 from curvscope.errors import InvalidArgument, MissingExtra, OutOfBudget
 from curvscope.operators import hessian
-from curvscope.problems import get
+from curvscope.problems import as_split, get
 from curvscope.report import CYCLE, PAGE, Document, Section, Table, figure
 from curvscope.studies.engine import Stages, Study, published
 from curvscope.studies.sketched_overlap._stage_times import FEWEST, stage_times
@@ -80,7 +80,7 @@ def _case(
 ) -> dict[str, Any]:
     try:
         problem = get(name, data=data)
-        samples = problem.curvature_batches(split)
+        samples = problem.curvature_batches(as_split(split))
         model = problem.model().to(preferred())
         H = hessian(model, problem.criterion, samples)
         times = stage_times(
