@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curvscope.errors import CurvscopeError, NotDeterministic, UnfitOperator
 from curvscope.operators.base import Operator
-from curvscope.operators.curvature._curvature import Hessian
+from curvscope.operators.curvature._hessian import Hessian
 from curvscope.operators.objective import BATCH_NORMS, Objective, length, tensors_of
 from curvscope.operators.products import REMEDY, ROUNDING, UNDECIDED, against_differences
 from curvscope.system import Displayed, Hinted, checked, float32_products, long_work

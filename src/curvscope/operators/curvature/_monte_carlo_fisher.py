@@ -1,0 +1,225 @@
+"""The Fisher matrix by Monte Carlo: labels are drawn from the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Unpack, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curvscope.errors import InvalidArgument
+from curvscope.operators._algebra import Sum
+from curvscope.operators._rank import RankBound, of_samples
+from curvscope.operators.curvature._build import FisherOptions, build, with_criterion, with_damping
+from curvscope.operators.curvature._empirical_fisher import label_axes, outer
+from curvscope.operators.curvature._operator import CurvatureOperator, ProductOptions
+from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.objective import (
+    Batch,
+    Objective,
+)
+from curvscope.operators.products import SandwichMap
+from curvscope.sketches import Streams
+from curvscope.system import checked
+
+
+class MonteCarloFisher(CurvatureOperator):
+    """Second moment of gradients for labels drawn from the model; build it with :func:`monte_carlo_fisher`."""
+
+    semidefinite = True
+
+    def __init__(self, objective: Objective, *, num_draws: int = 1, seed: int = 0, **options: Unpack[ProductOptions]) -> None:
+        objective = with_criterion(objective, "the Monte-Carlo Fisher matrix")
+        if num_draws < 1:
+            raise InvalidArgument(f"num_draws={num_draws}: draw at least one label for each sample")
+        if type(objective.criterion) not in _SCORES:
+            known = ", ".join(kind.__name__ for kind in _SCORES)
+            raise InvalidArgument(
+                f"{type(objective.criterion).__name__} is not the negative log-likelihood of a model that labels can be "
+                f"drawn from: use one of {known}, or cs.empirical_fisher"
+            )
+        options_set = [name for name in _UNDRAWABLE if getattr(objective.criterion, name, None) not in (None, 0.0)]
+        if options_set:
+            raise InvalidArgument(f"labels cannot be drawn for a loss with {' and '.join(options_set)}: drop these options")
+        self.num_draws, self.seed = num_draws, seed
+        super().__init__(objective, _DrawnMap(objective, num_draws, seed), **options)
+
+    def rank_bound(self) -> RankBound:
+        """At most the number of samples times draws. Cost: one evaluation of the network."""
+        return of_samples(self.objective, draws=self.num_draws)
+
+    def on(self, objective: Objective) -> MonteCarloFisher:
+        """See :meth:`CurvatureOperator.on`; with the same draws, for the same samples."""
+        return MonteCarloFisher(objective, num_draws=self.num_draws, seed=self.seed)
+
+    @property
+    def depends_on_order(self) -> bool:
+        """Always: draws belong to places in the data."""
+        return True
+
+    def _fingerprint(self) -> str:
+        return fingerprint(super()._fingerprint(), self.num_draws, self.seed)
+
+    def _identity(self) -> dict[str, Any]:
+        made = super()._identity()
+        return {**made, "exact": made["exact"] | {"num_draws": str(self.num_draws), "seed": str(self.seed)}}
+
+
+class _DrawnMap(SandwichMap):
+    """J^T C J with C from drawn scores, which go with the batch: (x, y, scores, divisor)."""
+
+    def __init__(self, objective: Objective, num_draws: int, seed: int) -> None:
+        super().__init__(objective, self._curve)
+        self.num_draws, self.random_seed = num_draws, seed
+        self._first_labels = [0]
+
+    def prepare(self, batch: Batch, number: int) -> Batch:
+        """The batch with (num_draws, *output shape) scores, which depend on each label's place in the data alone.
+
+        Labels that the loss ignores have no place, and score zero.
+        """
+        criterion = self.objective.criterion
+        with torch.no_grad():
+            output = self.objective.output_value(self.objective.values, batch)
+            axes = label_axes(criterion, output.ndim)
+            last = output.movedim(axes[0], -1) if axes else output[:, None]  # one row a label
+            rows, places = last.reshape(-1, last.shape[-1]), last.shape[:-1]
+            counted = _counted(criterion, len(rows), batch[1])
+            self._first_labels[number + 1 :] = [self._first_labels[number] + int(counted.sum())]
+            draw = _SCORES[type(criterion)]
+            scores = output.new_zeros(self.num_draws, *output.shape)
+            for index in range(self.num_draws):
+                entries = 1 if draw is _categorical else rows.shape[1]
+                stream = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
+                uniform = _uniform(stream, self._first_labels[number], int(counted.sum()), entries)
+                drawn = torch.zeros_like(rows)
+                drawn[counted] = draw(rows[counted], torch.from_numpy(uniform).to(output))
+                score = drawn.view(*places, rows.shape[1])
+                scores[index] = score.movedim(-1, axes[0]) if axes else score[:, 0]
+        terms = 1.0 if self.objective.sums else float(counted.sum()) * (1 if draw is _categorical else rows.shape[1])
+        return (batch[0], batch[1], scores, output.new_tensor(terms))
+
+    def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
+        axes = tuple(axis + 1 for axis in label_axes(self.objective.criterion, output.ndim))
+        products: Tensor = outer(batch[2], tangent, axes).sum(0) / (self.num_draws * batch[3])
+        return products
+
+
+def _counted(criterion: Callable[..., Tensor], count: int, target: Tensor) -> Tensor:
+    """Return which of so many labels have a loss."""
+    if isinstance(criterion, nn.CrossEntropyLoss) and not target.is_floating_point():
+        return target.reshape(-1) != criterion.ignore_index
+    return torch.ones(count, dtype=torch.bool, device=target.device)
+
+
+def _uniform(stream: np.random.Generator, first: int, count: int, entries: int) -> np.ndarray:
+    """(count, entries) numbers in [0, 1) for the samples from ``first`` on, each sample's own whatever comes before it.
+
+    Philox numbers its blocks of four 64-bit words; every sample owns whole blocks.
+    """
+    blocks = -(-entries // 4)
+    assert isinstance(stream.bit_generator, np.random.Philox), "of Streams"
+    stream.bit_generator.advance(first * blocks)
+    return stream.random((count, 4 * blocks))[:, :entries]
+
+
+def _categorical(output: Tensor, uniform: Tensor) -> Tensor:
+    """d(-log p(label))/d(logits) = p - onehot(label)."""
+    probabilities = output.softmax(1)
+    labels = (probabilities.cumsum(1) < uniform).sum(1).clamp(max=output.shape[1] - 1)
+    return probabilities - nn.functional.one_hot(labels, output.shape[1]).to(output.dtype)
+
+
+def _normal(output: Tensor, uniform: Tensor) -> Tensor:
+    """Squared errors are the negative log-likelihood of noise with variance 1 / 2."""
+    noise = torch.special.ndtri(uniform.clamp(min=torch.finfo(uniform.dtype).tiny, max=1 - torch.finfo(uniform.dtype).eps))
+    scaled: Tensor = noise * 2.0**0.5
+    return scaled
+
+
+def _bernoulli(output: Tensor, uniform: Tensor) -> Tensor:
+    """P - label, for independent labels."""
+    probability = output.sigmoid()
+    return probability - (uniform < probability).to(output.dtype)
+
+
+_SCORES: dict[type, Callable[[Tensor, Tensor], Tensor]] = {
+    nn.CrossEntropyLoss: _categorical,
+    nn.MSELoss: _normal,
+    nn.BCEWithLogitsLoss: _bernoulli,
+}
+
+
+_UNDRAWABLE = ("weight", "pos_weight", "label_smoothing")
+"""Options of a criterion with which it is no negative log-likelihood of the model's labels."""
+
+
+@overload
+def monte_carlo_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    num_draws: int = 1,
+    seed: int = 0,
+    damping: float,
+    **options: Unpack[FisherOptions],
+) -> Sum: ...
+
+
+@overload
+def monte_carlo_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    num_draws: int = 1,
+    seed: int = 0,
+    **options: Unpack[FisherOptions],
+) -> MonteCarloFisher: ...
+
+
+@checked
+def monte_carlo_fisher(
+    model: nn.Module | Callable[..., Any],
+    loss: Any,
+    data: Iterable[Any] | None = None,
+    *,
+    num_draws: int = 1,
+    seed: int = 0,
+    damping: float | None = None,
+    **options: Unpack[FisherOptions],
+) -> MonteCarloFisher | Sum:
+    r"""The Fisher matrix with its expectation over labels replaced by draws from the model.
+
+    .. math:: F = \frac{1}{T M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x), y_m)_i,
+        \quad y_{im} \sim p_\theta(\cdot \mid x)
+
+    Labels i and terms T as for :func:`empirical_fisher`. Its expectation over draws is :func:`.curvature.ggn`. The draws depend
+    on the seed and on each label's place in the data alone, so that an operator is one fixed matrix for any batching (not for
+    another order). Criteria without class weights or label smoothing only: cross-entropy (labels with ``ignore_index`` are left
+    out, as in the loss), squared error (normal labels of variance 1/2), binary cross-entropy with logits.
+
+    Args:
+        model: see :func:`.curvature.hessian`, as for all other arguments.
+        loss: one of these criteria.
+        data: pairs (x, y); the labels are not used.
+        num_draws: M, labels drawn for each sample.
+        seed: of the draws.
+        damping: of F + damping I, which is then returned; None: F.
+        options: see :class:`FisherOptions`.
+
+    Cost: that of a GGN product and M times the output's memory.
+
+    Raises:
+        InvalidArgument: a criterion that labels cannot be drawn for.
+
+    >>> F = monte_carlo_fisher(nn.Linear(2, 2), nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))], seed=1)
+    >>> x = torch.ones(6)
+    >>> torch.allclose(F @ x, F @ x)
+    True
+    """
+    objective, products = build(model, loss, data, options, FisherOptions)
+    return with_damping(MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **products), damping)
