@@ -133,6 +133,7 @@ def empirical_fisher(
     Cost: that of a GGN product; no gradient of a single label is formed. Limits: it is no approximation of the Hessian
     away from a perfect fit. Arguments and errors: see :func:`.curvature.hessian`. Source: Kunstner et al. (2019).
 
+    >>> import torch
     >>> F = empirical_fisher(nn.Linear(2, 2), nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))])
     >>> F.shape
     (6, 6)

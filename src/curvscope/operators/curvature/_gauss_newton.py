@@ -125,6 +125,7 @@ def ggn(
 
     Cost: a product costs about two thirds of a Hessian product. Source: Schraudolph (2002); Martens (2020).
 
+    >>> import torch
     >>> model = nn.Linear(2, 2, bias=False)
     >>> G = ggn(model, nn.CrossEntropyLoss(), [(torch.eye(2), torch.tensor([0, 1]))])
     >>> G.shape, G.hermitian

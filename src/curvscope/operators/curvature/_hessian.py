@@ -74,6 +74,7 @@ def hessian(
     (about its activations) and a bounded group of vectors; residuals of more batches are kept while they fit.
     Limits: piecewise linear networks have the Hessian of their current linear piece. Source: Pearlmutter (1994).
 
+    >>> import torch
     >>> model = nn.Linear(3, 1, bias=False)
     >>> x = torch.eye(3)
     >>> H = hessian(model, nn.MSELoss(), [(x, torch.zeros(3, 1))])

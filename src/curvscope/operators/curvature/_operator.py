@@ -88,6 +88,7 @@ class CurvatureOperator(Copies, Composable):
 
         Cost: one evaluation of the loss on all data.
 
+        >>> from torch import nn
         >>> from curvscope.operators import hessian
         >>> model, data = nn.Linear(3, 1), [(torch.eye(3), torch.zeros(3, 1))]
         >>> H, before = hessian(model, nn.L1Loss(), data), model.weight.clone()
@@ -153,6 +154,7 @@ class CurvatureOperator(Copies, Composable):
         At the model's own parameters where ours are these, rounded. Cost: one evaluation of the loss on all data; memory for
         one more copy of the parameters.
 
+        >>> from torch import nn
         >>> from curvscope.operators import hessian
         >>> hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))]).in_dtype(torch.float64).dtype
         torch.float64
@@ -196,6 +198,7 @@ class CurvatureOperator(Copies, Composable):
             UnverifiedDerivatives, CapturedParameter, NotDeterministic: no number of this operator could be trusted; the
                 message names the likely cause and the remedy.
 
+        >>> from torch import nn
         >>> from curvscope.operators import hessian
         >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))])
         >>> H.derivatives().how
@@ -208,6 +211,7 @@ class CurvatureOperator(Copies, Composable):
 
         Objective, traced programs and kept linearisations are shared. Memory bound, strategy and what was chosen are its own.
 
+        >>> from torch import nn
         >>> from curvscope.operators import hessian
         >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))])
         >>> bounded = H.view(memory=1 << 30)
@@ -235,6 +239,7 @@ class CurvatureOperator(Copies, Composable):
         Raises:
             InvalidArgument: no columns.
 
+        >>> from torch import nn
         >>> from curvscope.operators import hessian
         >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))], strategy="split")
         >>> H.predicted_bytes(100) > 100 * 4 * H.shape[0]
@@ -251,6 +256,7 @@ class CurvatureOperator(Copies, Composable):
         Raises:
             InvalidArgument: no columns.
 
+        >>> from torch import nn
         >>> from curvscope.operators import hessian
         >>> H = hessian(nn.Linear(3, 1), nn.MSELoss(), [(torch.eye(3), torch.zeros(3, 1))])
         >>> sorted(H.cost_curve((1, 4)))
