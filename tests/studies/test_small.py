@@ -1,9 +1,14 @@
 """Small networks of the studies after Sagun et al."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from curvscope import studies
 from curvscope.studies.sagun import _sagun_data as sagun_data
 from curvscope.studies.sagun._sagun_data import CENTERS, DataConfig
 from curvscope.studies.sagun._small import blobs, descend, descend_together, hessian_of, mlp
@@ -38,3 +43,11 @@ def test_top_eigenvalues_of_many_starts():
         descend(model, data, rate=0.5, steps=400, until=0.03)
         expected.append(float(torch.linalg.eigvalsh(hessian_of(model, data) @ torch.eye(42).double())[-1]))
     assert sagun_data._starts(range(7, 10), config)["tops"] == pytest.approx(expected, rel=1e-8)
+
+
+def test_reports_name_their_subjects_not_a_numbering():
+    """Codes such as T10 or S3, of papers or ours, mean nothing to a reader of a report."""
+    code = re.compile(r"\b[TS]\d{1,2}\b")
+    for file in Path(studies.__file__).parent.rglob("*.py"):
+        texts = [node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)]
+        assert [text for text in texts if isinstance(text, str) and code.search(text)] == [], file

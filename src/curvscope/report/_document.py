@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from curvscope.report._inline import inline_svg
 from curvscope.report._style import to_svg
 from curvscope.store import Draft, write_text
 
@@ -50,7 +51,10 @@ class Document:
 
 
 def render(document: Document) -> str:
-    """The document as one HTML text: figures inside as SVG, enlarged by a click, tables that sort; nothing from elsewhere."""
+    """The document as one HTML text that needs nothing else.
+
+    Figures are SVG whose points answer a pointer or a finger; a click enlarges them. Tables sort.
+    """
     environment = Environment(
         loader=PackageLoader("curvscope.report"),
         autoescape=select_autoescape(["html"]),
@@ -58,7 +62,10 @@ def render(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    images = [None if section.figure is None else _image(section.figure) for section in document.sections]
+    images = [
+        None if section.figure is None else _image(section.figure, f"figure{number}", section.alternative or section.title)
+        for number, section in enumerate(document.sections, 1)
+    ]
     return environment.get_template("report.html").render(
         document=document, sections=list(zip(document.sections, images, strict=True))
     )
@@ -84,7 +91,6 @@ def save_figure(sheet: Figure, file: Path, *, dpi: int = 160) -> None:
         sheet.savefig(draft, dpi=dpi, format="png")
 
 
-def _image(sheet: Figure) -> tuple[str, str]:
-    """Address and width in the page: in proportion to the inches, so that the letters of all figures are of one size."""
-    address = "data:image/svg+xml;base64," + base64.b64encode(to_svg(sheet).encode()).decode()
-    return address, f"{REM_AN_INCH * sheet.get_figwidth():.1f}rem"
+def _image(sheet: Figure, name: str, alternative: str) -> tuple[Markup, str]:
+    """The figure as SVG and its width in the page: in proportion to the inches, so that all letters are of one size."""
+    return Markup(inline_svg(sheet, name, alternative)), f"{REM_AN_INCH * sheet.get_figwidth():.1f}rem"

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from curvscope.errors import InvalidArgument
 from curvscope.estimators import Density
+from curvscope.report._inline import with_interval
 from curvscope.report._style import BLUE, CYCLE, GREY, ORANGE, VERMILION, figure
 from curvscope.solvers import Solution
 from curvscope.subspaces import OverlapCurve
@@ -34,8 +35,9 @@ def overlaps(
         longest = max(curves.values(), key=lambda curve: len(curve.k))
         axes.plot(longest.k, longest.chance, color=GREY, linestyle="--", label="chance, k/D", marker=_marker(len(longest.k)))
         for (label, curve), colour in zip(curves.items(), CYCLE, strict=False):
-            axes.plot(curve.k, curve.value, color=colour, label=label, marker=_marker(len(curve.k)))
+            (line,) = axes.plot(curve.k, curve.value, color=colour, label=label, marker=_marker(len(curve.k)))
             if curve.lower is not None and curve.upper is not None:
+                with_interval(line, curve.lower, curve.upper)
                 axes.fill_between(curve.k, curve.lower.clamp(min=1e-12), curve.upper, color=colour, alpha=0.18, linewidth=0)
             if dotted and label in dotted:
                 axes.plot(curve.k, dotted[label].value, color=colour, linestyle=":", linewidth=1.4)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from curvscope.report._inline import with_interval
 from curvscope.report._style import CYCLE, GREY, PAGE, figure
 
 DASHES = ("-", "--", "-.", ":")
@@ -119,6 +120,8 @@ def _draw(axes: Axes, panel: Panel, handles: dict[str, Artist], chance_label: st
         if line.dashed is not None:
             marker = "o" if len(line.x) == 1 else ""  # a line of one point would not be seen
             (drawn,) = axes.plot(line.x, line.y, color=colour, linestyle=DASHES[line.dashed], marker=marker, label=label)
+            if line.low is not None and line.high is not None:
+                with_interval(drawn, line.low, line.high)
         handles.setdefault(label, drawn)
     if panel.chance is not None:
         (drawn,) = axes.plot(*panel.chance, color=GREY, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.5)

@@ -12,7 +12,7 @@ Claim = dict[str, Any]
 
 
 def claim(name: str, text: str, measured: str, holds: bool | None) -> Claim:
-    """One row, plain."""
+    """One row, plain; ``name`` is the subject in a word or two, for readers who do not know a paper's numbering."""
     return {"name": name, "claim": text, "measured": measured, "holds": holds}
 
 
@@ -20,7 +20,7 @@ def claims_table(rows: Sequence[Claim]) -> Table:
     """The rows as a table, honest where a claim does not hold."""
     words = {True: "holds", False: "DOES NOT HOLD", None: "reported"}
     return Table(
-        ["", "claim", "measured", ""], [[row["name"], row["claim"], row["measured"], words[row["holds"]]] for row in rows]
+        ["about", "claim", "measured", ""], [[row["name"], row["claim"], row["measured"], words[row["holds"]]] for row in rows]
     )
 
 

@@ -67,9 +67,9 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     text = {name: f"mean {means[name]:.3f} ({min(v):.3f} to {max(v):.3f})" for name, v in shares.items()}
     stable = [value for name in OPTIMISERS for value in _late(numbers, name, "overlap_previous")]
     return [
-        claim("T10", "SGD: the top space holds >= 0.5 of the full gradient, late mean", text["SGD"], means["SGD"] >= 0.5),
-        claim("T10", "full-batch GD with a small step: <= 0.1 of it", text["GD"], means["GD"] <= 0.1),
-        claim("Gur-Ari", "the top space changes slowly", f"overlap of checks {min(stable):.2f} to {max(stable):.2f}", None),
+        claim("gradient", "SGD: the top space holds >= 0.5 of the full gradient, late mean", text["SGD"], means["SGD"] >= 0.5),
+        claim("gradient", "full-batch GD with a small step: <= 0.1 of it", text["GD"], means["GD"] <= 0.1),
+        claim("top space", "the top space changes slowly", f"overlap of checks {min(stable):.2f} to {max(stable):.2f}", None),
     ]
 
 

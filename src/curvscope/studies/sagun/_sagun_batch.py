@@ -1,4 +1,4 @@
-"""Small and large batches: curvature at the end, and no barrier between their solutions (Sagun et al.: S5, S7, S13)."""
+"""Small and large batches: curvature at the end, and no barrier between their solutions (Sagun et al.)."""
 
 from __future__ import annotations
 
@@ -123,16 +123,16 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     barrier, control = lines["switched"]["barrier"], lines["control"]["barrier"]
     share = barrier / lines["initial_loss"]
     return [
-        claim("T6 (S5)", "top eigenvalue, large over small batch at equal updates, >= 1.5", f"{ratio:.2f}", ratio >= 1.5),
-        claim("T6 (S5)", "numbers of outliers within 1", counts, near),
+        claim("batch size", "top eigenvalue, large over small batch at equal updates, >= 1.5", f"{ratio:.2f}", ratio >= 1.5),
+        claim("batch size", "numbers of outliers within 1", counts, near),
         claim(
-            "T7 (S7)",
+            "barriers",
             "barrier between large batch and what follows from it <= 5 % of the initial loss",
             f"{share:.2%}",
             share <= 0.05,
         ),
         claim(
-            "T7 (S7)",
+            "barriers",
             "control, two initialisations: at least 5 times that barrier",
             f"{control:.3g} and {barrier:.3g}",
             control >= 5 * barrier and control > 0,
@@ -149,19 +149,19 @@ def _segment_claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     between = [row["highest"] for row in two]
     return [
         claim(
-            "S13",
+            "two runs",
             "one start, all samples and small batches: no barrier (<= 5 % of the initial loss) at any look, while they part",
             f"at most {rise:.2%}; distance {apart[0]:.2g} to {apart[1]:.2g}",
             rise <= 0.05 and apart[1] > apart[0],
         ),
         claim(
-            "S13",
+            "two runs",
             "two starts: less flat (barrier at least 5 times that)",
             f"barrier up to {control:.1%}",
             control >= 5 * rise and control > 0,
         ),
         claim(
-            "S13",
+            "two runs",
             "two starts: the highest loss between them falls as both train",
             f"{between[0]:.3g} at first, {min(between):.3g} at the lowest, {between[-1]:.3g} at the end",
             between[-1] < between[0] and between[-1] <= 1.05 * min(between),

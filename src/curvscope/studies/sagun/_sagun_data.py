@@ -1,4 +1,4 @@
-"""Outliers depend on the data, the bulk on the size (Sagun et al.: S3, S10 to S12)."""
+"""Outliers depend on the data, the bulk on the size (Sagun et al.)."""
 
 from __future__ import annotations
 
@@ -129,18 +129,18 @@ def _clusters(config: DataConfig) -> dict[str, Any]:
 def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     wide = [cell["outliers"]["ratio"] == 2 for name, cell in numbers["sizes"].items() if int(name.split()[0]) >= 6]
     text, share = share_holding(wide)
-    rows = [claim("T1 (S10)", "2 outliers (by ratio) at every width h >= 6, in >= 80 % of runs", text, share >= 0.8)]
+    rows = [claim("outliers", "2 outliers (by ratio) at every width h >= 6, in >= 80 % of runs", text, share >= 0.8)]
     means, medians = ([average(tops) for tops in _spread_tops(numbers)] for average in (fmean, median))
     grows = all(a < b for a, b in pairwise(means)) and means[-1] >= 20 * means[0]
     measured = f"{_listed(means)}; last / first {means[-1] / means[0]:.0f}; medians {_listed(medians)}"
-    rows.append(claim("T2 (S12)", "top eigenvalue, mean of the seeds, grows with the spread, by >= 20", measured, grows))
+    rows.append(claim("data spread", "top eigenvalue, mean of the seeds, grows with the spread, by >= 20", measured, grows))
     rows += _start_claims(numbers, means)
     for name, judged in (("relu", True), ("tanh", False)):
         cells = [cell for cell in numbers["clusters"].values() if cell["activation"] == name]
         near = [any(abs(cell["outliers"][rule] - cell["k"]) <= 1 for rule in ("elbow", "ratio")) for cell in cells]
         text, share = share_holding(near)
         what = f"{name}: elbow or ratio count within 1 of k clusters, in >= 80 % of cells"
-        rows.append(claim("T4 (S3)", what, text, share >= 0.8 if judged else None))
+        rows.append(claim("clusters", what, text, share >= 0.8 if judged else None))
     return rows
 
 
@@ -150,13 +150,13 @@ def _start_claims(numbers: dict[str, Any], spread: list[float]) -> list[dict[str
     low, middle, high = tops.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64, device="cpu")).tolist()
     return [
         claim(
-            "S11",
+            "initialisations",
             f"{len(tops)} initialisations: most top eigenvalues within a factor of 2 (the paper's: .018 to .035)",
             f"median {middle:.2g}; 80 % in {low:.2g} to {high:.2g}",
             high <= 2 * low,
         ),
         claim(
-            "S11, S12",
+            "initialisations",
             "the growth with the spread lies outside of what initialisations do",
             f"largest of all initialisations {float(tops.max()):.2g}; at the largest spread {spread[-1]:.2g}",
             spread[-1] > float(tops.max()),

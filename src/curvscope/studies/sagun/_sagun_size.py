@@ -1,4 +1,4 @@
-"""A wider network adds zeros: right edge, left edge and bulk against the width (Sagun et al.: S1, S4, S6)."""
+"""A wider network adds zeros: right edge, left edge and bulk against the width (Sagun et al.)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curvscope.studies.sagun._small import blobs, descend, digits, hessian_of, m
 CLASSES = 10
 NEAR, NEGATIVE = 1e-3, 1e-3
 VISIBLE = 1e-2
-"""Share of the largest eigenvalue at the start below which S1 counts an eigenvalue as zero: what one sees in a plot."""
+"""Share of the largest eigenvalue at the start below which an eigenvalue counts as zero: what one sees in a plot."""
 
 
 @dataclass(frozen=True)
@@ -118,20 +118,20 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         _spread_claim(numbers["two_layers"]),
         claim(
-            "T3 (S4)",
+            "width",
             f"each of the top {CLASSES - 1} changes by < 60 % while D grows x{grown:.1f}",
             ", ".join(f"{change:.0%}" for change in changes),
             max(changes) < 0.6,
         ),
         claim(
-            "T3 (S4)",
+            "width",
             f"the share of |lambda| < {NEAR:g} max grows with the width",
             ", ".join(f"{share:.3f}" for share in near),
             near[-1] > near[0],
         ),
-        claim("T5 (S6)", "|min| / max <= 1e-2", ", ".join(f"{ratio:.1e}" for ratio in ratios), max(ratios) <= 1e-2),
+        claim("negative values", "|min| / max <= 1e-2", ", ".join(f"{ratio:.1e}" for ratio in ratios), max(ratios) <= 1e-2),
         claim(
-            "T5 (S6)",
+            "negative values",
             f"the share below -{NEGATIVE:g} max differs by < 25 % between the two largest widths",
             f"{other:.4f}, {last:.4f} +- {unsure:.1g}",
             differ < 0.25,
@@ -143,7 +143,7 @@ def _spread_claim(deep: dict[str, Any]) -> dict[str, Any]:
     (low, high), (lowest, largest) = (deep[when]["range"] for when in ("start", "end"))
     before, after = (deep[when]["near"][0] for when in ("start", "end"))
     return claim(
-        "S1",
+        "start and end",
         f"two hidden layers, D = {deep['end']['D']:,}: both signs at the start; at the end >= 90 % of the magnitudes, and all "
         f"negative ones, below {VISIBLE:g} of the first maximum",
         f"{low:.2g} to {high:.2g}, then {lowest:.1g} to {largest:.2g}; {before:.0%}, then {after:.0%}",
@@ -156,7 +156,7 @@ def document(numbers: dict[str, Any]) -> Document:
     return Document(
         title="A wider network adds zeros",
         summary="One hidden layer (ReLU) on 500 images of 16 x 16 MNIST (the paper: 1,000 of 28 x 28), full-batch gradient "
-        "descent with the same step and number of updates at every width; S1: two hidden layers on 50 "
+        "descent with the same step and number of updates at every width; start and end: two hidden layers on 50 "
         "Gaussian clusters. Shares are estimates with standard errors.",
         sections=[
             Section("Claims", "Pass marks are ours.", table=claims_table(numbers["claims"])),

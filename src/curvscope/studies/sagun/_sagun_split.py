@@ -1,4 +1,4 @@
-"""H = G + E in small, and the spectra of regressions against random-matrix theory (Sagun et al.: S2, S8)."""
+"""H = G + E in small, and the spectra of regressions against random-matrix theory (Sagun et al.)."""
 
 from __future__ import annotations
 
@@ -100,14 +100,14 @@ def _regression(alpha: float, count: int, config: SplitConfig) -> dict[str, Any]
 def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
     states = [state for run in numbers["tiny"].values() for state in run.values()]
     right = [s["rank"] <= s["rank_bound"] and s["lowest_of_G"] >= -1e-12 for s in states]
-    rows = [claim("T8 (S2)", "rank G <= N (C - 1), and no eigenvalue of G below -1e-12", share_holding(right)[0], all(right))]
+    rows = [claim("split", "rank G <= N (C - 1), and no eigenvalue of G below -1e-12", share_holding(right)[0], all(right))]
     sums = max(s["sum_error"] for s in states)
     weyl = max(s["weyl"] for s in states)
     text = f"{sums:.0e}; largest |lambda_i(H) - lambda_i(G)| / ||E|| {weyl:.2f}"
-    rows.append(claim("T8 (S2)", "H = G + E, and Weyl's inequality", text, sums < 1e-12 and weyl <= 1 + 1e-9))
+    rows.append(claim("split", "H = G + E, and Weyl's inequality", text, sums < 1e-12 and weyl <= 1 + 1e-9))
     shares = [(run["start"]["share"], run["end"]["share"]) for run in numbers["tiny"].values()]
     text = ", ".join(f"{a:.2f} to {b:.2g}" for a, b in shares)
-    rows.append(claim("S2", "E is small at the end: ||E||_F / ||H||_F falls", text, all(b < a for a, b in shares)))
+    rows.append(claim("remainder", "E is small at the end: ||E||_F / ||H||_F falls", text, all(b < a for a, b in shares)))
     laws = numbers["regressions"]
     off = {
         name: max(abs(a - b) / max(b, 0.05) for a, b in zip(cell["edges"], cell["law"], strict=True) if b > 0.05)
@@ -115,11 +115,12 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         if name.endswith(" 1")
     }
     text = ", ".join(f"alpha {name.split()[0]}: {value:.1%}" for name, value in off.items())
-    rows.append(claim("T9 (S8)", "edges of one blob's bulk within 5 % of (1 +- sqrt alpha)^2", text, max(off.values()) <= 0.05))
+    expected = "edges of one blob's bulk within 5 % of (1 +- sqrt alpha)^2"
+    rows.append(claim("random data", expected, text, max(off.values()) <= 0.05))
     spikes = {name: abs(c["top"] / c["spike_law"] - 1) for name, c in laws.items() if name.endswith(" 2")}
     text = ", ".join(f"alpha {name.split()[0]}: {value:.1%}" for name, value in spikes.items())
     rows.append(
-        claim("T9 (S8)", "two blobs: the outlier within 5 % of l (1 + alpha / (l - 1))", text, max(spikes.values()) <= 0.05)
+        claim("random data", "two blobs: the outlier within 5 % of l (1 + alpha / (l - 1))", text, max(spikes.values()) <= 0.05)
     )
     return rows
 
