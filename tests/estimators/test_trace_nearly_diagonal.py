@@ -52,12 +52,10 @@ def test_auto_is_as_good_as_signs(make, method, count):
     assert rms(matrix, method, count) <= allowed < rms(matrix, "xtrace", count)
 
 
-@pytest.mark.parametrize(
-    "values", [0.8 ** torch.arange(120.0), torch.cat([torch.ones(50), 1e-6 * torch.ones(70)]), torch.ones(120)]
-)
-def test_auto_stays_with_xtrace_in_a_random_basis(values):
-    """Where the spectrum falls, or is flat with both signs, nothing is given away."""
-    values = values.double() * (-1.0) ** torch.arange(120) if bool((values == 1).all()) else values.double()
+@pytest.mark.parametrize("values", [0.8 ** torch.arange(120.0), torch.cat([torch.ones(50), 1e-6 * torch.ones(70)])])
+def test_auto_stays_with_xtrace_where_a_sketch_helps(values):
+    """Where the spectrum falls nothing is given away; flat ones are in test_trace_outliers."""
+    values = values.double()
     basis = torch.linalg.qr(torch.randn(120, 120, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
     matrix = (basis * values) @ basis.T
     matrix = (matrix + matrix.T) / 2

@@ -148,6 +148,12 @@ class XTrace(Probing):
         for rows in panels(self.size):
             yield rows, self.known(rows)[:, None] + signs[rows] * self.products[rows]
 
+    def share_taken(self) -> float:
+        """Return the share of the squared norm of the products that lies in the sketch of the other signs."""
+        total = float(self.triangle.square().sum())
+        left = float((_left_out(self.triangle) * self.triangle).sum(dim=0).square().sum())
+        return 1 - left / total if total else 1.0
+
     def correction(self) -> float:
         """By how much the scatter of the samples, which share their sketch, understates the error; see :func:`jackknife`."""
         S, R = _left_out(self.triangle), self.triangle

@@ -35,12 +35,6 @@ FEW = 32
 """D up to which random signs are likely to repeat, or to depend on one another: samples then say nothing of their error."""
 PILOT, FEWEST = 8, 3
 """One sample in so many products of the budget is taken by xtrace first, and at least so many, before "auto" decides."""
-CLEARLY_BETTER = 3.0
-"""How many times smaller the expected error of signs alone must be than that of the pilot.
-
-In a random basis it is at most sqrt(7) = 2.65 times smaller, whatever the spectrum: signs alone then get seven samples for
-each one of the pilot. More shows that the matrix is nearly diagonal.
-"""
 SMALL_SCATTER = 1.2816
 """Normal quantile of the share (10 %) of scatters that count as too small to be believed."""
 VECTORS = {"xtrace": 4.0, "xnystrace": 4.0, "hutch++": 8 / 3}
@@ -66,10 +60,9 @@ def trace(
         method: "xtrace" (two products a sample), "xnystrace" (one product a sample, for positive semidefinite operators),
             "hutch++", "hutchinson" (no memory; as good as any on a flat spectrum), "exact" (D products), or "auto": exact where
             D products are allowed, hutchinson with ``deflate``, xnystrace for Gauss-Newton and Fisher matrices, else xtrace.
-            Where the first samples of xtrace show that signs alone have a much smaller error, as they have for a nearly
-            diagonal matrix, "auto" gives the rest of the budget to hutchinson. "krylov" does the same as "auto" for a
-            Hessian. Matrices of D <= 32 that the budget has D products for are measured exactly
-            by all.
+            Where the first samples of xtrace show that signs alone have a smaller error, as they have on a flat spectrum and
+            for a nearly diagonal matrix, "auto" gives the rest of the budget to hutchinson. "krylov" does the same as "auto"
+            for a Hessian. Matrices of D <= 32 that the budget has D products for are measured exactly by all.
         max_products: budget.
         rtol: stop when the half-width of the 95 % interval is at most this times the estimate; None: use the budget. An
             estimate that did not get there has the standard error that it has.
@@ -372,9 +365,14 @@ class _Drive:
         consumer.add([(slice(0, size), exact)])
 
     def _signs_suffice(self, source: XTrace) -> bool:
-        """Take the first samples of xtrace, and compare their scatter with that of the signs alone.
+        """Take the first samples of xtrace, and see whether the rest of the budget is better spent on signs alone.
 
-        The scatter of the entries is compared: of a few sums it is too uncertain.
+        A sketch of c - 1 columns took the share f off the squared norm of the products. One of m - 1 takes about
+        (m - 1) / (c - 1) times f, or less: its best columns come first. The variance of xtrace shrinks with what is left, and
+        is compared with that of signs alone: they win where the spectrum is flat, so that a sketch helps little, and where the
+        matrix is nearly diagonal, so that it harms.
+
+        Variances are those of the entries: of a few sums they are too uncertain.
         """
         count = max(FEWEST, self.budget // PILOT)
         if 4 * count > self.budget or count > self.deflation.size // 2:
@@ -383,8 +381,10 @@ class _Drive:
         with_sketch, alone = RowMoments(source.size), RowMoments(source.size)
         with_sketch.add(source.samples())
         alone.add(source.plain())
-        more = (self.budget - source.COST * count + count) / count
-        return CLEARLY_BETTER * float(alone.stderr.norm()) < math.sqrt(more) * float(with_sketch.stderr.norm())
+        most, taken = min(self.budget // source.COST, self.deflation.size), source.share_taken()
+        left = max(0.0, 1 - taken * (most - 1) / (count - 1)) / (1 - taken) if taken < 1 else 0.0
+        expected = float(with_sketch.stderr.square().sum()) * left / most
+        return float(alone.stderr.square().sum()) / (self.budget - count) < expected
 
     def _independent(
         self, source: Hutchinson | HutchPlusPlus, consumer: Consumer, relative: Callable[[], float], first: int = 0
