@@ -17,7 +17,7 @@ def captured_mass(rows: Tensor) -> Tensor:
     >>> captured_mass(torch.eye(2)).tolist()
     [[1.0, 1.0], [1.0, 2.0]]
     """
-    return rows.double().cpu().square().cumsum(0).cumsum(1)
+    return rows.abs().double().cpu().square().cumsum(0).cumsum(1)
 
 
 def overlap_bracket(captured: Tensor, certificate: Certificate, *, defect: float = 0.0) -> tuple[Tensor, Tensor]:

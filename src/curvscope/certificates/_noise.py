@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvscope.tall import TallMatrix
+from curvscope.tall import TallMatrix, small_dtype
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def product_noise(multiply: Callable[[Tensor], Tensor], vectors: TallMatrix, ran
     ProductNoise(floor=0.0, relative=0.0)
     """
     left, right = _pairs(vectors, random)
-    products = multiply(torch.cat([left, right, left + right], dim=1)).double()
+    products = multiply(torch.cat([left, right, left + right], dim=1))
+    products = products.to(small_dtype(products.dtype))
     a, b, both = products.split(left.shape[1], dim=1)
     return _noise((both - a - b).norm(dim=0), a.norm(dim=0))
 
@@ -74,14 +75,15 @@ def product_error(
     ProductNoise(floor=0.5, relative=0.25)
     """
     block = torch.cat(_pairs(vectors, random), dim=1)
-    exact = exactly(block).double()
-    errors, sizes = (block.norm(dim=0).view(2, -1).amax(0) for block in (multiply(block).double() - exact, exact))
+    exact, high = exactly(block), small_dtype(block.dtype)
+    wrong = multiply(block).to(high) - exact.to(high)
+    errors, sizes = (part.norm(dim=0).view(2, -1).amax(0) for part in (wrong, exact.to(high)))
     return _noise(errors, sizes)
 
 
 def _pairs(vectors: TallMatrix, random: Tensor) -> tuple[Tensor, Tensor]:
     """A random pair of unit vectors, the last two columns and the first two, one of each pair on either side."""
-    pairs = [random / random.double().norm(dim=0).to(random.dtype)]
+    pairs = [random / torch.linalg.vector_norm(random, dim=0, dtype=small_dtype(random.dtype)).to(random.dtype)]
     columns = vectors.shape[1]
     if columns > 1:
         pairs += [vectors.columns(columns - 2, columns), vectors.columns(0, 2)]

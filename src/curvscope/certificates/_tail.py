@@ -11,7 +11,7 @@ from torch import Tensor
 
 from curvscope.certificates._unseen import unseen_beyond
 from curvscope.errors import InvalidArgument
-from curvscope.tall import InMemory, TallMatrix, gram, subtract
+from curvscope.tall import InMemory, TallMatrix, gram, small_dtype, subtract
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def tail_norm(
 ) -> TailNorm:
     r"""Bound the norm of a Hermitian A on the orthogonal complement of the columns of V.
 
-    Runs Lanczos with full re-orthogonalisation on (I - V V*) A (I - V V*) from a Gaussian start; with T the
+    A may be complex. Runs Lanczos with full re-orthogonalisation on (I - V V*) A (I - V V*) from a Gaussian start; with T the
     (m + 1) x m tridiagonal matrix of coefficients, ||T||_2 (1 - e)^{-1/2} bounds the norm whatever T is, see :func:`slack`; the
     places beyond which this very T excludes eigenvalues are nearer, see :func:`.unseen.unseen_beyond`.
 
@@ -129,22 +129,22 @@ def tail_norm(
     if not made:
         vector = start[:, None].to(vectors.device, vectors.dtype, copy=True)
         _project_out(vector, vectors)
-        basis.write(0, vector / vector.double().norm().to(vectors.dtype))
+        basis.write(0, vector / _size(vector))
     while made < steps:
         product = multiply(basis.columns(made, made + 1)).clone()
-        scale = float(product.double().norm())
+        scale = _size(product)
         made += 1
         # Against all columns, twice: without that, copies of what was found come back, and the coefficients would be those of
         # no matrix, which the bound could not be read from.
         found = _project_out(product, basis.leading(made), beside=vectors)
         coefficients[:made, made - 1] = found
-        rest = float(product.double().norm())
+        rest = _size(product)
         if rest <= 10 * torch.finfo(vectors.dtype).eps * scale:  # an invariant subspace: nothing is left to find
             if steps < size or made == size:
                 break
             product, rest = _direction(start, made, vectors, basis.leading(made)), 0.0  # every direction is looked at
         coefficients[made, made - 1] = rest
-        basis.write(made, product / float(product.double().norm()))
+        basis.write(made, product / _size(product))
         # Last: a session that ends between the two lines before begins this step again, from columns that are complete.
         state.made = made
         state.keep(state)
@@ -160,6 +160,10 @@ def tail_norm(
     above, below = (unseen_beyond(alphas, betas, side=side, size=vectors.shape[0], failure=share) for side in (1, -1))
     bound = max(estimate, above, -below)
     return EndTail(estimate, bound, failure, made, above, below) if ends else TailNorm(estimate, bound, failure, made)
+
+
+def _size(block: Tensor) -> float:
+    return float(torch.linalg.vector_norm(block, dtype=small_dtype(block.dtype)))
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
@@ -180,5 +184,5 @@ def _project_out(block: Tensor, basis: TallMatrix, *, beside: TallMatrix | None 
         for matrix in (basis,) if beside is None else (beside, basis):
             found = gram(matrix, InMemory(block))
             subtract(block, matrix, found)
-        total += found[:, 0]
+        total += found[:, 0].real  # of a Hermitian operator: the diagonal is real, a norm stands beside it
     return total

@@ -60,7 +60,7 @@ def certify(  # noqa: PLR0913 -- a public function: request and resources, by ke
     two eigenvalues nearly agree.
 
     Args:
-        operator: the one that the solution is of, or the same in higher precision.
+        operator: the one that the solution is of, real or complex, or the same in higher precision.
         solution: of any order; overlaps have bounds for ``which="LM"`` only.
         steps: of the Lanczos run. More of them prove more where eigenvalues are close: of 20 that are 0.2 % apart 60 steps
             prove none complete, 480 all. The text of the solution says where more may help.
@@ -98,7 +98,7 @@ def certify(  # noqa: PLR0913 -- a public function: request and resources, by ke
     2
     """
     operator = as_operator(operator)
-    check_operator(operator)
+    check_operator(operator, real=False)
     higher = is_finer(operator, solution)
     if higher and solution.order != "LM":
         raise InvalidArgument(

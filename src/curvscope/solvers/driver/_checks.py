@@ -49,7 +49,8 @@ def check_operator(operator: Operator, *, real: bool = True) -> None:
         )
     if real and operator.dtype.is_complex:
         raise InvalidArgument(
-            f'this needs a real operator, got {operator.dtype}: eigsh with method="krylov" or "exact", and seigh, take others'
+            f'this needs a real operator, got {operator.dtype}: eigsh with method="krylov" or "exact", seigh, svds and certify '
+            "take complex ones"
         )
 
 
