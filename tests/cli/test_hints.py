@@ -4,11 +4,12 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from curvscope.cli import _hints as hints, _names as names
 from curvscope.cli._workers import CLUSTERS
-from curvscope.cli.main import COMMANDS
-from curvscope.errors import InvalidArgument
+from curvscope.cli.main import COMMANDS, app
+from curvscope.errors import CurvscopeError, InvalidArgument
 from curvscope.estimators import METHODS as ESTIMATORS
 from curvscope.parallel import BATCH_SYSTEMS
 from curvscope.runs import MASKS, MATRICES, PRECISIONS
@@ -183,3 +184,13 @@ assert hessian is cs.hessian
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
+
+
+def test_a_current_directory_that_was_removed_is_told(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = CliRunner().invoke(app, ["info", "run"])
+    assert isinstance(result.exception, CurvscopeError)
+    assert "current directory was removed" in str(result.exception)

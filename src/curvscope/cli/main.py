@@ -68,7 +68,15 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> object:
-        """Run the command that was asked for; Ctrl-C ends it with exit status 130 and a message."""
+        """Run the command that was asked for; Ctrl-C ends it with exit status 130 and a message.
+
+        Raises:
+            InvalidArgument: the current directory was removed: then not even PyTorch can be imported.
+        """
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            raise InvalidArgument("the current directory was removed: change to another one (cd) and repeat") from None
         try:
             with reserved_stdout() if "--json" in ctx.args else nullcontext():
                 return super().invoke(ctx)

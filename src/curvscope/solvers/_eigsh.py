@@ -223,7 +223,7 @@ def chosen_method(method: str | Method, options: dict[str, Any]) -> Method:
 
     Args:
         method: a name, or the object.
-        options: of a method that is given by name; those that are None count as not given.
+        options: of a method that is given by name; numbers that are None count as not given.
 
     Raises:
         InvalidType: an option that no method has, or an object that is no method. InvalidArgument: one of another method.
@@ -231,7 +231,7 @@ def chosen_method(method: str | Method, options: dict[str, Any]) -> Method:
     for name in options:
         if name not in Options.__annotations__:
             raise InvalidType(_unknown(name))
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None or name == "keep_basis"}
     if not isinstance(method, str):
         if not isinstance(method, tuple(CLASSES.values())):
             raise InvalidType(f"method is of type {type(method).__name__}: pass cs.Krylov(...) or one of {', '.join(METHODS)}")

@@ -9,7 +9,7 @@ from typing import Any
 from curvscope.errors import DamagedData, RunNotFound
 from curvscope.store._files import write_text
 from curvscope.store._seals import CHECKSUM, digest_of, sealed
-from curvscope.store._untrusted import check_folder, read_plain, shown
+from curvscope.store._untrusted import check_folder, printable, read_plain, shown
 
 MANIFEST = "manifest.json"
 FORMAT, WITHOUT_CHECKSUM = "curvscope run 2", "curvscope run 1"
@@ -40,7 +40,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         check_folder(folder)
         content = read_plain(folder / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
-        raise RunNotFound(f"{folder} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
+        name = printable(str(folder))
+        raise RunNotFound(f"{name} is no run (it has no {MANIFEST}): pass a directory written with --out") from None
     return parse_manifest(content, folder / MANIFEST)
 
 
