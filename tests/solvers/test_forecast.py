@@ -10,7 +10,8 @@ from curvscope.errors import InvalidArgument
 from curvscope.solvers import EigenProblem, Krylov, krylov_options
 from curvscope.solvers.planning import _forecast as forecast
 from curvscope.solvers.planning._forecast import forecast_products, krylov_products, model
-from curvscope.solvers.planning._plan import MethodPlan, _choice
+from curvscope.solvers.planning._plan import _choice
+from curvscope.solvers.planning._result import MethodPlan
 
 SIZE = 4000
 RANKS = torch.arange(1, SIZE + 1, dtype=torch.float64)

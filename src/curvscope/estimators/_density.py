@@ -15,6 +15,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.estimators import _distribution as distribution
 from curvscope.estimators._drawing import draw
+from curvscope.estimators._ends import is_resolved, ladder
 from curvscope.estimators._estimate import Estimate
 from curvscope.estimators._outliers import Rule, count_outliers
 from curvscope.store import Saved
@@ -204,7 +205,7 @@ class Density(Saved, Displayed, Hinted):
         n, q, values = self.unknown, len(self.nodes), function(self.nodes)
         samples = (self.weights * values).sum(dim=1)
         mean = float(samples.mean())
-        shares = torch.where(self._is_resolved, self.weights.clamp(min=1 / n), self.weights)
+        shares = torch.where(is_resolved(self.nodes, self.weights, self.radii), self.weights.clamp(min=1 / n), self.weights)
         theory = 2 * max(0.0, float((shares * values.square()).sum(dim=1).mean()) - mean**2) / ((n + 2) * q)
         scatter = float(samples.var()) / q if q > 1 else 0.0
         return Estimate(known + n * mean, n * math.sqrt(max(theory, scatter)), self.products)
@@ -358,30 +359,9 @@ class Density(Saved, Displayed, Hinted):
 
     def _ladder(self, largest: bool) -> tuple[Tensor, int]:
         """The eigenvalues of one end as far as they are resolved and the node after them; how many are resolved."""
-        sign = 1 if largest else -1
-        known = (sign * self.exact).sort(descending=True).values
         if not self.unknown:
-            return sign * known, len(known)
-        nodes, order = torch.where(self.weights > 0, sign * self.nodes, -torch.inf).sort(dim=1, descending=True)
-        best = nodes.argmax(dim=0)
-        values, radii = nodes.gather(0, best[None])[0], self.radii.gather(1, order).gather(0, best[None])[0]
-        values, radii = values[values > -torch.inf], radii[values > -torch.inf]
-        spacing = torch.cat([values[:-1] - values[1:], torch.zeros(1, dtype=torch.float64, device="cpu")])
-        sure = int((radii <= 0.5 * spacing).long().cumprod(0).sum())
-        nodes = values[: sure + 1]
-        known = known[known > nodes[-1]]  # below it, others are missing in between
-        merged = torch.cat([nodes, known]).sort(descending=True).values
-        return sign * merged, len(known) + sure
-
-    @cached_property
-    def _is_resolved(self) -> Tensor:
-        """Nodes with weight whose radius is at most half their distance to the next one, (q, m)."""
-        spacing = torch.full_like(self.nodes, torch.inf)
-        if self.nodes.shape[1] > 1:
-            gaps = self.nodes.diff(dim=1)
-            spacing[:, 1:] = gaps
-            spacing[:, :-1] = torch.minimum(spacing[:, :-1].clone(), gaps)
-        return (self.weights > 0) & (self.radii <= 0.5 * spacing)
+            return self.exact.flip(0) if largest else self.exact, len(self.exact)
+        return ladder(self.exact, self.nodes, self.weights, self.radii, largest=largest)
 
     @cached_property
     def _cells(self) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from curvscope.certificates import slack, tail_norm
 from curvscope.errors import InvalidArgument
 from curvscope.estimators._deflation import Deflation
 from curvscope.estimators._estimate import Estimate, NormBound
-from curvscope.estimators._trace import LayerSums
+from curvscope.estimators._samples import LayerSums
 from curvscope.measurement import Meter, blocks
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
