@@ -21,7 +21,7 @@ import torch
 
 import curvscope as cs
 from curvscope.measurement import Distributed
-from curvscope.solvers.planning import Free
+from curvscope.solvers.planning import ZeroCostDiagonal
 from curvscope.solvers.sizing import expected_products
 from curvscope.tall import InMemory, OnDisk, gram, subtract
 from workers import on_dask
@@ -50,7 +50,7 @@ class Constants:
 
 def free(size: int) -> cs.Operator:
     """An operator that costs next to nothing."""
-    return Free(size, torch.float32, torch.device("cpu"))
+    return ZeroCostDiagonal(size, torch.float32, torch.device("cpu"))
 
 
 def measured() -> Constants:

@@ -1,4 +1,4 @@
-"""Products by the workers of a Dask cluster, here two processes of this machine, and a run that goes on without them.
+"""Products by the workers of a Dask cluster, here two processes of this machine, and a run that resumes without them.
 
 A network this small is done sooner alone. For a cluster that runs already put its address into the client, ``Client("tcp://...")``,
 and see that this file can be imported where the workers are.

@@ -1,4 +1,4 @@
-"""A run is a directory: what is interrupted goes on, and more pairs reuse the products that are there."""
+"""A run is a directory: what is interrupted resumes, and more pairs reuse the products that are there."""
 
 import tempfile
 from pathlib import Path
@@ -22,7 +22,7 @@ try:
 except (KeyboardInterrupt, Interrupted) as stopped:
     print("stopped:", type(stopped).__name__)
 
-first = cs.eigsh(H, k=30, method="krylov", run=folder, progress=False)  # the same call goes on
+first = cs.eigsh(H, k=30, method="krylov", run=folder, progress=False)  # the same call resumes
 more = cs.eigsh(H, k=40, method="krylov", run=folder, progress=False)  # and so does a larger one
 print(f"30 pairs took {first.cost.products} products, 40 pairs {more.cost.products} in all")
 print(cs.open(folder))

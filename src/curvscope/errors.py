@@ -136,4 +136,4 @@ class WorkerError(CurvscopeError, RuntimeError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was stopped by Ctrl-C after the block in hand was saved; the message says how to go on. Not an error."""
+    """A run was stopped by Ctrl-C after the block in hand was saved; the message says how to resume. Not an error."""

@@ -371,7 +371,7 @@ def test_info_tells_how_far_a_run_is(curvscope, target, tmp_path):
     (tmp_path / "run" / "solution" / "solution.json").unlink()
     run.manifest["sessions"][-1]["ended"] = None
     run.save()
-    assert "the same command goes on" in json.loads(curvscope("info", "run", "--json").output)["state"]
+    assert "run the same command again to resume" in json.loads(curvscope("info", "run", "--json").output)["state"]
 
 
 def test_export_to_other_programs(curvscope, target, tmp_path):

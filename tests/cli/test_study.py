@@ -150,6 +150,6 @@ def test_a_study_that_is_stopped_says_how_to_go_on(curvscope, small, monkeypatch
     monkeypatch.setitem(STUDIES, "small", replace(STUDIES["small"], measure=measure))
     stopped = curvscope("study", "small", "--out", "here")
     assert stopped.status == 130
-    assert "the stages that are done are in here: the same command goes on after them" in stopped.output
+    assert "the stages that are done are in here: the same command resumes after them" in stopped.output
     assert curvscope("study", "small", "--out", "here").status == 0
     assert asked == ["first", "second"]

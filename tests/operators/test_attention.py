@@ -71,7 +71,7 @@ def set_tiles(monkeypatch, rows, entries):
 @pytest.fixture
 def always(monkeypatch):
     """Short sequences go by tiles too."""
-    monkeypatch.setattr(_call, "WORTH_TILES", 1)
+    monkeypatch.setattr(_call, "MIN_TILED_SCORES", 1)
 
 
 def ours(options):
@@ -292,7 +292,7 @@ def attention_calls(operator):
 @pytest.mark.parametrize("matrix", ["hessian", "ggn"])
 def test_products_are_those_of_the_plain_kernel(layer, matrix, monkeypatch):
     expected = product(matrix, layer, "double_backward")[1]
-    monkeypatch.setattr(_call, "WORTH_TILES", 1)
+    monkeypatch.setattr(_call, "MIN_TILED_SCORES", 1)
     for strategy in ("double_backward", "split", "split_vmap"):
         operator, found = product(matrix, layer, strategy)
         assert far(found, expected) <= 1e-12

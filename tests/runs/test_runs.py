@@ -66,7 +66,7 @@ def test_a_finished_run_is_not_done_again(method, tmp_path):
 def test_ctrl_c_saves_the_block_and_says_how_to_go_on(method, stop_at, tmp_path):
     whole = METHODS[method](Counting(), tmp_path / "whole")
     A, place = Counting(stop_at=stop_at), tmp_path / "stopped"
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="to resume from there"):
         METHODS[method](A, place)
     assert Run.open(place).manifest["sessions"][-1]["ended"]["how"].startswith("Interrupted")
     after = METHODS[method](A, place)

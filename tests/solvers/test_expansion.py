@@ -28,13 +28,13 @@ def test_exact_pairs_are_locked_and_stay_where_they_are():
     expansion, meter = expansion_of(A, k=8)
     while expansion.locked < 4:
         assert meter.products < 400
-        if expansion.crowded:
+        if expansion.needs_restart:
             expansion.restart()
         expansion.step(meter)
     held = expansion.basis.columns(0, expansion.locked).clone()
     restarts, locked = expansion.restarts, expansion.locked
     while expansion.restarts == restarts:
-        if expansion.crowded:
+        if expansion.needs_restart:
             expansion.restart()
         expansion.step(meter)
     assert torch.equal(expansion.basis.columns(0, locked), held)
@@ -54,7 +54,7 @@ def test_locked_pairs_make_room_when_larger_ones_come_up():
     expansion, meter = expansion_of(A, k=4, ncv=12, start=U[:, 3:7].contiguous())
     most = 0
     for _ in range(200):
-        if expansion.crowded:
+        if expansion.needs_restart:
             expansion.restart()
         most = max(most, expansion.locked)
         expansion.step(meter)
@@ -68,7 +68,7 @@ def test_basis_stays_orthonormal_through_restarts(dtype, bound):
     A, _ = matrix(values, dtype)
     expansion, meter = expansion_of(A, k=10, block_size=2, ncv=30)
     while expansion.restarts < 12:
-        if expansion.crowded:
+        if expansion.needs_restart:
             expansion.restart()
         expansion.step(meter)
         Q = expansion.basis.columns(0, expansion.filled).double()

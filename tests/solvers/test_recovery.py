@@ -94,7 +94,7 @@ def test_asymmetry_of_nothing_is_nothing():
 
 def test_bearable_rank_is_large_for_fast_decay_and_leaves_room_for_slow():
     fast, slow = torch.exp(-0.5 * torch.arange(60, dtype=F64)), torch.ones(60, dtype=F64)
-    assert recovery.bearable_rank(fast, 60) >= 54
-    assert recovery.bearable_rank(slow, 60) <= 30
-    assert recovery.bearable_rank(1e-13 * fast, 60) == recovery.bearable_rank(fast, 60)
-    assert recovery.bearable_rank(fast[:0], 60) == 0
+    assert recovery.truncation_rank(fast, 60) >= 54
+    assert recovery.truncation_rank(slow, 60) <= 30
+    assert recovery.truncation_rank(1e-13 * fast, 60) == recovery.truncation_rank(fast, 60)
+    assert recovery.truncation_rank(fast[:0], 60) == 0

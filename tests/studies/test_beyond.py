@@ -44,7 +44,7 @@ def test_pruning_removes_the_last_of_each_ranking(stages, monkeypatch):
     config = beyond.BeyondConfig(k=3, tol=1e-2, trained=2, sparsities=(0.5, 1.0), probes=8)
     found = beyond._pruned(config, problem, 1, stages)
     whole = {way: points[0] for way, points in found["ways"].items()}
-    assert set(whole) == set(beyond.WAYS)
+    assert set(whole) == set(beyond.RANKINGS)
     assert len({point["loss"] for point in whole.values()}) == 1
     # nothing is left: constant zero logits
     for points in found["ways"].values():

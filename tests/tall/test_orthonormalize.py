@@ -162,7 +162,7 @@ module = importlib.import_module("curvscope.tall._orthonormalize")
 @pytest.fixture
 def compressing(monkeypatch):
     """WIDE is wide enough to be compressed first."""
-    monkeypatch.setattr(module, "WORTH_COMPRESSING", (WIDE[1], WIDE[0] // WIDE[1]))
+    monkeypatch.setattr(module, "MIN_SHAPE_TO_COMPRESS", (WIDE[1], WIDE[0] // WIDE[1]))
 
 
 def with_large_rows():

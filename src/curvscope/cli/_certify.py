@@ -9,7 +9,7 @@ import typer
 from curvscope.cli._groups import grouped
 from curvscope.cli._names import AsJson, Memory, RunFolder, Trust
 from curvscope.cli._output import print_json, terminal
-from curvscope.cli._workers import Hiring
+from curvscope.cli._workers import WorkerOptions
 from curvscope.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def command(
         typer.Option("--precision", help="float64 for a run in float32: improves its pairs, and certifies these, beside it."),
     ] = None,
     memory: Memory = None,
-    hiring: Hiring,
+    worker_options: WorkerOptions,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,10 +51,10 @@ def command(
     claimed = solution_of(opened)
     operator = operator_in_precision(opened, claimed, precision, trust=True)
     if is_finer(operator, claimed):
-        _check_higher(opened, claimed, operator, hiring)
+        _check_higher(opened, claimed, operator, worker_options)
     with opened.session(CERTIFYING):  # one writer: a solve that begins meanwhile is told that the run is in use
         claimed = solution_of(opened)
-        with hiring.executor() as executor:
+        with worker_options.executor() as executor:
             certified = certify(operator, claimed, steps=steps, failure=failure, memory=memory, run=opened, executor=executor)
         failed = failed_claims(claimed, certified)
         keep_certificate(opened, certified)
@@ -70,11 +70,11 @@ def command(
         raise typer.Exit(1)
 
 
-def _check_higher(run: Run, solution: Solution, operator: Operator, hiring: Hiring) -> None:
+def _check_higher(run: Run, solution: Solution, operator: Operator, worker_options: WorkerOptions) -> None:
     """Raise before any product where workers cannot build the operator, or the disk cannot hold the pairs."""
     from curvscope.measurement import check_disk
 
-    if not hiring.nobody and operator.recipe is None:
+    if not worker_options.is_local and operator.recipe is None:
         raise InvalidArgument("workers build a --target as it is, in its own precision: leave them or --precision out")
     check_disk(run.path, solution.k * operator.shape[0] * operator.dtype.itemsize)
 

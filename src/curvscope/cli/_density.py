@@ -12,7 +12,7 @@ from curvscope.cli._groups import grouped
 from curvscope.cli._names import AsJson, LanczosMemory, Trust
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import SourceOrRun
-from curvscope.cli._workers import Hiring
+from curvscope.cli._workers import WorkerOptions
 from curvscope.errors import InvalidArgument, RunConflict
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
     memory: LanczosMemory = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for density.json and density.png.")] = None,
-    hiring: Hiring,
+    worker_options: WorkerOptions,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -56,12 +56,12 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
-    hiring.check_source(source.problem)
+    worker_options.check_source(source.problem)
     if run is not None:
         check_can_be_made(run)
     operator, solution = measured(source, trust=trust)
     options: dict[str, Any] = {"num_probes": probes, "num_steps": steps, "method": method, "seed": seed, "memory": memory}
-    with hiring.executor() as executor:
+    with worker_options.executor() as executor:
         found = density(operator, **options, deflate=solution, executor=executor)
     if run is not None:
         Run.open(run).write_sealed(DENSITY, found.to_dict())

@@ -12,7 +12,7 @@ from curvscope.cli._groups import grouped
 from curvscope.cli._names import ESTIMATORS, AsJson, Trust
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import SourceOrRun
-from curvscope.cli._workers import Hiring
+from curvscope.cli._workers import WorkerOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
         Path | None,
         typer.Option("--out", "-o", help="File for value and stderr of every entry: .npz or .safetensors; .npy: the value."),
     ] = None,
-    hiring: Hiring,
+    worker_options: WorkerOptions,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,9 +51,9 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
 
     if out is not None:
         check_file(out, KINDS)
-    hiring.check_source(source.problem)
+    worker_options.check_source(source.problem)
     operator, solution = measured(source, trust=trust)
-    with hiring.executor() as executor:
+    with worker_options.executor() as executor:
         options: dict[str, Any] = {"method": method, "max_products": max_products, "rtol": rtol, "seed": seed}
         found = diagonal(operator, **options, deflate=solution, executor=executor)
     if out is not None:

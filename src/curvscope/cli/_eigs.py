@@ -13,7 +13,7 @@ from curvscope.cli._hints import in_options
 from curvscope.cli._names import SOLVERS, AsJson, Memory
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import Source
-from curvscope.cli._workers import PANEL, Hiring
+from curvscope.cli._workers import PANEL, WorkerOptions
 from curvscope.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from curvscope.store import Run
 
 FREE = ("k", "tol", "max_products", "device")
-"""Options under which a run may be gone on with, other than it was begun."""
+"""Options with which a run may be resumed other than it was begun."""
 PLANNED = ("k", "method", "tol", "max_products")
 """Of a request, what a plan is made from."""
 DEFAULT_FOLDER = "curvscope-eigs"
@@ -40,7 +40,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
         typer.Option(
             "--out",
             "-o",
-            help=f"Folder for the run; one that was interrupted goes on. Default: a new one, ./{DEFAULT_FOLDER}, numbered.",
+            help=f"Folder for the run; one that was interrupted resumes. Default: a new one, ./{DEFAULT_FOLDER}, numbered.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -55,7 +55,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
     memory: Memory = None,
     planned: Annotated[bool, typer.Option("--plan", help="Plan first; the report then compares plan and fact.")] = False,
-    hiring: Hiring,
+    worker_options: WorkerOptions,
     shards: Annotated[
         int | None,
         typer.Option(
@@ -68,8 +68,8 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
 ) -> None:
     """Top eigenpairs, each with its residual; exit status 1 if not all of them converged.
 
-    Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command goes on. With another -k,
-    --tol or --max-products it goes on from what it has, also with other workers or with none.
+    Everything is kept in the folder as it comes: killed or stopped with Ctrl-C, the same command resumes. With another -k,
+    --tol or --max-products it continues from what it has, also with other workers or with none.
     """
     from curvscope.operators import data_parallel
     from curvscope.runs import recipe_of_target
@@ -78,12 +78,12 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
 
     if memory is not None:
         as_bytes(memory)
-    if shards is not None and (source.target is None or hiring.nobody):
+    if shards is not None and (source.target is None or worker_options.is_local):
         raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
     out = free_folder(DEFAULT_FOLDER) if out is None else out
     wanted: dict[str, Any] = {"k": k, "which": which, "method": method, "tol": tol, "max_products": max_products, "seed": seed}
     run, operator = _begin(out, source, wanted, overwrite=overwrite, build=shards is None)
-    with hiring.executor() as executor:
+    with worker_options.executor() as executor:
         if shards is not None:
             operator, executor = data_parallel(recipe_of_target(source.options()), shards, executor), None
         if planned and "plan" not in run.manifest:

@@ -180,9 +180,9 @@ def _state(run: Run) -> dict[str, Any]:
     elif run.in_use:
         state = "at work"
     elif ended is None:
-        state = "stopped without a word (killed, or the machine went down): the same command goes on"
+        state = "interrupted (killed, or the machine stopped): run the same command again to resume"
     else:
-        state = f"stopped at {ended['at']} ({ended['how']}): the same command goes on"
+        state = f"stopped at {ended['at']} ({ended['how']}): run the same command again to resume"
     if solved and state != "finished":
         state += "; the pairs below are those that an earlier session finished"
     shown = {"state": state, "sessions": len(sessions)}

@@ -22,7 +22,7 @@ def command(
     preset: Annotated[str, typer.Option("--preset", help="quick: minutes, small; paper: its sizes; some have more.")] = "quick",
     data: DataFolder = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the results; an interrupted study goes on where it is.")
+        Path | None, typer.Option("--out", "-o", help="Folder for the results; an interrupted study resumes there.")
     ] = None,
     checkpoints: Annotated[
         Path | None,

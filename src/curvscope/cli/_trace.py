@@ -10,7 +10,7 @@ from curvscope.cli._groups import grouped
 from curvscope.cli._names import ESTIMATORS, AsJson, Trust
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import SourceOrRun
-from curvscope.cli._workers import Hiring
+from curvscope.cli._workers import WorkerOptions
 
 if TYPE_CHECKING:
     from curvscope.estimators import Estimate
@@ -27,7 +27,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     ] = None,
     norms: Annotated[bool, typer.Option("--norms", help="Frobenius and spectral norm as well.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
-    hiring: Hiring,
+    worker_options: WorkerOptions,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -37,10 +37,10 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     from curvscope.estimators import frobenius_norm, spectral_norm, trace
     from curvscope.report import Table
 
-    hiring.check_source(source.problem)
+    worker_options.check_source(source.problem)
     operator, solution = measured(source, trust=trust)
     bound = None
-    with hiring.executor() as executor:
+    with worker_options.executor() as executor:
         limits: dict[str, Any] = {
             "max_products": max_products,
             "rtol": rtol,

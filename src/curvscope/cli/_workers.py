@@ -1,4 +1,4 @@
-"""Options that say who computes the products, and those who are hired for it."""
+"""Options that say who computes the products, and the workers that these open."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ClusterConfig = Annotated[
 
 
 @dataclass(frozen=True)
-class Hiring:
+class WorkerOptions:
     """Options of the command line that name who computes; contradicting ones are refused.
 
     Raises:
@@ -76,13 +76,13 @@ class Hiring:
             settings_in(self.cluster_config)
 
     @property
-    def nobody(self) -> bool:
+    def is_local(self) -> bool:
         """True if this process computes alone."""
         return self.workers is None and self.scheduler is None and self.cluster is None
 
     def check_source(self, problem: str | None) -> None:
         """Raise InvalidArgument for workers with a problem that is in no run: they could not build its operator."""
-        if not self.nobody and problem is not None:
+        if not self.is_local and problem is not None:
             raise InvalidArgument("workers build a --target or the operator of a RUN: make one with `curvscope eigs --problem`")
 
     @contextmanager

@@ -49,7 +49,7 @@ DEBUG = "--debug"
 
 # ``ctx`` is click's context. Newer versions of Typer carry click as a private module of their own, so no one type fits all.
 class Commands(TyperGroup):
-    """All commands: one that is stopped says how to go on, and ``--json`` has stdout for itself."""
+    """All commands: one that is stopped says how to resume, and ``--json`` has stdout for itself."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take ``--debug`` from wherever it stands: :func:`run` looks for it."""

@@ -1,6 +1,6 @@
 """Products of an operator as solvers take them: counted, timed, remembered in a run, dealt out to workers."""
 
-from curvscope.measurement._distributed import BLOCKS_EACH, Distributed, check_recipe, hired
+from curvscope.measurement._distributed import BLOCKS_EACH, Distributed, check_recipe, open_workers
 from curvscope.measurement._drawing import draw
 from curvscope.measurement._gram_schmidt import orthogonalize_column, split_off, whole_columns
 from curvscope.measurement._meter import Meter
@@ -17,7 +17,7 @@ from curvscope.measurement._session import (
     workspace,
 )
 from curvscope.measurement._storage import EIGEN, SINGULAR, TABLE, Place, form_of, read_result, rewrite_table, write_result
-from curvscope.measurement._workspace import WIDEST_BLOCK, Fit, Workspace, room_for
+from curvscope.measurement._workspace import WIDEST_BLOCK, Fit, Workspace, output_like
 
 __all__ = [
     "BLOCKS_EACH",
@@ -43,15 +43,15 @@ __all__ = [
     "draw",
     "form_of",
     "has_results",
-    "hired",
     "nearest_folder",
+    "open_workers",
     "orthogonalize_column",
+    "output_like",
     "read_result",
     "refuse_asymmetry",
     "remembered",
     "results_of",
     "rewrite_table",
-    "room_for",
     "scope_of",
     "split_off",
     "was_begun",

@@ -89,12 +89,12 @@ def check_recipe(operator: Operator, executor: Any) -> None:
 
 
 @contextmanager
-def hired(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distributed | None]:
+def open_workers(operator: Operator, executor: Any, place: Workspace) -> Iterator[Distributed | None]:
     """Workers for the products of a solve, noted in its run; None without an executor."""
     if executor is None:
         yield None
         return
-    others = Distributed(operator, executor, report=place.way())
+    others = Distributed(operator, executor, report=place.recorded_strategy())
     place.panels = Panels(others.workers)
     place.note_session(workers=others.workers.description)
     try:

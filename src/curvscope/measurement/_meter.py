@@ -75,10 +75,10 @@ class Meter:
         symmetry: looks at the first products of an operator whose symmetry was only assumed; solvers that take products with
             the adjoint turn it off.
         contention: looks whether other processes hold cores that threads wait for; set where the number of threads is restored.
-        turned: whether products with A stand for those with A* and the other way round.
+        is_adjoint: whether products with A stand for those with A* and the other way round.
     """
 
-    turned = False
+    is_adjoint = False
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Meter:
     ) -> None:
         self.workspace, self.distributed = workspace or Workspace(), distributed
         # A view: neither the memory bound nor the strategy of this work stays with the caller's operator.
-        self.operator = operator.view(memory=self.workspace.products, strategy_report=self.workspace.way())
+        self.operator = operator.view(memory=self.workspace.products, strategy_report=self.workspace.recorded_strategy())
         self.products = self.passes = self.searched = 0
         self.last_seconds = 0.0
         self.seconds: dict[str, float] = {"products": 0.0}
@@ -104,11 +104,11 @@ class Meter:
         Raises:
             NotFinite: a product has NaN or infinity in it; the message says which. Or squares of the first have.
         """
-        return self._count(block, note, adjoint=self.turned)
+        return self._count(block, note, adjoint=self.is_adjoint)
 
     def multiply_adjoint(self, block: Tensor, note: str = "") -> Tensor:
         """Operator* @ block for a (m, b) block; see :meth:`multiply`."""
-        return self._count(block, note, adjoint=not self.turned)
+        return self._count(block, note, adjoint=not self.is_adjoint)
 
     def _count(self, block: Tensor, note: str, *, adjoint: bool) -> Tensor:
         apply = self.operator.adjoint_matmul if adjoint else self.operator.__matmul__
@@ -118,7 +118,7 @@ class Meter:
         with long_work():
             result = apply(block)
         if not cmath.isfinite(result.sum().item()):
-            self._blame(result)
+            self._raise_not_finite(result)
         if not self.products:
             check_scale(result)
         if self.symmetry.active and not adjoint:
@@ -188,7 +188,7 @@ class Meter:
                 if max(self.operator.shape) >= TRIM_FROM:
                     give_back()
 
-    def _blame(self, result: Tensor) -> None:
+    def _raise_not_finite(self, result: Tensor) -> None:
         bad = (~torch.isfinite(result)).any(dim=0).nonzero().flatten().tolist()
         if bad:
             raise NotFinite(

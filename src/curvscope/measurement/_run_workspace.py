@@ -265,8 +265,8 @@ class InRun(Workspace):
         self.run.save()
         return operator.view(strategy_report=report)
 
-    def way(self) -> dict[str, Any] | None:
-        """See :meth:`Workspace.way`."""
+    def recorded_strategy(self) -> dict[str, Any] | None:
+        """See :meth:`Workspace.recorded_strategy`."""
         fixed: dict[str, Any] | None = self.run.manifest[DECISIONS].get("products")
         return fixed
 

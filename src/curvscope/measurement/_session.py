@@ -31,7 +31,7 @@ def workspace(
     free: Iterable[str] = (),
     fitted: Fit | None = None,
 ) -> Iterator[Workspace]:
-    """The workspace of a solve: that of the run at a path, made or gone on with, or one in memory.
+    """The workspace of a solve: that of the run at a path, made or resumed, or one in memory.
 
     Args:
         run: where; None: in memory.

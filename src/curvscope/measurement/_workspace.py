@@ -150,7 +150,7 @@ class Workspace:
         """Return the operator for further products: in a run, from the first one on, all are computed in the same way."""
         return operator
 
-    def way(self) -> dict[str, Any] | None:
+    def recorded_strategy(self) -> dict[str, Any] | None:
         """Return the strategy that :meth:`freeze` fixed, or None."""
         return None
 
@@ -161,6 +161,6 @@ class Workspace:
         """Called where everything is saved: raises Interrupted if Ctrl-C was pressed."""
 
 
-def room_for(matrix: TallMatrix) -> TallMatrix:
+def output_like(matrix: TallMatrix) -> TallMatrix:
     """Return a matrix of this shape to write to: the given one in memory, a new one on disk."""
     return matrix.empty_like(matrix.shape[1]) if isinstance(matrix, OnDisk) else matrix

@@ -75,7 +75,7 @@ class HuggingFace(Problem):
     @cached_property
     def config(self) -> Any:
         """The model's configuration."""
-        return _asked(_transformers().AutoConfig.from_pretrained, self.place)
+        return _loaded(_transformers().AutoConfig.from_pretrained, self.place)
 
     def model(self, seed: int | None = None) -> nn.Module:
         """The network, its attention computed so that it can be differentiated twice; ``seed`` draws weights of ``hf-config``.
@@ -88,7 +88,7 @@ class HuggingFace(Problem):
         options = {"attn_implementation": "eager"}
         with seeded(self.defaults.seed if seed is None else seed):
             if self.trained:
-                model = _asked(kind.from_pretrained, self.place, dtype=torch.float32, **options)
+                model = _loaded(kind.from_pretrained, self.place, dtype=torch.float32, **options)
             else:
                 model = kind.from_config(self.config, **options)
         model.config.use_cache = False
@@ -133,7 +133,7 @@ class HuggingFace(Problem):
         """The model's own, or None where its folder has none: its text is then fed as bytes."""
         folder = Path(self.place)
         if not folder.is_dir() or any((folder / name).exists() for name in TOKENIZERS):
-            return _asked(_transformers().AutoTokenizer.from_pretrained, self.place)
+            return _loaded(_transformers().AutoTokenizer.from_pretrained, self.place)
         if self._vocabulary < 256:
             raise InvalidArgument(f"{self.place} has no tokenizer, and a vocabulary of {self._vocabulary}: bytes need 256")
         return None
@@ -189,7 +189,7 @@ def _transformers() -> Any:
     return transformers
 
 
-def _asked(read: Any, place: str, **options: Any) -> Any:
+def _loaded(read: Any, place: str, **options: Any) -> Any:
     try:
         return read(place, **options)
     except (OSError, ValueError) as error:

@@ -71,7 +71,7 @@ class IndependentEntries(Kind):
         return torch.from_numpy(block).T
 
     def adjoint_multiply(self, matrix: TallMatrix, start: int, stop: int) -> Tensor:
-        """See :meth:`Kind.adjoint_multiply`; every stream goes on where it was left, so that no whole tile is made."""
+        """See :meth:`Kind.adjoint_multiply`; every stream continues where it was left, so that no whole tile is made."""
         result = torch.zeros(stop - start, matrix.shape[1], dtype=small_dtype(self.dtype), device=matrix.device)
         for first, last in tiles(self.rows):
             streams = [self.streams.at(column, first // TILE_ROWS) for column in range(start, stop)]

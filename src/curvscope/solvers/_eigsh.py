@@ -141,11 +141,11 @@ def eigsh(  # noqa: PLR0913 -- the door: request, resources and method's options
             it holds; what cannot fit is refused before any product. With an operator on a GPU they lie there where 0.8 of what
             is free holds them; else this bounds them on the host.
         run: a directory that keeps everything as it comes: manifest, products or basis, results. Killed at any moment, the
-            same call goes on and loses at most one block; the result has the same bits as without the interruption. Asked for
-            more pairs (or a larger sketch, a smaller tol), it goes on from what it has. Ctrl-C ends it after the block in hand.
+            same call resumes and loses at most one block; the result has the same bits as without the interruption. Asked for
+            more pairs (or a larger sketch, a smaller tol), it continues from there. Ctrl-C ends it after the block in hand.
         executor: who computes the products: an executor of ``concurrent.futures``, a ``dask.distributed.Client``, or
             :class:`curvscope.Workers`; each builds the operator once, from its :class:`curvscope.Recipe`. Results are equal to
-            rounding, and a run may go on with other workers or with none. None: this process.
+            rounding, and a run may resume with other workers or with none. None: this process.
         progress: None: a bar in a terminal or notebook, else lines of the log; True, False, or a callback; see
             :data:`curvscope.execution.Progress`.
         options: those of the method, where it is given by name: block_size and max_products of all, ncv and keep_basis of

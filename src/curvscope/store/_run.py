@@ -150,7 +150,7 @@ class Run:
             remove_drafts(self.path)
             self.manifest.setdefault("sessions", []).append({**_session(), "work": work, "ended": None})
             self.save()
-            with Interruptible("The same command, or the same call, goes on from there.") as self.work:
+            with Interruptible("Run the same command, or make the same call, to resume from there.") as self.work:
                 yield self.work
             if lock.state() == "held":
                 self._end("finished")

@@ -17,7 +17,7 @@ class Interruptible:
     in jobs that a shell started in the background: they were told to go on.
 
     Args:
-        advice: how to go on, for the person who stopped it.
+        advice: how to resume, for the person who stopped it.
 
     >>> with Interruptible("start it again") as work:
     ...     work.check()

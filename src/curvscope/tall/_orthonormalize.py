@@ -20,7 +20,7 @@ NEAR = 16.0
 """Condition number of a measured Q* Q up to which one more round reaches rounding: what comes out need not be measured."""
 COMPRESSED = 4
 """Rows of a compressed matrix, in parts of n."""
-WORTH_COMPRESSING = (256, 64)
+MIN_SHAPE_TO_COMPRESS = (256, 64)
 """Columns, and rows in parts of them, from which compressing is cheap beside a Gram matrix in double precision."""
 
 
@@ -158,7 +158,7 @@ def _compressed_whitening(matrix: TallMatrix, noise: float | None, unit: float) 
     from random combinations.
     """
     rows, columns = matrix.shape
-    least, times = WORTH_COMPRESSING
+    least, times = MIN_SHAPE_TO_COMPRESS
     if not isinstance(matrix, InMemory) or columns < least or rows < times * columns:
         return None
     factor = torch.linalg.qr(compressed(matrix, COMPRESSED * columns), mode="r").R.cpu()

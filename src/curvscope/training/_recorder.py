@@ -27,7 +27,7 @@ class Recorder:
         path: directory for one safetensors file a step, ``step_000100.safetensors``; None keeps copies in memory.
         optimizer: its state is kept as well, to train on from a recorded step; see :meth:`restore`.
         random_state: likewise the states of PyTorch's, NumPy's and Python's global random generators.
-        resume: go on with an earlier recording in ``path``: steps that are there stay as they are, and are not written again.
+        resume: continue an earlier recording in ``path``: steps that are there stay as they are, and are not written again.
 
     Raises:
         InvalidArgument: no steps, negative ones, or other than whole numbers. RunConflict: ``path`` already holds one of these
@@ -121,7 +121,7 @@ class Recorder:
 
     @checked
     def restore(self, i: int) -> None:
-        """Put model, optimizer and random generators back to step i: training goes on as if it had not been interrupted.
+        """Put model, optimizer and random generators back to step i: training continues as if it had not been interrupted.
 
         Raises:
             RunNotFound: the step was not recorded, or without the state of optimizer and generators. InvalidArgument: another

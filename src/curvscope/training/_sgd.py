@@ -27,7 +27,7 @@ def train(
     """Train ``model`` in place up to the recorder's last step, on the device where it is.
 
     What dropout draws at a step depends on seed and step alone, and plain SGD has no state beside the parameters: from a
-    recorded step, training goes on as if it had not been interrupted.
+    recorded step, training continues as if it had not been interrupted.
 
     Args:
         problem: gives batches, criterion and learning rate.

@@ -1,4 +1,4 @@
-"""What beside the parameters determines how training goes on: the optimizer, and the global random generators."""
+"""What beside the parameters determines how training continues: the optimizer, and the global random generators."""
 
 from __future__ import annotations
 

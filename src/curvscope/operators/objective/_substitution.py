@@ -90,7 +90,7 @@ def _equal(first: Tensor, second: Tensor) -> bool:
 def check_substitution(objective: Objective) -> None:
     """See that the gradient through exchanged parameters is the gradient of the user's own model; looked at once.
 
-    Where it is not, because a weight is reached by a second reference, the objective goes on with the values written into the
+    Where it is not, because a weight is reached by a second reference, the objective continues with the values written into the
     model's own parameters. Both gradients are evaluated with other random numbers, so that a model that draws some is seen.
 
     Cost: two gradients of a few samples; more only where they differ.

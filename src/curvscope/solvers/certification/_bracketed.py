@@ -46,7 +46,7 @@ def until_bracketed(
     """Solve for more pairs, to smaller residuals, until the overlap of every k' <= k is known to a half-width of rtol of it.
 
     Args:
-        solve: (pairs, tol, earlier solution or None) -> solution; goes on from the earlier one.
+        solve: (pairs, tol, earlier solution or None) -> solution; continues from the earlier one.
         certify: puts a certificate on a solution.
         k: overlaps wanted.
         order: the ranking's.

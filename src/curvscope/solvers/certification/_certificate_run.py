@@ -50,8 +50,8 @@ class CertificateRun(InRun):
         """Return the operator as it is: the products of the solve are what a run fixes."""
         return operator
 
-    def way(self) -> dict[str, Any] | None:
-        """See :meth:`Workspace.way`; any."""
+    def recorded_strategy(self) -> dict[str, Any] | None:
+        """See :meth:`Workspace.recorded_strategy`; any."""
         return None
 
     def clear(self) -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Pairs:
     """Pairs that a solver found, in the wanted order, not yet certified.
 
-    ``tol`` is what the residuals are held against; None for methods that do not iterate. ``settled``: the vectors are polished
+    ``tol`` is what the residuals are held against; None for methods that do not iterate. ``polished``: the vectors are polished
     and kept. ``chosen``: what the method decided on the way, to be recorded with the options. ``norm``: what is known of ||A||
     beside the pairs, whose rounding residuals are held against too. ``evidence``: what is shown about missed pairs.
     ``basis``: to continue from, where it was asked for.
@@ -44,7 +44,7 @@ class Pairs:
     tol: float | None
     advice: str
     diagnostics: dict[str, float] = field(default_factory=dict)
-    settled: bool = False
+    polished: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
     norm: float = 0.0
     evidence: Evidence | None = None
@@ -56,7 +56,7 @@ def finish(meter: Meter, pairs: Pairs, *, which: str, options: dict[str, Any]) -
 
     Cost: k products.
     """
-    pairs = settled(meter, pairs)
+    pairs = polish_and_store(meter, pairs)
     values = pairs.eigenvalues.double().cpu()
     found_with = meter.products - meter.searched
     with meter.stage("residuals", len(values)):
@@ -111,9 +111,9 @@ def unit_of(operator: Operator) -> float:
     return max(torch.finfo(operator.dtype).eps, min(operator.rounding, torch.finfo(torch.float32).eps))
 
 
-def settled(meter: Meter, pairs: Pairs) -> Pairs:
-    """Pairs with polished vectors of canonical sign, kept with what they cost; they are not settled twice."""
-    if pairs.settled:
+def polish_and_store(meter: Meter, pairs: Pairs) -> Pairs:
+    """Pairs with polished vectors of canonical sign, kept with what they cost; they are not polished twice."""
+    if pairs.polished:
         return pairs
     with meter.stage("polishing", 0):
         polish(pairs.eigenvectors)
@@ -128,11 +128,11 @@ def settled(meter: Meter, pairs: Pairs) -> Pairs:
             **meter.spent(),
         }
         vectors = meter.workspace.keep({VECTORS: pairs.eigenvectors}, {"eigenvalues": pairs.eigenvalues}, facts)
-    return replace(pairs, eigenvectors=vectors[VECTORS], settled=True)
+    return replace(pairs, eigenvectors=vectors[VECTORS], polished=True)
 
 
 def recalled(meter: Meter) -> Pairs | None:
-    """The settled pairs that an earlier session of this very solve found, if any; the meter then counts what they cost."""
+    """The polished pairs that an earlier session of this very solve found, if any; the meter then counts what they cost."""
     found = meter.workspace.kept()
     if found is None:
         return None
@@ -144,7 +144,7 @@ def recalled(meter: Meter) -> Pairs | None:
         facts["tol"],
         facts["advice"],
         facts["diagnostics"],
-        settled=True,
+        polished=True,
         chosen=facts["chosen"],
         norm=facts.get("norm", 0.0),  # runs of versions before it was kept
         evidence=_evidence_of(facts.get("evidence")),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from curvscope.measurement import Meter, Workspace, check_recipe, hired, workspace
+from curvscope.measurement import Meter, Workspace, check_recipe, open_workers, workspace
 from curvscope.operators.base import Operator
 from curvscope.solvers.driver._finish import Pairs, finish, recalled
 from curvscope.solvers.driver._request import EigenProblem, Prepared, Resources
@@ -37,7 +37,7 @@ def metered(operator: Operator, executor: Any, progress: Progress, place: Worksp
     """Products of an operator, by an executor if there is one; ``place`` None: for work that keeps nothing in a run."""
     check_recipe(operator, executor)
     place = place or Workspace()
-    with hired(operator, executor, place) as others, threads(None):
+    with open_workers(operator, executor, place) as others, threads(None):
         meter = Meter(operator, progress, place, others)
         meter.contention = Contention()
         yield meter

@@ -104,7 +104,7 @@ class KrylovBasis(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """Keep the wanted Ritz vectors and half of the others that fit, and go on from the waiting columns."""
+        """Keep the wanted Ritz vectors and half of the others that fit, and continue from the waiting columns."""
 
     def adopt(self, options: KrylovOptions, *, waiting: int = 0) -> None:
         """Go on with these options: another k, tol or budget, and room for more columns if there was less.
@@ -131,7 +131,7 @@ class KrylovBasis(ABC):
         return not self.waiting
 
     @property
-    def crowded(self) -> bool:
+    def needs_restart(self) -> bool:
         """True if the products of a block would not fit in; never where the whole space does."""
         return self.capacity < self.size and self.capacity - self.filled < min(self.waiting, self.options.block_size)
 

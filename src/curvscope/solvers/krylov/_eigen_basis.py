@@ -119,7 +119,7 @@ class Expansion(KrylovBasis):
         return values[chosen], rotation[:, chosen], self.parts.norm(dim=0)
 
     def restart(self) -> None:
-        """Keep the wanted Ritz vectors and half of the others that fit, lock what is exact, go on from the waiting columns."""
+        """Keep the wanted Ritz vectors and half of the others that fit, lock what is exact, and continue."""
         # A thick restart keeps Ritz vectors Y and the waiting block W. A Y = Y diag(values) + W outside holds for any set of
         # Ritz vectors: the next products couple to the kept ones by `outside` alone, and Q* A Q stays known without a product.
         # Half of the unwanted vectors are kept as well: they deflate what lies next to the wanted end, which every restart

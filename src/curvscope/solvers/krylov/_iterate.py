@@ -164,7 +164,7 @@ def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, sta
     loop = loop or Loop()
     with meter.stage(stage, options.max_products), long_work(_likely(meter, options, expansion.PRICE)):
         while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
-            if expansion.crowded:
+            if expansion.needs_restart:
                 expansion.restart()
             before = expansion.multiplied
             expansion.step(meter, loop.note)

@@ -75,7 +75,7 @@ class Bidiagonalization(KrylovBasis):
         return values[:k], (left[:, :k], right[:, :k]), self.parts.norm(dim=0)
 
     def restart(self) -> None:
-        """Keep the wanted triplets and half of the others that fit, and go on from the waiting columns."""
+        """Keep the wanted triplets and half of the others that fit, and continue from the waiting columns."""
         c, kept, width = self.multiplied, self._most_kept(), self.waiting
         left, values, right = (part[..., :kept] for part in self._svd())
         kept = len(values)

@@ -98,10 +98,10 @@ def svds(  # noqa: PLR0913 -- a public function: request and resources, by keywo
 
 def _solved(meter: Meter, options: KrylovOptions, k: int, tol: float) -> SingularSolution:
     """The triplets, iterated on the side of the operator that is not the wider."""
-    wide = meter.turned = meter.operator.shape[0] < meter.operator.shape[1]
+    wide = meter.is_adjoint = meter.operator.shape[0] < meter.operator.shape[1]
     bases = Bidiagonalization(meter.operator, options)
     evidence = _iterated(meter, options, bases)
-    meter.turned = False
+    meter.is_adjoint = False
     c = bases.multiplied
     left, core, right = bases.left.leading(c), bases.forward[:c, :c], bases.basis.leading(c)
     diagnostics = {"asymmetry": bases.asymmetry, "restarts": float(bases.restarts)}

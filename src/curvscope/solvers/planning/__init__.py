@@ -1,11 +1,11 @@
 """What a solve will take, before it is begun."""
 
 from curvscope.solvers.planning._plan import plan
-from curvscope.solvers.planning._rehearsal import Free
+from curvscope.solvers.planning._rehearsal import ZeroCostDiagonal
 from curvscope.solvers.planning._result import Plan
 
 __all__ = [
-    "Free",
     "Plan",
+    "ZeroCostDiagonal",
     "plan",
 ]

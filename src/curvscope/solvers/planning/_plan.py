@@ -94,15 +94,15 @@ def plan(  # noqa: PLR0913 -- a public function: request and resources, by keywo
     names = PLANNED if method == "auto" else ("seigh" if method == "oversampled" else method,)
     known = None if spectrum is None else known_eigenvalues(spectrum, k, operator.shape[0])
     timing = Timing(operator)
-    asked = _Asked(operator, k, Resources(memory, run), workers, known, tol, block_size, ncv, max_products)
-    plans = [_method_plan(name, asked, timing) for name in names]
+    request = _Request(operator, k, Resources(memory, run), workers, known, tol, block_size, ncv, max_products)
+    plans = [_method_plan(name, request, timing) for name in names]
     plans.sort(key=lambda made: bool(made.obstacle))
     each = resident_bytes() + max((extra for _, extra in timing.known.values()), default=0)
     return Plan(k, operator.shape[0], tuple(plans), _choice(plans, operator, k), timing.last, workers, each)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """What is planned: the request of a solve, and what is known before it."""
 
     operator: Operator
@@ -131,39 +131,39 @@ class _Sizes:
     widest: int
 
 
-def _sizes(name: str, asked: _Asked) -> _Sizes:
+def _sizes(name: str, request: _Request) -> _Sizes:
     """Return the sizes of a method that iterates or sketches.
 
     Raises:
         InvalidArgument: none that can work.
     """
-    operator, k, size = asked.operator, asked.k, asked.operator.shape[0]
+    operator, k, size = request.operator, request.k, request.operator.shape[0]
     if name == "krylov":
-        width = asked.block_size
-        if asked.workers > 1 and width is None:
-            width = multiple_of(default_width(k), asked.workers, size)
-        options = krylov_options(EigenProblem(operator, k, tol=asked.tol), Krylov(asked.ncv, width, asked.max_products))
+        width = request.block_size
+        if request.workers > 1 and width is None:
+            width = multiple_of(default_width(k), request.workers, size)
+        options = krylov_options(EigenProblem(operator, k, tol=request.tol), Krylov(request.ncv, width, request.max_products))
         columns = {"k": k, "ncv": options.ncv, "block_size": options.block_size}
-        products = krylov_products(asked.known, size, options, operator.dtype)
+        products = krylov_products(request.known, size, options, operator.dtype)
         return _Sizes(products, columns, options.block_size, options.ncv)
-    outer, inner = sizes_for_pairs(name, k, size, asked.max_products)
+    outer, inner = sizes_for_pairs(name, k, size, request.max_products)
     total = inner if name != "hmt" else 2 * outer
     columns = {"k": k, "num_outer": outer, "num_inner": inner}
-    return _Sizes((total, total, total), columns, asked.block_size or min(WIDEST_BLOCK, size), inner)
+    return _Sizes((total, total, total), columns, request.block_size or min(WIDEST_BLOCK, size), inner)
 
 
-def _method_plan(name: str, asked: _Asked, timing: Timing) -> MethodPlan:
+def _method_plan(name: str, request: _Request, timing: Timing) -> MethodPlan:
     """Return the plan of one method; one that cannot be done says why."""
-    operator, run = asked.operator, asked.resources.run
+    operator, run = request.operator, request.resources.run
     if name == "exact":
-        return _exact_plan(operator, asked.k, timing, asked.resources.memory, asked.workers)
+        return _exact_plan(operator, request.k, timing, request.resources.memory, request.workers)
     try:
-        sizes = _sizes(name, asked)
-        needs = footprint(name, operator, sizes.columns, predict=asked.predict)
+        sizes = _sizes(name, request)
+        needs = footprint(name, operator, sizes.columns, predict=request.predict)
         fitted = fit(
             needs,
-            asked.resources.memory,
-            block_size=asked.block_size,
+            request.resources.memory,
+            block_size=request.block_size,
             default=sizes.block_size,
             stored=run is not None,
             device=operator.device,
@@ -173,12 +173,12 @@ def _method_plan(name: str, asked: _Asked, timing: Timing) -> MethodPlan:
     likely = needs
     if name == "krylov":  # the basis takes no more than what is written of it
         columns = sizes.columns | {"ncv": min(sizes.columns["ncv"], sizes.products[1])}
-        likely = footprint(name, operator, columns, predict=asked.predict)
-    stages = _stages(name, asked, sizes, fitted, timing)
+        likely = footprint(name, operator, columns, predict=request.predict)
+    stages = _stages(name, request, sizes, fitted, timing)
     few, many = sizes.products[0] / sizes.products[1], sizes.products[2] / sizes.products[1]
     expected, in_host = sum(stages.values()), operator.device.type == "cpu" or fitted.on_host
     extra = timing.at(fitted.block_size)[1]
-    fewest, usual, most = (count + asked.k for count in sizes.products)
+    fewest, usual, most = (count + request.k for count in sizes.products)
     return MethodPlan(
         name,
         products=(fewest, usual, most),
@@ -188,16 +188,16 @@ def _method_plan(name: str, asked: _Asked, timing: Timing) -> MethodPlan:
         disk=needs.disk if run is not None else 0,
         block_size=fitted.block_size,
         resident=fitted.resident,
-        accuracy=f"residuals to {asked.tol:g}" if name == "krylov" and asked.tol else ACCURACY[name],
+        accuracy=f"residuals to {request.tol:g}" if name == "krylov" and request.tol else ACCURACY[name],
     )
 
 
-def _stages(name: str, asked: _Asked, sizes: _Sizes, fitted: Fit, timing: Timing) -> dict[str, float]:
+def _stages(name: str, request: _Request, sizes: _Sizes, fitted: Fit, timing: Timing) -> dict[str, float]:
     """Expected seconds by stage: products as timed, what is beside them as rehearsed, and the wire to workers."""
-    k, workers, run, expected = asked.k, asked.workers, asked.resources.run, sizes.products[1]
+    k, workers, run, expected = request.k, request.workers, request.resources.run, sizes.products[1]
     solve = partial(_rehearsal, name, k, expected, fitted.block_size, ncv=sizes.columns.get("ncv"))
     stored = None if run is None or fitted.resident else nearest_folder(run.path if isinstance(run, Run) else Path(run))
-    outside = rehearse(solve, asked.operator, k, sizes.widest, stored=stored).at(asked.operator.shape[0])
+    outside = rehearse(solve, request.operator, k, sizes.widest, stored=stored).at(request.operator.shape[0])
     seconds, _ = timing.at(fitted.block_size)
     residuals, _ = timing.at(min(fitted.widest, k))
     # Independent products are dealt out as whole blocks, which leaves nobody idle; those of an iteration column by column.

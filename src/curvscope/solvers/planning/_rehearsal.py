@@ -26,7 +26,7 @@ Solve = Callable[..., Solution]
 """``solve(operator, scale, **options)``: the method with its sizes divided by ``scale``."""
 
 
-class Free(Operator):
+class ZeroCostDiagonal(Operator):
     """diag(1, -1/2, 1/3, ...), for next to nothing."""
 
     hermitian = True
@@ -88,7 +88,7 @@ def rehearse(solve: Solve, operator: Operator, k: int, columns: int, *, stored: 
 
 
 def _timed(solve: Solve, operator: Operator, size: int, scale: float, stored: Path | None) -> dict[str, float]:
-    free = Free(size, operator.dtype, operator.device)
+    free = ZeroCostDiagonal(size, operator.dtype, operator.device)
     options: dict[str, Any] = {"progress": False}
     if stored is None:
         cost = solve(free, scale, **options).cost

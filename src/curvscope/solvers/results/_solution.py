@@ -129,7 +129,7 @@ class Solution(Pairs):
         diagnostics: numbers that tell of trouble: orthogonality, asymmetry of the projected matrix.
         parameters: names and shapes of the D parameters, for curvature operators.
         certificate: what was proven, after :func:`curvscope.certify`.
-        basis: what ``eigsh(..., keep_basis=True)`` keeps to go on from; it is not saved.
+        basis: what ``eigsh(..., keep_basis=True)`` keeps to continue from; it is not saved.
     """
 
     eigenvalues: Tensor

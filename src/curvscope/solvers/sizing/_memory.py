@@ -223,17 +223,17 @@ def _fit_beside(needs: Footprint, host: tuple[int, int], wanted: int, least: int
 
 def _refusal(needs: Footprint, bound: int, budget: int, block_size: int, *, stored: bool) -> str:
     needed = bound - budget + needs.memory(block_size, resident=not stored)
-    ways = [f"allow memory='{needed / 2**30:.2f}GiB'"]
+    remedies = [f"allow memory='{needed / 2**30:.2f}GiB'"]
     if not stored:
         on_disk = bound - budget + needs.memory(1, resident=False)
         if on_disk <= bound:
-            ways.append(f"keep the matrices on disk with run=PATH (--out), {as_text(needs.disk)}")
+            remedies.append(f"keep the matrices on disk with run=PATH (--out), {as_text(needs.disk)}")
         columns = (budget - needs.memory(1, resident=False)) // needs.column
         if columns >= 1:
-            ways.append(f"a smaller k, ncv or sketch: {columns} columns fit, this takes {needs.resident_columns}")
+            remedies.append(f"a smaller k, ncv or sketch: {columns} columns fit, this takes {needs.resident_columns}")
     elif (fitting := needs.widest(budget, resident=False)) >= 1:
-        ways.append(f"block_size={fitting}")
+        remedies.append(f"block_size={fitting}")
     return (
         f"this needs {as_text(needed)} of memory, {as_text(bound)} is allowed (the process has {as_text(bound - budget)} "
-        f"already): {'; or '.join(ways)}; single precision halves it"
+        f"already): {'; or '.join(remedies)}; single precision halves it"
     )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from curvscope.measurement import Measured, Meter, Place, blocks, draw, remembered, room_for
+from curvscope.measurement import Measured, Meter, Place, blocks, draw, output_like, remembered
 from curvscope.operators import as_operator
 from curvscope.sketches import SketchKind
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
@@ -51,7 +51,7 @@ class HMT(Sketch):
             outer = Measured(meter, right, self.num_outer, self.block_size).all()
         with meter.stage("orthonormalisation", 0):
             outer = meter.workspace.working(outer)
-            basis = orthonormalize(outer, into=room_for(outer)).basis
+            basis = orthonormalize(outer, into=output_like(outer)).basis
             del outer
         with meter.stage("compression", basis.shape[1]):
             core, asymmetry = symmetrized(_compressed(meter, basis, self.block_size))
@@ -87,7 +87,7 @@ def hmt(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the paper
         block_size: columns a product call; default 32, fewer where memory is short.
         memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
-        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+        run: a directory that keeps measurements and results as they come: the same call resumes an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import Measured, Meter, Place, blocks, draw, room_for
+from curvscope.measurement import Measured, Meter, Place, blocks, draw, output_like
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.sketches import SketchKind, TestMatrix
@@ -109,7 +109,7 @@ def nystrom(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the p
         block_size: columns a product call; default 32, fewer where memory is short.
         memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
-        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+        run: a directory that keeps measurements and results as they come: the same call resumes an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
@@ -151,7 +151,7 @@ def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | No
     # As large as the rounding of Omega* Y, so that it stays positive; a larger one (u ||Y||) would cost accuracy in proportion.
     norms = [float(torch.linalg.vector_norm(outer.rows(panel), dtype=small_dtype(outer.dtype))) for panel in outer.panels()]
     shift = 3 * torch.finfo(outer.dtype).eps * math.hypot(*norms) / size
-    shifted = room_for(outer)
+    shifted = output_like(outer)
     for start, stop in blocks(count, block_size):
         shifted.write(start, right.columns(start, stop).mul_(shift).add_(outer.columns(start, stop)))
     gram = right.adjoint_multiply(shifted, 0, count)
@@ -170,7 +170,7 @@ def _positive(outer: TallMatrix, right: TestMatrix, block_size: int, k: int | No
 
 
 def _indefinite(outer: TallMatrix, gram: Tensor, rank: int, k: int | None, which: str) -> Pairs:
-    whole = orthonormalize(outer, into=room_for(outer))
+    whole = orthonormalize(outer, into=output_like(outer))
     core = indefinite_nystrom_core(whole.coefficients, gram, rank)
     pairs = pairs_of_core(whole.basis, core, k=rank if k is None else k, which=which, diagnostics={"rank": float(rank)})
     return replace(pairs, chosen={"core": INDEFINITE})

@@ -224,7 +224,7 @@ def generalized_nystrom_core(left: Tensor, coefficients: Tensor) -> Tensor:
     return least_squares(left, coefficients.mH)
 
 
-def bearable_rank(sizes: Tensor, num_left: int, num_measured: int | None = None) -> int:
+def truncation_rank(sizes: Tensor, num_left: int, num_measured: int | None = None) -> int:
     r"""Return how many directions of the range to keep so that least squares with l equations amplify least.
 
     .. math:: \arg\min_r \; \Big(\sum_{i > r} s_i^2 + l s_q^2 \Big) \Big(1 + \frac{r}{l - r - 1}\Big)
@@ -240,7 +240,7 @@ def bearable_rank(sizes: Tensor, num_left: int, num_measured: int | None = None)
     Source: the error bound of Tropp, Yurtsever, Udell, Cevher (SIMAX 2017), theorem 4.3, with measured values put in.
 
     >>> slow, fast = torch.ones(20, dtype=torch.float64), 0.1 ** torch.arange(20, dtype=torch.float64)
-    >>> bearable_rank(slow, 20), bearable_rank(fast, 20), bearable_rank(slow[:3], 8, 8)
+    >>> truncation_rank(slow, 20), truncation_rank(fast, 20), truncation_rank(slow[:3], 8, 8)
     (1, 18, 3)
     """
     if not len(sizes):

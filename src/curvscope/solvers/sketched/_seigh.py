@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import Measured, Meter, Place, draw, room_for
+from curvscope.measurement import Measured, Meter, Place, draw, output_like
 from curvscope.operators import as_operator
 from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
@@ -131,7 +131,7 @@ def seigh(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pap
         block_size: columns a product call; default 32, fewer where memory is short. The result depends on it by rounding only.
         memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
-        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+        run: a directory that keeps measurements and results as they come: the same call resumes an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
@@ -212,7 +212,7 @@ def _measure(meter: Meter, right: TestMatrix, left: TestMatrix, sizes: tuple[int
 
 def _recover(measured: _Measured, left: TestMatrix, core: str, *, k: int | None, which: str) -> Pairs:
     """The pairs; outer measurements in memory are overwritten by their basis."""
-    whole = orthonormalize(measured.outer, into=room_for(measured.outer))
+    whole = orthonormalize(measured.outer, into=output_like(measured.outer))
     right = least_squares(whole.coefficients.mH, measured.across, rtol=0.0)  # Q* Omega, as Y_1 = Q R
     compressed = left.adjoint_multiply(whole.basis, 0, len(measured.further))
     return core_pairs(whole, compressed, measured.further, right, core, k=k, which=which)

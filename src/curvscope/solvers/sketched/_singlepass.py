@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import Measured, Meter, Place, draw, room_for
+from curvscope.measurement import Measured, Meter, Place, draw, output_like
 from curvscope.operators import as_operator
 from curvscope.sketches import SketchKind, TestMatrix
 from curvscope.solvers.driver import EigenProblem, Pairs, Resources
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sketched._common import Sketch, check_sketch, pairs_of_core
 from curvscope.solvers.sketched._nystrom import INDEFINITE, definiteness
-from curvscope.solvers.sketched._recovery import bearable_rank, singlepass_core
+from curvscope.solvers.sketched._recovery import singlepass_core, truncation_rank
 from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import TallMatrix, orthonormalize
@@ -109,8 +109,8 @@ def singlepass(  # noqa: PLR0913 -- the method's sizes and the solve's, as in th
 
     Args:
         operator: Hermitian, real or complex; anything that ``as_operator`` takes.
-        num_outer: dimension of the space that is kept; None: as :func:`.recovery.bearable_rank` finds from the measurements, or
-            all of it when Omega* A Omega shows a positive semidefinite operator, for which the problem is harmless.
+        num_outer: dimension of the space that is kept; None: what :func:`.recovery.truncation_rank` finds, or all
+            of it when Omega* A Omega shows a positive semidefinite operator, for which the problem is harmless.
         num_products: number of products; default 2 num_outer; one of the two must be given.
         k: how many pairs to return; default all.
         which: LM, LA, SA or BE.
@@ -119,7 +119,7 @@ def singlepass(  # noqa: PLR0913 -- the method's sizes and the solve's, as in th
         block_size: columns a product call; default 32, fewer where memory is short.
         memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
-        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+        run: a directory that keeps measurements and results as they come: the same call resumes an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
@@ -147,10 +147,10 @@ def singlepass(  # noqa: PLR0913 -- the method's sizes and the solve's, as in th
 
 def _recover(outer: TallMatrix, right: TestMatrix, kept: int | None, *, k: int | None, which: str) -> Pairs:
     """The pairs from the leading ``kept`` directions (None: as many as are bearable) of the measurements."""
-    whole = orthonormalize(outer, into=room_for(outer))
+    whole = orthonormalize(outer, into=output_like(outer))
     turn, sizes, back = torch.linalg.svd(whole.coefficients, full_matrices=False)
     if kept is None:
-        kept = max(k or 1, bearable_rank(sizes, outer.shape[1], outer.shape[1]))
+        kept = max(k or 1, truncation_rank(sizes, outer.shape[1], outer.shape[1]))
     turn, measured = turn[:, :kept], sizes[:kept, None] * back[:kept]
     seen = turn.mH @ right.adjoint_multiply(whole.basis, 0, outer.shape[1]).mH
     core = turn @ singlepass_core(measured, seen) @ turn.mH

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.measurement import Measured, Meter, Place, draw, room_for
+from curvscope.measurement import Measured, Meter, Place, draw, output_like
 from curvscope.operators import as_operator
 from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.driver import ADVICE, Prepared, Resources, finish_singular, recalled_triplets, session, triplets_of_core
 from curvscope.solvers.results import SingularSolution
 from curvscope.solvers.sizing import fit_sketch
 from curvscope.solvers.sketched._common import advised, check_sizes
-from curvscope.solvers.sketched._recovery import bearable_rank, generalized_nystrom_core, oversampled_core
+from curvscope.solvers.sketched._recovery import generalized_nystrom_core, oversampled_core, truncation_rank
 from curvscope.store import Run
 from curvscope.system import Progress, checked
 from curvscope.tall import InMemory, TallMatrix, orthonormalize, small_dtype
@@ -51,7 +51,7 @@ def ssvd(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pape
       and :math:`A^*\Gamma` (n_outer, range P); the core of :math:`A \approx Q C P^*` from :math:`\Psi^* A\Omega` by two
       least-squares problems. All products are independent of one another.
     - "nystrom", generalised: :math:`A\Omega` (n_outer) and :math:`A^*\Gamma` (n_inner); also one round. If n_inner < 2 n_outer,
-      only as many directions are kept (never less than k) as :func:`.recovery.bearable_rank` finds.
+      only as many directions are kept (never less than k) as :func:`.recovery.truncation_rank` finds.
     - "hmt": :math:`Q = \mathrm{orth}(A\Omega)`, then :math:`A^* Q`; two rounds, n_outer products each.
 
     Args:
@@ -66,7 +66,7 @@ def ssvd(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pape
         block_size: columns a product call; default 32, fewer where memory is short.
         memory: bound for the resident memory of the whole process ("8GiB" or bytes): the block size, and with ``run`` whether
             matrices lie in memory, are chosen so that it holds; default: what is there and 0.8 of what is free.
-        run: a directory that keeps measurements and results as they come: the same call goes on with an interrupted run, and a
+        run: a directory that keeps measurements and results as they come: the same call resumes an interrupted run, and a
             larger sketch reuses its measurements; see :func:`curvscope.eigsh`.
         executor: who computes the products, all blocks at a time; see :class:`curvscope.Workers`. None: this process.
         progress: see :data:`.progress.Progress`.
@@ -112,7 +112,7 @@ def ssvd(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pape
     }
 
     def find(meter: Meter) -> Factors:
-        """Measure and recover: what the session times, keeps and goes on with."""
+        """Measure and recover: what the session times, keeps and resumes."""
         right = draw(sketch, operator, seed=seed, role="right")
         left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
         match method:
@@ -147,9 +147,9 @@ def _oversampled(
         co_outer = Measured(meter, outer_left, num_outer, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
         outer = meter.workspace.working(measured.matrix.leading(num_outer))
-        basis = orthonormalize(outer, into=room_for(outer)).basis
+        basis = orthonormalize(outer, into=output_like(outer)).basis
         co_outer = meter.workspace.working(co_outer)
-        co_basis = orthonormalize(co_outer, into=room_for(co_outer)).basis
+        co_basis = orthonormalize(co_outer, into=output_like(co_outer)).basis
         compressed = inner_left.adjoint_multiply(basis, 0, num_inner)
         core = oversampled_core(compressed, inner, right.adjoint_multiply(co_basis, 0, num_inner).mH)
     return basis, core, co_basis, min(core.shape)
@@ -164,11 +164,11 @@ def _generalized_nystrom(
         co_outer = Measured(meter, left, num_inner, block_size, adjoint=True).all()
     with meter.stage("recovery", 0):
         outer, co_outer = meter.workspace.working(outer), meter.workspace.working(co_outer)
-        whole = orthonormalize(outer, into=room_for(outer))
-        co_range = orthonormalize(co_outer, into=room_for(co_outer))
+        whole = orthonormalize(outer, into=output_like(outer))
+        co_range = orthonormalize(co_outer, into=output_like(co_outer))
         turn, found, _ = torch.linalg.svd(whole.coefficients, full_matrices=False)
         if num_inner < 2 * num_outer:
-            turn = turn[:, : max(least, bearable_rank(found, num_inner, num_outer))]
+            turn = turn[:, : max(least, truncation_rank(found, num_inner, num_outer))]
         compressed = left.adjoint_multiply(whole.basis, 0, num_inner) @ turn
         core = turn @ generalized_nystrom_core(compressed, co_range.coefficients)
     return whole.basis, core, co_range.basis, turn.shape[1]
@@ -179,11 +179,11 @@ def _hmt(meter: Meter, right: TestMatrix, num_outer: int, block_size: int) -> Fa
         outer = Measured(meter, right, num_outer, block_size).all()
     with meter.stage("orthonormalisation", 0):
         outer = meter.workspace.working(outer)
-        basis = orthonormalize(outer, into=room_for(outer)).basis
+        basis = orthonormalize(outer, into=output_like(outer)).basis
     with meter.stage("compression", basis.shape[1]):
         name = f"{meter.workspace.scope}-rows"
         rows = Measured(meter, basis, basis.shape[1], block_size, adjoint=True, name=name).all()
     with meter.stage("recovery", 0):
         rows = meter.workspace.working(rows)
-        co_range = orthonormalize(rows, into=room_for(rows))
+        co_range = orthonormalize(rows, into=output_like(rows))
     return basis, co_range.coefficients.mH, co_range.basis, co_range.basis.shape[1]

@@ -29,7 +29,7 @@ KINDS = {
     "head": ("head.*",),
 }
 """Parameters of ``tinygpt`` by kind of layer."""
-WAYS = ("magnitude", "OBD, GGN diagonal", "leverage", "random")
+RANKINGS = ("magnitude", "OBD, GGN diagonal", "leverage", "random")
 
 
 @dataclass(frozen=True)
@@ -200,16 +200,16 @@ def _pruned(config: BeyondConfig, problem: Problem, seed: int, stages: Stages) -
     }
     parameters, values = H.parameters, H.values()
     kept: dict[str, list[dict[str, float]]] = {}
-    for way in WAYS:
-        kept[way] = []
+    for ranking in RANKINGS:
+        kept[ranking] = []
         for sparsity in (0.0, *config.sparsities):
-            removed = rankings[way].order[round((1 - sparsity) * H.shape[0]) :]
+            removed = rankings[ranking].order[round((1 - sparsity) * H.shape[0]) :]
             vector = values.clone()
             vector[removed] = 0.0
             with torch.no_grad():
                 model.load_state_dict(parameters.unflatten(vector), strict=False)
             loss, accuracy = evaluate(problem, model)
-            kept[way].append({"sparsity": sparsity, "loss": loss, "accuracy": accuracy})
+            kept[ranking].append({"sparsity": sparsity, "loss": loss, "accuracy": accuracy})
     return {"ways": kept, "size": H.shape[0], "status": solution.status.code}
 
 

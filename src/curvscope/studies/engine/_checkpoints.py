@@ -1,4 +1,4 @@
-"""Checkpoints of a study: recorded along training that goes on where it was interrupted, or taken from an earlier recording."""
+"""Checkpoints of a study: recorded along training that resumes where it was interrupted, or taken from an earlier recording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recorded(
     """The parameters and buffers at each of the steps, and the batch losses on the way.
 
     Training is cut into stages that end at the steps and every ``every`` others, each kept: plain SGD has no other state, so an
-    interrupted study goes on from the last one and gets the same bits.
+    interrupted study resumes from the last one and gets the same bits.
 
     Args:
         stages: of the study.

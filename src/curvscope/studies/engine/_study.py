@@ -92,7 +92,7 @@ def run_study(
     config: Config | None = None,
     progress: Progress = None,
 ) -> Document:
-    """Run a study in a directory, or go on with it there; stages that are done are not done again.
+    """Run a study in a directory, or resume it there; stages that are done are not done again.
 
     Writes the numbers as ``numbers.json``, the figures as PNG and SVG into ``figures``, and the page as ``report.html``.
 
@@ -105,7 +105,7 @@ def run_study(
         progress: see :data:`.progress.Progress`.
 
     Raises:
-        RunConflict: the directory holds something else; the difference is named. Interrupted: by Ctrl-C; says how to go on.
+        RunConflict: the directory holds something else; the difference is named. Interrupted: by Ctrl-C; says how to resume.
     """
     chosen = study.config(preset) if config is None else config
     place = None if data is None else Path(data).resolve()
@@ -116,7 +116,7 @@ def run_study(
         numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
     except KeyboardInterrupt as stopped:
         raise Interrupted(
-            f"stopped; the stages that are done are in {run.path}: the same command goes on after them"
+            f"stopped; the stages that are done are in {run.path}: the same command resumes after them"
         ) from stopped
     except CurvscopeError:
         if is_new and not any((run.path / STAGES).iterdir()):  # refused before any work: the folder is free again
@@ -146,7 +146,7 @@ def open_or_create(path: str | os.PathLike[str], *, kind: str, options: dict[str
         if there.get(key) != asked.get(key):
             raise RunConflict(
                 f"{folder} holds a run with {key} = {there.get(key)!r}, asked for is {asked.get(key)!r}: choose another "
-                "directory with --out, or the same options to go on with it"
+                "directory with --out, or the same options to resume it"
             )
     return run
 

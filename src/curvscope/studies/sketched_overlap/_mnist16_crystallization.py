@@ -193,7 +193,7 @@ def document(numbers: dict[str, Any]) -> Document:
     config, found, rows = numbers["config"], numbers["checkpoints"], numbers["table"]
     steps, sizes = list(config["steps"]), numbers["k"]
     titles = [f"k = {k} ({rho:g} D)" for k, rho in zip(sizes, config["rhos"], strict=True)]
-    settled = _settled(numbers)
+    settled = _first_stable_step(numbers)
     sections = [
         Section(
             "Concentration of the parameters",
@@ -260,7 +260,7 @@ def document(numbers: dict[str, Any]) -> Document:
     )
 
 
-def _settled(numbers: dict[str, Any]) -> int:
+def _first_stable_step(numbers: dict[str, Any]) -> int:
     """The first step from which on the mask of the largest k shares IoU >= 0.5 with the last one."""
     to_last = [matrix[-1] for matrix in numbers["mask_iou"][0]]
     steps = list(numbers["config"]["steps"])

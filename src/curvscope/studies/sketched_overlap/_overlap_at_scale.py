@@ -162,7 +162,7 @@ def _measured(stages: Stages, config: ScaleConfig, name: str, model: nn.Module, 
 
 
 def _krylov(config: ScaleConfig, operator: Make, model: nn.Module, place: Path, progress: Progress) -> dict[str, Any]:
-    """The pairs of largest magnitude, certified, and all that is read off them; an interrupted solve goes on."""
+    """The pairs of largest magnitude, certified, and all that is read off them; an interrupted solve is resumed."""
     H = operator()
     wanted = min(H.shape[0], config.k + config.spare)
     solution = certify(H, eigsh(H, wanted, method="krylov", tol=config.tol, run=place, progress=progress), progress=progress)

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from curvscope.operators.rules.attention._functions import Attend
 
-WORTH_TILES = 1 << 16
+MIN_TILED_SCORES = 1 << 16
 """Weights of a head from which tiles pay; PyTorch's own kernel, whose weights are kept between products, is faster below."""
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -41,7 +41,7 @@ def scaled_dot_product_attention(
 
 def is_worth_tiles(num_queries: int, num_keys: int) -> bool:
     """Return whether sequences are long enough."""
-    return num_queries * num_keys >= WORTH_TILES
+    return num_queries * num_keys >= MIN_TILED_SCORES
 
 
 def tiled_attention(
