@@ -1,6 +1,8 @@
 """``curvscope study``: the list, the run, and what is refused."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass, replace
 
 import pytest
@@ -61,7 +63,7 @@ def test_settings(curvscope):
     assert "the settings change that" in made.output
     again = curvscope("study", "small", "--out", "results", "--set", "size=5", "--set", "names=a,b", "--json")
     assert json.loads(again.output[again.output.index("{") :])["y"] == 5
-    assert "config.size = 5, asked for is 2" in str(curvscope("study", "small", "--out", "results").error)
+    assert "config.size is 5 in the run and 2 here" in str(curvscope("study", "small", "--out", "results").error)
     listed = json.loads(curvscope("study", "list", "--json").output)
     assert next(each for each in listed if each["name"] == "small")["settings"]["quick"]["size"] == 2
 
@@ -137,7 +139,7 @@ def test_refused(curvscope):
         assert message in str(outcome.error)
 
 
-def test_a_study_that_is_stopped_says_how_to_go_on(curvscope, small, monkeypatch):
+def test_a_study_that_is_stopped_says_how_to_resume(curvscope, small, monkeypatch):
     asked = []
 
     def measure(stages, config, data):
@@ -153,3 +155,61 @@ def test_a_study_that_is_stopped_says_how_to_go_on(curvscope, small, monkeypatch
     assert "the stages that are done are in here: the same command resumes after them" in stopped.output
     assert curvscope("study", "small", "--out", "here").status == 0
     assert asked == ["first", "second"]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_ctrl_c_ends_a_study_at_once_and_what_is_done_is_not_done_again(curvscope, small, monkeypatch, tmp_path, stage):
+    done = []
+
+    def measure(stages, config, data):
+        def compute(number):
+            if number == stage and number not in done:
+                done.append(number)
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):  # the signal is delivered between two instructions
+                    pass
+                pytest.fail("work went on after Ctrl-C")
+            done.append(number)
+            return {"y": number}
+
+        return [stages.numbers(f"stage-{i}", lambda i=i: compute(i)) for i in (1, 2, 3)][-1]
+
+    monkeypatch.setitem(STUDIES, "small", replace(STUDIES["small"], measure=measure))
+    assert curvscope("study", "small", "--out", "here").status == 130
+    assert curvscope("study", "small", "--out", "here").status == 0
+    assert done == [*range(1, stage + 1), *range(stage, 4)]
+    sessions = json.loads((tmp_path / "here" / "manifest.json").read_text())["sessions"]
+    assert [session["work"] for session in sessions] == ["study", "study"]
+    assert sessions[0]["ended"]["how"].startswith("KeyboardInterrupt")
+    assert sessions[1]["ended"]["how"] == "finished"
+
+
+def test_two_processes_do_not_work_in_one_folder(curvscope, small, monkeypatch):
+    inner = []
+
+    def measure(stages, config, data):
+        if not inner:
+            inner.append(None)
+            inner.append(curvscope("study", "small", "--out", "here"))
+        return {"y": 1}
+
+    monkeypatch.setitem(STUDIES, "small", replace(STUDIES["small"], measure=measure))
+    assert curvscope("study", "small", "--out", "here").status == 0
+    assert inner[1].status == 2
+    assert "here is in use" in str(inner[1].error)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("first", "then", "named"),
+    [
+        ((), ("--set", "size=3"), "config.size is 2 in the run and 3 here"),
+        (("--set", "names=a,b"), (), 'config.names is ["a", "b"] in the run and ["a"] here'),
+        (("--set", "tol=0.1"), ("--set", "deep=true"), "config.tol is 0.1 in the run and not set here; config.deep is false"),
+    ],
+)
+def test_other_settings_are_refused_and_named(curvscope, first, then, named):
+    assert curvscope("study", "small", "--out", "results", *first).status == 0
+    refused = curvscope("study", "small", "--out", "results", *then)
+    assert refused.status == 2
+    assert named in str(refused.error)

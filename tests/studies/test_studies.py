@@ -14,7 +14,6 @@ from curvscope.store import Run
 from curvscope.studies import STUDIES, get_study
 from curvscope.studies.beyond import beyond
 from curvscope.studies.engine import Stages, comparison, published, row, run_study, within
-from curvscope.studies.engine._study import open_or_create
 from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
 from curvscope.studies.sketched_overlap import (
     grassmann_metrics,
@@ -124,7 +123,7 @@ def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
     assert_same(json.loads(json.dumps(study.measure(stages, config, None))), again)
     assert victim.exists()
     # and other options are refused
-    with pytest.raises(RunConflict, match=r"config.seed = \d+, asked for is 7"):
+    with pytest.raises(RunConflict, match=r"config.seed is \d+ in the run and 7 here"):
         run_study(study, out, config=replace(config, seed=7))
 
 
@@ -182,10 +181,10 @@ def test_what_cannot_be_run_is_named(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
     with pytest.raises(RunConflict, match="is not empty"):
-        open_or_create(tmp_path / "other", kind="study", options={})
-    open_or_create(tmp_path / "demo", kind="demo", options={})
-    with pytest.raises(RunConflict, match="kind = 'demo', asked for is 'study'"):
-        open_or_create(tmp_path / "demo", kind="study", options={})
+        run_study(get_study("mnist16-overlap"), tmp_path / "other")
+    Run.create(tmp_path / "demo", kind="demo", options={})
+    with pytest.raises(RunConflict, match="is a run of 'demo', not of 'study'"):
+        run_study(get_study("mnist16-overlap"), tmp_path / "demo")
 
 
 def test_steps_that_make_no_sequence_are_refused_before_any_work(tmp_path):

@@ -16,7 +16,7 @@ from curvscope.store._files import (
     synchronise_folder,
     write_text,
 )
-from curvscope.store._lock import Lock
+from curvscope.store._lock import LOCK, Lock
 from curvscope.store._manifest import MANIFEST
 from curvscope.store._records import Record, Records
 from curvscope.store._run import CERTIFYING, SOLVING, Run, check_can_be_made, usable_path
@@ -27,6 +27,7 @@ from curvscope.store._untrusted import check_folder, checked_name, open_plain, p
 
 __all__ = [
     "CERTIFYING",
+    "LOCK",
     "MANIFEST",
     "METADATA",
     "RESTORE",

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -131,10 +131,12 @@ class Run:
                 self.save()
 
     @contextmanager
-    def session(self, work: str = SOLVING) -> Iterator[Interruptible]:
+    def session(self, work: str = SOLVING, *, at_once: bool = False) -> Iterator[Interruptible]:
         """Work on the run: it is locked, leftovers are cleared, Ctrl-C waits for the block in hand.
 
-        ``work`` goes into the manifest: how far a solve is, the last session that solved tells.
+        Args:
+            work: goes into the manifest: how far a solve is, the last session that solved tells.
+            at_once: Ctrl-C ends the work where it is: for work whose parts are written whole, and may take hours.
 
         Raises:
             RunConflict: another process works on it, or the folder may not be written to. DamagedData: it holds links.
@@ -150,7 +152,8 @@ class Run:
             remove_drafts(self.path)
             self.manifest.setdefault("sessions", []).append({**_session(), "work": work, "ended": None})
             self.save()
-            with Interruptible("Run the same command, or make the same call, to resume from there.") as self.work:
+            self.work = Interruptible("Run the same command, or make the same call, to resume from there.")
+            with nullcontext() if at_once else self.work:
                 yield self.work
             if lock.state() == "held":
                 self._end("finished")
@@ -298,17 +301,23 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def differences(known: dict[str, Any], facts: dict[str, Any], free: Iterable[str] = ()) -> list[str]:
-    """Return where two sets of facts differ, each in words.
+    """Return where two sets of facts differ, each in words; facts may be sets of facts themselves.
 
     >>> differences({"seed": 0, "k": 3}, {"seed": 1, "k": 4}, free=["k"])
     ['seed is 0 in the run and 1 here']
+    >>> differences({"config": {"seed": 0, "k": 3}}, {"config": {"seed": 1, "k": 3}})
+    ['config.seed is 0 in the run and 1 here']
     """
-    missing = object()
-    return [
-        f"{name} is {_shown(known.get(name))} in the run and {_shown(facts.get(name))} here"
-        for name in {**known, **facts}
-        if name not in set(free) and known.get(name, missing) != facts.get(name, missing)
-    ]
+    missing, found = object(), []
+    for name in {**known, **facts}:
+        ours, theirs = known.get(name, missing), facts.get(name, missing)
+        if name in set(free) or ours == theirs:
+            continue
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            found += [f"{name}.{each}" for each in differences(ours, theirs)]
+        else:
+            found.append(f"{name} is {_shown(known.get(name))} in the run and {_shown(facts.get(name))} here")
+    return found
 
 
 def _shown(value: Any) -> str:

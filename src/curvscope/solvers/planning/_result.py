@@ -52,6 +52,7 @@ class Plan(Displayed, Hinted):
         workers: who compute the products.
         worker_memory: peak resident bytes of each of several workers.
 
+    >>> import torch
     >>> import curvscope as cs
     >>> made = cs.plan(torch.diag(torch.arange(1.0, 101.0)), 3)
     >>> made.k, made.size, made[made.chosen].products

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from curvscope.errors import CurvscopeError, Interrupted, InvalidArgument, RunConflict
+from curvscope.errors import CurvscopeError, Interrupted, InvalidArgument
 from curvscope.report import Document, render, save_figures
-from curvscope.store import MANIFEST, Run, read_sealed_tensors, remove, write_tensors
+from curvscope.store import LOCK, MANIFEST, Run, read_sealed_tensors, remove, write_tensors
 from curvscope.system import Progress
 
+KIND = "study"
 NUMBERS, PAGE, FIGURES, STAGES = "numbers.json", "report.html", "figures", "stages"
 Config = Any
 """A frozen dataclass of plain values."""
@@ -105,59 +106,34 @@ def run_study(
         progress: see :data:`.progress.Progress`.
 
     Raises:
-        RunConflict: the directory holds something else; the difference is named. Interrupted: by Ctrl-C; says how to resume.
+        RunConflict: the directory holds something else, which is named, or another process works there.
+        Interrupted: by Ctrl-C; says how to resume.
     """
     chosen = study.config(preset) if config is None else config
     place = None if data is None else Path(data).resolve()
     options = {"study": study.name, "preset": preset, "data": place and str(place), "config": asdict(chosen)}
-    is_new = not (Path(out) / MANIFEST).exists()
-    run = open_or_create(out, kind="study", options=json.loads(json.dumps(options)))
+    run = Run.resume(out, kind=KIND, options=json.loads(json.dumps(options)))
+    is_new, begun = not (run.path / MANIFEST).exists(), False
     try:
-        numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
+        with run.session(KIND, at_once=True):  # what a stage gives is written whole: Ctrl-C need not wait for its end
+            begun = True
+            numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
+            run.write_json(NUMBERS, numbers)
+            document = study.document(numbers)
+            save_figures(document, run.path / FIGURES, dpi=300, svg=True)
+            run.write_text(PAGE, render(document))
+            return document
     except KeyboardInterrupt as stopped:
         raise Interrupted(
             f"stopped; the stages that are done are in {run.path}: the same command resumes after them"
         ) from stopped
     except CurvscopeError:
-        if is_new and not any((run.path / STAGES).iterdir()):  # refused before any work: the folder is free again
-            remove(run.path / STAGES)
-            remove(run.path / MANIFEST)
+        if begun and is_new and not any((run.path / STAGES).iterdir()):  # refused before any work: the folder is free again
+            for name in (STAGES, MANIFEST, LOCK):
+                remove(run.path / name)
         raise
-    run.write_json(NUMBERS, numbers)
-    document = study.document(numbers)
-    save_figures(document, run.path / FIGURES, dpi=300, svg=True)
-    run.write_text(PAGE, render(document))
-    return document
-
-
-def open_or_create(path: str | os.PathLike[str], *, kind: str, options: dict[str, Any]) -> Run:
-    """The run of this kind and with these options in ``path``; made where there is none.
-
-    Raises:
-        RunConflict: another kind, or other options; the first difference is named.
-    """
-    folder = Path(path)
-    if not (folder / MANIFEST).exists():
-        return Run.create(folder, kind=kind, options=options)
-    run = Run.open(folder)
-    there = {"kind": run.manifest.get("kind"), **_flat(run.manifest.get("options", {}))}
-    asked = {"kind": kind, **_flat(options)}
-    for key in {**there, **asked}:
-        if there.get(key) != asked.get(key):
-            raise RunConflict(
-                f"{folder} holds a run with {key} = {there.get(key)!r}, asked for is {asked.get(key)!r}: choose another "
-                "directory with --out, or the same options to resume it"
-            )
-    return run
 
 
 def published(name: str) -> dict[str, Any]:
     """Numbers of the paper, packaged: "mnist16" or "table2"."""
     return dict(json.loads((files("curvscope.studies") / "published" / f"{name}.json").read_text()))
-
-
-def _flat(options: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in options.items():
-        flat |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
-    return flat
