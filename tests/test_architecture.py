@@ -25,7 +25,7 @@ FLOORS = [
     {"solvers"},
     {"estimators"},
     {"subspaces"},
-    {"population"},
+    {"sampling"},
     {"problems"},
     {"training"},
     {"report"},

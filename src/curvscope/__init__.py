@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from curvscope.operators.base import Operator
     from curvscope.parallel import Workers
+    from curvscope.sampling import Population, population
     from curvscope.solvers import (
         HMT,
         Exact,
@@ -112,6 +113,7 @@ __all__ = [
     "Operator",
     "OverlapCurve",
     "Plan",
+    "Population",
     "Preflight",
     "Ranking",
     "Recipe",
@@ -161,6 +163,7 @@ __all__ = [
     "overlap_without_vectors",
     "participation_ratio",
     "plan",
+    "population",
     "posterior_error",
     "preflight",
     "probes_needed",
@@ -303,6 +306,7 @@ _HOMES = {
     ),
     "curvscope.operators.base": ("Operator",),
     "curvscope.parallel": ("Workers",),
+    "curvscope.sampling": ("Population", "population"),
     "curvscope.solvers": (
         "HMT",
         "Exact",

@@ -26,7 +26,7 @@ from curvscope.operators.curvature import (
     monte_carlo_fisher,
     preflight,
 )
-from curvscope.operators.objective import Objective
+from curvscope.operators.objective import Objective, Part, Unit, Units, units_of
 from curvscope.operators.remote import Recipe, data_parallel, load_target
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "Operator",
     "ParameterFilter",
     "Parameters",
+    "Part",
     "Preflight",
     "Product",
     "ProductsCheck",
@@ -52,6 +53,8 @@ __all__ = [
     "Square",
     "Submatrix",
     "Sum",
+    "Unit",
+    "Units",
     "as_operator",
     "combined",
     "data_parallel",
@@ -69,4 +72,5 @@ __all__ = [
     "raise_if_asymmetric",
     "recorded",
     "select",
+    "units_of",
 ]

@@ -19,7 +19,7 @@ from curvscope.store._untrusted import parsing, shown
 from curvscope.system import checked
 
 KIND, FIELDS, TENSOR, SHAPE = "curvscope result", "fields", "tensor", "shape"
-ROOMS = ("certificates", "estimators", "subspaces", "training")
+ROOMS = ("certificates", "estimators", "sampling", "subspaces", "training")
 """Packages whose classes are saved here. They are imported when a file names a class that nothing has imported yet: a script
 that only opens a curve has not imported the package of curves."""
 

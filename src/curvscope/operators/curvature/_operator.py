@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -102,6 +102,22 @@ class CurvatureOperator(Copies, Composable):
         else:
             self.batch_map.verdict = None
             self._engine = self._new_engine()
+        for name in ("fingerprint", "identity"):
+            self.__dict__.pop(name, None)
+
+    def exchange(self, data: Iterable[Any]) -> None:
+        """Go on to other data at the same parameters: from here on this is another matrix, with another fingerprint.
+
+        What was traced is used again for batches of shapes that were seen. Cost: one evaluation of the loss on the data.
+
+        >>> import curvscope as cs
+        >>> H = cs.hessian(torch.nn.Linear(2, 1), torch.nn.MSELoss(), [(torch.eye(2), torch.zeros(2, 1))])
+        >>> H.exchange([(2 * torch.eye(2), torch.zeros(2, 1))])
+        >>> (H @ torch.ones(3))[:2]
+        tensor([6., 6.])
+        """
+        self.objective.exchange(data)
+        self._engine.forget()
         for name in ("fingerprint", "identity"):
             self.__dict__.pop(name, None)
 

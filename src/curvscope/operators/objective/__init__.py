@@ -20,6 +20,7 @@ from curvscope.operators.objective._loss_argument import Loss
 from curvscope.operators.objective._losses import COUNTED, CallWithModel, dependent, models_own_loss, takes_model
 from curvscope.operators.objective._objective import Objective
 from curvscope.operators.objective._options import ObjectiveOptions, SampleOptions, WeightOptions
+from curvscope.operators.objective._parts import Part, Unit, Units, units_of
 from curvscope.operators.objective._substitution import check_substitution
 
 __all__ = [
@@ -34,7 +35,10 @@ __all__ = [
     "Loss",
     "Objective",
     "ObjectiveOptions",
+    "Part",
     "SampleOptions",
+    "Unit",
+    "Units",
     "Values",
     "WeightOptions",
     "check_substitution",
@@ -51,4 +55,5 @@ __all__ = [
     "takes_model",
     "tensors_of",
     "trains_with_batch_statistics",
+    "units_of",
 ]

@@ -82,10 +82,19 @@ class LogitsObjective(Objective):
     def move(self) -> bool:
         """See :meth:`.Objective.move`."""
         unchanged = self.raw.move()
+        self._follow()
+        return unchanged
+
+    def exchange(self, data: Iterable[Batch]) -> None:
+        """See :meth:`.Objective.exchange`."""
+        self.raw.exchange(data)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Take over what the model's own loss has now."""
         own = {"_loss": self._loss, "_cut": self._cut, "has_criterion": True, "raw": self.raw}
         own |= {"substitution": self.substitution}
         self.__dict__.update(self.raw.__dict__ | own)
-        return unchanged
 
     def _pair(self, batch: Batch, number: int) -> tuple[Batch, Any]:
         """A batch of the model and its target."""

@@ -265,6 +265,11 @@ class Objective(BatchLoss):
         unused = RUNNING if self.batchnorm == "batch" else COUNTER
         return all(equal(tensor, before[name]) for name, tensor in self._constants.items() if not name.endswith(unused))
 
+    def exchange(self, data: Iterable[Batch]) -> None:
+        """Go on with other data at the same parameters. Cost: one evaluation of the loss on them."""
+        self.data = data
+        self._look()
+
     def follow_training_mode(self) -> None:
         """Use the batches' statistics where nothing was chosen and the model is in training mode; before any product."""
         if self.batchnorm_is_default and self.microbatch is None and trains_with_batch_statistics(self.model):

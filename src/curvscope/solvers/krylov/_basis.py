@@ -306,8 +306,11 @@ class KrylovBasis(ABC):
         while self.filled < min(target, self.capacity):
             missing = min(target, self.capacity) - self.filled
             drawn = self._random.columns(self._drawn, self._drawn + missing)
-            self._append(self._new(self._off_parked(drawn))[0])
+            added = self._new(self._off_parked(drawn))[0]
             self._drawn += missing
+            if not added.shape[1]:  # the basis and the parked directions span the whole space
+                return
+            self._append(added)
 
 
 def first_coupled(parts: Tensor, noise: float) -> int:

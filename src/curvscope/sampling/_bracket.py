@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.population._folded import Folded, Pairs, jackknife_spread, largest, mean_core, without_each
-from curvscope.population._student import student_quantile
+from curvscope.sampling._folded import Folded, Pairs, jackknife_spread, largest, mean_core, without_each
+from curvscope.sampling._student import student_quantile
 
 UPPER_SHARE = 0.6
 """Of the error probability, what the upper limit may use.

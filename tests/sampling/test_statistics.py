@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
-from curvscope.population import Folded, Pairs, bracket, bracket_of_sums, close_groups, estimates
-from curvscope.population._bracket import _complement, _largest_outside
-from curvscope.population._folded import jackknife_spread, without_each
-from curvscope.population._student import student_quantile
+from curvscope.sampling import Folded, Pairs, bracket, bracket_of_sums, close_groups, estimates
+from curvscope.sampling._bracket import _complement, _largest_outside
+from curvscope.sampling._folded import jackknife_spread, without_each
+from curvscope.sampling._student import student_quantile
 
 
 def orthonormal(rows, columns, seed):

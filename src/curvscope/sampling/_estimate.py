@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curvscope.population._folded import Folded, jackknife_spread, largest, mean_core, without_each
-from curvscope.population._student import student_quantile
+from curvscope.sampling._folded import Folded, jackknife_spread, largest, mean_core, without_each
+from curvscope.sampling._student import student_quantile
 
 SPLITS = 100
 """Random halvings in the small basis, over which the part of the bias that eigenvalues cause one another is averaged."""
@@ -39,6 +39,7 @@ class Estimates:
         upper: float64 (k,).
         bias: float64 (k,), what was subtracted from the sample's values.
         spread: float64 (k,), standard error of the sample's values.
+        relative: float64 (k,), the lower half-width over the magnitude of the sample's value.
     """
 
     value: Tensor
@@ -46,6 +47,7 @@ class Estimates:
     upper: Tensor
     bias: Tensor
     spread: Tensor
+    relative: Tensor
 
 
 def statistics(folded: Folded, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +86,7 @@ def estimates(folded: Folded, weights: Tensor, level: float = 0.95, numerical: T
         level: of each interval.
         numerical: bounds of the numerical errors of the values, added to the half-widths.
 
-    >>> from curvscope.population._folded import Pairs
+    >>> from curvscope.sampling._folded import Pairs
     >>> cores = torch.tensor([3.0, 5.0, 3.0, 5.0], dtype=torch.float64).reshape(4, 1, 1)
     >>> pairs = Pairs(torch.tensor([4.0], dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64), rest=0.0)
     >>> found = estimates(Folded(torch.ones(4) / 4, cores, pairs, (pairs, pairs)), torch.ones(1, 1, dtype=torch.float64))
@@ -94,11 +96,11 @@ def estimates(folded: Folded, weights: Tensor, level: float = 0.95, numerical: T
     value, bias, spread = statistics(folded, weights)
     quantile = student_quantile((1 + level) / 2, len(folded.shares) - 1)
     half = torch.hypot(quantile * spread, bias) + numerical
-    relative = (half / value.abs().clamp(min=torch.finfo(value.dtype).tiny)).clamp(max=MOST_RELATIVE)
-    below, above = half, half / (1 - relative)
+    relative = half / value.abs().clamp(min=torch.finfo(value.dtype).tiny)
+    below, above = half, half / (1 - relative.clamp(max=MOST_RELATIVE))
     below, above = torch.where(value < 0, above, below), torch.where(value < 0, below, above)
     centre = value - bias
-    return Estimates(centre, centre - below, centre + above, bias, spread)
+    return Estimates(centre, centre - below, centre + above, bias, spread, relative)
 
 
 def close_groups(values: Tensor, spread: Tensor, following: float | None) -> list[tuple[int, int]]:

@@ -1,0 +1,225 @@
+"""The one entry for intervals over the choice of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.errors import InvalidArgument
+from curvscope.measurement import Place
+from curvscope.operators import CurvatureOperator, Unit, operator_differences
+from curvscope.sampling._bracket import Limits, bracket, bracket_of_sums
+from curvscope.sampling._deal import Dealt, check_measured, dealt
+from curvscope.sampling._estimate import MOST_RELATIVE, Estimates, close_groups, estimates
+from curvscope.sampling._folded import Folded
+from curvscope.sampling._measure import Measured, measure
+from curvscope.sampling._result import Group, Population
+from curvscope.solvers import Resources, Solution
+from curvscope.store import Run
+from curvscope.system import Progress, checked
+
+
+@checked
+def population(  # noqa: PLR0913 -- a public function: request and resources, by keyword
+    operator: Any,
+    solution: Solution,
+    *,
+    folds: int = 20,
+    groups: Sequence[Any] | None = None,
+    by: Unit | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    memory: int | str | None = None,
+    run: Place | Run | None = None,
+    executor: Any = None,
+    progress: Progress = None,
+) -> Population:
+    r"""Intervals for the eigenvalues of the population's matrix: what the sample's curvature says about all data like it.
+
+    ``solution.intervals`` hold eigenvalues of the matrix of *these samples*; they are about numerical error alone. What is
+    returned here holds those of :math:`H^* = E H_n`, the matrix of the mean over all data that the samples were drawn from:
+
+    - ``sampling_bracket``: limits that hold for every eigenvalue, whatever the gaps, as vectors of one half of the samples are
+      judged by the other half. They are wide where samples are few.
+    - ``estimate`` with ``sampling_interval``: corrected for the sample's bias (its eigenvalues are too large), narrow, and
+      marked ``valid`` where eigenvalues are separated. A close group has an interval for its mean, in ``close``.
+    - ``sum_bracket``: for the sums of the 1, 2, ... outermost eigenvalues of each end.
+    - ``overlap_of_halves``: of the eigenspaces of both halves, for every number of pairs.
+
+    Args:
+        operator: of all samples: :func:`curvscope.hessian`, :func:`curvscope.ggn` or :func:`curvscope.empirical_fisher`.
+        solution: its eigenpairs, from :func:`curvscope.eigsh`; the number and the ends are those of the result.
+        folds: parts of the samples, dealt at random; the spread is told from leaving each one out. At least 4.
+        groups: a label for each sample, where samples are correlated (frames of a video, words of a text): those of one label
+            are one observation.
+        by: "samples", or "batches" where samples of a batch depend on each other; None: samples where that is possible.
+        level: probability that an interval holds its number.
+        seed: of the dealing.
+        memory: bound for the memory of the whole process, as for :func:`curvscope.eigsh`.
+        run: a directory that keeps everything, so that the same call resumes.
+        executor: who computes the products; see :func:`curvscope.eigsh`. The operator has to be a recipe's.
+        progress: see :data:`.progress.Progress`.
+
+    Returns:
+        A :class:`.Population`; print it.
+
+    Cost: two solves of k + 5 pairs with half of the data each, and at most 3 k + 10 products with all of the data.
+        Memory: four matrices of D x (3 k + 10) numbers.
+
+    Raises:
+        InvalidType: an operator that does not know its samples. InvalidArgument: another operator than the solution's, a loss
+            that sums, dropout or Monte-Carlo labels, too few samples for the folds. OutOfBudget: it does not fit. RunConflict:
+            the run is of something else.
+    Limits: samples must be independent of each other and of the parameters. For data that the network was trained on the
+        population is one of which the training set is a random part, at fixed parameters: how curvature differs on data that
+        were not trained on needs these data. Coverage was measured with 50 samples or more (benchmarks/population.py).
+    Source: Courant-Fischer and Jensen for the bracket; jackknife by groups (Busing et al. 1999); see the page "How many
+        samples do I need?".
+
+    >>> import curvscope as cs
+    >>> _ = torch.manual_seed(0)
+    >>> data = [(torch.randn(200, 3) * torch.tensor([3.0, 1.0, 0.1]), torch.randn(200, 1))]
+    >>> H = cs.hessian(torch.nn.Linear(3, 1, bias=False), torch.nn.MSELoss(), data)      # 2 E x x' = diag(18, 2, 0.02)
+    >>> found = population(H, cs.eigsh(H, k=2))
+    >>> low, high = found.sampling_bracket[0].tolist()
+    >>> low < 18 < high, found.samples
+    (True, 200)
+    """
+    check_measured(operator)
+    assert isinstance(operator, CurvatureOperator), "of check_measured"
+    if not 0 < level < 1:
+        raise InvalidArgument(f"level={level}: choose a probability below 1, such as 0.95")
+    if operator.shape[0] != solution.eigenvectors.shape[0] or (
+        operator_differences(solution.provenance, operator, there="in the solution")
+    ):
+        differing = operator_differences(solution.provenance, operator, there="in the solution")
+        raise InvalidArgument(
+            f"this is not the operator of the solution: {'; '.join(differing) or 'another number of parameters'}. Pass "
+            f"{operator.needed_again}"
+        )
+    shared = dealt(operator, folds, seed, by, groups)
+    measured = measure(shared, solution, Resources(memory, run, executor, progress))
+    return result_of(measured, solution, shared, level)
+
+
+def result_of(measured: Measured, solution: Solution, shared: Dealt, level: float) -> Population:
+    """Return everything that follows from what was measured."""
+    k = solution.k
+    columns = {
+        name: torch.full((k, 2), torch.nan, dtype=torch.float64, device="cpu") for name in ("bracket", "interval", "sums")
+    }
+    single = {name: torch.full((k,), torch.nan, dtype=torch.float64, device="cpu") for name in ("estimate", "bias", "spread")}
+    valid, close = torch.zeros(k, dtype=torch.bool, device="cpu"), []
+    radii = (solution.intervals[:, 1] - solution.intervals[:, 0]) / 2
+    overlaps = torch.full((k,), torch.nan, dtype=torch.float64, device="cpu")
+    for sign in (1, -1):
+        places = _places(solution, sign)
+        if not len(places):
+            continue
+        folded = measured.end(sign, len(places))
+        end = _End(folded, len(places), level, radii[places], measured)
+        _put(columns["bracket"], places, sign, end.limits.lower, end.limits.upper)
+        _put(columns["sums"], places, sign, end.sums.lower, end.sums.upper)
+        _put(columns["interval"], places, sign, end.found.lower, end.found.upper)
+        for name, numbers in (
+            ("estimate", sign * end.found.value),
+            ("bias", sign * end.found.bias),
+            ("spread", end.found.spread),
+        ):
+            single[name][places] = numbers
+        valid[places] = end.valid
+        close += [_signed(group, places, sign) for group in end.close]
+        overlaps[places] = end.overlaps
+    return Population(
+        eigenvalues=solution.eigenvalues,
+        numerical_interval=solution.intervals,
+        sampling_bracket=columns["bracket"],
+        estimate=single["estimate"],
+        sampling_interval=columns["interval"],
+        valid=valid,
+        bias=single["bias"],
+        spread=single["spread"],
+        close=close,
+        sum_bracket=columns["sums"],
+        overlap_of_halves=overlaps,
+        order=solution.order,
+        level=level,
+        samples=shared.units.count,
+        unit=shared.units.unit,
+        folds=shared.folds,
+        observations=shared.units.count if shared.labels is None else len(set(map(str, shared.labels))),
+        duplicates=shared.units.duplicates,
+        products=measured.products,
+    )
+
+
+class _End:
+    """All statements about one end of a spectrum, as if it were that of the largest eigenvalues."""
+
+    def __init__(self, folded: Folded, k: int, level: float, radii: Tensor, measured: Measured) -> None:
+        self.limits: Limits = bracket(folded, k, level)
+        self.sums: Limits = bracket_of_sums(folded, k, level)
+        identity = torch.eye(k, dtype=torch.float64, device="cpu")
+        numerical = 2 * radii + max(float(residuals.max()) for _, _, residuals in measured.halves)
+        self.found: Estimates = estimates(folded, identity, level, numerical)
+        self.overlaps = _overlaps(folded, k)
+        self.close: list[Group] = []
+        self.valid = torch.zeros(k, dtype=torch.bool, device="cpu")
+        values = folded.whole.values
+        for first, last in close_groups(values, self.found.spread, _following(folded, k)):
+            if first == last:
+                self.valid[first] = bool(self.found.relative[first] < MOST_RELATIVE and self.found.lower[first] > 0)
+            elif last < k:
+                weights = torch.zeros(1, k, dtype=torch.float64, device="cpu")
+                weights[0, first : last + 1] = 1 / (last - first + 1)
+                mean = estimates(folded, weights, level, float(numerical.max()))
+                self.close.append(
+                    Group(
+                        tuple(range(first, last + 1)),
+                        float(values[first : last + 1].mean()),
+                        float(mean.value),
+                        float(mean.lower),
+                        float(mean.upper),
+                    )
+                )
+
+
+def _following(folded: Folded, k: int) -> float | None:
+    """The next eigenvalue after the sample's, from the halves, whose eigenvalues are rather larger."""
+    found = [float(pairs.values[k]) if len(pairs.values) > k else pairs.rest for pairs in folded.halves]
+    return max(sum(found) / 2, min(pairs.rest for pairs in folded.halves))
+
+
+def _overlaps(folded: Folded, k: int) -> Tensor:
+    """Overlap of the spaces of the j first vectors of both halves, j = 1, ..., k."""
+    first, second = (pairs.vectors[:, :k] for pairs in folded.halves)
+    squares = (first.mT @ second).square().cumsum(0).cumsum(1).diagonal()
+    return (squares / torch.arange(1, k + 1, device="cpu")).clamp(max=1.0)
+
+
+def _places(solution: Solution, sign: int) -> Tensor:
+    """Places of the pairs of one end in the solution, outermost first."""
+    values, k = solution.eigenvalues, solution.k
+    match solution.order:
+        case "LA" | "SA":
+            chosen = torch.arange(k, device="cpu") if (solution.order == "LA") == (sign > 0) else torch.arange(0, device="cpu")
+        case "BE":
+            upper = k - k // 2
+            chosen = torch.arange(upper, device="cpu") if sign > 0 else torch.arange(upper, k, device="cpu")
+        case _:
+            chosen = ((sign * values) > 0).nonzero().flatten()
+    return chosen[(sign * values[chosen]).argsort(descending=True)]
+
+
+def _put(into: Tensor, places: Tensor, sign: int, lower: Tensor, upper: Tensor) -> None:
+    """Write limits, with the signs of the end turned back."""
+    into[places] = torch.stack([lower, upper] if sign > 0 else [-upper, -lower], dim=1)
+
+
+def _signed(group: Group, places: Tensor, sign: int) -> Group:
+    members = tuple(int(places[member]) for member in group.members)
+    lower, upper = (group.lower, group.upper) if sign > 0 else (-group.upper, -group.lower)
+    return Group(members, sign * group.mean, sign * group.estimate, lower, upper)
