@@ -120,3 +120,15 @@ def test_a_basis_of_the_whole_space_takes_as_many_products_as_that_has_dimension
 def test_no_plan_has_more_products_than_the_space_has_dimensions(size, k):
     plan = cs.plan(torch.diag(torch.arange(1.0, size + 1)), k, method="krylov")
     assert max(plan.methods[0].products) <= size + k
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_basis_that_spans_the_whole_space_beside_parked_directions_ends(seed):
+    """Thirty dimensions, a block as a start: filling with random directions once looked for more for ever."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.tensor([20.0, 8.0, 4.0, *[0.1] * 27]).sqrt()
+    x, y = (torch.randn(n, 30, generator=generator) * scale for n in (150, 300))
+    start = torch.linalg.eigh(y.mT @ y).eigenvectors[:, -4:]
+    solution = cs.eigsh(x.mT @ x / 150, k=6, method="krylov", v0=start, progress=False)
+    expected = torch.linalg.eigvalsh(x.double().mT @ x.double() / 150).flip(0)[:6]
+    assert torch.allclose(solution.eigenvalues, expected, rtol=1e-4)
