@@ -27,6 +27,13 @@ from curvscope.operators.curvature import (
     preflight,
 )
 from curvscope.operators.objective import Objective, Part, Unit, Units, units_of
+from curvscope.operators.optimizers import (
+    GeneralizedPairs,
+    Preconditioned,
+    StabilityThreshold,
+    preconditioned,
+    stability_threshold,
+)
 from curvscope.operators.remote import Recipe, data_parallel, load_target
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "Dense",
     "EmpiricalFisher",
     "GeneralizedGaussNewton",
+    "GeneralizedPairs",
     "GradientSecondMoment",
     "Hessian",
     "Jacobian",
@@ -45,12 +53,14 @@ __all__ = [
     "ParameterFilter",
     "Parameters",
     "Part",
+    "Preconditioned",
     "Preflight",
     "Product",
     "ProductsCheck",
     "RankBound",
     "Recipe",
     "Square",
+    "StabilityThreshold",
     "Submatrix",
     "Sum",
     "Unit",
@@ -68,9 +78,11 @@ __all__ = [
     "matching",
     "monte_carlo_fisher",
     "operator_differences",
+    "preconditioned",
     "preflight",
     "raise_if_asymmetric",
     "recorded",
     "select",
+    "stability_threshold",
     "units_of",
 ]

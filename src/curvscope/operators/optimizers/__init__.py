@@ -1,0 +1,6 @@
+"""Curvature as an optimizer sees it: its preconditioner, its threshold of stability."""
+
+from curvscope.operators.optimizers._preconditioned import GeneralizedPairs, Preconditioned, preconditioned
+from curvscope.operators.optimizers._threshold import StabilityThreshold, stability_threshold
+
+__all__ = ["GeneralizedPairs", "Preconditioned", "StabilityThreshold", "preconditioned", "stability_threshold"]
