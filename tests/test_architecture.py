@@ -24,6 +24,7 @@ FLOORS = [
     {"measurement"},
     {"solvers"},
     {"estimators"},
+    {"systems"},
     {"subspaces"},
     {"sampling"},
     {"problems"},

@@ -96,6 +96,7 @@ if TYPE_CHECKING:
         proxies,
         splitting,
     )
+    from curvscope.systems import LinearSolution, solve
     from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
 
     __version__: str
@@ -112,6 +113,7 @@ __all__ = [
     "GeneralizedPairs",
     "Krylov",
     "LineProfile",
+    "LinearSolution",
     "Mask",
     "NormBound",
     "Nystrom",
@@ -183,6 +185,7 @@ __all__ = [
     "sizes_for_memory",
     "sizes_for_products",
     "sizes_for_rank",
+    "solve",
     "spectral_norm",
     "splitting",
     "ssvd",
@@ -233,9 +236,10 @@ _INSTEAD = {
     "xtrace": "cs.trace(H, method='xtrace')",
     "diag": "cs.diagonal",
     "norm": "cs.spectral_norm or cs.frobenius_norm",
-    "solve": "solution.low_rank(damping).inverse() @ b, or scipy.sparse.linalg.cg(H.shift(damping).to_scipy(), b)",
-    "inverse": "solution.low_rank(damping).inverse()",
-    "inv": "solution.low_rank(damping).inverse()",
+    "inverse": "cs.solve(H, b, damping=...), or solution.low_rank(damping).inverse()",
+    "inv": "cs.solve(H, b, damping=...), or solution.low_rank(damping).inverse()",
+    "cg": "cs.solve(H, b, damping=..., method='cg')",
+    "minres": "cs.solve(H, b, damping=..., method='minres')",
     "logdet": "cs.density(H).sum(torch.log)",
     "LightningCallback": "curvscope.training.lightning_callback",
     "TrainerCallback": "curvscope.training.trainer_callback",
@@ -366,6 +370,7 @@ _HOMES = {
         "proxies",
         "splitting",
     ),
+    "curvscope.systems": ("LinearSolution", "solve"),
     "curvscope.training": ("LineProfile", "Recorder", "Tracker", "interpolate", "loss_along"),
 }
 """Modules that define the public names. They are imported when a name is first asked for: importing PyTorch takes seconds,
@@ -385,6 +390,7 @@ _PACKAGES = (
     "store",
     "subspaces",
     "system",
+    "systems",
     "tall",
     "training",
 )

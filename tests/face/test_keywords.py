@@ -206,7 +206,13 @@ def test_what_people_try_leads_to_the_right_form(call, words):
         (SOLVED.eigenvectors, {"norm": "to_tensor", "tolist": "to_tensor", "to_numpy": "np.asarray"}),
         (
             cs,
-            {"solve": "low_rank", "ntk": "cs.jacobian", "null_model": "cs.mask_null", "track": "cs.Tracker", "eye": "identity"},
+            {
+                "inverse": "low_rank",
+                "ntk": "cs.jacobian",
+                "null_model": "cs.mask_null",
+                "track": "cs.Tracker",
+                "eye": "identity",
+            },
         ),
         (cs.masks, {"union": "first | second", "threshold": "overlap", "hessian": "masks.obd"}),
         (cs.masks.by_magnitude(MODEL), {"to_bool": "ranking.mask", "top": "first"}),

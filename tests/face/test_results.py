@@ -52,7 +52,14 @@ SHOWN = KEPT | {
     "Ranking": lambda: RANKING,
     "Mask": lambda: RANKING.first(5),
     "Tracker": lambda: followed(),
+    "LinearSolution": lambda: cs.solve(G, H.gradient(), damping=0.1),
+    "GeneralizedPairs": lambda: seen_by_optimizer().generalized_pairs(cs.eigsh(seen_by_optimizer(), k=2)),
+    "StabilityThreshold": lambda: seen_by_optimizer().threshold,
 }
+
+
+def seen_by_optimizer():
+    return cs.preconditioned(H, torch.optim.SGD(MODEL.parameters(), lr=0.1, momentum=0.9))
 
 
 def followed():

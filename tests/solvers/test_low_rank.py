@@ -86,3 +86,32 @@ def test_damping_is_that_of_the_indefinite_inverse():
     assert torch.allclose(
         dense(solution.low_rank(0.25).inverse()).diagonal(), 1 / torch.tensor([3.25, -0.75, 0.25], dtype=torch.float64)
     )
+
+
+@pytest.mark.parametrize("damping", [1e-4, 1e-2, 1.0])
+def test_the_error_of_the_inverse_is_bounded_and_told(ggn, damping, caplog):
+    certified = cs.certify(ggn, cs.eigsh(ggn, k=6, method="krylov", tol=1e-8, progress=False), progress=False)
+    approximation = certified.low_rank(damping)
+    whole = dense(ggn) + damping * torch.eye(ggn.shape[0], dtype=torch.float64)
+    right = torch.randn(ggn.shape[0], 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = torch.linalg.solve(whole, right)
+    off = ((approximation.inverse() @ right) - exact).norm(dim=0) / exact.norm(dim=0)
+    worst = torch.linalg.matrix_norm(torch.linalg.solve(dense(approximation), dense(approximation) - whole), 2)
+    assert float(off.max()) <= float(worst) <= approximation.inverse_error
+    assert approximation.inverse_error < 2 * float(worst) + 1e-6
+    assert approximation.inverse_error_estimate >= 0.99 * float(worst) or damping > 0.5
+    assert ("cs.solve" in caplog.text) == (approximation.inverse_error_estimate > 0.01)
+    assert approximation.inverse().inverse_error == pytest.approx(approximation.inverse_error)
+
+
+def test_without_a_certificate_no_error_of_the_inverse_is_proven(ggn, solution):
+    assert solution.low_rank(0.1).inverse_error == float("inf")
+    assert 0 < solution.low_rank(0.1).inverse_error_estimate < float("inf")
+    whole = cs.eigsh(ggn, k=ggn.shape[0], method="exact", progress=False)
+    assert whole.low_rank(0.1).inverse_error < 1e-9
+
+
+def test_negative_values_that_are_left_out_count_as_error():
+    matrix = torch.diag(torch.tensor([3.0, -2.0, 0.1, 0.05], dtype=torch.float64))
+    kept = cs.certify(matrix, cs.eigsh(matrix, 2, progress=False), progress=False).low_rank(1.0, positive=True)
+    assert 2.0 <= kept.inverse_error < 2.01

@@ -1,6 +1,7 @@
 """What is known of a whole spectrum without its eigenvectors: density, trace, diagonal, norms."""
 
 from curvscope.estimators._classes import ClassStructure, class_structure
+from curvscope.estimators._deflation import check_solution
 from curvscope.estimators._density import Density
 from curvscope.estimators._distribution import reach
 from curvscope.estimators._estimate import DiagonalEstimate, Estimate, NormBound
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "NormBound",
     "block_triangular",
+    "check_solution",
     "class_structure",
     "count_outliers",
     "density",

@@ -26,6 +26,8 @@ SAME: dict[str, str] = {
     "solver": "method",
     "batchsize": "microbatch",
     "damp": "damping",
+    **dict.fromkeys(["B", "b", "rhs"], "right"),
+    "M": "preconditioner",
     "mc_samples": "num_draws",
     "num_mc_samples": "num_draws",
     "num_points": "points",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import Any, ClassVar, Self
 
 from torch.optim import Optimizer
@@ -67,7 +68,7 @@ class StabilityThreshold(Displayed, Hinted, float):
                 f"{float(self):.6g}, threshold of {self.optimizer} with lr = {self.learning_rate:g}",
                 f"formula: {self.formula}",
                 f"source: {self.source}",
-                f"holds for {self.conditions}",
+                *textwrap.wrap(f"holds for {self.conditions}", 120),
             ]
         )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +14,23 @@ from curvscope.errors import InvalidArgument
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.tall import InMemory, TallMatrix, gram, subtract
+
+log = logging.getLogger(__name__)
+
+WORTH_SAYING = 0.01
+"""Relative error of an inverse from which it is told of."""
+
+
+class LeftOut(NamedTuple):
+    """Difference between a matrix and V diag V*, as far as it is known.
+
+    Attributes:
+        bound: of its norm, except with a small probability; infinite: nothing is proven.
+        estimate: of its norm, the smallest magnitude of an eigenvalue that was found.
+    """
+
+    bound: float
+    estimate: float
 
 
 class LowRank(Operator):
@@ -24,6 +43,7 @@ class LowRank(Operator):
         vectors: V, (D, k), orthonormal columns.
         values: float64 (k,).
         outside: the value of every direction orthogonal to V.
+        left_out: what is known of the difference to the matrix that the pairs are of; None: nothing.
 
     Cost: a product is 4 D k operations a vector and two reads of V; memory: two panels and the result.
 
@@ -33,22 +53,67 @@ class LowRank(Operator):
     """
 
     hermitian = True
+    is_inverse = False
+    """Whether this stands for the inverse of the matrix that the pairs are of."""
 
-    def __init__(self, vectors: TallMatrix, values: Tensor, outside: float = 0.0) -> None:
+    def __init__(self, vectors: TallMatrix, values: Tensor, outside: float = 0.0, *, left_out: LeftOut | None = None) -> None:
         if len(values) != vectors.shape[1]:
             raise InvalidArgument(f"{len(values)} values for {vectors.shape[1]} vectors: pass one for each")
         self.vectors, self.values, self.outside = vectors, values.double().cpu(), float(outside)
+        self.left_out = left_out
         size = vectors.shape[0]
         self.shape, self.dtype, self.device = (size, size), vectors.dtype, vectors.device
 
     def inverse(self) -> LowRank:
         """The inverse operator.
 
+        It takes every eigenvalue that was not computed for zero, which may make it far wrong: :attr:`inverse_error`. Where that
+        is likely, a warning says so. :func:`curvscope.solve` with this operator as ``preconditioner`` has no such error.
+
         Raises:
             InvalidArgument: it is singular, to rounding.
         """
+        found = self.inverted()
+        if not self.is_inverse and (text := self._warning()):
+            log.warning(text)
+        return found
+
+    def inverted(self) -> LowRank:
+        """As :meth:`inverse`, without a warning: for those who use it as a preconditioner."""
         self._require(self._smallest > 0, "singular", "has no inverse")
-        return self.map(lambda value: 1 / value)
+        found = self.map(lambda value: 1 / value)
+        found.is_inverse, found.left_out = not self.is_inverse, self.left_out
+        return found
+
+    @property
+    def inverse_error(self) -> float:
+        r"""Bound for ||x - x_*|| / ||x_*||, x by the inverse and x_* with the exact matrix; infinite where nothing proves one.
+
+        .. math:: x - x_* = L^{-1} (M - L)\, x_*
+
+        with L this operator and M the damped matrix: ||M - L|| over the least magnitude of an eigenvalue of L. ||M - L|| is
+        bounded where the solution has a certificate, see :func:`curvscope.certify`.
+        """
+        return self._relative(math.inf if self.left_out is None else self.left_out.bound)
+
+    @property
+    def inverse_error_estimate(self) -> float:
+        """The same with the smallest eigenvalue found in the place of the bound: what it is where no larger one was missed."""
+        return self._relative(math.inf if self.left_out is None else self.left_out.estimate)
+
+    def _relative(self, difference: float) -> float:
+        least = 1 / float(self._different.abs().max()) if self.is_inverse else self._smallest
+        return difference / least if least and difference else 0.0 if not difference else math.inf
+
+    def _warning(self) -> str:
+        if self.left_out is None or max(self.inverse_error_estimate, 0.0) < WORTH_SAYING:
+            return ""
+        proven = f"at most {self.inverse_error:.3g} is proven" if math.isfinite(self.inverse_error) else "no bound is proven"
+        return (
+            f"this inverse takes all eigenvalues but {len(self.values)} for zero: solutions may be off by "
+            f"{self.inverse_error_estimate:.3g} of the exact ones ({proven}). cs.solve(A, b, damping=..., preconditioner="
+            "solution.low_rank(...)) solves with the whole matrix; more pairs or more damping make the inverse better"
+        )
 
     def square_root(self) -> LowRank:
         """The positive semidefinite R with R R = A.

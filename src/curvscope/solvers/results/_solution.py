@@ -13,7 +13,7 @@ from curvscope.certificates import Certificate, EndCertificate, EndTail, Product
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import EIGEN, TABLE, Place, read_result, rewrite_table, write_result
 from curvscope.operators import Parameters
-from curvscope.solvers.results._low_rank import LowRank
+from curvscope.solvers.results._low_rank import LeftOut, LowRank
 from curvscope.solvers.results._ordering import ORDERS
 from curvscope.solvers.results._pairs import Pairs
 from curvscope.store import parsing, printable
@@ -188,8 +188,12 @@ class Solution(Pairs):
             damping: added to every eigenvalue, the zeros in the place of those that were not computed included.
             positive: leave out the pairs with negative eigenvalues: they count as zeros.
 
-        Cost: none; the vectors are shared, not copied. The error, ||A - V diag V*||_2, is the largest |eigenvalue| left out:
-        with a certificate it is bounded by ``certificate.tail``.
+        Cost: none; the vectors are shared, not copied.
+
+        Limits: the error, ||A - V diag V*||_2, is the largest |eigenvalue| left out. Relative to the damping it is the error of
+        the inverse, which may be larger than the solution: ``low_rank(...).inverse_error`` bounds it for a certified solution,
+        ``inverse_error_estimate`` is about what it is. :func:`curvscope.solve` with this operator as ``preconditioner`` solves
+        with the whole matrix.
 
         >>> import curvscope as cs
         >>> solution = cs.eigsh(torch.diag(torch.tensor([3.0, 1.0])), k=2)
@@ -197,7 +201,19 @@ class Solution(Pairs):
         [0.25, 0.5]
         """
         values = self.eigenvalues.clamp(min=0) if positive else self.eigenvalues
-        return LowRank(self.eigenvectors, values + damping, damping)
+        return LowRank(self.eigenvectors, values + damping, damping, left_out=self._left_out(values))
+
+    def _left_out(self, values: Tensor) -> LeftOut:
+        """Return what is known of ||A - V diag(values) V*||: what lies outside V, residuals, and values set to zero."""
+        changed = float((values - self.eigenvalues).abs().max()) if self.k else 0.0
+        is_whole = self.k == self.eigenvectors.shape[0]
+        outside = 0.0 if is_whole else float(self.eigenvalues.abs().min()) if self.k else float("inf")
+        estimate = max(outside if self.order == "LM" else float("inf"), changed) if not is_whole else changed
+        if self.certificate is None:
+            rest = 2**0.5 * float(self.residual_norms.norm())
+            return LeftOut(changed + rest if is_whole else float("inf"), estimate)
+        tail = self.certificate.tail.bound + self.certificate.noise.floor
+        return LeftOut(max(tail, changed) + float(self.certificate.rho[-1]), min(estimate, max(tail, changed)))
 
     @checked
     def save(self, path: Place, *, overwrite: bool = False) -> None:
