@@ -24,6 +24,8 @@ import scipy.sparse.linalg as scipy_linalg
 import torch
 
 import curvscope as cs
+from curvscope.solvers.planning._forecast import KRYLOV_SPREAD
+from curvscope.solvers.sizing import default_width, expected_products
 from matrices import MATRICES, KnownMatrix
 
 ORDERS, PAIRS, TOLERANCES = ("LM", "LA", "SA", "BE"), (1, 5, 20, 100), (1e-3, 1e-8)
@@ -248,6 +250,20 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
+def plan_claim(rows: list[dict[str, Any]]) -> str:
+    """Which share of the solves took as many products as a plan without a spectrum says."""
+    few, many, shares = *KRYLOV_SPREAD, []
+    for orders in (("LM",), ORDERS):
+        chosen = [row for row in rows if row["which"] in orders and row["status"] == "converged" and row["tol"] == 1e-3]
+        expected = [expected_products(row["k"], default_width(row["k"])) - row["k"] for row in chosen]
+        held = [
+            max(row["k"], round(few * usual)) <= row["products"] <= round(many * usual)
+            for row, usual in zip(chosen, expected, strict=True)
+        ]
+        shares.append(f"{sum(held)} of {len(held)} solves ({', '.join(orders)})")
+    return f"Products within {few:g} to {many:g} of the expected ones, tol 1e-3: {', '.join(shares)}."
+
+
 def table(lines: list[dict[str, Any]]) -> str:
     """The lines as Markdown."""
     names = list(lines[0])
@@ -270,7 +286,7 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
-        print(table(json.loads(arguments.table.read_text())["summary"]))
+        print(table(json.loads(arguments.table.read_text())["summary"]), plan_claim(read(arguments.table)), sep="\n\n")
         return
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
