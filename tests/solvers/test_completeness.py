@@ -185,3 +185,29 @@ def test_a_failing_decomposition_loses_nothing(monkeypatch):
     matrix = torch.diag(torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64))
     torch.testing.assert_close(small_svd(matrix)[1], torch.tensor([3.0, 3.0, 1.0], dtype=torch.float64))
     assert len(failing) == 2
+
+
+def band(count, size):
+    """Eigenvalues of a path, its top ones far less than tol apart; and a narrow band above a gap."""
+    i = np.arange(1, size + 1)
+    path = 2 - 2 * np.cos(np.pi * i / (size + 1))
+    top = 10 + 0.05 * np.cos(np.pi * np.arange(count) / count)
+    return torch.diag(torch.from_numpy(np.concatenate([top, path[: size - count]])))
+
+
+DENSE_EDGES = {
+    "path": lambda: torch.diag(torch.from_numpy(2 - 2 * np.cos(np.pi * np.arange(1, 801) / 801))),
+    "band of 40": lambda: band(40, 600),
+    "band of 60": lambda: band(60, 600),
+    "ladder": lambda: grid((300, 2)),
+}
+
+
+@pytest.mark.parametrize("name", DENSE_EDGES)
+def test_values_at_dense_edges_are_within_the_tolerance(name):
+    A, tol = DENSE_EDGES[name](), 1e-3
+    exact = A.diagonal().sort(descending=True).values[:5]
+    for seed in range(6):
+        found = cs.eigsh(A, k=5, which="LA", method="krylov", tol=tol, seed=seed, progress=False)
+        assert found.status.converged, found.status
+        assert float(((exact - found.eigenvalues) / exact).max()) <= tol
