@@ -11,10 +11,8 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Place
 from curvscope.operators import CurvatureOperator, Unit, operator_differences
-from curvscope.sampling._bracket import Limits, bracket, bracket_of_sums
 from curvscope.sampling._deal import Dealt, check_measured, dealt
-from curvscope.sampling._estimate import MOST_RELATIVE, Estimates, close_groups, estimates
-from curvscope.sampling._folded import Folded
+from curvscope.sampling._end import end_of
 from curvscope.sampling._measure import Measured, measure
 from curvscope.sampling._result import Group, Population
 from curvscope.solvers import Resources, Solution
@@ -120,7 +118,8 @@ def result_of(measured: Measured, solution: Solution, shared: Dealt, level: floa
         if not len(places):
             continue
         folded = measured.end(sign, len(places))
-        end = _End(folded, len(places), level, radii[places], measured)
+        residual = max(float(residuals.max()) for _, _, residuals in measured.halves)
+        end = end_of(folded, len(places), level, 2 * radii[places] + residual)
         _put(columns["bracket"], places, sign, end.limits.lower, end.limits.upper)
         _put(columns["sums"], places, sign, end.sums.lower, end.sums.upper)
         _put(columns["interval"], places, sign, end.found.lower, end.found.upper)
@@ -154,50 +153,6 @@ def result_of(measured: Measured, solution: Solution, shared: Dealt, level: floa
         duplicates=shared.units.duplicates,
         products=measured.products,
     )
-
-
-class _End:
-    """All statements about one end of a spectrum, as if it were that of the largest eigenvalues."""
-
-    def __init__(self, folded: Folded, k: int, level: float, radii: Tensor, measured: Measured) -> None:
-        self.limits: Limits = bracket(folded, k, level)
-        self.sums: Limits = bracket_of_sums(folded, k, level)
-        identity = torch.eye(k, dtype=torch.float64, device="cpu")
-        numerical = 2 * radii + max(float(residuals.max()) for _, _, residuals in measured.halves)
-        self.found: Estimates = estimates(folded, identity, level, numerical)
-        self.overlaps = _overlaps(folded, k)
-        self.close: list[Group] = []
-        self.valid = torch.zeros(k, dtype=torch.bool, device="cpu")
-        values = folded.whole.values
-        for first, last in close_groups(values, self.found.spread, _following(folded, k)):
-            if first == last:
-                self.valid[first] = bool(self.found.relative[first] < MOST_RELATIVE and self.found.lower[first] > 0)
-            elif last < k:
-                weights = torch.zeros(1, k, dtype=torch.float64, device="cpu")
-                weights[0, first : last + 1] = 1 / (last - first + 1)
-                mean = estimates(folded, weights, level, float(numerical.max()))
-                self.close.append(
-                    Group(
-                        tuple(range(first, last + 1)),
-                        float(values[first : last + 1].mean()),
-                        float(mean.value),
-                        float(mean.lower),
-                        float(mean.upper),
-                    )
-                )
-
-
-def _following(folded: Folded, k: int) -> float | None:
-    """The next eigenvalue after the sample's, from the halves, whose eigenvalues are rather larger."""
-    found = [float(pairs.values[k]) if len(pairs.values) > k else pairs.rest for pairs in folded.halves]
-    return max(sum(found) / 2, min(pairs.rest for pairs in folded.halves))
-
-
-def _overlaps(folded: Folded, k: int) -> Tensor:
-    """Overlap of the spaces of the j first vectors of both halves, j = 1, ..., k."""
-    first, second = (pairs.vectors[:, :k] for pairs in folded.halves)
-    squares = (first.mT @ second).square().cumsum(0).cumsum(1).diagonal()
-    return (squares / torch.arange(1, k + 1, device="cpu")).clamp(max=1.0)
 
 
 def _places(solution: Solution, sign: int) -> Tensor:
