@@ -5,11 +5,14 @@ from curvscope.runs._choices import MATRICES, PRECISIONS, Choices, arithmetic_of
 from curvscope.runs._contents import (
     DENSITY,
     MASKS,
+    POPULATION,
     certified_of,
     document,
     measure_overlap,
     pairs_at,
     pairs_table,
+    population_of,
+    population_table,
     solution_of,
 )
 from curvscope.runs._masks import read_mask
@@ -25,6 +28,7 @@ __all__ = [
     "DENSITY",
     "MASKS",
     "MATRICES",
+    "POPULATION",
     "PRECISIONS",
     "Choices",
     "arithmetic_of",
@@ -37,6 +41,8 @@ __all__ = [
     "operator_of_problem",
     "pairs_at",
     "pairs_table",
+    "population_of",
+    "population_table",
     "read_mask",
     "read_tensors",
     "read_torch",

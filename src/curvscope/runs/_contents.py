@@ -7,12 +7,14 @@ from math import ceil, log10
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.estimators import RULES, Density
 from curvscope.measurement import CERTIFIED, PARAMETERS, TABLE, results_of
 from curvscope.report import Document, Section, Table, figures
+from curvscope.sampling import Population
 from curvscope.solvers import Plan, Solution
 from curvscope.solvers.results import ORDERS, open as open_solution
 from curvscope.store import Run, parsing, read_sealed_tensors
@@ -22,6 +24,8 @@ from curvscope.system import as_text
 MASKS = ("magnitude", "layerwise", "random", "best")
 DENSITY = "density.json"
 """Where a run keeps the density that `curvscope density RUN` found last."""
+POPULATION = "population.json"
+"""Where a run keeps what `curvscope population RUN` found last."""
 
 
 def solution_of(run: Run) -> Solution:
@@ -122,6 +126,8 @@ def _document(run: Run) -> Document:
     )
     if (found := density_of(run)) is not None:
         sections.append(_density_section(found))
+    if (population := population_of(run)) is not None:
+        sections.append(_population_section(population))
     sections.append(
         Section(
             "How right are the pairs?",
@@ -203,6 +209,37 @@ def _density_section(found: Density) -> Section:
         figures.spectral_density(found),
         alternative="Spectral density on a linear axis, and by magnitude",
     )
+
+
+def population_of(run: Run) -> Population | None:
+    """The intervals over the choice of the data that the run keeps, if any."""
+    return Population.load(run.path / POPULATION) if (run.path / POPULATION).is_file() else None
+
+
+def _population_section(found: Population) -> Section:
+    figure = Figure(figsize=(9, 4))
+    found.plot(figure.subplots(), log=True)
+    return Section(
+        "Sample and population",
+        f"{found.summary()} Bars: where the population's eigenvalues lie (thin: about the estimate, where neighbours are "
+        "separated; wide: whatever the gaps). Black: these samples' own, with their numerical intervals.",
+        figure,
+        alternative="Eigenvalues of the sample with sampling intervals of the population's",
+        table=population_table(found),
+    )
+
+
+def population_table(found: Population) -> Table:
+    """Numerical and sampling intervals side by side."""
+    rows = []
+    for i, value in enumerate(found.eigenvalues.tolist()):
+        ends = [
+            "[{:.4g}, {:.4g}]".format(*interval[i].tolist()) for interval in (found.sampling_interval, found.sampling_bracket)
+        ]
+        estimate = (f"{float(found.estimate[i]):.4g}", ends[0]) if found.valid[i] else ("", "")
+        rows.append([str(i + 1), f"{value:.4g}", _interval(*found.numerical_interval[i].tolist()), *estimate, ends[1]])
+    heads = ["i", "of this sample", "numerical\ninterval", "population,\nestimate", "sampling\ninterval", "sampling\nbracket"]
+    return Table(heads, rows)
 
 
 def pairs_table(solution: Solution) -> Table:

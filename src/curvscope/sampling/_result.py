@@ -232,6 +232,10 @@ class Population(Saved, Displayed, Hinted):
 
     def __str__(self) -> str:
         """A table that a person reads: the sample's eigenvalues beside the population's intervals, and the answer in words."""
+        return self.text()
+
+    def text(self, factor: float = 2.0) -> str:
+        """The same, with the answer for another factor."""
         percent = f"{100 * self.level:g} %"
         rows = [
             f"Eigenvalues of the population, from {self.samples} {self.unit} ({self.folds} folds, intervals of {percent})",
@@ -247,7 +251,7 @@ class Population(Saved, Displayed, Hinted):
             rows.append(f"{row}  {_ends(self.sampling_bracket[i])}")
         rows += [f"{'...':>4}"] if len(self) > SHOWN else []
         rows += ["", *map(str, self.close)] if self.close else [""]
-        return "\n".join([*rows, self.summary(), *self._notes(), f"{self.products:.0f} products"])
+        return "\n".join([*rows, self.summary(factor), *self._notes(), f"{self.products:.0f} products"])
 
     def _group_of(self, i: int) -> str:
         if any(i in group.members for group in self.close):

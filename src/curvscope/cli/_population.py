@@ -1,0 +1,77 @@
+"""``curvscope population RUN``: what of a run's eigenvalues is the sample's, and what the population's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from curvscope.cli._folders import check_file
+from curvscope.cli._groups import grouped
+from curvscope.cli._names import AsJson, Memory, RunFolder, Trust
+from curvscope.cli._output import print_json, terminal
+from curvscope.cli._workers import WorkerOptions
+
+FIGURES = (".png",)
+
+
+@grouped
+def command(  # noqa: PLR0913 -- an option each, as Typer reads them
+    run: RunFolder,
+    *,
+    folds: Annotated[int, typer.Option("--folds", help="Parts that the samples are dealt to, at least 4.")] = 20,
+    level: Annotated[float, typer.Option("--level", help="Probability that an interval holds its eigenvalue.")] = 0.95,
+    factor: Annotated[float, typer.Option("--factor", help="Of the answer: determined to a factor of this.")] = 2.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the dealing.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the figure (.png).")] = None,
+    memory: Memory = None,
+    worker_options: WorkerOptions,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Intervals for the eigenvalues of the population that a run's samples were drawn from, and how many samples are needed.
+
+    Two solves with half of the samples each, and about 3 k products. Kept in the run: the same command resumes, and the report
+    shows it.
+    """
+    from curvscope.cli._measured import operator_in_precision
+    from curvscope.cli._trust import confirm_trust
+    from curvscope.runs import POPULATION, solution_of
+    from curvscope.sampling import population
+    from curvscope.store import Run
+
+    if out is not None:
+        check_file(out, FIGURES)
+    opened = Run.open(run)
+    confirm_trust(opened, trust=trust)
+    solution = solution_of(opened)
+    operator = operator_in_precision(opened, solution, None, trust=True)
+    with worker_options.executor() as executor:
+        found = population(
+            operator,
+            solution,
+            folds=folds,
+            level=level,
+            seed=seed,
+            memory=memory,
+            run=opened.path / f"population-{folds}-{seed}",
+            executor=executor,
+        )
+    found.save(opened.path / POPULATION, overwrite=True)
+    if as_json:
+        print_json(found.to_dict() | {"summary": found.summary(factor)})
+    else:
+        console = terminal()
+        console.print(found.text(factor), highlight=False, soft_wrap=True, markup=False)
+        console.print(f"Kept in {opened.path / POPULATION}", highlight=False, soft_wrap=True)
+    if out is not None:
+        from matplotlib.figure import Figure
+
+        from curvscope.report import save_figure
+
+        figure = Figure()
+        found.plot(figure.subplots(), log=True)
+        save_figure(figure, out)
+        if not as_json:
+            terminal().print(f"Written: {out}", highlight=False, soft_wrap=True)
