@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import pairwise
 from math import hypot, log10
 from typing import Any
 
@@ -30,12 +29,11 @@ LEAST_WAIT = 2
 thousand rows. On 18 of the known matrices this saves a third of the looks for k = 1 and costs 2 % more products."""
 ROUNDINGS = 5
 """Rounding units of ||A|| that estimated residuals may have: half of what measured ones may, whose products are rounded too."""
-APART, APART_SHARE = 0.35, 0.3
-"""Distance of neighbours over tol, from this to 1, that says that eigenvalues may be missing between them; share of tol then.
+SPREAD, DENSE_SHARE = 0.9, 0.3
+"""Spread over tol of values less than tol apart, beyond which some may be missing among them; share of tol for these.
 
-A residual of tol leaves room for further eigenvalues between such values: of five at a dense edge (paths, ladders, rings of
-cliques) the last one was up to 1.13 tol below the true one in 4 of 9 solves, each with a neighbour at 0.42 to 0.74 tol. With
-this rule it was 0.5 to 0.8 tol. On 18 of the known matrices (k = 5, LA) the median of products is the same, the largest 1.65.
+Residuals of tol leave room for further eigenvalues between such values, and the last one may be off by as much as they spread:
+at dense edges (paths, ladders, wheels, rings of cliques) by up to 1.13 tol for k = 5, and 1.29 tol for k = 20.
 """
 LOOKED_AT, LOOKED_EACH = 100, 8
 """Columns up to which Q* A Q is held against its transpose: an operator that is not symmetric shows it in the first ones."""
@@ -212,18 +210,22 @@ def krylov_advice(options: KrylovOptions) -> str:
     return f"raise max_products (now {options.max_products}), ncv (now {options.ncv}) or tol"
 
 
-def _apart(values: list[float], tol: float) -> list[bool]:
-    """Return for each value whether it has a neighbour within tol that is no copy and not as near as in a dense spectrum.
+def _dense(values: list[float], tol: float) -> list[bool]:
+    """Return for each value whether it is one of several less than tol apart that together spread over about tol or more.
 
-    >>> _apart([3.0, 1.0, 0.9995, 0.9994], 1e-3)
-    [False, True, True, False]
+    >>> _dense([3.0, 1.0, 0.9995, 0.999, 0.5], 1e-3), _dense([1.0, 0.9995], 1e-3)
+    ([False, True, True, True, False], [False, False])
     """
-    apart = [False] * len(values)
-    for low, high in pairwise(sorted(range(len(values)), key=values.__getitem__)):
-        near = tol * max(abs(values[low]), abs(values[high]))
-        if APART * near < values[high] - values[low] < near:
-            apart[low] = apart[high] = True
-    return apart
+    dense, order = [False] * len(values), sorted(range(len(values)), key=values.__getitem__)
+    chain: list[int] = []
+    for place, following in zip(order, [*order[1:], None], strict=True):
+        chain.append(place)
+        if following is None or values[following] - values[place] >= tol * max(abs(values[place]), abs(values[following])):
+            if values[place] - values[chain[0]] > SPREAD * tol * max(abs(values[place]), abs(values[chain[0]])):
+                for member in chain:
+                    dense[member] = True
+            chain = []
+    return dense
 
 
 def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, float, str]:
@@ -231,7 +233,7 @@ def _progress(expansion: KrylovBasis, options: KrylovOptions) -> tuple[int, floa
     values, _, residuals = expansion.ritz()
     floor = expansion.unit * expansion.norm
     magnitudes, sizes = values.abs().tolist(), residuals.tolist()  # plain numbers: k is small, and each call of PyTorch counts
-    tols = [options.tol * (APART_SHARE if apart else 1.0) for apart in _apart(values.tolist(), options.tol)]
+    tols = [options.tol * (DENSE_SHARE if dense else 1.0) for dense in _dense(values.tolist(), options.tol)]
     allowed = [max(tol * size, ROUNDINGS * floor, 1e-300) for tol, size in zip(tols, magnitudes, strict=True)]
     late = [size > most for size, most in zip(sizes, allowed, strict=True)]
     good = len(late) - sum(late)
