@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from curvscope.cli import _hints as hints, _names as names
 from curvscope.cli._workers import CLUSTERS
-from curvscope.cli.main import COMMANDS, app
+from curvscope.cli.main import COMMANDS, app, run
 from curvscope.errors import CurvscopeError, InvalidArgument
 from curvscope.estimators import METHODS as ESTIMATORS
 from curvscope.parallel import BATCH_SYSTEMS
@@ -82,8 +82,6 @@ def test_every_hint_names_a_command_or_an_option_that_there_is():
         assert written.split()[0].rstrip(",") in {*COMMANDS, "-h", "--version"}, written
     from typer.main import get_command
 
-    from curvscope.cli.main import app
-
     commands = get_command(app).commands
     known = {name for command in commands.values() for option in command.params for name in option.opts} | {"--debug"}
     for written, others in hints.OPTIONS.items():
@@ -125,26 +123,38 @@ def test_names_of_other_things_stay():
     assert hints.in_options("tol=0.1: raise max_products", known) == "--tol 0.1: raise --max-products"
 
 
-def shell(tmp_path, *words):
-    (tmp_path / "shown.py").write_text(MODULE)
-    return subprocess.run(
-        [sys.executable, "-m", "curvscope", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def entered(tmp_path, monkeypatch, capsys):
+    """Enter the program by its entry point in this process: exit status and what is on standard error."""
+
+    def enter(*words):
+        (tmp_path / "shown.py").write_text(MODULE)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["curvscope", *words])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        sys.modules.pop("shown", None)
+        return ended.value.code, capsys.readouterr().err
+
+    return enter
 
 
-def test_tracebacks_are_shown_on_request_alone(tmp_path):
-    plain = shell(tmp_path, "eigs", "shown:broken")
-    assert plain.returncode == 2
-    assert plain.stderr == f"error: target 'shown:broken': calling it failed at {tmp_path}/shown.py, line 13: KeyError: 'lr'\n"
+def test_tracebacks_are_shown_on_request_alone(entered, tmp_path):
+    told = f"error: target 'shown:broken': calling it failed at {tmp_path}/shown.py, line 13: KeyError: 'lr'\n"
+    assert entered("eigs", "shown:broken") == (2, told)
     for words in (("--debug", "eigs", "shown:broken"), ("eigs", "shown:broken", "--debug")):
-        traced = shell(tmp_path, *words)
-        assert traced.returncode == 2
-        assert "Traceback (most recent call last)" in traced.stderr
-        assert 'raise KeyError("lr")' in traced.stderr
+        status, traced = entered(*words)
+        assert status == 2
+        assert "Traceback (most recent call last)" in traced
+        assert 'raise KeyError("lr")' in traced
 
 
 def test_an_error_of_ours_in_the_users_function_says_where(tmp_path):
-    told = shell(tmp_path, "eigs", "shown:wrong")
+    (tmp_path / "shown.py").write_text(MODULE)
+    words = [sys.executable, "-m", "curvscope", "eigs", "shown:wrong"]
+    told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "Traceback" not in told.stderr
     assert "choose an integer from 1 to D = 3" in told.stderr
     assert f"raised by target 'shown:wrong' at {tmp_path}/shown.py, line 10" in told.stderr
 
