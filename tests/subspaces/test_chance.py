@@ -75,10 +75,11 @@ def test_variance_of_random_spaces(basis):
     D, k, trials = 20, 6, 3000
     ranking = cs.masks.by_magnitude(torch.randn(D))
     mask = cs.masks.from_indices([1, 4, 5], D)
-    curves = [cs.overlap(basis(D, k, seed), ranking) for seed in range(trials)]
-    fixed = [cs.overlap(basis(D, k, seed), mask) for seed in range(trials)]
+    spaces = [basis(D, k, seed) for seed in range(trials)]
+    curves = [cs.overlap(space, ranking) for space in spaces]
+    fixed = [cs.overlap(space, mask) for space in spaces]
     g = torch.randn(D)
-    fractions = [cs.gradient_fraction(g, basis(D, k, seed)) for seed in range(trials)]
+    fractions = [cs.gradient_fraction(g, space) for space in spaces]
     for sample in (curves, fixed, fractions):
         values = torch.stack([curve.value for curve in sample])
         # the relative error of a sample variance is about sqrt(2 / trials) for near-Gaussian values, more for beta ones

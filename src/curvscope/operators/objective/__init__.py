@@ -12,6 +12,7 @@ from curvscope.operators.objective._batches import (
     move,
     tensors_of,
 )
+from curvscope.operators.objective._captured import check_substitution
 from curvscope.operators.objective._differences import loss_differences
 from curvscope.operators.objective._functions import FunctionObjective, is_function
 from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME, trains_with_batch_statistics
@@ -21,7 +22,6 @@ from curvscope.operators.objective._losses import COUNTED, CallWithModel, depend
 from curvscope.operators.objective._objective import Objective
 from curvscope.operators.objective._options import ObjectiveOptions, SampleOptions, WeightOptions
 from curvscope.operators.objective._parts import Part, Unit, Units, units_of
-from curvscope.operators.objective._substitution import check_substitution
 
 __all__ = [
     "BATCH_NORMS",

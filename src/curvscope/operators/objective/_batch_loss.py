@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
@@ -15,7 +16,7 @@ from torch.func import functional_call
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators._parameters import Parameters, leaves
-from curvscope.operators.objective._batches import Batch, as_given, criterion_terms, length, placed
+from curvscope.operators.objective._batches import Batch, as_given, criterion_terms, few_samples, length, placed
 from curvscope.operators.objective._evaluation import Evaluation
 from curvscope.operators.objective._isolation import isolated
 from curvscope.operators.objective._labels import label_terms, labels_of
@@ -29,7 +30,7 @@ STATISTICS = ("running_mean", "running_var")
 """Buffers of batch normalisation that its output depends on, with running statistics."""
 
 
-class BatchLoss:
+class BatchLoss(ABC):
     """The loss of one batch as a function of the parameters, and how many terms it has.
 
     :class:`.Objective` sets the attributes, and sums over batches.
@@ -78,6 +79,15 @@ class BatchLoss:
     def copies(self) -> dict[str, Tensor]:
         """All tensors of the model as they were copied, by name: parameters, frozen parameters and buffers."""
         return {**self._constants, **dict(zip(self.parameters.names, self.values, strict=True))}
+
+    @abstractmethod
+    def batches(self) -> Iterator[tuple[Batch, float]]:
+        """Every (micro-)batch that has loss terms, on the device and in the dtype of the objective, with its weight w_b."""
+
+    def few_samples(self, batch: Batch, most: int = 4) -> Batch | None:
+        """A few samples from all over a batch that :meth:`batches` gave; None where it cannot be cut, or these have no loss."""
+        piece = few_samples(batch, most)
+        return piece if piece is not None and self.terms(piece) else None
 
     def loss(self, values: Values, batch: Batch) -> Tensor:
         """The scalar loss of one batch, not weighted, at the given parameter tensors."""

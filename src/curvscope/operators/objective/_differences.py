@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.operators.objective._captured import check_substitution
 from curvscope.operators.objective._objective import Objective
-from curvscope.operators.objective._substitution import check_substitution
 from curvscope.system import Progress, stage
 
 SMALL_STEP = 1e-5

@@ -24,7 +24,8 @@ from curvscope.operators._parameters import (
 )
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.objective._batch_loss import STATISTICS, BatchLoss, Values
-from curvscope.operators.objective._batches import Batch, as_batches, few_samples, move, split
+from curvscope.operators.objective._batches import Batch, as_batches, move, split
+from curvscope.operators.objective._captured import check_substitution
 from curvscope.operators.objective._evaluation import Evaluation
 from curvscope.operators.objective._first_pass import look_through, weights_are_right
 from curvscope.operators.objective._isolation import say_running_statistics, trains_with_batch_statistics, unwrapped
@@ -38,7 +39,6 @@ from curvscope.operators.objective._losses import (
     own_reduction,
 )
 from curvscope.operators.objective._options import check_kinds_of, check_options
-from curvscope.operators.objective._substitution import check_substitution
 from curvscope.operators.objective._watch import Watch
 from curvscope.operators.objective._writes import own_tensors_restored
 from curvscope.system import check_precision
@@ -176,7 +176,7 @@ class Objective(BatchLoss):
         """The (D,) gradient of L. Cost: one gradient a batch.
 
         Raises:
-            NotDeterministic, CapturedParameter: see :func:`.substitution.check_substitution`.
+            NotDeterministic, CapturedParameter: see :func:`.captured.check_substitution`.
         """
         check_substitution(self)
         with self.isolated():
@@ -219,11 +219,6 @@ class Objective(BatchLoss):
                 f"data yielded {count} batches, {self.num_batches} the first time: an operator is one fixed matrix, "
                 "pass data that always yields the same batches"
             )
-
-    def few_samples(self, batch: Batch, most: int = 4) -> Batch | None:
-        """A few samples from all over a batch that :meth:`batches` gave; None where it cannot be cut, or these have no loss."""
-        piece = few_samples(batch, most)
-        return piece if piece is not None and self.terms(piece) else None
 
     def like(self, data: Iterable[Batch], *, dtype: torch.dtype | None = None, microbatch: int | None = None) -> Objective:
         """The same loss, parameters and modes on other data, another dtype (in its own precision) or other pieces."""
