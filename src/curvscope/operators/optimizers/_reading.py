@@ -100,7 +100,8 @@ def _second_moment(group: Group, state: State) -> Tensor:
 
 def _corrected_second_moment(group: Group, state: State) -> Tensor:
     """Return what a step divides the momentum by: its bias correction is part of P, as in Cohen et al. (2022), section 2."""
-    return _second_moment(group, state) * (1 - float(group["betas"][0]) ** float(state["step"]))
+    correction: float = 1 - float(group["betas"][0]) ** float(state["step"])
+    return _second_moment(group, state) * correction
 
 
 _ADAM = Reader(_adam, _corrected_second_moment, "(2 + 2 beta_1) / ((1 - beta_1) lr), 38/lr for beta_1 = 0.9", COHEN_2022)
