@@ -96,7 +96,7 @@ if TYPE_CHECKING:
         proxies,
         splitting,
     )
-    from curvscope.systems import LinearSolution, solve
+    from curvscope.systems import Influence, LinearSolution, influence, solve
     from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
 
     __version__: str
@@ -111,6 +111,7 @@ __all__ = [
     "Exact",
     "FrobeniusEstimate",
     "GeneralizedPairs",
+    "Influence",
     "Krylov",
     "LineProfile",
     "LinearSolution",
@@ -160,6 +161,7 @@ __all__ = [
     "grassmann",
     "hessian",
     "identity",
+    "influence",
     "interpolate",
     "jacobian",
     "kappa",
@@ -370,7 +372,7 @@ _HOMES = {
         "proxies",
         "splitting",
     ),
-    "curvscope.systems": ("LinearSolution", "solve"),
+    "curvscope.systems": ("Influence", "LinearSolution", "influence", "solve"),
     "curvscope.training": ("LineProfile", "Recorder", "Tracker", "interpolate", "loss_along"),
 }
 """Modules that define the public names. They are imported when a name is first asked for: importing PyTorch takes seconds,

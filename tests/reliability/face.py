@@ -88,6 +88,7 @@ def _of_networks(model, data, H):
     yield cs.Recorder, {"model": model, "steps": [0, 2]}
     yield cs.Tracker(H, k=2).step, {}
     yield cs.Workers, {"executor": ThreadPoolExecutor(1)}
+    yield cs.influence, {"operator": H, "test": data, "damping": 1.0}
     yield H.move, {}
     yield H.to, {"target": torch.float64}
 

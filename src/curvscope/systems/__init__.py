@@ -1,6 +1,7 @@
-"""Linear systems with curvature matrices, with error bounds."""
+"""Linear systems with curvature matrices and what is done with them, with error bounds."""
 
+from curvscope.systems._influence import Influence, influence
 from curvscope.systems._result import LinearSolution
 from curvscope.systems._solve import solve
 
-__all__ = ["LinearSolution", "solve"]
+__all__ = ["Influence", "LinearSolution", "influence", "solve"]

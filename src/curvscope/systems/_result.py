@@ -33,7 +33,7 @@ class LinearSolution(Displayed, Hinted):
 
     >>> import curvscope as cs
     >>> found = cs.solve(torch.diag(torch.tensor([4.0, 1.0])).double(), torch.ones(2).double(), damping=1.0, tol=1e-9)
-    >>> found.x.tolist(), found.converged, found.method
+    >>> [round(entry, 6) for entry in found.x.tolist()], found.converged, found.method
     ([0.2, 0.5], True, 'minres')
     """
 

@@ -10,6 +10,7 @@ from curvscope.operators.objective._batches import (
     is_pair,
     length,
     move,
+    split,
     tensors_of,
 )
 from curvscope.operators.objective._captured import check_substitution
@@ -52,6 +53,7 @@ __all__ = [
     "loss_differences",
     "models_own_loss",
     "move",
+    "split",
     "takes_model",
     "tensors_of",
     "trains_with_batch_statistics",
