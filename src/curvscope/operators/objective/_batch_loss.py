@@ -23,6 +23,7 @@ from curvscope.operators.objective._labels import label_terms, labels_of
 from curvscope.operators.objective._losses import CallWithModel, dependent, plain_call
 from curvscope.operators.objective._substitution import values_in_model
 from curvscope.operators.objective._writes import without_assignments
+from curvscope.operators.rules import materialized
 from curvscope.system import TF32, TF32_EPS
 
 Values = tuple[Tensor, ...]
@@ -216,7 +217,7 @@ class BatchLoss(ABC):
                 found = functional_call(CallWithModel(self.model, called), tensors, (argument,))
         if self.evaluation.looking:
             self.evaluation.note_writes(self._constants, constants)
-        return found
+        return found if self.evaluation.is_inside else materialized(found)
 
     def _filled(self, values: Values) -> Values:
         """The model's own parameters, which then hold these values."""

@@ -43,6 +43,11 @@ class Evaluation:
         self._has_casts = False
         self._inside = False
 
+    @property
+    def is_inside(self) -> bool:
+        """True inside of :meth:`rules`: what is returned there goes on to the loss."""
+        return self._inside
+
     @contextmanager
     def rules(self) -> Iterator[None]:
         """Inside, operations have the right derivatives and casts go to the dtype of the computation; may be nested."""

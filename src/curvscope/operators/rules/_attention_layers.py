@@ -13,12 +13,14 @@ from curvscope.operators.rules.attention import is_worth_tiles, scaled_dot_produ
 AS_PYTORCH = functional.scaled_dot_product_attention
 
 
-def multi_head_attention_forward(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+def multi_head_attention_forward(
+    query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int, *args: Any, **kwargs: Any
+) -> Any:
     """``functional.multi_head_attention_forward`` with attention on tiles; NotImplemented for short sequences."""
-    if not is_worth_tiles(query.shape[0], key.shape[0]):
+    if not is_worth_tiles(query.shape[0], key.shape[0], query.shape[1:-1].numel() * num_heads):
         return NotImplemented
     with replaced(functional, "scaled_dot_product_attention", _attention):
-        return functional.multi_head_attention_forward(query, key, value, *args, **kwargs)
+        return functional.multi_head_attention_forward(query, key, value, embed_dim_to_check, num_heads, *args, **kwargs)
 
 
 def _attention(*args: Any, **kwargs: Any) -> Any:

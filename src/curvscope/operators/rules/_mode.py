@@ -20,12 +20,14 @@ from curvscope.operators.rules import (
     _scatter as scatter,
 )
 from curvscope.operators.rules.attention import scaled_dot_product_attention
+from curvscope.operators.rules.token_losses import RULES as LOSSES_OF_TOKENS
 
 Rule = Callable[..., Any]
 
 SECOND: dict[Callable[..., Any], Rule] = {
     functional.scaled_dot_product_attention: scaled_dot_product_attention,
     functional.multi_head_attention_forward: attention_layers.multi_head_attention_forward,
+    **LOSSES_OF_TOKENS,
 }
 """Operations that are computed in less memory; their derivatives end with the second."""
 

@@ -33,6 +33,7 @@ from curvscope.operators.rules.attention._forward import (
     right_product,
     rows_along,
     score_tangents,
+    side_by_side,
 )
 from curvscope.operators.rules.attention._tiles import Tile, Weights, factors
 
@@ -59,7 +60,7 @@ def pull_back(weights: Weights, given: Gradient) -> Three:
     count = len(slope)
     delta = (slope * out).sum(-1, keepdim=True)
     into_query = slope.new_empty(count, *weights.query.shape)
-    into_key, into_value = slope.new_zeros(count, *weights.key.shape), slope.new_zeros(count, *value.shape)
+    into_key, into_value = slope.new_zeros(count, *weights.key.mT.shape), slope.new_zeros(count, *value.mT.shape)
     for tile in weights.tiles():
         exponentials = weights.exponentials(tile, statistics)
         share = factors(weights.rows_of(statistics, tile))
@@ -70,9 +71,9 @@ def pull_back(weights: Weights, given: Gradient) -> Three:
             inner.mul_(exponentials[:, None])
             found = left_product(inner, weights.keys(tile)).mul_(share[:, None] * weights.scale)
             put_along(into_query, some, tile, found)
-            _add(into_key, some, tile, _tall_product(inner, queries))
-            _add(into_value, some, tile, _right_product_t(exponentials, slopes * share[:, None]))
-    return into_query, into_key, into_value
+            _add(into_key, some, tile, _flat_products(queries, inner))
+            _add(into_value, some, tile, _flat_product(slopes * share[:, None], exponentials))
+    return into_query, into_key.mT.contiguous(), into_value.mT.contiguous()
 
 
 def pull_back_along(weights: Weights, given: Gradient, along: tuple[Tensor, ...], moved: tuple[Tensor, Tensor]) -> Three:
@@ -94,51 +95,44 @@ def pull_back_along(weights: Weights, given: Gradient, along: tuple[Tensor, ...]
     delta = (slope * out).sum(-1, keepdim=True)
     delta_t = (slope_t * out).add_(slope * out_t).sum(-1, keepdim=True)
     into_query = query_t.new_empty(count, *weights.query.shape)
-    into_key, into_value = query_t.new_zeros(count, *weights.key.shape), query_t.new_zeros(count, *value.shape)
+    into_key, into_value = query_t.new_zeros(count, *weights.key.mT.shape), query_t.new_zeros(count, *value.mT.shape)
+    keys, values = side_by_side(weights.key, key_t), side_by_side(value, value_t)
     for tile in weights.tiles():
         exponentials = weights.exponentials(tile, statistics)
         share = factors(weights.rows_of(statistics, tile))
-        slopes, values = weights.rows_of(slope[0], tile), value[tile.heads, tile.keys]
-        inner = torch.bmm(slopes, values.mT).sub_(weights.rows_of(delta[0], tile))
+        slopes = weights.rows_of(slope[0], tile)
+        inner = torch.bmm(slopes, value[tile.heads, tile.keys].mT).sub_(weights.rows_of(delta[0], tile))
         inside = inner * exponentials
         queries, slopes_shared = weights.queries(tile) * share, slopes * share
         for some in directions(count, exponentials):
-            change = score_tangents(weights, tile, query_t[some], key_t[some])
+            change = score_tangents(weights, tile, query_t[some], keys[:, some])
             change.sub_(rows_along(rho[some], tile)).mul_(exponentials[:, None])
             slopes_t = rows_along(slope_t[some], tile)
-            mixed = _slope_tangents(slopes, slopes_t, values, value_t[some, tile.heads, tile.keys])
+            left = torch.cat([slopes_t, slopes[:, None].expand_as(slopes_t)], -1)
+            mixed = batched_product(left, values[tile.heads, some, tile.keys].mT)
             mixed.sub_(rows_along(delta_t[some], tile)).mul_(exponentials[:, None]).addcmul_(change, inner[:, None])
-            _add(into_value, some, tile, _tall_product(change, slopes_shared))
-            _add(into_value, some, tile, _right_product_t(exponentials, slopes_t * share[:, None]))
-            _add(into_key, some, tile, _tall_product(mixed, queries))
+            _add(into_value, some, tile, _flat_products(slopes_shared, change))
+            _add(into_value, some, tile, _flat_product(slopes_t * share[:, None], exponentials))
+            _add(into_key, some, tile, _flat_products(queries, mixed))
             queries_t = rows_along(query_t[some], tile) * (share[:, None] * weights.scale)
-            _add(into_key, some, tile, _right_product_t(inside, queries_t))
+            _add(into_key, some, tile, _flat_product(queries_t, inside))
             found = left_product(mixed, weights.keys(tile))
             found += right_product(inside, key_t[some, tile.heads, tile.keys])
             put_along(into_query, some, tile, found.mul_(share[:, None] * weights.scale))
-    return into_query, into_key, into_value
+    return into_query, into_key.mT.contiguous(), into_value.mT.contiguous()
 
 
-def _slope_tangents(slopes: Tensor, slopes_t: Tensor, values: Tensor, value_t: Tensor) -> Tensor:
-    """The derivative of G V^T for each direction: (heads, T, rows, keys)."""
-    values_t = value_t.movedim(0, 1)
-    left = torch.cat([slopes_t, slopes[:, None].expand_as(slopes_t)], -1)
-    right = torch.cat([values[:, None].expand_as(values_t), values_t], -1)
-    return batched_product(left, right.mT)
+def _flat_products(left: Tensor, tiles: Tensor) -> Tensor:
+    """(heads, rows, c)^T @ (heads, T, rows, keys) to (heads, T, c, keys): this way round is 1.4 times as fast in MKL."""
+    return batched_product(left.mT[:, None].expand(-1, tiles.shape[1], -1, -1), tiles)
 
 
-def _tall_product(tiles: Tensor, right: Tensor) -> Tensor:
-    """(heads, T, rows, keys)^T @ (heads, rows, c) to (heads, T, keys, c)."""
-    return batched_product(tiles.mT, right[:, None].expand(-1, tiles.shape[1], -1, -1))
-
-
-def _right_product_t(tile: Tensor, right: Tensor) -> Tensor:
-    """(heads, rows, keys)^T @ (heads, T, rows, c) to (heads, T, keys, c), as one product with all directions side by side."""
-    wide = right.transpose(1, 2).flatten(2)
-    product: Tensor = torch.bmm(tile.mT, wide).unflatten(-1, right.shape[1::2]).transpose(1, 2)
+def _flat_product(left: Tensor, tile: Tensor) -> Tensor:
+    """(heads, T, rows, c)^T @ (heads, rows, keys) to (heads, T, c, keys), as one product of all directions."""
+    product: Tensor = torch.bmm(left.mT.flatten(1, 2), tile).unflatten(1, left.shape[1::2])
     return product
 
 
 def _add(target: Tensor, some: slice, tile: Tile, piece: Tensor) -> None:
-    """Add (heads, T, keys, c) to (T, B K, M, c)."""
-    target[some, tile.heads, tile.keys] += piece.transpose(0, 1)
+    """Add (heads, T, c, keys) to (T, B K, c, M)."""
+    target[some, tile.heads, :, tile.keys] += piece.transpose(0, 1)

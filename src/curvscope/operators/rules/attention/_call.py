@@ -11,8 +11,12 @@ from torch.autograd import forward_ad
 
 from curvscope.operators.rules.attention._functions import Attend
 
-MIN_TILED_SCORES = 1 << 16
-"""Weights of a head from which tiles pay; PyTorch's own kernel, whose weights are kept between products, is faster below."""
+MIN_TILED_SCORES = 1 << 18
+"""Weights of a head from which tiles pay (512 x 512); PyTorch's own kernel keeps them between products and is faster below.
+Measured by ``benchmarks/attention.py``."""
+
+MIN_TILED_SCORES_OF_BATCH = 1 << 24
+"""Weights of all heads of a mini-batch from which memory decides: PyTorch's own kernel stores about ten such arrays a layer."""
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -32,16 +36,17 @@ def scaled_dot_product_attention(
     NotImplemented for short sequences, where PyTorch's own is as fast, for dropout, for a mask that is differentiated, and for
     whatever PyTorch itself refuses.
     """
-    if query.ndim < 2 or key.ndim < 2 or not is_worth_tiles(query.shape[-2], key.shape[-2]):
+    if query.ndim < 2 or key.ndim < 2 or not is_worth_tiles(query.shape[-2], key.shape[-2], math.prod(query.shape[:-2])):
         return NotImplemented
     if dropout_p or not _is_usual(query, key, value) or (attn_mask is not None and (is_causal or not _is_constant(attn_mask))):
         return NotImplemented
     return tiled_attention(query, key, value, mask=attn_mask, causal=is_causal, scale=scale, grouped=enable_gqa)
 
 
-def is_worth_tiles(num_queries: int, num_keys: int) -> bool:
-    """Return whether sequences are long enough."""
-    return num_queries * num_keys >= MIN_TILED_SCORES
+def is_worth_tiles(num_queries: int, num_keys: int, num_heads: int) -> bool:
+    """Return whether sequences are long enough, or so many that their weights need much memory; heads are those of a batch."""
+    weights = num_queries * num_keys
+    return weights >= MIN_TILED_SCORES or weights * num_heads >= MIN_TILED_SCORES_OF_BATCH
 
 
 def tiled_attention(

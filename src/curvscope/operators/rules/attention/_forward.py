@@ -62,13 +62,14 @@ def attend_along(
         The derivatives of O, (T, B K, G, N, V), and rho, (T, B K, G, N, 1).
     """
     query_t, key_t, value_t = along
+    keys = side_by_side(weights.key, key_t)
     out_t, rho = query_t.new_empty(len(query_t), *out.shape), query_t.new_empty(len(query_t), *out.shape[:-1], 1)
     for tile in weights.tiles():
         exponentials = weights.exponentials(tile, statistics)
         share = factors(weights.rows_of(statistics, tile))[:, None]
         mixed = weights.rows_of(out, tile)[:, None]
         for some in directions(len(query_t), exponentials):
-            weighted = score_tangents(weights, tile, query_t[some], key_t[some]).mul_(exponentials[:, None])
+            weighted = score_tangents(weights, tile, query_t[some], keys[:, some]).mul_(exponentials[:, None])
             slope = weighted.sum(-1, keepdim=True).mul_(share)
             moved = left_product(weighted, value[tile.heads, tile.keys])
             moved += right_product(exponentials, value_t[some, tile.heads, tile.keys])
@@ -84,14 +85,18 @@ def directions(count: int, tile: Tensor) -> Iterator[slice]:
         yield slice(start, min(count, start + at_once))
 
 
-def score_tangents(weights: Weights, tile: Tile, query_t: Tensor, key_t: Tensor) -> Tensor:
-    """(T, B K, ...) directions of queries and keys to the derivatives of the scores of a tile, (heads, T, rows, keys)."""
-    queries, keys = weights.queries(tile), weights.keys(tile)
-    queries_t, keys_t = rows_along(query_t, tile).mul(weights.scale), key_t[:, tile.heads, tile.keys].movedim(0, 1)
+def side_by_side(primal: Tensor, along: Tensor) -> Tensor:
+    """(heads, M, c) and directions of it (T, heads, M, c) as (heads, T, M, 2 c)."""
+    moved = along.movedim(0, 1)
+    return torch.cat([primal[:, None].expand_as(moved), moved], -1)
+
+
+def score_tangents(weights: Weights, tile: Tile, query_t: Tensor, keys: Tensor) -> Tensor:
+    """Directions of queries (T, B K, ...), keys beside their directions: the derivatives of scores, (heads, T, rows, keys)."""
+    queries_t = rows_along(query_t, tile).mul(weights.scale)
     # One product of twice the inner width writes the large array once.
-    left = torch.cat([queries_t, queries[:, None].expand_as(queries_t)], -1)
-    right = torch.cat([keys[:, None].expand_as(keys_t), keys_t], -1)
-    return batched_product(left, right.mT)
+    left = torch.cat([queries_t, weights.queries(tile)[:, None].expand_as(queries_t)], -1)
+    return batched_product(left, keys[tile.heads, :, tile.keys].mT)
 
 
 def rows_along(tensor: Tensor, tile: Tile) -> Tensor:

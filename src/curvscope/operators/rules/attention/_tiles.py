@@ -51,17 +51,19 @@ class Weights:
         self.mask, self.causal, self.scale = mask, causal, scale
         self.num_heads = query.shape[1]
         self.group, self.num_rows, self.num_keys = query.shape[2], query.shape[3], key.shape[2]
+        self.rows = max(1, min(ROWS // self.group, self.num_rows))
+        if causal:
+            self._later = torch.ones(self.rows, self.rows, dtype=torch.bool, device=key.device).triu_(1)
 
     def tiles(self) -> Iterator[Tile]:
         """All tiles, heads outside, each with the keys that some query in it sees."""
-        rows = max(1, ROWS // self.group)
         entries = CPU_ENTRIES if self.query.device.type == "cpu" else ACCELERATOR_ENTRIES
-        at_once = entries // max(1, self.group * min(rows, self.num_rows) * self.num_keys)
-        starts = list(range(0, self.num_rows, rows))
-        spans = _spans(self.mask, starts, rows, self.num_keys) if self.mask is not None else None
+        at_once = entries // max(1, self.group * self.rows * self.num_keys)
+        starts = list(range(0, self.num_rows, self.rows))
+        spans = _spans(self.mask, starts, self.rows, self.num_keys) if self.mask is not None else None
         for heads in self._heads(max(1, at_once)):
             for index, start in enumerate(starts):
-                stop = min(start + rows, self.num_rows)
+                stop = min(start + self.rows, self.num_rows)
                 first, last = 0, min(stop, self.num_keys) if self.causal else self.num_keys
                 if spans is not None:
                     first, last = _joined(spans, self._batches(heads), index)
@@ -98,7 +100,7 @@ class Weights:
         if last <= first:
             return
         rows = tile.rows.stop - first
-        later = torch.ones(rows, last - first, dtype=torch.bool, device=scores.device).triu_(1)
+        later = self._later[:rows, : last - first]
         scores.view(len(scores), self.group, rows, -1)[..., first:].masked_fill_(later, -float("inf"))
 
     def _add_mask(self, scores: Tensor, tile: Tile) -> None:

@@ -1,0 +1,5 @@
+"""Cross-entropy over a large vocabulary, with the linear layer before it, in chunks of tokens."""
+
+from curvscope.operators.rules.token_losses._pending import RULES, materialized
+
+__all__ = ["RULES", "materialized"]

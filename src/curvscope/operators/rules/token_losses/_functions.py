@@ -1,0 +1,150 @@
+"""The derivatives of the losses of tokens for autograd, ``torch.func`` and ``vmap``, up to the second.
+
+As for attention, the Hessian is symmetric: what differentiates the gradient along a direction also pulls back through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from curvscope.errors import NotDifferentiable
+from curvscope.operators.rules.attention import directions_batched
+from curvscope.operators.rules.token_losses._operations import LIBRARY  # noqa: F401 -- defines the operations
+
+operations = torch.ops.curvscope
+
+
+class _Rule(Function):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep inputs and outputs."""
+        h, w, b, labels, ctx.ignored, *others = inputs
+        ctx.save_for_backward(h, w, b, labels, *others, *output)
+        ctx.save_for_forward(h, w, b, labels, *others, *output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> NoReturn:
+        """Inputs that differ from sample to sample never come here, see :mod:`._pending`."""
+        raise RuntimeError("the losses of tokens cannot be vectorised over their inputs")
+
+
+def _given(ctx: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
+    h, w, b, labels, *others = ctx.saved_tensors
+    return (h, w, b, labels, ctx.ignored), others
+
+
+class TokenLosses(_Rule):
+    """(inputs, weight, bias, labels, ignored) to the losses and the logsumexp of the logits."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        """See :func:`._chunks.losses`."""
+        return operations.token_losses(*args)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, _: Any) -> Any:
+        """Pull the derivatives by the losses back."""
+        given, (_, logsumexp) = _given(ctx)
+        return (*(piece[0] for piece in PullBack.apply(*given, logsumexp, slope[None])), None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Along a direction of inputs, weight and bias."""
+        given, (_, logsumexp) = _given(ctx)
+        found = LossesAlong.apply(*given, logsumexp, *_directions(tangents, given, 1))
+        return tuple(piece[0] for piece in found)
+
+
+class LossesAlong(_Rule):
+    """(..., logsumexp, inputs_t, weight_t, bias_t) to the derivatives of losses and logsumexp."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        """See :func:`._chunks.losses_along`."""
+        return operations.token_losses_along(*args)
+
+    @staticmethod
+    def backward(ctx: Any, slopes: Tensor, _: Any) -> Any:
+        """Linear in the directions; in the rest its gradient is a Hessian times these."""
+        given, (logsumexp, *along, _, _) = _given(ctx)
+        second = PullBackAlong.apply(*given, logsumexp, slopes, *along, torch.zeros_like(slopes))
+        return (*(piece.sum(0) for piece in second), None, None, None, *PullBack.apply(*given, logsumexp, slopes))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        """Not known."""
+        _refuse()
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        """Mapped directions are more directions."""
+        return directions_batched(LossesAlong, info.batch_size, in_dims, args, leading=(6, 7, 8))
+
+
+class PullBack(_Rule):
+    """(..., logsumexp, slopes) to the gradients of inputs, weight and bias, for each of T derivatives by the losses."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        """See :func:`._chunks.pull_back`."""
+        return operations.token_losses_backward(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *along: Any) -> Any:
+        """The Hessian is symmetric."""
+        given, (logsumexp, slopes, *found) = _given(ctx)
+        filled = [torch.zeros_like(f) if a is None else a for a, f in zip(along, found, strict=True)]
+        second = PullBackAlong.apply(*given, logsumexp, slopes, *filled, torch.zeros_like(slopes))
+        into_slopes = LossesAlong.apply(*given, logsumexp, *filled)[0]
+        return (*(piece.sum(0) for piece in second), None, None, None, into_slopes)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Along a direction of inputs, weight, bias and the derivatives by the losses."""
+        given, (logsumexp, slopes, *_) = _given(ctx)
+        slopes_t = torch.zeros_like(slopes) if tangents[-1] is None else tangents[-1]
+        return PullBackAlong.apply(*given, logsumexp, slopes, *_directions(tangents, given, len(slopes)), slopes_t)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        """Mapped derivatives are more of them."""
+        return directions_batched(PullBack, info.batch_size, in_dims, args, leading=(6,))
+
+
+class PullBackAlong(_Rule):
+    """(..., logsumexp, slopes, inputs_t, weight_t, bias_t, slopes_t) to the derivatives of the gradients."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        """See :func:`._chunks.pull_back_along`."""
+        return operations.token_losses_backward_along(*args)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Any) -> NoReturn:
+        """Not known."""
+        _refuse()
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        """Not known."""
+        _refuse()
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        """Mapped directions are more directions."""
+        return directions_batched(PullBackAlong, info.batch_size, in_dims, args, leading=(6, 7, 8, 9, 10))
+
+
+def _directions(tangents: tuple[Any, ...], given: tuple[Any, ...], count: int) -> list[Tensor]:
+    pairs = zip(tangents[:3], given[:3], strict=True)
+    return [(torch.zeros_like(p) if t is None else t).expand(count, *p.shape) for t, p in pairs]
+
+
+def _refuse() -> NoReturn:
+    raise NotDifferentiable(
+        "a cross-entropy over a large vocabulary is differentiated three times: it has two derivatives here"
+    )

@@ -1,0 +1,60 @@
+"""The four calculations as operations of PyTorch's own kind, so that a recorded program has one call for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curvscope.operators.rules.token_losses._chunks import Head, losses, losses_along, pull_back, pull_back_along
+
+LIBRARY = torch.library.Library("curvscope", "FRAGMENT")
+HEAD = "Tensor inputs, Tensor weight, Tensor bias, Tensor labels, int ignored"
+ALONG = "Tensor inputs_t, Tensor weight_t, Tensor bias_t"
+
+
+def _losses(*args: Any) -> tuple[Tensor, Tensor]:
+    with torch._C.DisableTorchFunction():
+        return losses(Head(*args))
+
+
+def _losses_along(*args: Any) -> tuple[Tensor, Tensor]:
+    with torch._C.DisableTorchFunction():
+        return losses_along(Head(*args[:5]), args[5], args[6:])
+
+
+def _backward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    with torch._C.DisableTorchFunction():
+        return pull_back(Head(*args[:5]), *args[5:])
+
+
+def _backward_along(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    with torch._C.DisableTorchFunction():
+        return pull_back_along(Head(*args[:5]), args[5], args[6], args[7:10], args[10])
+
+
+def _two(*args: Any) -> tuple[Tensor, Tensor]:
+    leading = args[6].shape[:1] if len(args) > 5 else ()
+    return args[0].new_empty(*leading, len(args[0])), args[0].new_empty(*leading, len(args[0]))
+
+
+def _three(*args: Any) -> tuple[Tensor, ...]:
+    return tuple(tensor.new_empty(len(args[-1]), *tensor.shape) for tensor in args[:3])
+
+
+for name, arguments, returned, kernel, shapes in (
+    ("token_losses", HEAD, "(Tensor, Tensor)", _losses, _two),
+    ("token_losses_along", f"{HEAD}, Tensor logsumexp, {ALONG}", "(Tensor, Tensor)", _losses_along, _two),
+    ("token_losses_backward", f"{HEAD}, Tensor logsumexp, Tensor slopes", "(Tensor, Tensor, Tensor)", _backward, _three),
+    (
+        "token_losses_backward_along",
+        f"{HEAD}, Tensor logsumexp, Tensor slopes, {ALONG}, Tensor slopes_t",
+        "(Tensor, Tensor, Tensor)",
+        _backward_along,
+        _three,
+    ),
+):
+    LIBRARY.define(f"{name}({arguments}) -> {returned}")
+    LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    LIBRARY.impl(name, shapes, "Meta")
