@@ -57,3 +57,12 @@ def test_what_is_no_jacobian_is_said():
         cs.jacobian(nn.Linear(2, 1), [torch.ones(1, 2)], weight=len)
     with pytest.raises(InvalidArgument, match="no third argument"):
         cs.jacobian(nn.Linear(2, 1), [torch.ones(1, 2)], [torch.ones(1, 2)])
+
+
+def test_one_batch_is_taken_as_one():
+    torch.manual_seed(0)
+    net, x, y = torch.nn.Linear(4, 3), torch.randn(6, 4), torch.randint(3, (6,))
+    expected = cs.jacobian(net, [x]).to_dense()
+    for form in ((x, y), x, [(x, y)], (x, torch.randn(6, 4))):
+        assert torch.equal(cs.jacobian(net, form).to_dense(), expected)
+    assert cs.jacobian(net, [x, x]).shape == (36, 15)  # a list holds batches

@@ -152,3 +152,38 @@ def test_another_training_step_is_another_matrix():
 
     first, second = (cs.hessian(kind(), "training_step", batches()) for kind in (Logs, Doubled))
     assert first.fingerprint != second.fingerprint
+
+
+class AnyName(Logs):
+    def training_step(self, batch, i):
+        assert i == 0
+        return super().training_step(batch, i)
+
+
+class Gathered(Logs):
+    def training_step(self, *args):
+        batch, index = args
+        return super().training_step(batch, index)
+
+
+class Loaders(Logs):
+    def validation_step(self, batch, number, loader_number):
+        return super().training_step(batch, number + loader_number)
+
+    def weighted(self, batch, weight):
+        return weight * super().training_step(batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"), [(AnyName, "training_step"), (Gathered, "training_step"), (Loaders, "validation_step")]
+)
+def test_indices_of_a_step_may_have_any_name(kind, step):
+    torch.manual_seed(0)
+    module = kind()
+    found = cs.hessian(module, step, batches()).to_dense()
+    assert torch.allclose(found, cs.hessian(module, lambda m, batch: Logs.training_step(m, batch, 0), batches()).to_dense())
+
+
+def test_a_method_that_needs_more_than_the_batch_is_named():
+    with pytest.raises(InvalidArgument, match=r"weighted needs weight beside the batch: pass a function loss\(model, batch\)"):
+        cs.hessian(Loaders(), "weighted", batches())

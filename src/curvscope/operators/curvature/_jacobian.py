@@ -95,7 +95,8 @@ class _Pairs:
     def __init__(self, data: Iterable[Any]) -> None:
         if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
             raise InvalidType(f"data is a {type(data).__name__}: pass a list of batches or a DataLoader")
-        self.data = data
+        one = isinstance(data, Tensor) or (isinstance(data, tuple) and len(data) == 2 and all(map(torch.is_tensor, data)))
+        self.data = [data] if one else data
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self.data:
@@ -118,7 +119,8 @@ def jacobian(
 
     Args:
         model: a network, or a function of a pytree of tensors as for :func:`.curvature.hessian`.
-        data: for a network: batches that are inputs or pairs (x, y), whose y is not used. For a function: its parameters.
+        data: for a network: batches that are inputs or pairs (x, y), whose y is not used, or one of them: a tensor, or a
+            tuple (x, y). For a function: its parameters.
         inputs: for a function ``function(parameters, x)`` the batches; None: ``function(parameters)`` returns the outputs.
         options: see :class:`.SampleOptions`.
 

@@ -79,14 +79,29 @@ def models_own_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 class MethodLoss:
-    """The loss that a method of the model computes from a batch, such as Lightning's ``training_step(batch, batch_idx)``."""
+    """The loss that a method of the model computes from a batch, such as Lightning's ``training_step(batch, batch_idx)``.
+
+    Arguments that count batches are 0: Lightning passes them by position, so a step may give them any names.
+
+    Raises:
+        InvalidArgument: the method needs something else beside the batch.
+    """
 
     def __init__(self, model: nn.Module, method: str) -> None:
         self.method = method
         self.__qualname__ = f"{type(model).__qualname__}.{method}"
         self.function = getattr(type(model), method, getattr(model, method))
-        names = list(inspect.signature(getattr(model, method)).parameters)
-        self.extra: dict[str, int] = {name: 0 for name in names[1:] if name in INDICES}
+        known = list(inspect.signature(getattr(model, method)).parameters.values())
+        needed = [other.name for other in known[1:] if other.default is other.empty and other.kind not in VARIABLE]
+        counted = needed[:2] if method in STEPS else []
+        if missing := [name for name in needed if name not in (*INDICES, *counted)]:
+            raise InvalidArgument(
+                f"{self.__qualname__} needs {', '.join(missing)} beside the batch: "
+                "pass a function loss(model, batch) that gives it"
+            )
+        self.extra = {other.name: 0 for other in known[1:] if other.name in (*INDICES, *counted)}
+        gathered = method in STEPS and any(other.kind is other.VAR_POSITIONAL for other in known)
+        self.positional = (0,) if gathered else ()
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Call the method; a mapping is asked for its "loss".
@@ -94,7 +109,7 @@ class MethodLoss:
         Raises:
             InvalidArgument: the method returns no loss, as where it updates the parameters itself.
         """
-        returned = getattr(model, self.method)(batch, **self.extra)
+        returned = getattr(model, self.method)(batch, *self.positional, **self.extra)
         found: Tensor | None = returned.get("loss") if isinstance(returned, Mapping) else returned
         if found is None:
             raise InvalidArgument(
@@ -103,6 +118,9 @@ class MethodLoss:
         return found
 
 
+STEPS = ("training_step", "validation_step", "test_step")
+"""Methods that Lightning calls with a batch, its index and, where there are several loaders, the loader's."""
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 INDICES = ("batch_idx", "batch_nb", "batch_index", "dataloader_idx", "optimizer_idx")
 """Arguments of a step that count batches; a loss that depends on them is that of the first batch."""
 
