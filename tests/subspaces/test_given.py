@@ -142,3 +142,25 @@ def test_curves_end_where_asked(model, solution):
     assert torch.equal(cs.overlap(solution, masks.by_magnitude(model), k=3).value, whole.value[:3])
     with pytest.raises(InvalidArgument, match="from 1 to 5"):
         cs.overlap(solution, masks.by_magnitude(model), k=6)
+
+
+def test_masks_of_any_form_are_compared(model, solution):
+    mask = cs.masks.by_magnitude(model, 7)
+    flat = mask.to_bool()
+    for form in (flat, flat.float(), flat.numpy(), mask.index, mask.index.numpy()):
+        assert cs.grassmann.similarity(form, mask, "iou") == 1.0
+        assert cs.grassmann.distance(solution, form, "overlap") == cs.grassmann.distance(solution, mask, "overlap")
+        assert torch.equal(cs.grassmann.angles(form, solution), cs.grassmann.angles(mask, solution))
+    other = torch.roll(flat, 1)
+    shared = int((flat & other).sum())
+    assert cs.grassmann.similarity(flat, other, "iou") == pytest.approx(shared / (14 - shared))
+    with pytest.raises(InvalidArgument, match=r"a vector .D,. of booleans where a mask is"):
+        cs.grassmann.angles(torch.rand(len(flat)) + 1, mask)
+
+
+def test_a_mask_of_the_weights_alone_says_what_to_add(model, solution):
+    weights = {name: p.abs() > 0.1 for name, p in model.named_parameters() if "weight" in name}
+    with pytest.raises(InvalidArgument, match="zeros for those that the mask does not hold, ones for"):
+        cs.overlap(solution, weights)
+    whole = weights | {name: torch.ones_like(p) for name, p in model.named_parameters() if name not in weights}
+    assert cs.overlap(solution, whole).dimension is not None

@@ -36,6 +36,27 @@ def as_subspace(space: Any, beside: Any) -> Subspace:
     return found
 
 
+def as_pair(first: Any, second: Any) -> tuple[Any, Any]:
+    """Read two subspaces, vectors of booleans, of zeros and ones or of places among them as masks; others as they are."""
+    size = max(map(_size, (first, second)))
+    one, other = (as_mask(space, size) if _is_mask_vector(space) else space for space in (first, second))
+    return one, other
+
+
+def _is_mask_vector(space: Any) -> bool:
+    if not isinstance(space, Tensor | np.ndarray) or not is_given_mask(space):
+        return False
+    vector = torch.as_tensor(space, device="cpu")
+    return not vector.is_floating_point() or _is_zero_one(vector)
+
+
+def _size(space: Any) -> int:
+    """D as far as a subspace tells; places do not."""
+    if isinstance(space, Ranking | Mask):
+        return space.size
+    return len(space) if isinstance(space, Tensor | np.ndarray) else columns(space).shape[0]
+
+
 def is_given_mask(obj: Any) -> bool:
     """Return whether something is to be read as a mask or as scores, rather than as columns.
 
@@ -143,7 +164,10 @@ def _by_name(tensors: Mapping[str, Any], parameters: Parameters | None) -> Tenso
         part = next((found[other] for other in (name, plain, plain + BUFFER) if other in found), None)
         if part is None:
             if not any(other.endswith(BUFFER) for other in found):
-                raise InvalidArgument(f"there is no mask for parameter {name!r}: pass one for each of {list(parameters.names)}")
+                raise InvalidArgument(
+                    f"there is no mask for parameter {name!r}: pass one for each of {list(parameters.names)}; zeros for those "
+                    "that the mask does not hold, ones for those that it holds whole"
+                )
             part = torch.ones(shape, dtype=torch.bool, device="cpu")  # pruning leaves the others whole
         if part.shape != shape:
             raise InvalidArgument(f"the mask of {name!r} has shape {tuple(part.shape)}, the parameter {tuple(shape)}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.subspaces._given import as_pair
 from curvscope.subspaces._ranking import Mask, Ranking
 from curvscope.subspaces._spaces import Basis, columns
 from curvscope.system import checked
@@ -30,7 +31,7 @@ def angles(first: Basis | Mask, second: Basis | Mask) -> Tensor:
 
     Args:
         first: orthonormal columns (D, k1): a tensor, a tall matrix in memory or stored, a solution; or a mask, that is a
-            coordinate subspace (``ranking.first(k)``).
+            coordinate subspace (``ranking.first(k)``, or a vector of booleans).
         second: likewise, (D, k2).
 
     Cost: two Gram matrices and one between them, 2 D (k1^2 + k2^2 + k1 k2) operations; where there are angles below pi/4, a
@@ -46,6 +47,7 @@ def angles(first: Basis | Mask, second: Basis | Mask) -> Tensor:
     >>> [float(f"{angle:.3e}") for angle in (*angles(Q[:, :1], tilted), *angles(Q[:, :2], Q[:, 1:]))]
     [1e-12, 0.0, 1.571]
     """
+    first, second = as_pair(first, second)
     larger, smaller = sorted((_space(first), _space(second)), key=lambda space: space.dimension, reverse=True)
     if larger.size != smaller.size:
         raise InvalidArgument(f"the spaces lie in dimensions {larger.size} and {smaller.size}: pass the same parameters")
@@ -106,7 +108,10 @@ class _Span(_Space):
         overlaps = gram(vectors, vectors, double=True)
         defect = float((overlaps - torch.eye(self.dimension, dtype=overlaps.dtype, device="cpu")).abs().max())
         if not defect <= 1e-3:
-            raise InvalidArgument(f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q")
+            raise InvalidArgument(
+                f"the columns are not orthonormal, max |V'V - I| = {defect:.1e}: pass torch.linalg.qr(V).Q where columns are "
+                "meant, a vector (D,) of booleans where a mask is"
+            )
         self.dtype = overlaps.dtype
         # V R^-1 with V'V = R'R: near the identity, so that one round is right to rounding
         factor = torch.linalg.cholesky(overlaps).mH

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument
+from curvscope.subspaces._given import as_pair
 from curvscope.subspaces._ranking import Mask
 from curvscope.subspaces._spaces import Basis, columns
 from curvscope.subspaces.grassmann._angles import angles
@@ -68,6 +69,7 @@ def distance(
     (1.5707963267948966, 2.0)
     """
     _check(metric, unequal)
+    first, second = as_pair(first, second)
     return distance_of_angles(angles(first, second), metric, _dimensions(first, second), unequal=unequal)
 
 
@@ -87,6 +89,7 @@ def similarity(
     (0.5, 0.3333)
     """
     _check(metric, unequal)
+    first, second = as_pair(first, second)
     return similarity_of_angles(angles(first, second), metric, _dimensions(first, second), unequal=unequal)
 
 
