@@ -11,7 +11,8 @@ from curvscope.system import Contention, threads
 
 @pytest.fixture
 def clocks(monkeypatch):
-    """Wall time, all cores' work and this process's, as a test says; four cores, four threads."""
+    """Wall time, all cores' work and this process's, as a test says; four cores, four threads; nothing was said before."""
+    monkeypatch.setattr(Contention, "_told", False)
     told = [(0.0, 0.0, 0.0)]
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("curvscope.system._contention._clocks", lambda: told[-1])
@@ -74,3 +75,13 @@ def test_a_solve_gives_the_threads_back(clocks, monkeypatch):
     H._apply = lambda block: seen.append(torch.get_num_threads()) or inner(block)
     cs.eigsh(H, 3, method="krylov", progress=False)
     assert (seen[0], seen[-1], torch.get_num_threads()) == (4, 1, 4)
+
+
+def test_a_person_is_told_once(clocks, caplog):
+    with caplog.at_level(logging.INFO, logger="curvscope"):
+        for busy in (8.0, 16.0):
+            torch.set_num_threads(4)
+            contention = Contention()
+            clocks.append((clocks[-1][0] + 2.0, busy, 0.0))
+            assert contention.look() == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType, OutOfBudget
-from curvscope.operators import _conveniences
+from curvscope.operators import Parameters, _conveniences
 
 torch.manual_seed(0)
 X, Y = torch.randn(12, 3), torch.randint(0, 2, (12,))
@@ -191,3 +191,12 @@ def test_columns_are_multiplied_in_groups(H, monkeypatch):
     whole = H.to_dense()
     monkeypatch.setattr(_conveniences, "COLUMNS", 5)
     assert torch.allclose(H.to_dense(), whole)
+
+
+def test_parameters_are_shown_on_one_screen():
+    few = Parameters(("weight", "bias"), (torch.Size([2, 3]), torch.Size([2])))
+    assert repr(few) == "2 tensors, D = 8\n  weight  (2, 3)\n  bias  (2,)"
+    many = Parameters(tuple(f"layers.{i}.weight" for i in range(1000)), (torch.Size([100, 100]),) * 1000)
+    assert "D = 10,000,000" in repr(many)
+    assert "... 980 more" in repr(many)
+    assert len(repr(many).splitlines()) == 22

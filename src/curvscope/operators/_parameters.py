@@ -29,7 +29,11 @@ ParameterFilter = (
 )
 
 
-@dataclass(frozen=True)
+SHOWN = 10
+"""Tensors at either end that are shown of many."""
+
+
+@dataclass(frozen=True, repr=False)
 class Parameters:
     """Named parameters laid end to end as one vector of length D.
 
@@ -49,6 +53,13 @@ class Parameters:
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
+
+    def __repr__(self) -> str:
+        """The tensors on one screen, the first and the last ones of many."""
+        places = range(len(self.names))
+        rows = [f"  {self.names[i]}  {tuple(self.shapes[i])}" for i in places]
+        shown = rows if len(rows) <= 2 * SHOWN else [*rows[:SHOWN], f"  ... {len(rows) - 2 * SHOWN} more", *rows[-SHOWN:]]
+        return "\n".join([f"{len(rows)} tensors, D = {self.size:,}", *shown])
 
     @property
     def size(self) -> int:

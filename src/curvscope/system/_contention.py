@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from typing import ClassVar
 
 import psutil
 import torch
@@ -26,6 +27,9 @@ class Contention:
     waited for, and nothing is done where ``OMP_NUM_THREADS`` says how many threads are wanted.
     """
 
+    _told: ClassVar[bool] = False
+    """Whether a warning was given in this process."""
+
     def __init__(self) -> None:
         self.active = "OMP_NUM_THREADS" not in os.environ
         self._then = _clocks() if self.active else (0.0, 0.0, 0.0)
@@ -44,7 +48,8 @@ class Contention:
         if others < LEAST or left >= count:
             return None
         torch.set_num_threads(left)
-        log.warning(
+        log.log(
+            logging.INFO if Contention._told else logging.WARNING,  # each solve looks: once is enough for a person
             "other processes keep %.1f of %d cores busy: going on with %d of %d threads, which wait less; set OMP_NUM_THREADS "
             "to decide yourself",
             others,
@@ -52,6 +57,7 @@ class Contention:
             left,
             count,
         )
+        Contention._told = True
         return left
 
 

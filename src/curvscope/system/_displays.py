@@ -65,7 +65,9 @@ def _notebook(name: str, total: int) -> Iterator[Advance]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that ipywidgets are missing
         from tqdm.auto import tqdm
-    with tqdm(total=total, desc=name) as bar:
+    # a stage without steps: its name and its time, not "0it [00:00, ?it/s]"
+    form = {} if total else {"bar_format": "{desc}: {elapsed}"}
+    with tqdm(total=total or None, desc=name, **form) as bar:
 
         def advance(steps: int = 1, note: str = "") -> None:
             """Move the bar."""

@@ -214,11 +214,11 @@ def status_of(
     done = is_converged(values, residuals, tol, scale=scale, unit=unit)
     good = int((done | (residuals <= rounding)).sum())
     if good == len(values):
-        within = f"tol={tol:g}" if bool((residuals <= tol * values.abs()).all()) else f"tol={tol:g} or rounding"
+        within = f"tol={tol:.3g}" if bool((residuals <= tol * values.abs()).all()) else f"tol={tol:.3g} or rounding"
         if not bool(done.all()):
-            within = f"tol={tol:g} or the rounding of products, measured as {rounding:.1e}"
+            within = f"tol={tol:.3g} or the rounding of products, measured as {rounding:.1e}"
         return Status("converged", f"all {good} residuals, measured with fresh products, are within {within}")
-    return Status("partly", f"{good} of {len(values)} residuals are within tol={tol:g}; {advice}")
+    return Status("partly", f"{good} of {len(values)} residuals are within tol={tol:.3g}; {advice}")
 
 
 def with_evidence(status: Status, evidence: Evidence | None, which: str, options: dict[str, Any]) -> Status:

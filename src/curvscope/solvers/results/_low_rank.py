@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,6 +55,19 @@ class LowRank(Operator):
     hermitian = True
     is_inverse = False
     """Whether this stands for the inverse of the matrix that the pairs are of."""
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        **Operator._instead,
+        **dict.fromkeys(("sqrt", "root", "cholesky"), "square_root(), R with R R = A"),
+        **dict.fromkeys(("inv", "pinv"), "inverse()"),
+        "solve": "inverse() @ b",
+        **dict.fromkeys(
+            ("sample", "samples", "rsample", "draw"),
+            "A.inverse_square_root() @ torch.randn(D, n), samples of covariance A^-1; A.square_root() @ ... for covariance A",
+        ),
+        **dict.fromkeys(("variance", "marginals", "diag"), "diagonal(); inverse().diagonal() for marginal variances of A^-1"),
+        **dict.fromkeys(("log_det", "slogdet", "log_determinant"), "logdet()"),
+    }
 
     def __init__(self, vectors: TallMatrix, values: Tensor, outside: float = 0.0, *, left_out: LeftOut | None = None) -> None:
         if len(values) != vectors.shape[1]:
