@@ -102,6 +102,8 @@ class InRun(Workspace):
 
     def commit(self, name: str, start: int, stop: int, seconds: float) -> None:
         """See :meth:`Workspace.commit`; on the device before the record says so."""
+        # First the columns, then the record that they are there, each forced to the device. In the other order a power failure
+        # could leave a record of columns that were never written; in this one it costs at most the block, which is done again.
         OnDisk(self.run.path / MEASURED / f"{name}.zarr").synchronise(start, stop)
         facts = {"seconds": seconds, MARK: OnDisk(self.run.path / MEASURED / f"{name}.zarr").mark}
         self.run.records.write(f"{MEASURED}/{name}/{start:08d}-{stop:08d}", facts, durable=True)
@@ -142,6 +144,8 @@ class InRun(Workspace):
             copy(matrix, stored)
             stored.move(folder / f"{name}.zarr")
             placed[name] = matrix
+        # As in commit(): the vectors are on the device before the record names them. They stay in a folder beside the solution
+        # that the run had, which is replaced by one rename in publish(): at any moment one of the two is whole.
         synchronise_folder(folder)
         marks = {name: OnDisk(folder / f"{name}.zarr").mark for name in vectors}
         self.run.records.write(

@@ -272,6 +272,10 @@ class Workers:
         return results
 
     def _lost(self, function: Callable[..., Any], waiting: _Pending, loss: BaseException) -> None:
+        # A block whose worker died is given to another one: machines are lost, and jobs end. It is not given away for ever: a
+        # block that needs more memory than any worker has would kill them one after another. So the losses of each block are
+        # counted, not those of each worker. Products depend on their columns alone, and one result of a block is taken
+        # whichever copy comes first, so that retries do not change a number.
         waiting.losses += 1
         if waiting.losses >= self.attempts:
             raise WorkerError(
@@ -334,6 +338,9 @@ class Workers:
 
     def _time_left(self, waiting: _Pending, pace: deque[float]) -> float:
         """Seconds until a task deserves one more copy: twice as many for each copy that it has; infinite before any pace."""
+        # Relative to the median of the last durations, as a product takes microseconds or minutes; the median, as one straggler
+        # must not make the next ones look normal. Twice the patience for each copy: where all are slow because the machine is,
+        # more copies would make it slower. Before the first answer nothing is known, and _check_silence() is in charge.
         copies = len(waiting.attempts)
         if not pace or not copies:
             return inf

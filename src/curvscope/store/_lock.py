@@ -59,6 +59,9 @@ class Lock:
             RunConflict: another process, or another part of this one, has it; or the folder may not be written to.
             DamagedData: the file is a link, or not a file.
         """
+        # A lock of the operating system, not a file that is there or not: it ends with the process, also with kill -9, so that
+        # nobody has to judge whether a lock is stale. It belongs to the open file, not to its name: if the folder was removed
+        # and made again between opening and locking, we hold a file that no other process will ever see, and try again.
         while True:
             descriptor = _opened(self.path)
             try:

@@ -170,6 +170,9 @@ class Tiles:
         self._content(lines)[...] = content.reshape(self.tile[1], self._slabs, self.slab).transpose(1, 0, 2)
         for line in lines:
             line[-CHECKSUM_BYTES:] = np.frombuffer(checksum(line[:-CHECKSUM_BYTES]), dtype=np.uint8)
+        # A draft that is renamed: a process that is killed here leaves the old tile, or none, never half of the new one. The
+        # data are not forced to the device for each tile, which would cost a disk's latency each time: whoever records that
+        # columns are done synchronises them first (RunWorkspace.commit), and tiles without a record are computed again.
         with Draft(self.file(row, column), durable=durable) as draft, draft.open("wb", buffering=0) as stream:
             _write_all(stream, self._header(row, column))
             _write_all(stream, lines.reshape(-1))

@@ -48,6 +48,9 @@ class Interruptible:
             raise Interrupted(f"stopped; everything measured so far is saved. {self.advice}")
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        # Python would raise KeyboardInterrupt between any two instructions: between the append to a basis and the count of its
+        # columns, say, or inside a library that holds a lock. Nothing could then be said of what is saved. The flag is read
+        # where it is known; the second Ctrl-C is for work that does not get there, and stops as Python does.
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
