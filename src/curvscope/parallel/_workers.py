@@ -274,8 +274,8 @@ class Workers:
     def _lost(self, function: Callable[..., Any], waiting: _Pending, loss: BaseException) -> None:
         # A block whose worker died is given to another one: machines are lost, and jobs end. It is not given away for ever: a
         # block that needs more memory than any worker has would kill them one after another. So the losses of each block are
-        # counted, not those of each worker. Products depend on their columns alone, and one result of a block is taken
-        # whichever copy comes first, so that retries do not change a number.
+        # counted, not those of each worker. A product depends on its column alone, so that it does not
+        # matter whose result comes first.
         waiting.losses += 1
         if waiting.losses >= self.attempts:
             raise WorkerError(
