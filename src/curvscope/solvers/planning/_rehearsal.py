@@ -1,9 +1,9 @@
 """What a solve costs outside its products, found by doing it small: the same code, on an operator that costs nothing.
 
-A simpler rule, the products alone, predicts 0.15 to 0.53 of the time of a solve at D = 7,030 and 301,066, the rehearsal 0.29 to
-1.28 of it, and is nearer in each of eight cases (``benchmarks/plans.py``, twice, on cores that other work kept busy; the planning
-took 0.6 to 1.7 seconds). What is left out grows with D k^2 by constants of the machine, its disk and its threads, which no table
-would hold.
+A simpler rule, the products alone, predicts 0.15 to 0.53 of the time of a solve at D = 7,030 and 301,066, the rehearsal 0.29
+to 1.28 of it, and is nearer in each of eight cases (``benchmarks/plans.py``, twice, on cores that other work kept busy; the
+planning took 0.6 to 1.7 seconds). What is left out grows with D k^2 by constants of the machine, its disk and its threads,
+which no table would hold.
 """
 
 from __future__ import annotations
