@@ -16,7 +16,10 @@ from curvscope.errors import CurvscopeError, InvalidArgument, InvalidType, OutOf
 from curvscope.operators import units_of
 from curvscope.sampling import Population
 from curvscope.sampling._deal import deal, dealt
+from curvscope.sampling._folded import jackknife_spread
+from curvscope.sampling._mask_overlap import overlap_interval
 from curvscope.sampling._measure import measure
+from curvscope.sampling._student import student_quantile
 from curvscope.solvers import Resources
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -306,3 +309,52 @@ def test_batches_without_rows_are_dealt_whole():
     assert (found.unit, found.samples) == ("batches", 40)
     with pytest.raises(InvalidArgument, match="no row for every sample"):
         cs.population(operator, cs.eigsh(operator, k=1), by="samples")
+
+
+def test_overlaps_with_masks_have_intervals():
+    """The value is that of ``cs.overlap``; rankings, fixed masks, and several at once agree with each alone."""
+    operator = sample()
+    solution = cs.eigsh(operator, k=3)
+    ranking, mask = cs.masks.random(12, seed=0), cs.masks.from_indices([0, 1, 5], size=12)
+    both = cs.population(operator, solution, masks=[ranking, mask], progress=False)
+    for one in (ranking, mask):
+        curve, plain = both.overlaps[one.name], cs.overlap(solution, one)
+        assert torch.allclose(curve.value, plain.value, atol=1e-6)
+        assert torch.equal(curve.chance, plain.chance)
+        assert (curve.sampling_lower <= curve.sampling_upper).all()
+        assert {"sampling_lower", "sampling_upper"} <= set(curve.to_dict())
+        assert "sampling interval" in str(curve)
+        alone = cs.population(operator, solution, masks=one, progress=False).overlaps[one.name]
+        assert torch.allclose(alone.sampling_upper, curve.sampling_upper, rtol=1e-6)
+    with pytest.raises(InvalidArgument, match="13 parameters, the vectors 12 rows"):
+        cs.population(operator, solution, masks=cs.masks.random(13))
+    with pytest.raises(InvalidType, match="masks holds a str"):
+        cs.population(operator, solution, masks=["magnitude"])
+
+
+def test_the_spread_of_an_overlap_is_that_of_dense_matrices_without_each_fold():
+    """Vectors outside of the basis count to first order: without them the spread would be too small."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([3.0, *[1.0] * 29]).double()
+    turn = torch.linalg.qr(torch.randn(30, 30, generator=generator).double()).Q
+    x = (torch.randn(400, 30, generator=generator).double() * scale) @ turn
+    data = [(x, torch.zeros(400, 1).double())]
+    operator = cs.ggn(nn.Linear(30, 1, bias=False).double(), nn.MSELoss(), data)
+    solution = cs.eigsh(operator, k=1, tol=1e-9)
+    shared = dealt(operator, 20, 0, None, None)
+    mask = cs.masks.from_indices([0, 3], size=30)
+    found = measure(shared, solution, Resources(progress=False), torch.tensor([0, 3]))
+    inside = []
+    for fold in range(20):
+        rest = x[shared.fold != fold]
+        vector = torch.linalg.eigh(rest.mT @ rest).eigenvectors[:, -1]
+        inside.append(vector[[0, 3]].square().sum())
+    value = cs.overlap(solution, mask).value[:1]
+    exact = jackknife_spread(value, torch.stack(inside)[:, None], found.shares)
+    vectors = found.whole[1], found.halves[0][1], found.halves[1][1]
+    curve = overlap_interval(mask, found.rows, found.cores, found.shares, vectors, "LM", 0.95)
+    halves = torch.stack([(found.rows.basis @ part[:, :1]).square().sum() for part in vectors[1:]]).mean()
+    bias = halves - value
+    half = curve.sampling_upper - (value - bias)
+    expected = torch.hypot(student_quantile(0.975, 19) * exact, bias)
+    assert torch.allclose(half, expected, rtol=0.15)

@@ -16,9 +16,10 @@ from curvscope.operators import CurvatureOperator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.sampling._deal import Dealt
 from curvscope.sampling._folded import Folded, Pairs
+from curvscope.sampling._mask_overlap import Rows
 from curvscope.solvers import EigenProblem, Krylov, Resources, Solution
 from curvscope.solvers.driver import metered
-from curvscope.store import Run
+from curvscope.store import Record, Run
 from curvscope.system import Advance, as_bytes, as_text, float32_products, resident_bytes, stage
 from curvscope.tall import InMemory, TallMatrix, gram, orthonormalize, symmetrized
 
@@ -40,6 +41,7 @@ class Measured:
         halves: the halves' pairs, each as eigenvalues, coordinates and residual norms.
         order: of the solutions, see :data:`.ordering.ORDERS`.
         products: with all of the data; half of the data counts as half a product.
+        rows: of the basis and of its products, where masks were asked for.
     """
 
     shares: Tensor
@@ -48,6 +50,7 @@ class Measured:
     halves: tuple[tuple[Tensor, Tensor, Tensor], ...]
     order: str
     products: float
+    rows: Rows | None = None
 
     def end(self, sign: int, most: int) -> Folded:
         """The folds' matrices for one end of the spectrum, its first ``most`` pairs of the sample and all of the halves'.
@@ -74,11 +77,17 @@ class Measured:
         return float(signed.min())
 
 
-def measure(dealt: Dealt, solution: Solution, resources: Resources) -> Measured:
+def measure(dealt: Dealt, solution: Solution, resources: Resources, index: Tensor | None = None) -> Measured:
     """Solve both halves from the sample's pairs, and multiply the span of all pairs by the matrix of every fold.
 
     Cost: two solves of k + 5 pairs with half of the data each, and at most 3 k + 10 products with all of the data.
         Memory: four matrices of D x (3 k + 10) numbers.
+
+    Args:
+        dealt: the operator, and which fold each sample belongs to.
+        solution: of the operator.
+        resources: where it is computed.
+        index: rows that are kept of the basis and of its products.
 
     Raises:
         OutOfBudget: they do not fit.
@@ -87,14 +96,14 @@ def measure(dealt: Dealt, solution: Solution, resources: Resources) -> Measured:
     wider = min(size, k + more_pairs(k))
     _check_room(size, k + 2 * wider, dealt.operator.dtype.itemsize, resources.memory)
     folds = list(range(dealt.folds))
-    run = None if resources.run is None else _opened(dealt, solution, resources.run)
+    run = None if resources.run is None else _opened(dealt, solution, resources.run, index)
     parts = folds[: dealt.folds // 2], folds[dealt.folds // 2 :]
     halves = [
         _solve_half(dealt.of_folds(part), solution, wider, _inside(resources, run, f"half-{number}"))
         for number, part in enumerate(parts, start=1)
     ]
     basis = _span([solution.eigenvectors, *(half.eigenvectors for half in halves)])
-    shares, cores = _by_folds(dealt, basis, resources, run)
+    shares, cores, products = _by_folds(dealt, basis, resources, run, index)
     half_shares = [float(shares[part].sum()) for part in parts]
     spent = [half.cost.products + half.cost.certificate_products for half in halves]
     return Measured(
@@ -103,7 +112,8 @@ def measure(dealt: Dealt, solution: Solution, resources: Resources) -> Measured:
         _coordinates(basis, solution),
         tuple(_coordinates(basis, half) for half in halves),
         solution.order,
-        sum(share * products for share, products in zip(half_shares, spent, strict=True)) + basis.shape[1],
+        sum(share * count for share, count in zip(half_shares, spent, strict=True)) + basis.shape[1],
+        None if index is None else Rows(_rows(basis, index), products),
     )
 
 
@@ -112,7 +122,7 @@ def more_pairs(k: int) -> int:
     return min(MORE, max(1, k // 2))
 
 
-def _opened(dealt: Dealt, solution: Solution, run: Any) -> Run:
+def _opened(dealt: Dealt, solution: Solution, run: Any, index: Tensor | None) -> Run:
     """The run that keeps what is measured."""
     options = {
         "folds": dealt.folds,
@@ -123,6 +133,7 @@ def _opened(dealt: Dealt, solution: Solution, run: Any) -> Run:
         "k": solution.k,
         "order": solution.order,
         "eigenvalues": fingerprint(solution.eigenvalues),
+        **({} if index is None else {"rows": fingerprint(index)}),
     }
     if isinstance(run, Run):
         run = run.path / KIND
@@ -151,9 +162,11 @@ def _coordinates(basis: TallMatrix, solution: Solution) -> tuple[Tensor, Tensor,
     return solution.eigenvalues, inside, solution.residual_norms
 
 
-def _by_folds(dealt: Dealt, basis: TallMatrix, resources: Resources, run: Run | None) -> tuple[Tensor, Tensor]:
-    """Share and Q' H_g Q of every fold; what a run has is not measured again."""
-    terms, cores, width = [], [], basis.shape[1]
+def _by_folds(
+    dealt: Dealt, basis: TallMatrix, resources: Resources, run: Run | None, index: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Share, Q' H_g Q and rows of H_g Q of every fold; what a run has is not measured again."""
+    terms, cores, rows, width = [], [], [], basis.shape[1]
     operator: CurvatureOperator | None = None
     with (
         nullcontext() if run is None else run.session(),
@@ -162,33 +175,43 @@ def _by_folds(dealt: Dealt, basis: TallMatrix, resources: Resources, run: Run | 
         for fold in range(dealt.folds):
             name = f"folds/{fold}"
             kept = None if run is None else run.records.read(name)
-            if kept is not None and kept.tensors["core"].shape[0] == width:
-                terms.append(float(kept.facts["terms"]))
-                cores.append(kept.tensors["core"])
+            if kept is None or kept.tensors["core"].shape[0] != width:
+                if operator is None or operator.recipe is not None:
+                    operator = dealt.of_folds([fold])
+                else:  # what was traced for one fold serves the others
+                    operator.exchange(dealt.data_of([fold]))
+                core, inside = _products(operator, basis, index, resources, advance)
+                facts = {"terms": operator.objective.total_terms}
+                kept = Record(facts, {"core": core, "rows": inside})
+                if run is not None:
+                    run.records.write(name, facts, kept.tensors)
+            else:
                 advance(width, note="from the run")
-                continue
-            if operator is None or operator.recipe is not None:
-                operator = dealt.of_folds([fold])
-            else:  # what was traced for one fold serves the others
-                operator.exchange(dealt.data_of([fold]))
-            terms.append(operator.objective.total_terms)
-            cores.append(_core(operator, basis, resources, advance))
-            if run is not None:
-                run.records.write(name, {"terms": terms[-1]}, {"core": cores[-1]})
+            terms.append(float(kept.facts["terms"]))
+            cores.append(kept.tensors["core"])
+            rows.append(kept.tensors["rows"])
     shares = torch.tensor(terms, dtype=torch.float64, device="cpu")
-    return shares / shares.sum(), torch.stack(cores)
+    return shares / shares.sum(), torch.stack(cores), torch.stack(rows)
 
 
-def _core(operator: CurvatureOperator, basis: TallMatrix, resources: Resources, advance: Advance) -> Tensor:
-    """Q' H Q, float64 on the CPU."""
-    width = basis.shape[1]
+def _products(
+    operator: CurvatureOperator, basis: TallMatrix, index: Tensor | None, resources: Resources, advance: Advance
+) -> tuple[Tensor, Tensor]:
+    """Q' H Q and some rows of H Q, float64 on the CPU."""
+    width, rows = basis.shape[1], torch.arange(0, device="cpu") if index is None else index
     core = torch.zeros(width, width, dtype=torch.float64, device="cpu")
+    inside = torch.zeros(len(rows), width, dtype=torch.float64, device="cpu")
     with metered(operator, resources.executor, False) as meter, float32_products():
         for start, stop in blocks(width, BLOCK):
             product = InMemory(meter.multiply(basis.columns(start, stop)))
             core[:, start:stop] = gram(basis, product, double=True).cpu()
+            inside[:, start:stop] = _rows(product, rows)
             advance(stop - start)
-    return symmetrized(core)[0]
+    return symmetrized(core)[0], inside
+
+
+def _rows(matrix: TallMatrix, index: Tensor) -> Tensor:
+    return matrix.rows(index.to(matrix.device)).double().cpu()
 
 
 def _check_room(size: int, columns: int, itemsize: int, memory: int | str | None) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.measurement import Place
 from curvscope.operators import CurvatureOperator, Unit, operator_differences
 from curvscope.sampling._deal import Dealt, check_measured, dealt
 from curvscope.sampling._end import end_of
+from curvscope.sampling._mask_overlap import overlap_interval, rows_of
 from curvscope.sampling._measure import Measured, measure
 from curvscope.sampling._result import Group, Population
 from curvscope.solvers import Resources, Solution
 from curvscope.store import Run
+from curvscope.subspaces import Mask, Ranking
 from curvscope.system import Progress, checked
 
 
@@ -28,6 +31,7 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
     folds: int = 20,
     groups: Sequence[Any] | None = None,
     by: Unit | None = None,
+    masks: Ranking | Mask | Sequence[Ranking | Mask] = (),
     level: float = 0.95,
     seed: int = 0,
     memory: int | str | None = None,
@@ -46,6 +50,7 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
       marked ``valid`` where eigenvalues are separated. A close group has an interval for its mean, in ``close``.
     - ``sum_bracket``: for the sums of the 1, 2, ... outermost eigenvalues of each end.
     - ``overlap_of_halves``: of the eigenspaces of both halves, for every number of pairs.
+    - ``overlaps``: with each of ``masks``, curves with ``sampling_lower`` and ``sampling_upper``.
 
     Args:
         operator: of all samples: :func:`curvscope.hessian`, :func:`curvscope.ggn` or :func:`curvscope.empirical_fisher`.
@@ -54,6 +59,8 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
         groups: a label for each sample, where samples are correlated (frames of a video, words of a text): those of one label
             are one observation.
         by: "samples", or "batches" where samples of a batch depend on each other; None: samples where that is possible.
+        masks: rankings such as ``cs.masks.by_magnitude(model)``, or masks of at most 4,096 parameters: their overlaps with the
+            population's eigenspaces are in ``overlaps``, for every k.
         level: probability that an interval holds its number.
         seed: of the dealing.
         memory: bound for the memory of the whole process, as for :func:`curvscope.eigsh`.
@@ -99,8 +106,30 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
             f"{operator.needed_again}"
         )
     shared = dealt(operator, folds, seed, by, groups)
-    measured = measure(shared, solution, Resources(memory, run, executor, progress))
-    return result_of(measured, solution, shared, level)
+    wanted_masks = [masks] if isinstance(masks, Ranking | Mask) else list(masks)
+    index = [_rows_of(mask, solution) for mask in wanted_masks]
+    resources = Resources(memory, run, executor, progress)
+    measured = measure(shared, solution, resources, torch.cat(index) if index else None)
+    curves, start = {}, 0
+    for mask, rows in zip(wanted_masks, index, strict=True):
+        assert measured.rows is not None, "asked for"
+        part = measured.rows.part(start, start + len(rows))
+        vectors = measured.whole[1], measured.halves[0][1], measured.halves[1][1]
+        curves[mask.name] = overlap_interval(mask, part, measured.cores, measured.shares, vectors, solution.order, level)
+        start += len(rows)
+    return replace(result_of(measured, solution, shared, level), overlaps=curves)
+
+
+def _rows_of(mask: Any, solution: Solution) -> Tensor:
+    """Places of a mask of the solution's parameters."""
+    if not isinstance(mask, Ranking | Mask):
+        raise InvalidType(f"masks holds a {type(mask).__name__}: pass rankings or masks, see cs.masks")
+    if mask.size != solution.eigenvectors.shape[0]:
+        raise InvalidArgument(
+            f"the mask {mask.name!r} has {mask.size} parameters, the vectors {solution.eigenvectors.shape[0]} rows: rank the "
+            "parameters that the operator was built on"
+        )
+    return rows_of(mask, solution.k)
 
 
 def result_of(measured: Measured, solution: Solution, shared: Dealt, level: float) -> Population:

@@ -14,6 +14,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.sampling._student import student_quantile
 from curvscope.store import Saved
+from curvscope.subspaces import OverlapCurve
 from curvscope.system import Displayed, Hinted, checked, frame
 
 SHOWN = 20
@@ -77,6 +78,7 @@ class Population(Saved, Displayed, Hinted):
         observations: independent ones: groups of samples where ``groups`` was passed.
         duplicates: samples that are equal to an earlier one.
         products: that it cost, with all of the data.
+        overlaps: with masks, by their names.
     """
 
     eigenvalues: Tensor
@@ -98,6 +100,7 @@ class Population(Saved, Displayed, Hinted):
     observations: int
     duplicates: int = 0
     products: float = field(default=0.0, compare=False)
+    overlaps: Mapping[str, OverlapCurve] = field(default_factory=dict)
 
     _instead: ClassVar[Mapping[str, str]] = {
         "intervals": "found.sampling_interval where found.valid, found.sampling_bracket for every eigenvalue",
@@ -183,7 +186,14 @@ class Population(Saved, Displayed, Hinted):
             for group in self.close
         ]
         facts = ("order", "level", "samples", "unit", "folds", "observations", "duplicates", "products")
-        return {**columns, "close": groups, **{name: getattr(self, name) for name in facts}, "summary": self.summary()}
+        curves = {name: curve.to_dict() for name, curve in self.overlaps.items()}
+        return {
+            **columns,
+            "close": groups,
+            **({"overlaps": curves} if curves else {}),
+            **{name: getattr(self, name) for name in facts},
+            "summary": self.summary(),
+        }
 
     def to_pandas(self) -> Any:
         """A data frame with a row for each eigenvalue; needs pandas."""

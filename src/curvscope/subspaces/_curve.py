@@ -30,6 +30,9 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         upper: (K,) float64, or None.
         failure: probability that the interval is wrong; 0 without one.
         dimension: (K,) int64, of the other space; None: k too.
+        sampling_lower: (K,) float64, with ``sampling_upper`` an interval for the overlap of the population's eigenspace, of
+            :func:`curvscope.population`; ``lower`` and ``upper`` are about these samples' own. None without one.
+        sampling_upper: (K,) float64, or None.
 
     >>> curve = OverlapCurve(torch.tensor([1, 2]), torch.tensor([0.5, 0.75]), size=8, ranking="example")
     >>> curve.at(2), curve.chance.tolist(), curve.ratio.tolist()
@@ -44,6 +47,8 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
     upper: Tensor | None = None
     failure: float = 0.0
     dimension: Tensor | None = None
+    sampling_lower: Tensor | None = None
+    sampling_upper: Tensor | None = None
 
     @property
     def chance(self) -> Tensor:
@@ -126,7 +131,7 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         rows = [
             f"Overlap with {self.ranking}, k = 1 to {last}, D = {self.size}",
             "",
-            heading + ("  interval" if bounds else ""),
+            heading + ("  interval" if bounds else "") + ("  sampling interval" if self.sampling_lower is not None else ""),
         ]
         chance = self.chance
         for k in shown:
@@ -134,6 +139,8 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
             row = f"{k:>7}  {value:>9.4g}  {usual:>9.3g}  {value / usual if usual else float('inf'):>8.3g}"
             if self.lower is not None and self.upper is not None:
                 row += f"  [{float(self.lower[k - 1]):.4g}, {float(self.upper[k - 1]):.4g}]"
+            if self.sampling_lower is not None and self.sampling_upper is not None:
+                row += f"  [{float(self.sampling_lower[k - 1]):.4g}, {float(self.sampling_upper[k - 1]):.4g}]"
             rows.append(row)
         return "\n".join(rows)
 
@@ -154,6 +161,9 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         (line,) = ax.plot(self.k, self.value, label=self.ranking if label is None else label, **style)
         if self.lower is not None and self.upper is not None:
             ax.fill_between(self.k, self.lower, self.upper, color=line.get_color(), alpha=0.2, linewidth=0)
+        if self.sampling_lower is not None and self.sampling_upper is not None:
+            band = {"color": line.get_color(), "alpha": 0.12, "hatch": "///", "linewidth": 0}
+            ax.fill_between(self.k, self.sampling_lower, self.sampling_upper, label="sampling interval", **band)
         ax.plot(self.k, self.chance, color="0.45", linestyle="--", label="chance")
         scale = "log" if log else "linear"
         ax.set(xscale=scale, yscale=scale, xlabel="k", ylabel="overlap")
@@ -161,13 +171,15 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
 
     def to_dict(self) -> dict[str, object]:
         """Plain numbers, for JSON."""
-        plain = {
+        plain: dict[str, object] = {
             "D": self.size,
             "ranking": self.ranking,
             "k": self.k.tolist(),
             "overlap": self.value.tolist(),
             "chance": self.chance.tolist(),
         }
+        if self.sampling_lower is not None and self.sampling_upper is not None:
+            plain |= {"sampling_lower": self.sampling_lower.tolist(), "sampling_upper": self.sampling_upper.tolist()}
         if self.lower is None or self.upper is None:
             return plain
         return plain | {"lower": self.lower.tolist(), "upper": self.upper.tolist(), "failure": self.failure}
