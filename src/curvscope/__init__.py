@@ -96,7 +96,7 @@ if TYPE_CHECKING:
         proxies,
         splitting,
     )
-    from curvscope.systems import Influence, LinearSolution, influence, solve
+    from curvscope.systems import Comparison, Influence, LinearSolution, compare, influence, solve
     from curvscope.training import LineProfile, Recorder, Tracker, interpolate, loss_along
 
     __version__: str
@@ -104,6 +104,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HMT",
     "ClassStructure",
+    "Comparison",
     "CurvscopeError",
     "Density",
     "DiagonalEstimate",
@@ -144,6 +145,7 @@ __all__ = [
     "block_triangular",
     "certify",
     "class_structure",
+    "compare",
     "count_outliers",
     "data_parallel",
     "density",
@@ -251,7 +253,7 @@ _INSTEAD = {
     "check": "cs.preflight(H)",
     "verify": "cs.preflight(H)",
     "ntk": "J @ J.T with J = cs.jacobian(model, data)",
-    "kfac": "cs.ggn, whose products are exact; curvlinops has Kronecker factors",
+    "kfac": "cs.ggn, whose products are exact; curvlinops has Kronecker factors, and cs.compare(G, them) their error",
     "landscape": "cs.loss_along or cs.interpolate",
     "loss_surface": "cs.loss_along or cs.interpolate",
     "to_pandas": "solution.to_pandas(), as of every result",
@@ -372,7 +374,7 @@ _HOMES = {
         "proxies",
         "splitting",
     ),
-    "curvscope.systems": ("Influence", "LinearSolution", "influence", "solve"),
+    "curvscope.systems": ("Comparison", "Influence", "LinearSolution", "compare", "influence", "solve"),
     "curvscope.training": ("LineProfile", "Recorder", "Tracker", "interpolate", "loss_along"),
 }
 """Modules that define the public names. They are imported when a name is first asked for: importing PyTorch takes seconds,

@@ -119,6 +119,7 @@ def _of_subspaces(solution, ranking, model, H):
 def _of_matrices(A):
     yield cs.as_operator, {"obj": A}
     yield cs.identity, {"like": 12}
+    yield cs.compare, {"operator": A, "approximation": A}
     yield cs.solve, {"operator": A, "right": torch.ones(12, dtype=torch.float64)}
     yield cs.preconditioned, {"operator": A, "optimizer": torch.ones(12, dtype=torch.float64)}
     yield cs.stability_threshold, {"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)}

@@ -3,6 +3,7 @@
 from curvscope.operators._algebra import Composable, Square, Submatrix, Sum
 from curvscope.operators._composition import Product, identity
 from curvscope.operators._conveniences import in_its_form, is_other_form
+from curvscope.operators._diagonal import Diagonal
 from curvscope.operators._identity import combined, operator_differences, recorded
 from curvscope.operators._interop import Dense, as_operator
 from curvscope.operators._parameters import ParameterFilter, Parameters, matching, select
@@ -42,6 +43,7 @@ __all__ = [
     "Composable",
     "CurvatureOperator",
     "Dense",
+    "Diagonal",
     "EmpiricalFisher",
     "GeneralizedGaussNewton",
     "GeneralizedPairs",

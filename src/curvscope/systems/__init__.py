@@ -1,7 +1,8 @@
 """Linear systems with curvature matrices and what is done with them, with error bounds."""
 
+from curvscope.systems._compare import Comparison, compare
 from curvscope.systems._influence import Influence, influence
 from curvscope.systems._result import LinearSolution
 from curvscope.systems._solve import solve
 
-__all__ = ["Influence", "LinearSolution", "influence", "solve"]
+__all__ = ["Comparison", "Influence", "LinearSolution", "compare", "influence", "solve"]
