@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument
 from curvscope.measurement import Measured, Meter, Place, draw, output_like
 from curvscope.operators import as_operator
+from curvscope.operators.base import Operator
 from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.driver import ADVICE, Prepared, Resources, finish_singular, recalled_triplets, session, triplets_of_core
 from curvscope.solvers.results import SingularSolution
@@ -85,53 +88,80 @@ def ssvd(  # noqa: PLR0913 -- the method's sizes and the solve's, as in the pape
     >>> [round(value, 6) for value in ssvd(A, num_outer=5, k=3).S.tolist()]
     [5.0, 4.0, 1.0]
     """
-    operator = as_operator(operator).without_assumption()
-    size = min(operator.shape)
-    if method not in SSVD_METHODS:
-        raise InvalidArgument(f"method={method!r}: choose one of {', '.join(SSVD_METHODS)}")
-    if method == "hmt":
-        if num_inner is not None:
-            raise InvalidArgument('num_inner has no meaning for method="hmt": leave it out')
-        num_inner = num_outer
-    num_inner = min(2 * num_outer, size) if num_inner is None else num_inner
-    check_sizes(size, num_outer, num_inner, num_outer if k is None else k)
-    for kind in (sketch, left_sketch):
-        check_kind(kind, operator.dtype)
-    both = {"num_outer": 2 * num_outer, "num_inner": num_inner + num_outer, "k": 2 * (k or num_outer)}  # of both sides
-    resources = Resources(memory, run, executor, progress)
-    fitted = fit_sketch(f"ssvd {method}", operator, both, resources, block_size, (sketch, left_sketch))
-    options = {
-        "method": f"ssvd {method}",
-        "num_outer": num_outer,
-        "num_inner": num_inner,
-        "k": k,
-        "sketch": sketch,
-        "left_sketch": left_sketch,
-        "seed": seed,
-        "block_size": fitted.block_size,
-    }
+    made = as_operator(operator).without_assumption()
+    request = SingularSketch(method, num_outer, num_inner, k, sketch, left_sketch, seed, block_size)
+    return request.solve(made, Resources(memory, run, executor, progress))
 
-    def find(meter: Meter) -> Factors:
-        """Measure and recover: what the session times, keeps and resumes."""
-        right = draw(sketch, operator, seed=seed, role="right")
-        left = draw(sketch, operator, seed=seed, role="outer left", rows=operator.shape[0])
-        match method:
+
+@dataclass(frozen=True)
+class SingularSketch:
+    """A sketch of singular triplets, with its sizes; see :func:`ssvd` for the fields."""
+
+    method: SsvdMethod
+    num_outer: int
+    num_inner: int | None
+    k: int | None
+    sketch: SketchKind
+    left_sketch: SketchKind
+    seed: int
+    block_size: int | None
+
+    def sized(self, operator: Operator) -> SingularSketch:
+        """Return the sketch with num_inner filled in.
+
+        Raises:
+            InvalidArgument: sizes or names that cannot work.
+        """
+        size, num_inner = min(operator.shape), self.num_inner
+        if self.method not in SSVD_METHODS:
+            raise InvalidArgument(f"method={self.method!r}: choose one of {', '.join(SSVD_METHODS)}")
+        if self.method == "hmt":
+            if num_inner is not None:
+                raise InvalidArgument('num_inner has no meaning for method="hmt": leave it out')
+            num_inner = self.num_outer
+        num_inner = min(2 * self.num_outer, size) if num_inner is None else num_inner
+        check_sizes(size, self.num_outer, num_inner, self.num_outer if self.k is None else self.k)
+        for kind in (self.sketch, self.left_sketch):
+            check_kind(kind, operator.dtype)
+        return replace(self, num_inner=num_inner)
+
+    def solve(self, operator: Operator, resources: Resources) -> SingularSolution:
+        """Find the triplets, unless the run has them, and measure their residuals."""
+        made = self.sized(operator)
+        prepared = made.prepare(operator, resources)
+        with session(operator, prepared, resources) as meter:
+            triplets = recalled_triplets(meter)
+            if triplets is None:
+                left, core, right, rank = prepared.find(meter)
+                k, diagnostics = rank if self.k is None else self.k, {"rank": float(rank)}
+                triplets = triplets_of_core(meter, left, core, right, k=k, diagnostics=diagnostics)
+            advice = advised(ADVICE, len(triplets.values), self.k)
+            return finish_singular(meter, triplets, options=prepared.options | {"method": self.method}, advice=advice)
+
+    def prepare(self, operator: Operator, resources: Resources) -> Prepared[Factors]:
+        """Return the solve with every size known, before its first product."""
+        assert self.num_inner is not None
+        name = f"ssvd {self.method}"
+        inner, pairs = self.num_inner + self.num_outer, self.k or self.num_outer
+        both: dict[str, int | None] = {"num_outer": 2 * self.num_outer, "num_inner": inner, "k": 2 * pairs}  # of both sides
+        fitted = fit_sketch(name, operator, both, resources, self.block_size, (self.sketch, self.left_sketch))
+        made = replace(self, block_size=fitted.block_size)
+        return Prepared(partial(made.find, operator), asdict(made) | {"method": name}, ("num_outer", "num_inner", "k"), fitted)
+
+    def find(self, operator: Operator, meter: Meter) -> Factors:
+        """Measure and recover, with all sizes known: what the session times, keeps and resumes."""
+        assert self.num_inner is not None
+        assert self.block_size is not None
+        right = draw(self.sketch, operator, seed=self.seed, role="right")
+        left = draw(self.sketch, operator, seed=self.seed, role="outer left", rows=operator.shape[0])
+        sizes = (self.num_outer, self.num_inner)
+        match self.method:
             case "oversampled":
-                inner_left = draw(left_sketch, operator, seed=seed, role="left", rows=operator.shape[0])
-                return _oversampled(meter, right, (left, inner_left), (num_outer, num_inner), fitted.block_size)
+                inner_left = draw(self.left_sketch, operator, seed=self.seed, role="left", rows=operator.shape[0])
+                return _oversampled(meter, right, (left, inner_left), sizes, self.block_size)
             case "nystrom":
-                return _generalized_nystrom(meter, right, left, (num_outer, num_inner), fitted.block_size, k or 1)
-        return _hmt(meter, right, num_outer, fitted.block_size)
-
-    prepared = Prepared(find, options, ("num_outer", "num_inner", "k"), fitted)
-    with session(operator, prepared, resources) as meter:
-        triplets = recalled_triplets(meter)
-        if triplets is None:
-            left, core, right, rank = find(meter)
-            diagnostics = {"rank": float(rank)}
-            triplets = triplets_of_core(meter, left, core, right, k=rank if k is None else k, diagnostics=diagnostics)
-        advice = advised(ADVICE, len(triplets.values), k)
-        return finish_singular(meter, triplets, options=options | {"method": method}, advice=advice)
+                return _generalized_nystrom(meter, right, left, sizes, self.block_size, self.k or 1)
+        return _hmt(meter, right, self.num_outer, self.block_size)
 
 
 def _oversampled(
