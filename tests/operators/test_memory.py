@@ -110,9 +110,13 @@ def status(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 
 torch.manual_seed(0)
+kind, strategy, columns = sys.argv[1], sys.argv[2], int(sys.argv[3])
 model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16 * 30 * 30, 64), nn.Tanh(), nn.Linear(64, 10))
 data = [(torch.randn(64, 3, 32, 32), torch.randint(0, 10, (64,))) for _ in range(2)]
-strategy, columns = sys.argv[1], int(sys.argv[2])
+if kind == "language":
+    layers = nn.Embedding(8192, 32), nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), nn.Linear(32, 8192)
+    model = nn.Sequential(*layers, nn.Flatten(0, 1))
+    data = [(torch.randint(8192, (1, 2048)), torch.randint(8192, (2048,)))]
 H = hessian(model, nn.CrossEntropyLoss(), data, strategy=strategy)
 x = torch.randn(H.shape[0], columns)
 H @ x
@@ -128,11 +132,17 @@ print(predicted / (status("VmHWM") - before))
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel resets a process's peak on Linux only")
 @pytest.mark.parametrize(
-    ("strategy", "columns"),
-    [pytest.param("split", 8, marks=SLOW), ("split_vmap:4", 4), pytest.param("split_vmap:4", 16, marks=SLOW)],
+    ("kind", "strategy", "columns"),
+    [
+        pytest.param("images", "split", 8, marks=SLOW),
+        ("images", "split_vmap:4", 4),
+        pytest.param("images", "split_vmap:4", 16, marks=SLOW),
+        pytest.param("language", "split", 1, marks=SLOW),
+        pytest.param("language", "split_vmap:4", 4, marks=SLOW),
+    ],
 )
-def test_predicted_memory_is_within_a_factor_of_two_of_the_peak(strategy, columns):
-    command = [sys.executable, "-W", "ignore", "-c", PREDICTION, strategy, str(columns)]
+def test_predicted_memory_is_within_a_factor_of_two_of_the_peak(kind, strategy, columns):
+    command = [sys.executable, "-W", "ignore", "-c", PREDICTION, kind, strategy, str(columns)]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     assert 0.5 < float(run.stdout) < 2
 

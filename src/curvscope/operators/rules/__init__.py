@@ -7,13 +7,16 @@ from curvscope.operators.rules._casts import Casts, narrower_than
 from curvscope.operators.rules._losses import reduced
 from curvscope.operators.rules._mode import Rules
 from curvscope.operators.rules._reruns import without_reruns
+from curvscope.operators.rules._workspace import Argument, workspace_bytes
 from curvscope.operators.rules.token_losses import materialized
 
 __all__ = [
+    "Argument",
     "Casts",
     "Rules",
     "materialized",
     "narrower_than",
     "reduced",
     "without_reruns",
+    "workspace_bytes",
 ]

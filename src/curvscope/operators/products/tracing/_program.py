@@ -19,6 +19,7 @@ from curvscope.operators.products.tracing._kernels import choose_kernels
 from curvscope.operators.products.tracing._partition import VIEWS, partition
 from curvscope.operators.products.tracing._recording import NotRecordable, record
 from curvscope.operators.products.tracing._simplify import simplify
+from curvscope.operators.rules import Argument, workspace_bytes
 from curvscope.system import in_tf32
 
 Tensors = Sequence[Tensor]
@@ -162,8 +163,20 @@ def _peak_bytes(graph: fx.Graph) -> int:
         in_place = getattr(node.target, "_schema", None) is not None and node.target._schema.is_mutable
         if node.op == "call_function" and node.target not in VIEWS and not in_place:
             size = node.meta.get("bytes", 0)
-            live, peak = live + size, max(peak, live + size)
+            live, peak = live + size, max(peak, live + size + _workspace(node))
             end = last_read.get(node, index)
             ending[end] = ending.get(end, 0) + size
         live -= ending.pop(index, 0)
     return peak
+
+
+def _workspace(node: fx.Node) -> int:
+    """What an operation of ours takes for itself, with the results that are bound after the call."""
+    schema: Any = getattr(node.target, "_schema", None)
+    namespace, _, name = schema.name.partition("::") if schema is not None else ("", "", "")
+    if namespace != "curvscope":
+        return 0
+    tensors = [n.meta for n in node.args if isinstance(n, fx.Node) and "shape" in n.meta]
+    arguments = [Argument(tuple(m["shape"]), m["dtype"].itemsize, m["device"].type == "cpu") for m in tensors]
+    returned: int = sum(user.meta.get("bytes", 0) for user in node.users)
+    return workspace_bytes(name, arguments) + returned

@@ -31,6 +31,12 @@ class Tile:
     keys: slice
 
 
+def tile_entries(group: int, num_rows: int, num_keys: int, *, on_cpu: bool) -> int:
+    """Return how many weights a tile has at most: heads that share keys, queries and keys of one head."""
+    least = group * max(1, min(ROWS // group, num_rows)) * num_keys
+    return max(CPU_ENTRIES if on_cpu else ACCELERATOR_ENTRIES, least)
+
+
 class Weights:
     """The attention weights of queries and keys, tile by tile.
 

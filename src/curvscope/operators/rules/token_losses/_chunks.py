@@ -27,6 +27,11 @@ CPU_ENTRIES, ACCELERATOR_ENTRIES = 1 << 22, 1 << 26
 Three = tuple[Tensor, Tensor, Tensor]
 
 
+def chunk_entries(num_classes: int, *, on_cpu: bool) -> int:
+    """Return how many logits a chunk has: those of whole tokens, of one at least."""
+    return max(1, (CPU_ENTRIES if on_cpu else ACCELERATOR_ENTRIES) // num_classes) * num_classes
+
+
 class Head(NamedTuple):
     """The last layer and the labels.
 
@@ -43,8 +48,7 @@ class Head(NamedTuple):
 
     def chunks(self) -> Iterator[slice]:
         """Ranges of tokens."""
-        entries = CPU_ENTRIES if self.inputs.device.type == "cpu" else ACCELERATOR_ENTRIES
-        step = max(1, entries // len(self.weight))
+        step = chunk_entries(len(self.weight), on_cpu=self.inputs.device.type == "cpu") // len(self.weight)
         for start in range(0, len(self.inputs), step):
             yield slice(start, min(start + step, len(self.inputs)))
 
