@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,18 @@ OPTIONAL = {"transformers", "distributed", "lightning", "peft", "tensorboard"}
 
 def test_they_were_found():
     assert len(EXAMPLES) >= 10
+
+
+def test_several_processes_find_what_one_does(tmp_path):
+    """Under the real torchrun; the eigenvalues are compared by the example itself."""
+    script = str(EXAMPLES[0].with_name("several_processes.py"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    done = subprocess.run(
+        [*launcher, "--nproc-per-node", "2", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 processes: converged" in done.stdout
+    assert float(re.search(r"differ by (\S+) of", done.stdout)[1]) < 1e-4
 
 
 LONG = {"dask_cluster", "eigenpairs_of_a_cnn", "lightning_training", "lora_fine_tuning"}

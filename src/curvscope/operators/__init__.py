@@ -10,6 +10,7 @@ from curvscope.operators._parameters import ParameterFilter, Parameters, matchin
 from curvscope.operators._rank import RankBound
 from curvscope.operators._symmetry import ProductsCheck, raise_if_asymmetric
 from curvscope.operators.base import Operator
+from curvscope.operators.collective import Grouped
 from curvscope.operators.curvature import (
     Check,
     CurvatureOperator,
@@ -48,6 +49,7 @@ __all__ = [
     "GeneralizedGaussNewton",
     "GeneralizedPairs",
     "GradientSecondMoment",
+    "Grouped",
     "Hessian",
     "Jacobian",
     "MonteCarloFisher",

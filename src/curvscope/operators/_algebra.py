@@ -23,6 +23,8 @@ from curvscope.operators.fingerprint import fingerprint
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
+    from curvscope.operators.collective import Processes
+
 
 class Arithmetic(Operator):
     """An operator with arithmetic.
@@ -204,6 +206,11 @@ class Sum(Composable):
         return parameters_of(*(operator for _, operator in self.terms))
 
     @property
+    def process_group(self) -> Processes | None:
+        """That of the first summand that has one."""
+        return next((found for _, operator in self.terms if (found := operator.process_group) is not None), None)
+
+    @property
     def rounding(self) -> float:
         """The largest of the summands'."""
         return max(operator.rounding for _, operator in self.terms)
@@ -265,6 +272,11 @@ class Square(Composable):
         return parameters_of(self.inner)
 
     @property
+    def process_group(self) -> Processes | None:
+        """That of A."""
+        return self.inner.process_group
+
+    @property
     def rounding(self) -> float:
         """Rounding of A."""
         return self.inner.rounding
@@ -316,6 +328,11 @@ class Submatrix(Composable):
     def parameters(self) -> Parameters:
         """The chosen ones."""
         return self._parameters
+
+    @property
+    def process_group(self) -> Processes | None:
+        """That of A."""
+        return self.inner.process_group
 
     @property
     def rounding(self) -> float:

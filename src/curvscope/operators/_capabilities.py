@@ -9,6 +9,7 @@ import torch
 
 if TYPE_CHECKING:
     from curvscope.operators.base import Operator
+    from curvscope.operators.collective import Processes
     from curvscope.operators.objective import Objective
     from curvscope.operators.products import Verdict
 
@@ -24,6 +25,7 @@ class Capabilities:
         memory: bytes that products may use; None: not bounded.
         depends_on_order: whether the matrix changes with the order of the samples or with the mini-batches.
         is_mean_over_data: whether matrices of parts of the data, weighted by loss terms, add up to the matrix of all data.
+        process_group: processes that make its products together, see :class:`.Grouped`; None: this one alone.
 
     >>> import torch
     >>> from curvscope.operators import as_operator
@@ -54,9 +56,13 @@ class Capabilities:
         def is_mean_over_data(self) -> bool:
             """Whether matrices of parts of the data add up to that of all."""
 
+        @property
+        def process_group(self) -> Processes | None:
+            """Processes that make the products together."""
+
     else:
         semidefinite = depends_on_order = is_mean_over_data = False
-        objective = memory = None
+        objective = memory = process_group = None
 
     @property
     def strategy_report(self) -> dict[str, Any]:

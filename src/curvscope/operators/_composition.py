@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from curvscope.operators._parameters import Parameters
 from curvscope.operators.base import Operator
 from curvscope.operators.fingerprint import fingerprint
 from curvscope.system import checked, integer
+
+if TYPE_CHECKING:
+    from curvscope.operators.collective import Processes
 
 
 class Product(Arithmetic):
@@ -47,6 +50,11 @@ class Product(Arithmetic):
         if hasattr(self.left, "parameters"):
             return parameters_of(self.right)
         return parameters_of(self.left)
+
+    @property
+    def process_group(self) -> Processes | None:
+        """That of a factor that has one."""
+        return self.left.process_group or self.right.process_group
 
     @property
     def rounding(self) -> float:
@@ -103,6 +111,11 @@ class IndexedSubmatrix(Arithmetic):
         return Parameters(tuple(name for name, _ in found), tuple(shape for _, shape in found))
 
     @property
+    def process_group(self) -> Processes | None:
+        """That of A."""
+        return self.inner.process_group
+
+    @property
     def rounding(self) -> float:
         """Rounding of A."""
         return self.inner.rounding
@@ -145,6 +158,11 @@ class Adjoint(Arithmetic):
         self.inner = inner
         self.shape, self.dtype, self.device = (inner.shape[1], inner.shape[0]), inner.dtype, inner.device
         self.hermitian, self.assumed_hermitian = inner.hermitian, inner.assumed_hermitian
+
+    @property
+    def process_group(self) -> Processes | None:
+        """That of A."""
+        return self.inner.process_group
 
     @property
     def rounding(self) -> float:

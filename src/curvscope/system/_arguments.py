@@ -9,7 +9,7 @@ import operator
 import os
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -109,10 +109,22 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in bound.arguments.items():
             if name in hints:
                 bound.arguments[name] = _checked(name, value, hints[name])
+        processes = _processes_among(bound.arguments.values()) if "progress" in known else None
+        if processes is not None:
+            return processes.lead(lambda: function(*bound.args, **bound.kwargs))  # type: ignore[no-any-return]
         return function(*bound.args, **bound.kwargs)
 
     wrapper.__signature__ = shown  # type: ignore[attr-defined]
     return wrapper
+
+
+def _processes_among(values: Iterable[Any]) -> Any:
+    """The processes that make products of one of the arguments together; None: this one works alone.
+
+    Functions that show progress do long work: one process does it, and the others serve it; see
+    :class:`.operators.collective.Processes`.
+    """
+    return next((found for value in values if (found := getattr(value, "process_group", None)) is not None), None)
 
 
 def shown_signature(function: Callable[..., Any]) -> inspect.Signature:

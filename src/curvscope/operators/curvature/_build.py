@@ -8,9 +8,11 @@ from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.operators._algebra import Arithmetic, Sum
+from curvscope.operators.collective import GroupOptions, refuse_a_part
 from curvscope.operators.curvature._operator import ProductOptions
 from curvscope.operators.objective import (
     FunctionObjective,
@@ -32,11 +34,11 @@ class FunctionOptions(TypedDict, total=False):
     criterion: Loss | None
 
 
-class MatrixOptions(ObjectiveOptions, ProductOptions, FunctionOptions, total=False):
+class MatrixOptions(ObjectiveOptions, ProductOptions, FunctionOptions, GroupOptions, total=False):
     """All options of :func:`hessian` and :func:`ggn`: those of :class:`.objective.Objective` and of :class:`ProductOptions`."""
 
 
-class FisherOptions(WeightOptions, ProductOptions, FunctionOptions, total=False):
+class FisherOptions(WeightOptions, ProductOptions, FunctionOptions, GroupOptions, total=False):
     """All options of the Fisher matrices: those of :class:`.WeightOptions` and of :class:`.ProductOptions`."""
 
 
@@ -56,6 +58,10 @@ def build(
     if loss is None and options.get("criterion") is None and not is_function(model):
         own = "'training_step'" if hasattr(model, "training_step") else "nn.CrossEntropyLoss()"
         raise InvalidType(f"loss is missing: pass (model, loss, data), such as (model, {own}, loader)")
+    options = {name: value for name, value in options.items() if name != "group"}
+    refuse_a_part(data)
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
     if isinstance(dtype := options.get("dtype"), np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
         options = {**options, "dtype": np.dtype(dtype).name}
     for name in ("width", "microbatch"):

@@ -11,6 +11,7 @@ from torch.func import grad
 from curvscope.errors import InvalidArgument
 from curvscope.operators._algebra import Sum
 from curvscope.operators._rank import RankBound, of_samples
+from curvscope.operators.collective import Grouped, grouped
 from curvscope.operators.curvature._build import FisherOptions, build, with_criterion, with_damping
 from curvscope.operators.curvature._operator import CurvatureOperator, ProductOptions
 from curvscope.operators.objective import (
@@ -111,7 +112,7 @@ def empirical_fisher(
     *,
     damping: float | None = None,
     **options: Unpack[FisherOptions],
-) -> EmpiricalFisher | Sum:
+) -> EmpiricalFisher | Grouped | Sum:
     r"""The empirical Fisher matrix: the second moment of the labels' gradients, for the labels in the data.
 
     .. math:: F = \frac{1}{T} \sum_i g_i g_i^\top, \qquad g_i = \nabla_\theta\, \ell(f_\theta(x), y)_i
@@ -138,5 +139,7 @@ def empirical_fisher(
     >>> F.shape
     (6, 6)
     """
+    if options.get("group") is not None:
+        return grouped(empirical_fisher, (model, loss, data), {**options, "damping": damping})
     objective, products = build(model, loss, data, options, FisherOptions)
     return with_damping(EmpiricalFisher(objective, **products), damping)

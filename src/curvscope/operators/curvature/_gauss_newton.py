@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from curvscope.operators._algebra import Sum
 from curvscope.operators._rank import RankBound, of_outputs
+from curvscope.operators.collective import Grouped, grouped
 from curvscope.operators.curvature._build import MatrixOptions, build, with_criterion, with_damping
 from curvscope.operators.curvature._operator import CurvatureOperator, ProductOptions
 from curvscope.operators.objective import (
@@ -111,7 +112,7 @@ def ggn(
     *,
     damping: float | None = None,
     **options: Unpack[MatrixOptions],
-) -> GeneralizedGaussNewton | Sum:
+) -> GeneralizedGaussNewton | Grouped | Sum:
     r"""The generalised Gauss-Newton matrix of the mean loss at the model's present parameters (copied), as an operator.
 
     .. math:: G = \sum_b w_b\, J_b^\top \big(\nabla^2_f\, \ell\big)\, J_b, \qquad J_b = \partial f_\theta / \partial \theta
@@ -131,5 +132,7 @@ def ggn(
     >>> G.shape, G.hermitian
     ((4, 4), True)
     """
+    if options.get("group") is not None:
+        return grouped(ggn, (model, loss, data), {**options, "damping": damping})
     objective, products = build(model, loss, data, options, MatrixOptions)
     return with_damping(GeneralizedGaussNewton(objective, **products), damping)

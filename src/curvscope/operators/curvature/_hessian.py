@@ -8,6 +8,7 @@ from typing import Any, Unpack, overload
 from torch import nn
 
 from curvscope.operators._algebra import Sum
+from curvscope.operators.collective import Grouped, grouped
 from curvscope.operators.curvature._build import MatrixOptions, build, with_damping
 from curvscope.operators.curvature._operator import CurvatureOperator, ProductOptions
 from curvscope.operators.objective import (
@@ -54,7 +55,7 @@ def hessian(
     *,
     damping: float | None = None,
     **options: Unpack[MatrixOptions],
-) -> Hessian | Sum:
+) -> Hessian | Grouped | Sum:
     r"""The Hessian of the mean loss at the model's present parameters, which are copied, as an operator.
 
     After training on, ``H.move()`` follows the model; a product at weights that the model no longer has is said once.
@@ -84,5 +85,7 @@ def hessian(
     tensor([[2., 6.],
             [6., 0.]])
     """
+    if options.get("group") is not None:
+        return grouped(hessian, (model, loss, data), {**options, "damping": damping})
     objective, products = build(model, loss, data, options, MatrixOptions)
     return with_damping(Hessian(objective, **products), damping)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from curvscope.errors import InvalidArgument
 from curvscope.operators._algebra import Sum
 from curvscope.operators._rank import RankBound, of_samples
+from curvscope.operators.collective import Grouped, grouped
 from curvscope.operators.curvature._build import FisherOptions, build, with_criterion, with_damping
 from curvscope.operators.curvature._empirical_fisher import label_axes, outer
 from curvscope.operators.curvature._operator import CurvatureOperator, ProductOptions
@@ -191,7 +192,7 @@ def monte_carlo_fisher(
     seed: int = 0,
     damping: float | None = None,
     **options: Unpack[FisherOptions],
-) -> MonteCarloFisher | Sum:
+) -> MonteCarloFisher | Grouped | Sum:
     r"""The Fisher matrix with its expectation over labels replaced by draws from the model.
 
     .. math:: F = \frac{1}{T M} \sum_{i, m} g_{im} g_{im}^\top, \qquad g_{im} = \nabla_\theta\, \ell(f_\theta(x), y_m)_i,
@@ -221,5 +222,9 @@ def monte_carlo_fisher(
     >>> torch.allclose(F @ x, F @ x)
     True
     """
+    if options.get("group") is not None:
+        return grouped(
+            monte_carlo_fisher, (model, loss, data), {**options, "damping": damping, "num_draws": num_draws, "seed": seed}
+        )
     objective, products = build(model, loss, data, options, FisherOptions)
     return with_damping(MonteCarloFisher(objective, num_draws=num_draws, seed=seed, **products), damping)

@@ -1,0 +1,91 @@
+"""What each process of a group does in test_process_groups.py; a script of process's number, their number, folder."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+import curvscope as cs
+
+SAMPLES = 23
+
+
+def problem(dtype=torch.float64):
+    """A small classifier and its data, the same in every process."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).to(dtype)
+    inputs = torch.randn(SAMPLES, 5, generator=generator, dtype=dtype)
+    return model, nn.CrossEntropyLoss(), TensorDataset(inputs, torch.arange(SAMPLES) % 3)
+
+
+def loader_of(data, rank, size):
+    """A part of the data as torchrun scripts have it; some samples are in it twice."""
+    return DataLoader(data, batch_size=4, sampler=DistributedSampler(data, size, rank, shuffle=True, seed=3))
+
+
+def message(function):
+    """The error that a call ends with."""
+    try:
+        function()
+    except Exception as error:  # noqa: BLE001 - it is looked at by the test
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def everything(rank, size, folder):
+    """One process's part in all checks; its results by name."""
+    model, criterion, data = problem()
+    loader = loader_of(data, rank, size)
+    found = {"part": message(lambda: cs.hessian(model, criterion, loader))}
+    for name, matrix in (("hessian", cs.hessian), ("ggn", cs.ggn), ("empirical_fisher", cs.empirical_fisher)):
+        H = matrix(model, criterion, loader, group="world")
+        found[name] = H @ torch.eye(H.shape[1], dtype=H.dtype)
+    H = cs.hessian(DistributedDataParallel(model), criterion, loader, group=dist.group.WORLD)
+    uneven = [data[: 3 + 4 * rank]] if rank < size - 1 else [data[sum(3 + 4 * r for r in range(size - 1)) :]]
+    found["uneven"] = cs.hessian(model, criterion, uneven, group="world") @ torch.eye(H.shape[1], dtype=H.dtype)
+    found["gradient"], found["loss"] = H.gradient(), H.loss()
+    found["damped"] = cs.hessian(model, criterion, loader, group="world", damping=0.5) @ torch.ones(H.shape[1], dtype=H.dtype)
+    solution = cs.eigsh(H, 3, method="krylov", tol=1e-8, run=folder / "run", progress=False)
+    found["values"], found["vectors"] = solution.values, solution.eigenvectors[:, :3]
+    found["converged"], found["products"] = solution.converged, solution.products
+    found["trace"] = float(cs.trace(H, max_products=40, progress=False))
+    found["shifted"] = cs.eigsh(2.0 * H + cs.identity(H), 2, method="krylov", tol=1e-8, progress=False).values
+    found["again"] = cs.eigsh(H, 3, method="krylov", tol=1e-8, run=folder / "run", progress=False).products
+    found["bad k"] = message(lambda: cs.eigsh(H, 10_000))
+    found["bad option"] = message(lambda: cs.hessian(model, criterion, loader, group="world", width=0 if rank else 1))
+    found["other model"] = message(lambda: _another(rank, criterion, loader))
+    found["order"] = message(lambda: cs.monte_carlo_fisher(model, criterion, loader, group="world"))
+    found["calls"] = message(lambda: H @ torch.ones(H.shape[1], 1 + rank, dtype=H.dtype))
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+    H.move()
+    found["moved"] = H @ torch.eye(H.shape[1], dtype=H.dtype)
+    return found
+
+
+def _another(rank, criterion, loader):
+    model, *_ = problem()
+    with torch.no_grad():
+        model[0].bias.add_(rank)
+    return cs.hessian(model, criterion, loader, group="world")
+
+
+def member(rank, size, folder):
+    """Begin the group, do everything, leave what was found in a file."""
+    torch.set_num_threads(1)
+    folder = Path(folder)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(folder / "store"), size), rank=rank, world_size=size, timeout=timedelta(seconds=100)
+    )
+    torch.save(everything(rank, size, folder), folder / f"found{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    member(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
