@@ -41,6 +41,7 @@ KEPT = {
     "LineProfile": line,
     "Scree": lambda: cs.scree(H, SOLUTION, confidence=0.9),
     "FrobeniusEstimate": lambda: cs.posterior_error(H, SOLUTION),
+    "Population": lambda: cs.population(H, SOLUTION, folds=4, progress=False),
 }
 SHOWN = KEPT | {
     "Solution": lambda: SOLUTION,

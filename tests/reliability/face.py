@@ -31,6 +31,9 @@ def functions():
     yield cs.adaptive_seigh, {"operator": A}
     yield cs.certify, {"operator": A, "solution": solution}
     yield cs.posterior_error, {"operator": A, "solution": solution}
+    sampled = cs.hessian(model, nn.CrossEntropyLoss(), [(torch.randn(40, 2), torch.arange(40) % 3)])
+    of_sample = cs.eigsh(sampled, 2, progress=False)
+    yield cs.population, {"operator": sampled, "solution": of_sample, "folds": 4}
     yield cs.scree, {"operator": A, "solution": solution}
     yield cs.plan, {"operator": A, "k": 2}
     yield cs.density, {"operator": A}

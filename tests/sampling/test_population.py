@@ -173,6 +173,8 @@ def test_what_cannot_be_dealt_is_said_before_any_product():
     for options, words in (
         ({"folds": 3}, "at least 4"),
         ({"level": 1.0}, "level=1"),
+        ({"by": "rows"}, "by='rows'"),
+        ({"masks": 3}, "masks has a int in it"),
         ({"groups": [1, 2]}, "2 labels, and the data 160"),
         ({"groups": [0] * 160}, "1 different labels"),
     ):
@@ -328,7 +330,7 @@ def test_overlaps_with_masks_have_intervals():
         assert torch.allclose(alone.sampling_upper, curve.sampling_upper, rtol=1e-6)
     with pytest.raises(InvalidArgument, match="13 parameters, the vectors 12 rows"):
         cs.population(operator, solution, masks=cs.masks.random(13))
-    with pytest.raises(InvalidType, match="masks holds a str"):
+    with pytest.raises(InvalidType, match="masks has a str in it"):
         cs.population(operator, solution, masks=["magnitude"])
 
 

@@ -105,9 +105,11 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
             f"this is not the operator of the solution: {'; '.join(differing) or 'another number of parameters'}. Pass "
             f"{operator.needed_again}"
         )
-    shared = dealt(operator, folds, seed, by, groups)
-    wanted_masks = [masks] if isinstance(masks, Ranking | Mask) else list(masks)
+    if by not in (None, "samples", "batches"):
+        raise InvalidArgument(f"by={by!r}: choose 'samples' or 'batches', or None to have it told from the data")
+    wanted_masks: list[Any] = list(masks) if isinstance(masks, list | tuple) else [masks]
     index = [_rows_of(mask, solution) for mask in wanted_masks]
+    shared = dealt(operator, folds, seed, by, groups)
     resources = Resources(memory, run, executor, progress)
     measured = measure(shared, solution, resources, torch.cat(index) if index else None)
     curves, start = {}, 0
@@ -123,7 +125,7 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
 def _rows_of(mask: Any, solution: Solution) -> Tensor:
     """Places of a mask of the solution's parameters."""
     if not isinstance(mask, Ranking | Mask):
-        raise InvalidType(f"masks holds a {type(mask).__name__}: pass rankings or masks, see cs.masks")
+        raise InvalidType(f"masks has a {type(mask).__name__} in it: pass rankings or masks, see cs.masks")
     if mask.size != solution.eigenvectors.shape[0]:
         raise InvalidArgument(
             f"the mask {mask.name!r} has {mask.size} parameters, the vectors {solution.eigenvectors.shape[0]} rows: rank the "
