@@ -213,7 +213,7 @@ def test_checkpoints_of_other_models_and_of_strangers(curvscope, module, tmp_pat
         "missing": ({name: state[name] for name in list(state)[1:]}, "0.weight is missing"),
         "more": (state | {"3.weight": torch.zeros(1)}, "3.weight is not of this model"),
         "number": (3, "expected tensors by name"),
-        "harmful": ({"0.weight": Harmful()}, "cannot be read as a checkpoint"),
+        "harmful": ({"0.weight": Harmful()}, "holds Python objects beside tensors, which reading would execute"),
     }
     for name, (content, message) in cases.items():
         torch.save(content, tmp_path / f"{name}.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,18 +22,30 @@ if TYPE_CHECKING:
 FILES = ("density.json", "density.png")
 
 
+@dataclass(frozen=True)
+class Quadrature:
+    """Options of the quadrature: those of :func:`curvscope.density`."""
+
+    probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8
+    steps: Annotated[int, typer.Option("--steps", help="Lanczos steps from each.")] = 100
+    method: Annotated[str, typer.Option("--method", help="auto, lanczos, or exact for all eigenvalues.")] = "auto"
+    seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0
+    memory: LanczosMemory = None
+
+    def options(self) -> dict[str, Any]:
+        """As the function takes them."""
+        named = asdict(self)
+        return {"num_probes": named.pop("probes"), "num_steps": named.pop("steps"), **named}
+
+
 @grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
+def command(
     source: SourceOrRun,
+    quadrature: Quadrature,
     *,
-    probes: Annotated[int, typer.Option("--probes", help="Random starts.")] = 8,
-    steps: Annotated[int, typer.Option("--steps", help="Lanczos steps from each.")] = 100,
-    method: Annotated[str, typer.Option("--method", help="auto, lanczos, or exact for all eigenvalues.")] = "auto",
     between: Annotated[
         tuple[float, float] | None, typer.Option("--between", help="Count the eigenvalues in this interval.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random starts.")] = 0,
-    memory: LanczosMemory = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for density.json and density.png.")] = None,
     worker_options: WorkerOptions,
     trust: Trust = False,
@@ -60,9 +73,8 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     if run is not None:
         check_can_be_made(run)
     operator, solution = measured(source, trust=trust)
-    options: dict[str, Any] = {"num_probes": probes, "num_steps": steps, "method": method, "seed": seed, "memory": memory}
     with worker_options.executor() as executor:
-        found = density(operator, **options, deflate=solution, executor=executor)
+        found = density(operator, **quadrature.options(), deflate=solution, executor=executor)
     if run is not None:
         Run.open(run).write_sealed(DENSITY, found.to_dict())
     if out is not None:

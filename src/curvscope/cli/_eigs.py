@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,11 +31,24 @@ ADVISED = {"max_products": "--max-products"}
 """Options that the advice of a solution names."""
 
 
-@grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
-    source: Source,
-    *,
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,
+@dataclass(frozen=True)
+class Wanted:
+    """Which pairs are wanted: the request of :func:`curvscope.eigsh`."""
+
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10
+    which: Annotated[
+        str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
+    ] = "LM"
+    method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto"
+    tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3
+    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None
+    seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the run is kept."""
+
     out: Annotated[
         Path | None,
         typer.Option(
@@ -42,17 +56,18 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
             "-o",
             help=f"Folder for the run; one that was interrupted resumes. Default: a new one, ./{DEFAULT_FOLDER}, numbered.",
         ),
-    ] = None,
+    ] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", "--force", help="Remove the run that --out names first, and begin anew.")
-    ] = False,
-    method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto",
-    which: Annotated[
-        str, typer.Option("--which", help="LM: largest magnitude; LA: largest; SA: most negative; BE: both ends.")
-    ] = "LM",
-    tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
-    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random start.")] = 0,
+    ] = False
+
+
+@grouped
+def command(
+    source: Source,
+    request: Wanted,
+    folder: Folder,
+    *,
     memory: Memory = None,
     planned: Annotated[bool, typer.Option("--plan", help="Plan first; the report then compares plan and fact.")] = False,
     worker_options: WorkerOptions,
@@ -80,9 +95,9 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
         as_bytes(memory)
     if shards is not None and (source.target is None or worker_options.is_local):
         raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
-    out = free_folder(DEFAULT_FOLDER) if out is None else out
-    wanted: dict[str, Any] = {"k": k, "which": which, "method": method, "tol": tol, "max_products": max_products, "seed": seed}
-    run, operator = _begin(out, source, wanted, overwrite=overwrite, build=shards is None)
+    out = free_folder(DEFAULT_FOLDER) if folder.out is None else folder.out
+    wanted = asdict(request)
+    run, operator = _begin(out, source, wanted, overwrite=folder.overwrite, build=shards is None)
     with worker_options.executor() as executor:
         if shards is not None:
             operator, executor = data_parallel(recipe_of_target(source.options()), shards, executor), None
@@ -99,7 +114,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     else:
         console = terminal()
         console.print(in_options(str(solution), ADVISED), highlight=False, soft_wrap=True)
-        first = f"curvscope certify {out}; then " if which == "LM" else "curvscope "  # certificates are for LM
+        first = f"curvscope certify {out}; then " if request.which == "LM" else "curvscope "  # certificates are for LM
         console.print(f"Run: {out}. Next: {first}overlap, density or report with it", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,16 +20,23 @@ FILES = ("track.jsonl", "track.png")
 SHOWN = ("loss", "largest", "smallest", "gradient_fraction", "overlap_mask", "overlap_previous", "products", "training_steps")
 
 
+@dataclass(frozen=True)
+class Checks:
+    """Options of the checks: those of :class:`curvscope.Tracker`."""
+
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10
+    every: Annotated[int, typer.Option("--every", help="Optimizer steps from one check to the next.")] = 100
+    tol: Annotated[float, typer.Option("--tol", help="Of the eigenvalues, relative.")] = 1e-3
+    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of a check; default 6 k.")] = None
+    density_probes: Annotated[int, typer.Option("--density-probes", help="Probes of a spectral density; 0: none.")] = 0
+
+
 @grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
+def command(
     source: Training,
+    checks: Checks,
     *,
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,
-    every: Annotated[int, typer.Option("--every", help="Optimizer steps from one check to the next.")] = 100,
     steps: Annotated[int | None, typer.Option("--steps", help="Of a problem: where its training ends; default 1000.")] = None,
-    tol: Annotated[float, typer.Option("--tol", help="Of the eigenvalues, relative.")] = 1e-3,
-    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of a check; default 6 k.")] = None,
-    density_probes: Annotated[int, typer.Option("--density-probes", help="Probes of a spectral density; 0: none.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for track.jsonl and track.png.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +59,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     taken = [out / name for name in FILES if out is not None and (out / name).exists()]
     if taken:
         raise RunConflict(f"{taken[0]} exists: choose another folder with --out")
-    options = {"k": k, "every": every, "tol": tol, "max_products": max_products, "density_probes": density_probes}
+    options = asdict(checks)
     train: Callable[[watching.Watcher], object]
     if source.target is None:
         train = partial(watching.train, name=source.problem or "", data=source.data, steps=1000 if steps is None else steps)

@@ -74,6 +74,11 @@ def read_torch(file: Path, what: str) -> Any:
     try:
         return load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, SafetensorError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+        if "Weights only load failed" in str(error):  # PyTorch's own advice is to read it all the same
+            raise InvalidArgument(
+                f"{file} holds Python objects beside tensors, which reading would execute: "
+                "save tensors alone, torch.save(model.state_dict(), path)"
+            ) from error
         reason = printable(str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise InvalidArgument(
             f"{file} cannot be read as {what} ({reason}): expected .safetensors, or tensors alone that torch.save wrote"
