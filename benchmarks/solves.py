@@ -214,9 +214,9 @@ def sixteen() -> Iterator[str]:
         yield f"{name}: 16 right-hand sides, D = {G.shape[0]}: {statistics.median(ours):.1f} s, {ratio:.2f} of SciPy's"
 
 
-def deflation(folder: str) -> Iterator[str]:
+def deflation(folder: str, names: list[str]) -> Iterator[str]:
     """Products of CG with and without 50 known pairs, on Gauss-Newton matrices of the benchmark networks."""
-    for name in ("mnist16", "3c3d"):
+    for name in names:
         problem = cs.problems.get(name, data=folder)
         model = problem.model()
         G = cs.ggn(model, problem.criterion, problem.curvature_batches("train"))
@@ -237,9 +237,10 @@ def main() -> None:
     parser.add_argument("--systems", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", help="folder of data sets: measure deflation on the networks instead")
+    parser.add_argument("--problem", nargs="*", default=["mnist16", "cifar10_3c3d"], help="networks for --data")
     options = parser.parse_args()
     if options.data:
-        for line in deflation(options.data):
+        for line in deflation(options.data, options.problem):
             print(line, flush=True)
         return
     random_systems(options.systems, options.seed)

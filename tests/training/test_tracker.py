@@ -176,3 +176,43 @@ def test_counts_by_itself_and_gives_the_largest_and_smallest():
     assert found["curvature/smallest"] == pytest.approx(-5.0, rel=1e-3)
     with pytest.raises(AttributeError, match="step"):
         tracker.update()
+
+
+OPTIMIZERS = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9),
+    "Adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.003),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_curvature_that_the_optimizer_sees_is_that_of_the_dense_matrix(name):
+    model, loss, data = setting()
+    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    tracker = cs.Tracker(cs.Objective(model, loss, data), k=2, every=7, tol=1e-6, optimizer=optimizer, fraction=1e-3)
+    for i in range(15):
+        found = tracker.step(i)
+        if found is not None and (i or name == "SGD"):
+            seen = {key.removeprefix("curvature/preconditioned/"): value for key, value in found.items()}
+            matrix = cs.preconditioned(cs.hessian(model, loss, data), optimizer)
+            values = torch.linalg.eigvalsh(matrix.to_dense())
+            assert seen["threshold"] == pytest.approx(float(cs.stability_threshold(optimizer)))
+            assert seen["largest"] == pytest.approx(float(values[-1]), rel=1e-5)
+            assert seen["smallest"] == pytest.approx(float(values[0]), rel=1e-4, abs=1e-8)
+            assert seen["over_threshold"] == pytest.approx(float(values[-1]) / seen["threshold"], rel=1e-5)
+            assert seen["above"] == float((values > 1e-3 * seen["threshold"]).sum())
+            assert 0 < found["curvature/preconditioned/products"] <= found["curvature/products"]
+        elif found is not None:
+            assert found["curvature/preconditioned/over_threshold"] != found["curvature/preconditioned/over_threshold"]
+        optimizer.zero_grad()
+        loss(model(data[0][0]), data[0][1]).backward()
+        optimizer.step()
+    assert len(tracker.history) == 3
+
+
+def test_an_optimizer_that_cannot_be_read_is_refused_at_once():
+    model, loss, data = setting()
+    with pytest.raises(InvalidArgument, match="Rprop is not known"):
+        cs.Tracker(cs.Objective(model, loss, data), optimizer=torch.optim.Rprop(model.parameters()))
+    with pytest.raises(InvalidArgument, match="fraction"):
+        cs.Tracker(cs.Objective(model, loss, data), optimizer=torch.optim.SGD(model.parameters(), lr=0.1), fraction=-1.0)

@@ -25,6 +25,7 @@ from curvscope.solvers.krylov import Expansion
 from curvscope.subspaces import gradient_fraction, masks, overlap
 from curvscope.system import Displayed, Hinted, checked, frame, integer, unknown_argument
 from curvscope.tall import InMemory, multiply
+from curvscope.training._seen_by_optimizer import SeenByOptimizer
 
 PREFIX = "curvature/"
 Found = dict[str, float]
@@ -51,6 +52,9 @@ class Tracker(Displayed, Hinted):
         max_products: budget of a check after the first; default 6 k. What it left undone is told by "curvature/error".
         trace_products: further products for the trace; 0: no trace.
         density_probes: probes of a spectral density with 30 steps each; 0: no density.
+        optimizer: that trains the model: every check also follows the curvature as it sees it, see
+            :func:`curvscope.preconditioned`. All eigenvalues above ``fraction`` of its threshold are found, and both ends.
+        fraction: of the threshold.
         log: called as ``log(found, step)`` at every check, for example ``lambda found, step: wandb.log(found, step=step)``.
         seed: of all random vectors.
         options: of :func:`curvscope.hessian`, where the model was given.
@@ -92,6 +96,8 @@ class Tracker(Displayed, Hinted):
         max_products: int | None = None,
         trace_products: int = 0,
         density_probes: int = 0,
+        optimizer: Any = None,
+        fraction: float = 0.5,
         log: Callable[[Found, int], object] | None = None,
         seed: int = 0,
         **options: Unpack[MatrixOptions],
@@ -125,6 +131,9 @@ class Tracker(Displayed, Hinted):
             raise InvalidArgument(f"every={every}, tol={tol}, max_products={max_products}: need every >= 1, 0 < tol < 1, > k")
         if trace_products and trace_products < 6:
             raise InvalidArgument(f"trace_products={trace_products}: allow at least 6, or 0 for no trace")
+        if not fraction > 0:
+            raise InvalidArgument(f"fraction={fraction}: choose a number above 0, such as 0.5 of the threshold")
+        self.seen_by_optimizer = None if optimizer is None else SeenByOptimizer(self.operator, optimizer, fraction, tol, seed)
         self.k, self.every, self.tol, self.seed = k, every, tol, seed
         self.trace_products, self.density_probes, self.log = trace_products, density_probes, log
         self.history: dict[int, Found] = {}
@@ -158,7 +167,9 @@ class Tracker(Displayed, Hinted):
         gradient_fraction (of the squared gradient in the top space), overlap_mask (with the k largest weights),
         overlap_previous (with the last check's space), error (the largest estimated relative error of the k values), products,
         seconds, training_steps; where asked for: trace, trace_stderr, outliers, negative (share of eigenvalues below -1e-3 of
-        the largest), q10, q50, q90 (quantiles).
+        the largest), q10, q50, q90 (quantiles). With an optimizer: preconditioned/largest, /smallest, /threshold,
+        /over_threshold (largest over threshold; steps along it grow above 1), /above (number of eigenvalues above ``fraction``
+        of the threshold) and /products; NaN until an adaptive optimizer has made its first step.
         """
         start = time.perf_counter()
         self.operator.move()
@@ -172,6 +183,9 @@ class Tracker(Displayed, Hinted):
         found |= self._spaces(vectors)
         if self.trace_products or self.density_probes:
             extra, spent = self._whole()
+            found, products = found | extra, products + spent
+        if self.seen_by_optimizer is not None:
+            extra, spent = self.seen_by_optimizer.check()
             found, products = found | extra, products + spent
         self.eigenvectors, self._values = vectors, values
         seconds = time.perf_counter() - start

@@ -121,6 +121,18 @@ def stability_threshold(optimizer: Any) -> StabilityThreshold:
     )
 
 
+def has_preconditioner(optimizer: Any) -> bool:
+    """Return whether the preconditioner of an optimizer can be read: always that of SGD, of others after their first step.
+
+    >>> import torch
+    >>> has_preconditioner(torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1))
+    False
+    """
+    found = unwrapped(optimizer)
+    parameters = (parameter for group in found.param_groups for parameter in group["params"])
+    return reader_of(found).denominator is None or any(plain_state(found, one) is not None for one in parameters)
+
+
 def dynamics_by_group(optimizer: Optimizer) -> list[Dynamics]:
     """Return the next step of each group, by its first parameter that has a state.
 
