@@ -32,6 +32,16 @@ def smooth(output, target):
     return F.cross_entropy(output, target, label_smoothing=0.1)
 
 
+def masked(logits):
+    logits[..., 2] = -3.0
+    return logits.flatten(0, 1)
+
+
+def cooled(logits):
+    logits.mul_(0.5)
+    return logits.flatten(0, 1)
+
+
 def by_log_softmax(output, target):
     return F.nll_loss(output.log_softmax(-1), target, ignore_index=3, reduction="sum") / 7
 
@@ -60,6 +70,8 @@ KINDS = {
     ),
     "log-softmax": (Language, by_log_softmax, True, TOKENS, True),
     "smoothed": (Language, smooth, True, TOKENS, False),
+    "an entry written": (lambda: Language(masked), nn.CrossEntropyLoss(), True, TOKENS, False),
+    "scaled in place": (lambda: Language(cooled), nn.CrossEntropyLoss(), True, TOKENS, False),
     "scaled logits": (lambda: Language(lambda z: 0.5 * z.flatten(0, 1)), nn.CrossEntropyLoss(), True, TOKENS, False),
 }
 
@@ -153,6 +165,24 @@ def test_logits_far_apart_do_not_overflow():
     labels = torch.tensor([0, 1, 0])
     found = TokenLosses.apply(h, w, torch.zeros(3, dtype=DOUBLE), labels, -100)[0]
     assert torch.equal(found, torch.tensor([0.0, 0.0, 1e4], dtype=DOUBLE))
+
+
+def test_a_view_taken_before_logits_are_written_is_refused(monkeypatch):
+    def late(logits):
+        flat = logits.flatten(0, 1)
+        logits[..., 2] = -3.0
+        return flat
+
+    in_chunks(monkeypatch)
+    labels = torch.zeros(3 * TOKENS, dtype=torch.int64)
+    with pytest.raises(cs.errors.InvalidArgument, match="out of place"):
+        cs.hessian(Language(late), nn.CrossEntropyLoss(), [(torch.zeros(3, TOKENS, dtype=torch.int64), labels)])
+
+
+def test_autocast_inside_the_model_keeps_its_own_arithmetic(monkeypatch):
+    in_chunks(monkeypatch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert _pending.linear(torch.randn(4, 3), torch.randn(VOCABULARY, 3)) is NotImplemented
 
 
 def test_per_sample_gradients_do_not_need_it(monkeypatch):

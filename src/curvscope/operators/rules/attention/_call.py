@@ -94,6 +94,8 @@ def tiled_attention(
 def _is_usual(*tensors: Tensor) -> bool:
     first = tensors[0]
     alike = all(t.dtype is first.dtype and t.device == first.device and t.layout is torch.strided for t in tensors)
+    if torch.is_autocast_enabled(first.device.type):
+        return False  # PyTorch's own narrows its arguments
     return alike and first.dtype in DTYPES and not any(t.is_nested or t.numel() == 0 for t in tensors)
 
 

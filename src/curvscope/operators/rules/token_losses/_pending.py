@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
+from curvscope.errors import InvalidArgument
 from curvscope.operators.rules.token_losses._functions import TokenLosses
 
 MIN_CHUNKED_LOGITS = 1 << 24
@@ -45,6 +46,7 @@ class Pending(Tensor):
     second: bool
     normalized: bool
     computed: Tensor | None
+    views: list[int]
 
     @staticmethod
     def __new__(
@@ -62,7 +64,7 @@ class Pending(Tensor):
             shape.insert(1, shape.pop())
         made = Tensor._make_wrapper_subclass(cls, shape, dtype=inputs.dtype, device=inputs.device)
         made.inputs, made.weight, made.bias, made.second, made.normalized = inputs, weight, bias, second, normalized
-        made.computed = None
+        made.computed, made.views = None, [1]
         return made
 
     def logits(self) -> Tensor:
@@ -76,7 +78,18 @@ class Pending(Tensor):
     def of(self, inputs: Tensor, **changes: Any) -> Pending:
         """The same layer of other inputs."""
         kept = {"second": self.second, "normalized": self.normalized} | changes
-        return Pending(inputs, self.weight, self.bias, **kept)
+        made = Pending(inputs, self.weight, self.bias, **kept)
+        made.views = self.views  # how many there are; the views themselves would keep each other alive
+        made.views[0] += 1
+        return made
+
+    def refuse_other_views(self, func: Callable[..., Any]) -> None:
+        """Raise where other stand-ins of the same logits would not see that these are written to."""
+        if self.views[0] > 1:
+            raise InvalidArgument(
+                f"the model writes to logits in place ({getattr(func, '__name__', func)}) of which it has taken a view: write "
+                "out of place, as in logits = logits.masked_fill(...)"
+            )
 
     @classmethod
     def __torch_function__(
@@ -87,8 +100,13 @@ class Pending(Tensor):
         if func in METADATA:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
+        first = args[0] if args else None
+        if isinstance(first, Pending) and _writes(func):
+            first.refuse_other_views(func)
         rule = KEPT.get(func)
-        if rule is not None and args and isinstance(args[0], Pending):
+        if (
+            rule is not None and isinstance(first, Pending) and first.computed is None
+        ):  # what is computed may have been written to
             found = rule(*args, **kwargs)
             if found is not NotImplemented:
                 return found
@@ -106,6 +124,15 @@ class Pending(Tensor):
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         """Say what it is."""
         return f"Pending(shape={tuple(self.shape)})"
+
+
+WRITING = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ipow__", "__imod__"}
+
+
+def _writes(func: Callable[..., Any]) -> bool:
+    """Return whether a function writes to its first argument."""
+    name = getattr(func, "__name__", "")
+    return name in WRITING or (name.endswith("_") and not name.endswith("__") and name != "requires_grad_")
 
 
 def materialized(value: Any) -> Any:
@@ -171,7 +198,8 @@ def _permuted(logits: Pending, *order: Any) -> Any:
 
 
 def _cast(logits: Pending, *args: Any, **kwargs: Any) -> Any:
-    same = all(value in (logits.dtype, logits.device) for value in (*args, *kwargs.values()))
+    values = (*args, *kwargs.values())
+    same = all(isinstance(value, torch.dtype | torch.device) and value in (logits.dtype, logits.device) for value in values)
     return logits if same else NotImplemented
 
 
@@ -266,7 +294,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
         return NotImplemented
     tensors = [input, weight] if bias is None else [input, weight, bias]
     alike = all(t.dtype is input.dtype and t.device == input.device for t in tensors)
-    if isinstance(input, Pending) or not alike or any(_differs_by_sample(t) for t in tensors):
+    if (
+        isinstance(input, Pending)
+        or not alike
+        or torch.is_autocast_enabled(input.device.type)
+        or any(_differs_by_sample(t) for t in tensors)
+    ):
         return NotImplemented
     return Pending(input, weight, bias)
 
