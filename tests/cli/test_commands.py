@@ -414,7 +414,7 @@ def test_plan_shows_the_methods_and_refuses_what_cannot_fit(curvscope, target, t
     assert "Plan and fact" in (tmp_path / "run" / "report.html").read_text()
     told = json.loads(curvscope("plan", "-k", 2, "--target", target("pair"), "--spectrum", "run", "--json").output)
     wide, narrow = (next(m for m in made["methods"] if m["method"] == "krylov")["products"] for made in (plan, told))
-    assert narrow[0] < wide[0]
+    assert narrow[2] / narrow[0] < wide[2] / wide[0]
     assert narrow[2] < wide[2]
     assert "'8GiB'" in str(curvscope("plan", "-k", 2, "--target", target("pair"), "--memory", "much").error)
 
