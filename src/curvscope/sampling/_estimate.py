@@ -23,7 +23,8 @@ SEPARATED = 2.0
 """Standard errors between neighbours from which an eigenvalue has an estimate of its own.
 
 With 2, 88 % of the eigenvalues have one whose true gaps are at least 2 standard deviations (200 samples or more), and intervals
-hold in 92 to 98 % of the cases; copies and members of close groups have one in 9 % of the cases (benchmarks/population.py).
+hold in 96 % of the cases; copies and members of close groups have one in 9 % of the cases, which holds in 88 % of them
+(benchmarks/population.py).
 """
 MOST_RELATIVE = 0.9
 """Half-width over the eigenvalue at which the upper half-width ends to grow, and the eigenvalue counts as undetermined."""
