@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from curvscope.operators.rules.attention._functions import Attend
 
 MIN_TILED_SCORES = 1 << 18
-"""Weights of a head from which tiles pay (512 x 512); PyTorch's own kernel keeps them between products and is faster below.
+"""Weights of a head beyond which tiles pay (512 x 512); PyTorch's own kernel keeps them between products and is faster below.
 Measured by ``benchmarks/attention.py``."""
 
 MIN_TILED_SCORES_OF_BATCH = 1 << 24
@@ -46,7 +46,7 @@ def scaled_dot_product_attention(
 def is_worth_tiles(num_queries: int, num_keys: int, num_heads: int) -> bool:
     """Return whether sequences are long enough, or so many that their weights need much memory; heads are those of a batch."""
     weights = num_queries * num_keys
-    return weights >= MIN_TILED_SCORES or weights * num_heads >= MIN_TILED_SCORES_OF_BATCH
+    return weights > MIN_TILED_SCORES or weights * num_heads >= MIN_TILED_SCORES_OF_BATCH
 
 
 def tiled_attention(
