@@ -4,6 +4,7 @@ import logging
 import math
 import sys
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,9 @@ def test_the_answer_in_words():
     assert found.summary() == "120 samples determine three eigenvalues to a factor of two, all of those computed."
     tight = found.summary(1.01)
     assert tight.startswith("120 samples determine no eigenvalues to a factor of 1.01; for eigenvalue 3 ")
+    # a standard error that is small enough is no answer where no interval of a single eigenvalue is valid
+    joined = replace(found, valid=torch.zeros(3, dtype=torch.bool), sampling_bracket=torch.tensor([[0.1, 9.0]] * 3).double())
+    assert joined.summary().endswith("eigenvalue 3 has close neighbours, so that its bracket alone holds.")
     # four times the samples halve the error: what is needed for a factor falls with its square
     small, large = found.samples_needed(0, 1.05), found.samples_needed(0, 1.1)
     assert 3 < small / large < 5

@@ -165,7 +165,7 @@ class Population(Saved, Displayed, Hinted):
         return self.samples * more if more <= MOST_EXTRAPOLATED else math.inf
 
     def summary(self, factor: float = 2.0) -> str:
-        """How many eigenvalues the samples determine, and how many samples the last one would need, in words."""
+        """How many eigenvalues the samples determine, and what the last one would need, in words."""
         known, name = self.determined(factor), f"a factor of {'two' if factor == 2 else f'{factor:g}'}"
         counted = WORDS[known] if known < len(WORDS) else str(known)
         told = f"{self.samples} {self.unit} determine {counted} eigenvalue{'' if known == 1 else 's'} to {name}"
@@ -175,7 +175,9 @@ class Population(Saved, Displayed, Hinted):
         last = f"for eigenvalue {len(self)}"
         if math.isinf(needed):
             return f"{told}; {last} they are too few to say how many are needed."
-        return f"{told}; {last} about {_rounded(max(needed, self.samples))} are needed."
+        if needed <= self.samples:  # its standard error is small enough, but no interval of a single eigenvalue is valid
+            return f"{told}; eigenvalue {len(self)} has close neighbours, so that its bracket alone holds."
+        return f"{told}; {last} about {_rounded(needed)} are needed."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""

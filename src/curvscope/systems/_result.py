@@ -100,7 +100,7 @@ class LinearSolution(Displayed, Hinted):
         rows = [f"{count} right-hand side{'s' if count != 1 else ''} by {self.method}: {self.status}"]
         rows.append(f"relative residuals: at most {worst:.1e}, from fresh products")
         if self.proof:
-            rows.append(f"errors: at most {float(self.error_bounds.max()) if count else 0.0:.3g}, by {self.proof}")
+            rows.append(f"errors: at most {float(self.error_bounds.max()) if count else 0.0:.3g} (proven by: {self.proof})")
         else:
             rows.append(
                 "errors: not bounded, nothing proves how far the spectrum is from -damping (a Gauss-Newton or Fisher matrix "
