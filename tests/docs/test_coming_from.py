@@ -16,6 +16,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
 TAB = re.compile(r'^=== "(?P<library>[^"]+)"\n\n    ```python\n(?P<code>.*?)^    ```$', re.MULTILINE | re.DOTALL)
 
 
+OTHERS = {"pyhessian", "hessian_eigenthings", "skerch"}
+"""Libraries that the tests do without."""
+
+
 def tabs(heading):
     """The code of a section's tabs, by library."""
     section = PAGE[PAGE.index(f"## {heading}") :].split("\n## ")[0]
@@ -35,7 +39,9 @@ def setting():
 def run(code, setting):
     names = dict(setting)
     missing = [
-        name for name in re.findall(r"^import (\w+)", code, re.MULTILINE) if name in ("pyhessian", "hessian_eigenthings")
+        name
+        for name in re.findall(r"^import (\w+)", code, re.MULTILINE)
+        if name in ("pyhessian", "hessian_eigenthings", "skerch")
     ]
     for name in missing:
         pytest.importorskip(name)
@@ -57,6 +63,13 @@ def test_the_same_eigenvalues(library, setting):
     # power iteration stops on the change of the value, and Lanczos without restart misses pairs (from the sixth on, here)
     few = 10 if "SciPy" in library else 3
     np.testing.assert_allclose(theirs[:few], np.abs(ours.numpy())[:few], rtol=2e-2 if few == 3 else 1e-3)
+
+
+def test_the_same_eigenvalues_by_a_sketch(setting):
+    """A sketch of a Hessian of 163 parameters is off by its bulk: here the matrix is one that sketches are for."""
+    A = cs.problems.spectrum("power", 300, rank=20, decay=3.0, dtype=torch.float32)
+    theirs = run(tabs("Top eigenpairs of the Hessian")["skerch"], setting | {"H": A})["values"]
+    np.testing.assert_allclose(np.asarray(theirs)[:8], cs.eigsh(A, k=8).eigenvalues.numpy(), rtol=1e-2)
 
 
 @pytest.mark.parametrize("library", [SLOW, "curvlinops"])

@@ -140,8 +140,7 @@ def _cells(axes: Axes, image: AxesImage, values: np.ndarray) -> Iterator[Mark]:
 
 def _places(axes: Axes, display: Any) -> np.ndarray:
     """Places on the canvas, in points of type from its upper left corner as in SVG."""
-    sheet = axes.get_figure(root=True)
-    assert sheet is not None, "the axes of a figure"
+    sheet: Any = axes.get_figure()
     width, height = sheet.get_size_inches() * POINTS_AN_INCH
     shares = sheet.transFigure.inverted().transform(display)
     return np.column_stack([shares[:, 0] * width, (1 - shares[:, 1]) * height])
