@@ -45,6 +45,7 @@ def partition(graph: fx.Graph, num_primal: int, num_results: int) -> tuple[fx.Gr
     copies = {}
     for index, node in enumerate(residuals):
         copies[node] = tangent.placeholder(f"residual_{index}")
+        copies[node].meta = dict(node.meta)
     for node in tangents:
         copies[node] = tangent.node_copy(node)
     for node in graph.nodes:
