@@ -313,3 +313,14 @@ def test_a_sign_that_repeats_leaves_the_others_their_directions():
     """Columns 0 and 1 reach the same, column 2 one more: only that one is left out with it."""
     left_out = _left_out(torch.tensor([[1.0, 1.0, 0.5], [0.0, 0.0, 2.0]], dtype=torch.float64))
     torch.testing.assert_close(left_out.abs(), torch.tensor([[0.0, 0, 0], [0, 0, 1]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_gauss_newton_matrix_of_any_criterion_is_not_taken_for_semidefinite(sign):
+    """G of a concave criterion has no positive eigenvalue; xnystrace is for matrices without negative ones."""
+    model = torch.nn.Sequential(torch.nn.Linear(6, 12), torch.nn.Tanh(), torch.nn.Linear(12, 3)).double()
+    data = [(torch.randn(30, 6, dtype=torch.float64), torch.randn(30, 3, dtype=torch.float64))]
+    G = cs.ggn(model, lambda output, target: sign * (output - target).square().mean(), data, dtype=torch.float64)
+    exact = float((G @ torch.eye(G.shape[0], dtype=torch.float64)).diagonal().sum())
+    found = cs.trace(G, max_products=40, progress=False)
+    assert abs(found.value - exact) < 4 * found.stderr < abs(exact)
