@@ -127,6 +127,8 @@ def compare(system: System, found: Any, tol: float) -> list[str]:
     shifted = system.values + system.damping
     if found.inertia == "indefinite" and float(shifted.min()) > 0:
         wrong.append("indefinite")
+    if found.inertia == "positive definite" and float(shifted.min()) <= 0:
+        wrong.append("definite")
     if found.inertia == "singular" and float(shifted.abs().min()) > 1e-12 * float(shifted.abs().max()):
         wrong.append("singular")
     if found.distance > float(shifted.abs().min()) * (1 + 1e-9):

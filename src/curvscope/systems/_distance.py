@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,23 +14,37 @@ from curvscope.solvers import Solution
 Known = Solution | float | None
 
 
-def proven_distance(operator: Operator, damping: float, solutions: list[Known]) -> tuple[float, str]:
-    """Return a lower bound for the least magnitude of an eigenvalue of A + damping I, and what proves it.
+class Proven(NamedTuple):
+    """What is proven of the spectrum of A + damping I.
 
-    0 with an empty text: nothing is known. A number among the solutions is a lower bound of A's eigenvalues that the caller
-    knows; a solution counts if it has a certificate.
+    Attributes:
+        distance: lower bound for the least magnitude of an eigenvalue; 0: nothing is known.
+        proof: what proves it, in words; empty where nothing does.
+        is_positive: whether no eigenvalue is negative.
     """
-    found = [(damping, "the matrix is positive semidefinite")] if operator.semidefinite else []
+
+    distance: float
+    proof: str
+    is_positive: bool
+
+
+def proven_distance(operator: Operator, damping: float, solutions: list[Known]) -> Proven:
+    """Return the largest distance of -damping to the spectrum of A that is proven.
+
+    A number among the solutions is a lower bound of A's eigenvalues that the caller knows; a solution counts if it has a
+    certificate.
+    """
+    found = [Proven(damping, "the matrix is positive semidefinite", True)] if operator.semidefinite else []
     for known in solutions:
         if isinstance(known, Solution) and known.certificate is not None:
             found.append(_certified(known.certificate, damping))
         elif isinstance(known, float | int):
-            found.append((known + damping, f"no eigenvalue below {known:g}, as you said"))
-    distance, why = max(found, default=(0.0, ""), key=lambda one: one[0])
-    return (distance, why) if distance > 0 else (0.0, "")
+            found.append(Proven(known + damping, f"no eigenvalue below {known:g}, as you said", True))
+    best = max(found, default=Proven(0.0, "", False), key=lambda one: one.distance)
+    return best if best.distance > 0 else Proven(0.0, "", False)
 
 
-def _certified(certificate: Certificate, damping: float) -> tuple[float, str]:
+def _certified(certificate: Certificate, damping: float) -> Proven:
     r"""Return the distance by Weyl's theorem: A's eigenvalues match those of the pairs and of the block outside, within rho.
 
     That block's eigenvalues lie in [below, above]. rho = sqrt 2 ||R||_F, see :class:`.Certificate`.
@@ -44,4 +60,5 @@ def _certified(certificate: Certificate, damping: float) -> tuple[float, str]:
     to_rest = torch.inf if nothing_outside else max(below + damping, -(above + damping))
     rho = float(certificate.rho[-1]) if len(values) else 0.0
     unless = f", except with probability {certificate.tail.failure:g}" if certificate.tail.failure else ""
-    return min(to_pairs, to_rest) - rho, f"the certificate of {len(values)} pairs{unless}"
+    is_positive = (not len(values) or float(values.min()) > 0) and (nothing_outside or below + damping > 0)
+    return Proven(min(to_pairs, to_rest) - rho, f"the certificate of {len(values)} pairs{unless}", is_positive)

@@ -14,6 +14,7 @@ from curvscope.operators.base import Operator
 from curvscope.solvers import Cost, Status
 from curvscope.system import peak_resident_bytes
 from curvscope.systems._cg import block_cg
+from curvscope.systems._distance import Proven
 from curvscope.systems._inner import Preconditioner
 from curvscope.systems._iteration import Iterated
 from curvscope.systems._minres import block_minres
@@ -151,12 +152,13 @@ class Systems:
         self.fresh += self.meter.products - before
         return made
 
-    def result(self, x: Any, distance: float, proof: str) -> LinearSolution:
+    def result(self, x: Any, proven: Proven) -> LinearSolution:
         """Everything that is known of the solution."""
         relative = torch.where(self.sizes > 0, self.norms / self.sizes, 0.0)
         unit = self.meter.operator.rounding
         lengths = torch.linalg.vector_norm(self.x, dim=0).cpu()
         rounding = (10 + math.sqrt(self.right.shape[0])) * unit * (2 * self._norm * lengths + self.sizes)
+        distance = proven.distance
         bounds = (self.norms + rounding) / distance if distance else torch.full_like(self.norms, math.inf)
         seconds = dict(self.meter.seconds)
         cost = Cost(self.meter.products - self.fresh, self.fresh, self.meter.passes, seconds, peak_resident_bytes())
@@ -166,20 +168,20 @@ class Systems:
             relative_residuals=relative,
             error_bounds=bounds,
             distance=distance,
-            proof=proof,
-            inertia=self._inertia(distance),
+            proof=proven.proof,
+            inertia=self._inertia(proven),
             status=self._status(relative),
             method=self.method,
             cost=cost,
         )
 
-    def _inertia(self, distance: float) -> str:
+    def _inertia(self, proven: Proven) -> str:
         noise = 1e3 * self.meter.operator.rounding * max(abs(self.high), abs(self.low)) if math.isfinite(self.low) else 0.0
         if self.is_singular:
             return "singular"
         if self.is_indefinite or self.low < -noise:
             return "indefinite"
-        return "positive definite" if distance > 0 and self.request.operator.semidefinite else "positive so far"
+        return "positive definite" if proven.distance > 0 and proven.is_positive else "positive so far"
 
     def _status(self, relative: Tensor) -> Status:
         tol, worst = self.request.tol, float(relative.max()) if len(relative) else 0.0

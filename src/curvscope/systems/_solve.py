@@ -98,7 +98,7 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
     is_number = isinstance(spectrum, int | float) and not isinstance(spectrum, bool) and not math.isnan(spectrum)
     if not (spectrum is None or is_number or isinstance(spectrum, Solution)):
         raise InvalidArgument(f"spectrum={spectrum!r:.60}: pass a certified solution, or a number that no eigenvalue is below")
-    distance, proof = proven_distance(operator, damping, [deflate, spectrum])
+    proven = proven_distance(operator, damping, [deflate, spectrum])
     request = Request(
         operator,
         damping,
@@ -124,7 +124,7 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
         return x[:, 0] if block.ndim == 1 else x
 
     x = in_its_form(operator, right, solved) if is_other_form(operator, right) else solved(_plain(operator, right))
-    return made[0].result(x, distance, proof)
+    return made[0].result(x, proven)
 
 
 def _chosen(method: str, operator: Operator, damping: float, known: list[Any]) -> str:
