@@ -30,7 +30,7 @@ class Name(NamedTuple):
 
     @property
     def page(self) -> str:
-        """Its page beside the lists. ``Plan`` and ``plan`` would be one file where file systems ignore the case of letters."""
+        """Its page in the folder of its list; ``Plan`` and ``plan`` would be one file where the case of letters is ignored."""
         return f"{self.written}-class.md" if self.written.rpartition(".")[2][0].isupper() else f"{self.written}.md"
 
 
@@ -43,10 +43,10 @@ def on_files(files: Files, config: Any) -> Files:
         names = names_in(text)
         uri = f"reference/{page.name}"
         files.remove(files.src_uris[uri])
-        files.append(File.generated(config, uri, content=contents(text, names)))
+        files.append(File.generated(config, uri, content=contents(text, names, page.stem)))
         for name in names:
-            files.append(File.generated(config, f"reference/{name.page}", content=page_of(name)))
-        nested[uri] = [uri, *({name.written: f"reference/{name.page}"} for name in names)]
+            files.append(File.generated(config, f"reference/{page.stem}/{name.page}", content=page_of(name)))
+        nested[uri] = [uri, *({name.written: f"reference/{page.stem}/{name.page}"} for name in names)]
     for entry in config.nav:
         if isinstance(entry, dict) and "Reference" in entry:
             entry["Reference"] = [{title: nested.get(uri, uri)} for group in entry["Reference"] for title, uri in group.items()]
@@ -75,10 +75,10 @@ def name_of(place: str, thing: Any, written: str) -> Name:
     return Name(place, written, ROLE.sub(r"`\1`", first).replace("|", r"\|"))
 
 
-def contents(text: str, names: list[Name]) -> str:
+def contents(text: str, names: list[Name], folder: str) -> str:
     """A list's page: its heading and words, and a table of its names."""
     words = DIRECTIVE.sub("", text).strip()
-    rows = [f"| [`{name.written}`]({name.page}) | {name.summary} |" for name in names]
+    rows = [f"| [`{name.written}`]({folder}/{name.page}) | {name.summary} |" for name in names]
     return "\n".join([words, "", "| name | |", "| --- | --- |", *rows, ""])
 
 

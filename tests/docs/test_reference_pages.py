@@ -44,13 +44,13 @@ def test_pages_and_tables_of_the_site(pages, names):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         files = pages.on_files(get_files(config), config)
-    page = files.src_uris["reference/eigsh.md"].content_string
+    page = files.src_uris["reference/solvers/eigsh.md"].content_string
     assert page.endswith("::: curvscope.eigsh\n    options:\n      heading_level: 1\n")
     table = files.src_uris["reference/solvers.md"].content_string
     assert ":::" not in table
-    assert "| [`eigsh`](eigsh.md) | " in table
+    assert "| [`eigsh`](solvers/eigsh.md) | " in table
     (reference,) = (entry["Reference"] for entry in config.nav if "Reference" in entry)
     shown = {next(iter(group)): [page for entry in next(iter(group.values())) for page in [entry]] for group in reference}
     assert shown["Solvers"][0] == "reference/solvers.md"  # the list itself, then its names
-    assert {"eigsh": "reference/eigsh.md"} in shown["Solvers"]
+    assert {"eigsh": "reference/solvers/eigsh.md"} in shown["Solvers"]
     assert sum(len(listed) - 1 for listed in shown.values()) == sum(map(len, names.values()))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.operators.objective import _isolation
+from curvscope.operators.curvature import _build
 
 
 def test_a_replica_says_that_others_data_are_not_measured(monkeypatch, caplog):
@@ -17,7 +17,7 @@ def test_a_replica_says_that_others_data_are_not_measured(monkeypatch, caplog):
     replica.module = model
     for size, said in ((1, False), (2, True), (8, True)):
         caplog.clear()
-        monkeypatch.setattr(_isolation, "dist", SimpleNamespace(get_world_size=lambda size=size: size))
+        monkeypatch.setattr(_build, "dist", SimpleNamespace(get_world_size=lambda size=size: size))
         with caplog.at_level(logging.WARNING, logger="curvscope"):
             H = cs.hessian(replica, nn.CrossEntropyLoss(), batch)
         assert ("the batches of this process alone are measured, not those of" in caplog.text) == said

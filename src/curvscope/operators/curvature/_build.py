@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -58,6 +59,7 @@ def build(
     if loss is None and options.get("criterion") is None and not is_function(model):
         own = "'training_step'" if hasattr(model, "training_step") else "nn.CrossEntropyLoss()"
         raise InvalidType(f"loss is missing: pass (model, loss, data), such as (model, {own}, loader)")
+    _say_own_batches(model, options.get("group"))
     options = {name: value for name, value in options.items() if name != "group"}
     refuse_a_part(data)
     if isinstance(model, DistributedDataParallel):
@@ -84,6 +86,17 @@ def build(
         objective = Objective(cast("nn.Module", model), criterion if loss is None else loss, data, **rest)
     check_weights(objective)
     return objective, cast("ProductOptions", products)
+
+
+def _say_own_batches(model: Any, group: Any) -> None:
+    """Say in the log that a replica among several, without a group, is measured on the batches of its own process."""
+    if group is None and isinstance(model, DistributedDataParallel) and (others := dist.get_world_size() - 1):
+        log.warning(
+            "the batches of this process alone are measured, not those of the %d other%s: pass group='world' for the matrix of "
+            "all of them, or the same data in every process",
+            others,
+            "s" * (others > 1),
+        )
 
 
 def computes_own_loss(model: Any, data: Any) -> bool:

@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -171,13 +170,6 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside wrappers for data parallelism and compilation; said in a log message, as names change with it."""
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         log.warning("measuring the module inside %s: parameter names lose their 'module.'", type(model).__name__)
-        if isinstance(model, nn.parallel.DistributedDataParallel) and (others := dist.get_world_size() - 1):
-            log.warning(
-                "the batches of this process alone are measured, not those of the %d other%s: pass the same data in every "
-                "process, without a DistributedSampler, for the matrix of all data",
-                others,
-                "s" * (others > 1),
-            )
         model = model.module
     inner = getattr(model, "_orig_mod", None)
     return inner if isinstance(inner, nn.Module) else model
