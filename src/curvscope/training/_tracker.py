@@ -144,7 +144,6 @@ class Tracker(Displayed, Hinted):
         self._step_seconds: list[float] = []
 
     @checked
-    @checked
     def step(self, i: int | None = None) -> Found | None:
         """Check if ``i`` is a multiple of ``every`` and was not checked before; what was found, else None.
 
