@@ -294,7 +294,7 @@ def mnist16(arguments: argparse.Namespace) -> None:
         optimizer.step()
         if step in (100, 1000):
             rows.append(draws(problem.criterion, model, (x, y), arguments.draws) | {"step": step})
-            print({name: np.round(value, 3) for name, value in rows[-1].items()}, flush=True)
+            print(rows[-1], flush=True)
             (arguments.out / "population-mnist16.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -321,7 +321,7 @@ def draws(
         "bracket": float(torch.stack(bracketed).mean()),
         "bracket by eigenvalue": torch.stack(bracketed).mean(0).tolist(),
         "estimate anywhere": float(all_estimated.mean()),
-        "estimate where valid": float((all_estimated * all_valid).sum() / all_valid.sum().clamp(min=1)),
+        "estimate where valid": float((all_estimated * all_valid).sum() / all_valid.sum()) if all_valid.any() else None,
         "valid": float(all_valid.mean()),
     }
 
