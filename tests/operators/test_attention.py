@@ -154,8 +154,9 @@ def test_float32_is_as_exact_as_float32(kind):
         assert far(found.double(), expected) <= 1e-5
 
 
+# Scores beside the most negative number are lost to rounding: differences are zero, derivatives (PyTorch's too) are not.
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "additive, most negative"])
 def test_differences_agree(kind, monkeypatch):
     set_tiles(monkeypatch, 4, 64)
     shapes, options = KINDS[kind]
