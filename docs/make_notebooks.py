@@ -17,8 +17,8 @@ SHOWN = re.compile(r"^figure\.savefig\(.*\)\n?", re.MULTILINE)
 
 
 def scripts() -> list[Path]:
-    """Those that are notebooks, too: the processes of a cluster import the script itself, which a notebook has not."""
-    return sorted(path for path in EXAMPLES.glob("*.py") if path.stem != "dask_cluster")
+    """Those that are notebooks, too: several processes import or start the script itself, which a notebook has not."""
+    return sorted(path for path in EXAMPLES.glob("*.py") if path.stem not in ("dask_cluster", "several_processes"))
 
 
 def notebook(script: Path) -> nbformat.NotebookNode:

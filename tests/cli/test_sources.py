@@ -113,7 +113,7 @@ def test_arguments_reach_the_function_and_the_run(curvscope, module, tmp_path, w
     assert Run.open("run").manifest["options"]["arguments"] == arguments
     assert curvscope("certify", "run").status == 0  # builds the same operator
     other = curvscope("eigs", module, "-k", 3, "-o", "run", "--arg", "width=9")
-    assert "arguments is" in str(other.error)
+    assert "arguments.width is" in str(other.error)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 """Operators with known spectra against the dense solver."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from curvscope.errors import InvalidArgument
 from curvscope.problems import spectrum
-from curvscope.problems._spectrum import KINDS
+from curvscope.problems._spectrum import SpectrumKind
 
 F64, C128 = torch.float64, torch.complex128
 
 
 @pytest.mark.parametrize("dtype", [F64, C128])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", get_args(SpectrumKind))
 def test_all_values_and_the_first_vectors(kind, dtype):
     A = spectrum(kind, 60, rank=6, dtype=dtype, negative=0.0 if kind == "plus_minus" else 0.4, scale=3.0)
     matrix = A @ torch.eye(60, dtype=dtype)

@@ -226,7 +226,7 @@ def as_approximation(given: Any, like: Operator) -> Operator:
 
 
 def _columns(vectors: Any, matrix: Operator) -> Tensor:
-    tensor = torch.as_tensor(vectors)
+    tensor = torch.as_tensor(vectors, device=matrix.device)
     if tensor.ndim not in (1, 2) or tensor.shape[0] != matrix.shape[0]:
         raise InvalidArgument(f"vectors has shape {tuple(tensor.shape)}: pass ({matrix.shape[0]},) or ({matrix.shape[0]}, n)")
     return (tensor[:, None] if tensor.ndim == 1 else tensor).to(matrix.device, matrix.dtype)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators._algebra import Composable, Sum
@@ -14,6 +14,7 @@ from curvscope.operators._parameters import Parameters
 from curvscope.operators.collective._loaders import without_padding
 from curvscope.operators.collective._processes import Processes
 from curvscope.operators.fingerprint import fingerprint
+from curvscope.operators.objective import unwrapped
 from curvscope.system import long_work, products_to_come
 
 
@@ -180,6 +181,8 @@ def grouped(make: Callable[..., Any], arguments: tuple[Any, Any, Any], options: 
     options = dict(options)
     processes, damping = Processes.of(options.pop("group")), options.pop("damping", None)
     model, loss, data = arguments
+    if isinstance(model, nn.Module):
+        model = unwrapped(model)
     local = processes.together(lambda: make(model, loss, without_padding(data), **options))
     if local.depends_on_order or not local.is_mean_over_data:
         raise InvalidArgument(

@@ -148,7 +148,7 @@ class Processes:
         while True:
             what, *details = self.agreed(*SERVING)
             if what == "finished":
-                return pickle.loads(self.shared(torch.empty(details[0], dtype=torch.uint8)).numpy().tobytes())
+                return pickle.loads(self.shared(torch.empty(details[0], dtype=torch.uint8, device="cpu")).numpy().tobytes())
             if what == "failed":
                 raise details[0]
             try:

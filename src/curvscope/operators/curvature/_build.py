@@ -62,8 +62,6 @@ def build(
     _say_own_batches(model, options.get("group"))
     options = {name: value for name, value in options.items() if name != "group"}
     refuse_a_part(data)
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
     if isinstance(dtype := options.get("dtype"), np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic)):
         options = {**options, "dtype": np.dtype(dtype).name}
     for name in ("width", "microbatch"):

@@ -16,7 +16,7 @@ from curvscope.operators.objective._batches import (
 from curvscope.operators.objective._captured import check_substitution
 from curvscope.operators.objective._differences import loss_differences
 from curvscope.operators.objective._functions import FunctionObjective, is_function
-from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME, trains_with_batch_statistics
+from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME, trains_with_batch_statistics, unwrapped
 from curvscope.operators.objective._logits import LogitsObjective
 from curvscope.operators.objective._loss_argument import Loss
 from curvscope.operators.objective._losses import COUNTED, CallWithModel, dependent, models_own_loss, takes_model
@@ -58,4 +58,5 @@ __all__ = [
     "tensors_of",
     "trains_with_batch_statistics",
     "units_of",
+    "unwrapped",
 ]
