@@ -47,7 +47,8 @@ def everything(rank, size, folder):
         H = matrix(model, criterion, loader, group="world")
         found[name] = H @ torch.eye(H.shape[1], dtype=H.dtype)
     H = cs.hessian(DistributedDataParallel(model), criterion, loader, group=dist.group.WORLD)
-    uneven = [data[: 3 + 4 * rank]] if rank < size - 1 else [data[sum(3 + 4 * r for r in range(size - 1)) :]]
+    starts = [sum(3 + 4 * before for before in range(one)) for one in range(size)] + [SAMPLES]
+    uneven = [data[starts[rank] : starts[rank + 1]]]
     found["uneven"] = cs.hessian(model, criterion, uneven, group="world") @ torch.eye(H.shape[1], dtype=H.dtype)
     found["gradient"], found["loss"] = H.gradient(), H.loss()
     found["damped"] = cs.hessian(model, criterion, loader, group="world", damping=0.5) @ torch.ones(H.shape[1], dtype=H.dtype)
