@@ -58,6 +58,13 @@ def everything(rank, size, folder):
     found["trace"] = float(cs.trace(H, max_products=40, progress=False))
     found["shifted"] = cs.eigsh(2.0 * H + cs.identity(H), 2, method="krylov", tol=1e-8, progress=False).values
     found["again"] = cs.eigsh(H, 3, method="krylov", tol=1e-8, run=folder / "run", progress=False).products
+    failing = _failing(rank, model, criterion, loader)
+    found["failing"] = message(lambda: cs.eigsh(failing, 3, method="krylov", preflight=False, progress=False))
+    found["double"] = cs.hessian(model.float(), criterion, loader_of(floats(data), rank, size), group="world").in_dtype(
+        torch.float64
+    ) @ torch.eye(H.shape[1], dtype=H.dtype)
+    model.double()
+    found["stranger"] = message(lambda: cs.hessian(model, criterion, loader, group=dist.new_group([0])))
     found["bad k"] = message(lambda: cs.eigsh(H, 10_000))
     found["bad option"] = message(lambda: cs.hessian(model, criterion, loader, group="world", width=0 if rank else 1))
     found["other model"] = message(lambda: _another(rank, criterion, loader))
@@ -68,6 +75,35 @@ def everything(rank, size, folder):
     H.move()
     found["moved"] = H @ torch.eye(H.shape[1], dtype=H.dtype)
     return found
+
+
+def floats(data):
+    """The same samples in single precision."""
+    return TensorDataset(data.tensors[0].float(), data.tensors[1])
+
+
+class Failing:
+    """A part whose products fail from the fourth on."""
+
+    def __init__(self, local):
+        self.local, self.calls = local, 0
+
+    def __getattr__(self, name):
+        return getattr(self.local, name)
+
+    def __matmul__(self, block):
+        self.calls += 1
+        if self.calls > 3:
+            raise ArithmeticError("no more")
+        return self.local @ block
+
+
+def _failing(rank, *given):
+    """An operator whose part in process 1 fails once a solve has begun."""
+    H = cs.hessian(*given, group="world")
+    if rank == 1:
+        H.local = Failing(H.local)
+    return H
 
 
 def _another(rank, criterion, loader):

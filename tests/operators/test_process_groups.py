@@ -105,6 +105,26 @@ def test_errors_reach_every_process(found):
         assert "all processes must make the same calls" in one["calls"]
 
 
+def test_a_process_that_fails_in_a_solve_ends_it_in_all(found):
+    for rank, one in enumerate(found):
+        assert "no more" in one["failing"]
+        assert one["failing"].startswith("WorkerError: process 1 of the group failed" if rank != 1 else "ArithmeticError")
+
+
+def test_another_precision_is_of_all_data(found, whole):
+    """float32 parameters and inputs, rounded first, multiplied in float64."""
+    _, criterion, data = whole
+    rounded = [(x.float().double(), y) for x, y in data]
+    expected = dense_hessian(problem()[0].float().double(), criterion, rounded)
+    for one in found:
+        close(one["double"], expected)
+
+
+def test_a_process_outside_of_the_group_is_told(found):
+    for one in found[1:]:
+        assert "not in the group" in one["stranger"]
+
+
 def test_a_group_has_to_be_begun(whole):
     with pytest.raises(InvalidArgument, match="torchrun"):
         cs.hessian(*whole, group="world")

@@ -53,6 +53,7 @@ class Grouped(Composable):
         self.local, self._processes = local, processes
         self.shape, self.dtype, self.device = local.shape, local.dtype, local.device
         self._number = processes.join(self)
+        self._remade: dict[tuple[Any, ...], Grouped | None] = {}
         self._agree()
 
     def _agree(self) -> None:
@@ -98,6 +99,19 @@ class Grouped(Composable):
         """Memory of a product in each process beside the block, with the copy that is sent."""
         return int(self.local.predicted_bytes(columns)) + 2 * columns * self.shape[0] * self.dtype.itemsize
 
+    @property
+    def rounding(self) -> float:
+        """Rounding of the parts."""
+        return float(self.local.rounding)
+
+    def exactly(self) -> Grouped | None:
+        """See :meth:`.Capabilities.exactly`; of all parts."""
+        return self._of_parts("exactly")
+
+    def in_dtype(self, dtype: torch.dtype) -> Grouped | None:
+        """See :meth:`.Capabilities.in_dtype`; of all parts."""
+        return self._of_parts("in_dtype", dtype)
+
     def values(self) -> Tensor:
         """The (D,) parameters at which the curvature is measured."""
         return self.local.values()  # type: ignore[no-any-return]
@@ -127,6 +141,8 @@ class Grouped(Composable):
             self._move()
         elif what == "identity":
             self._identities()
+        elif what == "remake":
+            self._remake(*details)
 
     def _apply(self, block: Tensor) -> Tensor:
         to_come = products_to_come()
@@ -150,7 +166,20 @@ class Grouped(Composable):
 
     def _move(self) -> None:
         self._processes.together(self.local.move)
+        self._remade.clear()
         self._agree()
+
+    def _of_parts(self, method: str, *arguments: Any) -> Grouped | None:
+        """The matrix of what a method makes of the parts; None where it makes nothing."""
+        if (method, *arguments) not in self._remade:
+            self._processes.agreed("remake", self._number, method, *arguments)
+            self._remake(method, *arguments)
+        return self._remade[method, *arguments]
+
+    def _remake(self, method: str, *arguments: Any) -> None:
+        """Keep it: where this process only serves, nobody else does."""
+        part = self._processes.together(lambda: getattr(self.local, method)(*arguments))
+        self._remade[method, *arguments] = None if part is None else Grouped(part, self._processes)
 
     def _summed(self, part: Tensor) -> Tensor:
         return self._processes.summed(part.mul(self._weights[self._processes.rank]))

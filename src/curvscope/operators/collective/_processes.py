@@ -7,6 +7,7 @@ shown once. Products outside of long work are made by all processes together, wi
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType, WorkerError
+from curvscope.system import Interruptible
 
 R = TypeVar("R")
 
@@ -64,6 +66,8 @@ class Processes:
             if group != "world":
                 raise InvalidArgument(f"group={group!r}: pass 'world' or a process group of torch.distributed")
             group = dist.group.WORLD
+        if group is dist.GroupMember.NON_GROUP_MEMBER:
+            raise InvalidArgument("group: this process is not in the group: call it in the members alone")
         if not isinstance(group, dist.ProcessGroup):
             raise InvalidType(f"group is of type {type(group).__name__}: pass 'world' or a process group of torch.distributed")
         if group not in _known:
@@ -145,16 +149,20 @@ class Processes:
         return result
 
     def _serve(self) -> Any:
-        while True:
-            what, *details = self.agreed(*SERVING)
-            if what == "finished":
-                return pickle.loads(self.shared(torch.empty(details[0], dtype=torch.uint8, device="cpu")).numpy().tobytes())
-            if what == "failed":
-                raise details[0]
-            try:
-                self._members[details[0]].serve(what, *details[1:])
-            except WorkerError:  # process 0 has the same one, and ends
-                continue
+        """Do what process 0 does, until it tells its result or its error; an error of this process's own is raised then."""
+        own: Exception | None = None
+        # A launcher hands Ctrl-C to all processes: process 0 saves what it has and tells the others.
+        with Interruptible("Process 0 says how to resume."):
+            while True:
+                what, *details = self.agreed(*SERVING)
+                if what == "finished":
+                    return pickle.loads(self.shared(torch.empty(details[0], dtype=torch.uint8, device="cpu")).numpy().tobytes())
+                if what == "failed":
+                    raise details[0] if own is None or isinstance(own, WorkerError) else own
+                try:
+                    self._members[details[0]].serve(what, *details[1:])
+                except Exception as error:  # noqa: BLE001 - process 0 knows of it, and may go on or end
+                    own = error
 
     def shared(self, block: Tensor) -> Tensor:
         """Return process 0's block in all processes."""
@@ -175,8 +183,6 @@ class Processes:
 def _sendable(error: BaseException) -> Exception:
     """The error, or one of ours that says the same where it cannot be sent or is none that others should raise."""
     if isinstance(error, Exception):
-        try:
+        with contextlib.suppress(Exception):  # classes may refuse to be pickled in many ways
             return pickle.loads(pickle.dumps(error))  # type: ignore[no-any-return]  # what was made here a moment ago
-        except Exception:  # noqa: BLE001 - classes may refuse in many ways
-            pass
     return WorkerError(f"process 0 of the group ended with {type(error).__name__}: {error}")

@@ -67,7 +67,8 @@ def hessian(
     dictionaries and lists of tensors, whose paths are the parameters' names; ``hessian(function, parameters, data)`` with
     ``function(parameters, batch) -> mean``; see :class:`.functions.FunctionObjective`. Arguments and errors are those of
     :class:`.objective.Objective`; ``strategy``, ``width``, ``memory`` and ``accumulate`` those of :class:`ProductOptions`.
-    ``damping=mu`` gives H + mu I, a :class:`.Sum` as :meth:`.Arithmetic.shift` makes it.
+    ``damping=mu`` gives H + mu I, a :class:`.Sum` as :meth:`.Arithmetic.shift` makes it. Under torchrun ``group="world"``, or a
+    process group, gives the matrix of the data of all its processes, a :class:`.Grouped`.
 
     Cost: a product costs 0.5 to 2 gradients of the loss with the traced strategies, 2 to 4 by double backward, with which
     "auto" begins; tracing costs 6 to 10 gradients and 2 ms for each operation of the forward pass, and is done when products
