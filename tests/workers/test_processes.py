@@ -63,6 +63,24 @@ def test_large_columns_go_past_the_scheduler(dask_workers):
     same(found, cs.eigsh(H, 2, method="krylov", tol=0, max_products=8, block_size=2, **QUIET), 1e-5)
 
 
+def test_columns_go_through_the_scheduler_where_workers_die_while_they_are_sent(dask_workers, monkeypatch):
+    """As when all workers are killed at once and are not yet back: connecting to them is refused."""
+    client = dask_workers._engine.client
+    scatter, refused = client.scatter, []
+
+    def sent(data, workers=None, direct=None, **options):
+        if direct is not False and len(refused) < 2:
+            refused.append(workers)
+            raise OSError("Timed out trying to connect")
+        return scatter(data, workers=workers, direct=direct, **options)
+
+    monkeypatch.setattr(client, "scatter", sent)
+    H = cs.Recipe(targets.spectrum, size=300_000, dtype="float32").build()
+    found = cs.eigsh(H, 2, method="krylov", tol=0, max_products=8, block_size=2, executor=client, **QUIET)
+    same(found, cs.eigsh(H, 2, method="krylov", tol=0, max_products=8, block_size=2, **QUIET), 1e-5)
+    assert len(refused) == 2
+
+
 def test_nobody_answers(monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr("curvscope.parallel._clusters.PATIENCE", 0.5)

@@ -194,10 +194,13 @@ class DaskEngine:
     def _sent(self, argument: Any, chosen: list[str]) -> Any:
         if not isinstance(argument, np.ndarray) or argument.nbytes <= INLINE:
             return argument
-        with contextlib.suppress(OSError, TimeoutError, KeyError, ValueError):  # it may have died a moment ago
-            return self.client.scatter(argument, workers=chosen or None, hash=False, timeout=SECONDS_TO_SEND)
-        self._asked = -inf
-        return self.client.scatter(argument, hash=False)
+        for workers in (chosen or None, None):
+            with contextlib.suppress(OSError, TimeoutError, KeyError, ValueError):  # each may have died a moment ago
+                return self.client.scatter(argument, workers=workers, hash=False, timeout=SECONDS_TO_SEND)
+            self._asked = -inf
+        return self.client.scatter(
+            argument, hash=False, direct=False
+        )  # through the scheduler, which waits for those that restart
 
     def _places(self) -> list[str]:
         """Addresses of the workers, as they were a moment ago: to ask the scheduler takes a round trip."""
