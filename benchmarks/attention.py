@@ -27,53 +27,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 import curvscope as cs
 from curvscope.operators.rules.attention import _call
 from curvscope.system import peak_resident_bytes
+from workloads import GPT
 
 RESULTS = Path(__file__).parent / "results"
 KERNELS = {"tiles": 1, "plain": 1 << 60}
 """Sizes from which attention goes by tiles."""
 
 
-class Block(nn.Module):
-    """Causal attention and a two-layer network."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        q, k, v = self.qkv(self.before(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.after(x))
-
-
-class Network(nn.Module):
-    """Bytes to the logits of the next one."""
-
-    def __init__(self, length: int, width: int = 512, heads: int = 8, layers: int = 2) -> None:
-        super().__init__()
-        self.embedding, self.positions = nn.Embedding(256, width), nn.Parameter(0.02 * torch.randn(length, width))
-        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
-        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 256, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) to (B T, 256)."""
-        return self.head(self.norm(self.blocks(self.embedding(tokens) + self.positions))).flatten(0, 1)
-
-
 def problem(length: int, device: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
-    """The model and one sequence."""
+    """Two layers of width 512, bytes to the next one, and one sequence."""
     torch.manual_seed(0)
-    model = Network(length).to(device, dtype)
+    model = GPT(256, 512, length, heads=8).to(device, dtype)
     return model, [(torch.randint(256, (1, length)).to(device), torch.randint(256, (length,)).to(device))]
 
 
@@ -104,7 +72,7 @@ def times(length: int, device: str, rounds: int) -> dict[str, Any]:
     (x, y), parameters = data[0], list(model.parameters())
     v = torch.randn(sum(p.numel() for p in parameters), 1, generator=torch.Generator().manual_seed(1)).to(device)
     calls: dict[str, Callable[[], Any]] = {
-        "gradient": lambda: torch.autograd.grad(functional.cross_entropy(model(x), y), parameters)
+        "gradient": lambda: torch.autograd.grad(nn.functional.cross_entropy(model(x), y), parameters)
     }
     products = {}
     for name in KERNELS if length <= 2048 or device == "cuda" else ("tiles",):

@@ -52,6 +52,8 @@ def resnet18() -> tuple[nn.Module, Batches]:
 
 
 class _Block(nn.Module):
+    """Causal attention and a two-layer network."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -66,20 +68,23 @@ class _Block(nn.Module):
         return x + self.mlp(self.after(x))
 
 
-class _GPT(nn.Module):
-    def __init__(self, vocabulary: int = 512, width: int = 128, tokens: int = 64) -> None:
+class GPT(nn.Module):
+    """Tokens (B, T) to the logits of the next ones (B T, vocabulary)."""
+
+    def __init__(self, vocabulary: int = 512, width: int = 128, tokens: int = 64, heads: int = 4) -> None:
         super().__init__()
         self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(tokens, width))
-        self.blocks = nn.Sequential(_Block(width, 4), _Block(width, 4))
+        self.blocks = nn.Sequential(_Block(width, heads), _Block(width, heads))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) to (B T, vocabulary)."""
         return self.head(self.norm(self.blocks(self.embedding(tokens) + self.positions))).flatten(0, 1)
 
 
 def gpt() -> tuple[nn.Module, Batches]:
     """Causal, 2 layers, width 128, D = 536,064; two batches of 8 sequences of 64 tokens."""
-    return _GPT(), [(torch.randint(0, 512, (8, 64)), torch.randint(0, 512, (512,))) for _ in range(2)]
+    return GPT(), [(torch.randint(0, 512, (8, 64)), torch.randint(0, 512, (512,))) for _ in range(2)]
 
 
 class _LSTM(nn.Module):

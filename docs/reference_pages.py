@@ -3,11 +3,11 @@
 A list names what it documents as mkdocstrings does, ``::: curvscope.eigsh``. A package or module in it stands for its members.
 """
 
-import importlib
 import inspect
 import re
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ def names_in(text: str) -> list[Name]:
     """The names that a list documents, in its order."""
     found = []
     for place, options in DIRECTIVE.findall(text):
-        thing = resolve(place)
+        thing = resolve_name(place)
         if not isinstance(thing, ModuleType):
             found.append(name_of(place, thing, place.rpartition(".")[2]))
             continue
@@ -85,21 +85,6 @@ def contents(text: str, names: list[Name], folder: str) -> str:
 def page_of(name: Name) -> str:
     """The page of one name."""
     return f"---\ntitle: {name.written}\n---\n\n::: {name.place}\n    options:\n      heading_level: 1\n"
-
-
-def resolve(place: str) -> Any:
-    """The object at a dotted place."""
-    module, names = place, []
-    while True:
-        try:
-            found: Any = importlib.import_module(module)
-            break
-        except ModuleNotFoundError:
-            module, _, name = module.rpartition(".")
-            names.insert(0, name)
-    for name in names:
-        found = getattr(found, name)
-    return found
 
 
 def public(module: ModuleType) -> list[str]:

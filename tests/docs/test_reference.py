@@ -1,30 +1,15 @@
 """Every public name is in the reference, documented, with a doctest; that it runs is what --doctest-modules is for."""
 
-import importlib
 import inspect
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import curvscope
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 DIRECTIVE = re.compile(r"^::: (curvscope[.\w]*)\n(?: +.*\n)*?(?: +members: \[(.*)\])?$", re.MULTILINE)
 NEED_MORE = {"lightning_callback", "trainer_callback"}  # a training loop of a library that is not installed for the tests
-
-
-def resolve(place):
-    """The object at a dotted place."""
-    module, names = place, []
-    while True:
-        try:
-            found = importlib.import_module(module)
-            break
-        except ModuleNotFoundError:
-            module, _, name = module.rpartition(".")
-            names.insert(0, name)
-    for name in names:
-        found = getattr(found, name)
-    return found
 
 
 def members(module):
@@ -44,7 +29,7 @@ def documented():
     found = []
     for page in REFERENCE.glob("*.md"):
         for place, names in DIRECTIVE.findall(page.read_text()):
-            thing = resolve(place)
+            thing = resolve_name(place)
             if names:
                 found += [getattr(thing, name) for name in names.split(", ")]
             else:
@@ -54,7 +39,7 @@ def documented():
 
 def test_every_public_name_is_in_the_reference():
     shown = set(documented()) | {
-        resolve(place) for page in REFERENCE.glob("*.md") for place, _ in DIRECTIVE.findall(page.read_text())
+        resolve_name(place) for page in REFERENCE.glob("*.md") for place, _ in DIRECTIVE.findall(page.read_text())
     }
     missing = [name for name in curvscope.__all__ if name != "__version__" and getattr(curvscope, name) not in shown]
     assert missing == []

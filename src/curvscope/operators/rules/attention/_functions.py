@@ -26,6 +26,14 @@ NO_GRADIENT = (None, None, None)
 """Of mask, causal and scale."""
 
 
+def _refuse(ctx: Any, *tangents: Any) -> NoReturn:
+    """Third derivatives, in either mode."""
+    raise NotDifferentiable(
+        "scaled_dot_product_attention is differentiated three times here: tiled attention has two derivatives",
+        "Write it as softmax(q @ k.mT * scale) @ v, which has all of them",
+    )
+
+
 class _Rule(Function):
     """What the four have in common: all tensors are kept for either mode, numbers beside them."""
 
@@ -50,10 +58,7 @@ def _given(ctx: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
 class Attend(_Rule):
     """(q, k, v, mask, causal, scale) to the output and the statistics of its rows."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._forward.attend`."""
-        return operations.attention(*args)
+    forward = staticmethod(operations.attention)  # see :func:`._forward.attend`
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Any) -> Any:
@@ -79,10 +84,7 @@ class Attend(_Rule):
 class AttendAlong(_Rule):
     """(..., out, statistics, q_t, k_t, v_t) to the derivatives of the output and of the rows' logarithms."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._forward.attend_along`."""
-        return operations.attention_along(*args)
+    forward = staticmethod(operations.attention_along)  # see :func:`._forward.attend_along`
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Any) -> Any:
@@ -92,10 +94,7 @@ class AttendAlong(_Rule):
         first = PullBack.apply(*given, out, statistics, slope)
         return (*(piece.sum(0) for piece in second), *NO_GRADIENT, None, None, *first)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        """Not known."""
-        _refuse()
+    jvp = staticmethod(_refuse)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -107,10 +106,7 @@ class AttendAlong(_Rule):
 class PullBack(_Rule):
     """(..., out, statistics, slope) to the gradients of q, k, v, for each of T gradients of the output."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._backward.pull_back`."""
-        return operations.attention_backward(*args)
+    forward = staticmethod(operations.attention_backward)  # see :func:`._backward.pull_back`
 
     @staticmethod
     def backward(ctx: Any, *along: Any) -> Any:
@@ -146,20 +142,9 @@ class PullBack(_Rule):
 class PullBackAlong(_Rule):
     """(..., out, statistics, slope, q_t, k_t, v_t, slope_t, out_t, rho) to the derivatives of the gradients of q, k, v."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._backward.pull_back_along`."""
-        return operations.attention_backward_along(*args)
+    forward = staticmethod(operations.attention_backward_along)  # see :func:`._backward.pull_back_along`
 
-    @staticmethod
-    def backward(ctx: Any, *slopes: Any) -> NoReturn:
-        """Not known."""
-        _refuse()
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        """Not known."""
-        _refuse()
+    backward = jvp = staticmethod(_refuse)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -175,10 +160,3 @@ def _one(tangent: Tensor | None, primal: Tensor) -> Tensor:
 
 def _primal_mapped(in_dims: tuple[Any, ...]) -> bool:
     return any(dim is not None for dim in in_dims[:8])
-
-
-def _refuse() -> NoReturn:
-    raise NotDifferentiable(
-        "scaled_dot_product_attention is differentiated three times here: tiled attention has two derivatives",
-        "Write it as softmax(q @ k.mT * scale) @ v, which has all of them",
-    )

@@ -18,6 +18,13 @@ from curvscope.operators.rules.token_losses._operations import LIBRARY  # noqa: 
 operations = torch.ops.curvscope
 
 
+def _refuse(ctx: Any, *tangents: Any) -> NoReturn:
+    """Third derivatives, in either mode."""
+    raise NotDifferentiable(
+        "a cross-entropy over a large vocabulary is differentiated three times: it has two derivatives here"
+    )
+
+
 class _Rule(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -40,10 +47,7 @@ def _given(ctx: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
 class TokenLosses(_Rule):
     """(inputs, weight, bias, labels, ignored) to the losses and the logsumexp of the logits."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._chunks.losses`."""
-        return operations.token_losses(*args)
+    forward = staticmethod(operations.token_losses)  # see :func:`._chunks.losses`
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Any) -> Any:
@@ -62,10 +66,7 @@ class TokenLosses(_Rule):
 class LossesAlong(_Rule):
     """(..., logsumexp, inputs_t, weight_t, bias_t) to the derivatives of losses and logsumexp."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._chunks.losses_along`."""
-        return operations.token_losses_along(*args)
+    forward = staticmethod(operations.token_losses_along)  # see :func:`._chunks.losses_along`
 
     @staticmethod
     def backward(ctx: Any, slopes: Tensor, _: Any) -> Any:
@@ -74,10 +75,7 @@ class LossesAlong(_Rule):
         second = PullBackAlong.apply(*given, logsumexp, slopes, *along, torch.zeros_like(slopes))
         return (*(piece.sum(0) for piece in second), None, None, None, *PullBack.apply(*given, logsumexp, slopes))
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        """Not known."""
-        _refuse()
+    jvp = staticmethod(_refuse)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -88,10 +86,7 @@ class LossesAlong(_Rule):
 class PullBack(_Rule):
     """(..., logsumexp, slopes) to the gradients of inputs, weight and bias, for each of T derivatives by the losses."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._chunks.pull_back`."""
-        return operations.token_losses_backward(*args)
+    forward = staticmethod(operations.token_losses_backward)  # see :func:`._chunks.pull_back`
 
     @staticmethod
     def backward(ctx: Any, *along: Any) -> Any:
@@ -118,20 +113,9 @@ class PullBack(_Rule):
 class PullBackAlong(_Rule):
     """(..., logsumexp, slopes, inputs_t, weight_t, bias_t, slopes_t) to the derivatives of the gradients."""
 
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        """See :func:`._chunks.pull_back_along`."""
-        return operations.token_losses_backward_along(*args)
+    forward = staticmethod(operations.token_losses_backward_along)  # see :func:`._chunks.pull_back_along`
 
-    @staticmethod
-    def backward(ctx: Any, *slopes: Any) -> NoReturn:
-        """Not known."""
-        _refuse()
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        """Not known."""
-        _refuse()
+    backward = jvp = staticmethod(_refuse)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -142,9 +126,3 @@ class PullBackAlong(_Rule):
 def _directions(tangents: tuple[Any, ...], given: tuple[Any, ...], count: int) -> list[Tensor]:
     pairs = zip(tangents[:3], given[:3], strict=True)
     return [(torch.zeros_like(p) if t is None else t).expand(count, *p.shape) for t, p in pairs]
-
-
-def _refuse() -> NoReturn:
-    raise NotDifferentiable(
-        "a cross-entropy over a large vocabulary is differentiated three times: it has two derivatives here"
-    )

@@ -233,19 +233,11 @@ def _cross_entropy(
     return _reduced(logits, target, weight, ignore_index, reduction)
 
 
-def _nll_loss(
-    logits: Pending,
-    target: Tensor,
-    weight: Tensor | None = None,
-    size_average: Any = None,
-    ignore_index: int = -100,
-    reduce: Any = None,
-    reduction: str = "mean",
-) -> Any:
+def _nll_loss(logits: Pending, *arguments: Any, **options: Any) -> Any:
+    """Its arguments are the first ones of the cross-entropy."""
     if not logits.normalized:
         return NotImplemented
-    plain = logits.of(logits.inputs, normalized=False)
-    return _cross_entropy(plain, target, weight, size_average, ignore_index, reduce, reduction)
+    return _cross_entropy(logits.of(logits.inputs, normalized=False), *arguments, **options)
 
 
 def _reduced(logits: Pending, target: Tensor, weight: Tensor | None, ignored: int, reduction: str) -> Tensor:
