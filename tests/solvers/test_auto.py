@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
+from curvscope.solvers._auto import takes_exact
 
 
 class Adapted(nn.Module):
@@ -41,6 +42,17 @@ def test_cheap_products_and_small_matrices_are_solved_densely():
     assert method(cs.eigsh(hessian(100, 200), 2, progress=False)) == "exact"
     assert method(cs.eigsh(torch.eye(900), 2, progress=False)) == "exact"
     assert method(cs.eigsh(torch.diag(torch.arange(1600.0)), 2, progress=False)) == "krylov"
+
+
+@pytest.mark.parametrize(("pixels", "expected"), [(8, True), (40, False)])
+def test_convolutions_over_large_images_are_not_solved_densely(pixels, expected):
+    """The same 963 weights: what a product costs grows with the number of places that share them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, bias=False), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)
+    )
+    data = [(torch.randn(64, 3, pixels, pixels), torch.arange(64) % 3)]
+    assert takes_exact(cs.hessian(model, nn.CrossEntropyLoss(), data), 1) is expected
 
 
 @pytest.mark.parametrize("options", [{"ncv": 20}, {"max_products": 40}, {"maxiter": 3}, {"keep_basis": True}])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from curvscope.operators.base import Operator
+from curvscope.operators.objective import Objective
+from curvscope.operators.products import total_work
 from curvscope.solvers.sizing import default_width, expected_products
 
 EXACT_UP_TO = 1500
@@ -13,8 +15,8 @@ as its products come in wide blocks, and it misses nothing."""
 CHEAP = 1e11
 """Operations that all products of the matrix may take beyond that: some ten seconds of one core. Counted, not timed: times vary
 from call to call, and a run that is resumed must be solved as it was begun."""
-OPERATIONS = 12
-"""For each parameter, loss term and product: a Hessian-vector product takes about two gradients, each three evaluations."""
+EVALUATIONS = 6
+"""For each product: a Hessian-vector product takes about two gradients, each three evaluations of the loss."""
 
 
 def takes_exact(operator: Operator, k: int) -> bool:
@@ -33,6 +35,15 @@ def takes_exact(operator: Operator, k: int) -> bool:
         return False
     if objective is None or size <= FEW_TIMES * expected_products(k, default_width(k)):
         return True
+    return EVALUATIONS * size * _evaluation(objective, size) <= CHEAP
+
+
+def _evaluation(objective: Objective, size: int) -> float:
+    """Operations of one evaluation of the loss on all data.
+
+    At least one multiplication and one addition for each parameter and loss term, where kernels do not show what they compute.
+    A convolution takes many more.
+    """
     numbers = sum(parameter.numel() for parameter in objective.model.parameters())
     terms = max(objective.total_terms, objective.num_batches)
-    return OPERATIONS * size * max(numbers, size) * terms <= CHEAP
+    return max(2 * max(numbers, size) * terms, total_work(objective))

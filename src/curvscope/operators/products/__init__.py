@@ -8,7 +8,7 @@ from curvscope.operators.products._maps import BatchMap, HessianMap, SandwichMap
 from curvscope.operators.products._memory import available_bytes
 from curvscope.operators.products._outputs import FlatOutputs
 from curvscope.operators.products._refusals import explained
-from curvscope.operators.products._survey import seconds_of
+from curvscope.operators.products._survey import seconds_of, total_work
 from curvscope.operators.products._verification import REMEDY, ROUNDING, UNDECIDED, Verdict, against_differences
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "loss_hessian",
     "loss_slope",
     "seconds_of",
+    "total_work",
 ]

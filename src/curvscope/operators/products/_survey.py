@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from curvscope.operators.objective import Objective
+from curvscope.operators.objective import Batch, Objective
 from curvscope.operators.products.tracing import DispatchMode, tensors_in
 
 LONG_ENOUGH = 0.05
@@ -53,15 +53,16 @@ class Survey:
     @property
     def shares_calls(self) -> bool:
         """True if calls, not arithmetic, surely take the time."""
-        return self._work < SMALL.get(self.device, SMALL_ELSEWHERE) * self.calls
+        return self.work < SMALL.get(self.device, SMALL_ELSEWHERE) * self.calls
 
     @property
     def computes(self) -> bool:
         """True if arithmetic surely takes the time."""
-        return self._work > 2 * SMALL.get(self.device, SMALL_ELSEWHERE) * self.calls
+        return self.work > 2 * SMALL.get(self.device, SMALL_ELSEWHERE) * self.calls
 
     @property
-    def _work(self) -> int:
+    def work(self) -> int:
+        """Floating-point operations, written bytes included."""
         return self.flops + FLOPS_A_BYTE * self.bytes
 
     @property
@@ -73,23 +74,41 @@ class Survey:
 def survey(objective: Objective) -> Survey:
     """Evaluate the loss of the first mini-batch, once where that takes long, else a few times; inside ``isolated()``."""
     batch, _ = next(objective.batches())
+    found = _counted(objective, batch)
+    seconds = [found.seconds]
+    with torch.no_grad():
+        while len(seconds) < MOST_EVALUATIONS and min(seconds) < LONG_ENOUGH:
+            seconds.append(seconds_of(lambda: _evaluate(objective, batch), objective.device))
+    return replace(found, seconds=min(seconds))
+
+
+def total_work(objective: Objective) -> float:
+    """Return the floating-point operations of the loss of all mini-batches, written bytes included.
+
+    Those of the first mini-batch by its share of the loss terms. What a fused kernel computes inside, as that of a recurrent
+    layer, is not seen.
+    """
+    with objective.isolated():
+        batch, weight = next(objective.batches())
+        return _counted(objective, batch).work / weight
+
+
+def _counted(objective: Objective, batch: Batch) -> Survey:
+    """One evaluation whose operations are counted."""
+    counting = _Counting()
 
     def evaluate() -> None:
-        """One evaluation."""
-        objective.seed(0)
-        objective.loss_value(objective.values, batch)
-
-    def counted() -> None:
-        """One evaluation whose operations are counted."""
         with counting:
-            evaluate()
+            _evaluate(objective, batch)
 
-    counting = _Counting()
     with torch.no_grad():
-        seconds = [seconds_of(counted, objective.device)]
-        while len(seconds) < MOST_EVALUATIONS and min(seconds) < LONG_ENOUGH:
-            seconds.append(seconds_of(evaluate, objective.device))
-    return Survey(counting.calls, min(seconds), counting.bytes, counting.flops, objective.device.type)
+        seconds = seconds_of(evaluate, objective.device)
+    return Survey(counting.calls, seconds, counting.bytes, counting.flops, objective.device.type)
+
+
+def _evaluate(objective: Objective, batch: Batch) -> None:
+    objective.seed(0)
+    objective.loss_value(objective.values, batch)
 
 
 class _Counting(DispatchMode):
