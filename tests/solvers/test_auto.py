@@ -48,9 +48,7 @@ def test_cheap_products_and_small_matrices_are_solved_densely():
 def test_convolutions_over_large_images_are_not_solved_densely(pixels, expected):
     """The same 963 weights: what a product costs grows with the number of places that share them."""
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, bias=False), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)
-    )
+    model = nn.Sequential(nn.Conv2d(3, 32, 3, bias=False), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
     data = [(torch.randn(64, 3, pixels, pixels), torch.arange(64) % 3)]
     assert takes_exact(cs.hessian(model, nn.CrossEntropyLoss(), data), 1) is expected
 

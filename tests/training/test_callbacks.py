@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument, MissingExtra, RunNotFound
+from curvscope.errors import InvalidArgument, InvalidType, MissingExtra, RunNotFound
 from curvscope.training import lightning_callback, trainer_callback
 
 
@@ -155,3 +155,11 @@ def test_resume_keeps_what_is_there(tmp_path):
     assert again.recorded == [0, 1]
     assert torch.equal(again.state(0)["weight"], first["weight"])
     assert not torch.equal(again.state(1)["weight"], first["weight"])
+
+
+@pytest.mark.parametrize("make", [lightning_callback, trainer_callback])
+def test_what_is_no_recorder_is_told(make):
+    with pytest.raises(InvalidType, match=r"it is the tracker's, a callback takes curvscope.Tracker\(model"):
+        make(k=2)
+    with pytest.raises(InvalidType, match=r"recorder is of type int: pass curvscope.Tracker\(model"):
+        make(3)

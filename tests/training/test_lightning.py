@@ -187,3 +187,8 @@ def test_indices_of_a_step_may_have_any_name(kind, step):
 def test_a_method_that_needs_more_than_the_batch_is_named():
     with pytest.raises(InvalidArgument, match=r"weighted needs weight beside the batch: pass a function loss\(model, batch\)"):
         cs.hessian(Loaders(), "weighted", batches())
+
+
+def test_a_data_module_is_told_to_give_its_loader():
+    with pytest.raises(InvalidType, match=r"data=.*: pass one of its loaders: .* train_dataloader"):
+        cs.hessian(Logs(), "training_step", L.LightningDataModule.from_datasets([1]))

@@ -288,7 +288,7 @@ def _one_of(name: str, value: Any, scalar: Any, kinds: tuple[Any, ...], optional
     """The value, which is of one of several kinds."""
     if all(map(_kinds.is_known, kinds)):
         if not any(_kinds.accepts(kind, value) for kind in kinds):
-            raise InvalidType(f"{name}={_short(value)}: pass {_kinds.described(kinds)}{optional}")
+            raise InvalidType(f"{name}={_short(value)}: pass {_instead(name, value) or _kinds.described(kinds) + optional}")
         return _device(name, value) if torch.device in kinds else value
     if torch.Tensor in kinds and not _kinds.is_array_like(value) and not isinstance(value, _classes(kinds)):
         raise InvalidType(f"{name}={_short(value)}: pass {_kinds.described(kinds)}{optional}")
@@ -297,6 +297,13 @@ def _one_of(name: str, value: Any, scalar: Any, kinds: tuple[Any, ...], optional
     if not _kinds.accepts(kinds[0], value):
         raise InvalidType(f"{name} is of type {type(value).__name__}: pass one of type {kinds[0].__name__}")
     return value
+
+
+def _instead(name: str, value: Any) -> str:
+    """What to pass where an object of another library holds what is asked for; empty where it is not known."""
+    if name == "data" and hasattr(value, "train_dataloader"):  # a LightningDataModule
+        return "one of its loaders: call its setup('fit'), then pass train_dataloader()"
+    return ""
 
 
 def _integer(name: str, scalar: Any, given: Any, bounds: Range) -> int:

@@ -34,6 +34,7 @@ SAME: dict[str, str] = {
     "n_points": "points",
     "force": "overwrite",
     "logy": "log",
+    "tracker": "recorder",
     "name": "label",
 }
 """Keywords of SciPy, PyTorch, PyHessian, curvlinops, skerch and hessian-eigenthings that mean the same as ours."""
@@ -126,7 +127,10 @@ KEYWORDS: dict[str, str] = {
 }
 """Keywords of other libraries that need words; an empty text: :data:`SAME` has it."""
 
+_TRACKER = "nothing here: it is the tracker's, a callback takes curvscope.Tracker(model, loss, data, k=10, every=100)"
+
 ELSEWHERE: dict[tuple[str, str], str] = {
+    **dict.fromkeys([("k", "recorder"), ("every", "recorder"), ("model", "recorder"), ("data", "recorder")], _TRACKER),
     ("sigma", "which"): "nothing here: eigenvalues near a point would need an inverse; which='SA' and 'BE' give the other ends",
 }
 """Other words for a keyword in functions that have a given argument."""

@@ -7,13 +7,15 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-from curvscope.errors import MissingExtra
+from curvscope.errors import InvalidType, MissingExtra
+from curvscope.system import checked
 from curvscope.training._recorder import Recorder
 from curvscope.training._tracker import Tracker
 
 LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
 
 
+@checked
 def lightning_callback(recorder: Recorder | Tracker) -> Any:
     """A Lightning callback that records (or tracks) the chosen steps: ``Trainer(callbacks=[lightning_callback(recorder)])``.
 
@@ -25,8 +27,9 @@ def lightning_callback(recorder: Recorder | Tracker) -> Any:
         recorder: of the module that is trained (or of a part of it); or a tracker of it.
 
     Raises:
-        MissingExtra: neither ``lightning`` nor ``pytorch_lightning`` is installed.
+        MissingExtra: neither ``lightning`` nor ``pytorch_lightning`` is installed. InvalidType: something else than a recorder.
     """
+    _check(recorder)
     base: Any = _lightning().Callback
 
     class RecorderCallback(base):
@@ -48,6 +51,7 @@ def lightning_callback(recorder: Recorder | Tracker) -> Any:
     return RecorderCallback()
 
 
+@checked
 def trainer_callback(recorder: Recorder | Tracker) -> Any:
     """A callback for the Hugging Face Trainer: ``Trainer(..., callbacks=[trainer_callback(recorder)])``.
 
@@ -59,8 +63,9 @@ def trainer_callback(recorder: Recorder | Tracker) -> Any:
         recorder: of the model that is trained (or of a part of it); or a tracker of it.
 
     Raises:
-        MissingExtra: ``transformers`` is not installed.
+        MissingExtra: ``transformers`` is not installed. InvalidType: something else than a recorder or tracker.
     """
+    _check(recorder)
     try:
         base: Any = import_module("transformers").TrainerCallback
         handler = import_module("transformers.trainer_callback").CallbackHandler
@@ -94,6 +99,13 @@ def trainer_callback(recorder: Recorder | Tracker) -> Any:
                     control.should_log = due  # the Trainer's own numbers are still to come
 
     return RecorderCallback()
+
+
+def _check(recorder: Any) -> None:
+    if not callable(getattr(recorder, "step", None)):
+        raise InvalidType(
+            f"recorder is of type {type(recorder).__name__}: pass curvscope.Tracker(model, loss, data), or a curvscope.Recorder"
+        )
 
 
 def _caller(kind: type) -> Any:

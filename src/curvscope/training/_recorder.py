@@ -42,7 +42,6 @@ class Recorder:
     """
 
     @checked
-    @checked
     def __init__(
         self,
         model: nn.Module,
