@@ -94,6 +94,7 @@ if TYPE_CHECKING:
         overlap_without_vectors,
         participation_ratio,
         proxies,
+        spectral_concentration,
         splitting,
     )
     from curvscope.systems import Comparison, Influence, LinearSolution, compare, influence, solve
@@ -190,6 +191,7 @@ __all__ = [
     "sizes_for_products",
     "sizes_for_rank",
     "solve",
+    "spectral_concentration",
     "spectral_norm",
     "splitting",
     "ssvd",
@@ -372,6 +374,7 @@ _HOMES = {
         "overlap_without_vectors",
         "participation_ratio",
         "proxies",
+        "spectral_concentration",
         "splitting",
     ),
     "curvscope.systems": ("Comparison", "Influence", "LinearSolution", "compare", "influence", "solve"),

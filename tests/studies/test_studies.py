@@ -13,7 +13,7 @@ from curvscope.report import Line, Panel, panels
 from curvscope.store import Run
 from curvscope.studies import STUDIES, get_study
 from curvscope.studies.beyond import beyond
-from curvscope.studies.engine import Stages, comparison, published, row, run_study, within
+from curvscope.studies.engine import Stages, comparison, items, published, row, run_study, within
 from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
 from curvscope.studies.sketched_overlap import (
     grassmann_metrics,
@@ -99,7 +99,8 @@ def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
     assert numbers["config"] == json.loads(json.dumps(vars(config)))
     figures = sum(section.figure is not None for section in document.sections)
     files = sorted(file.suffix for file in (out / "figures").iterdir())
-    assert files == [".png"] * figures + [".svg"] * figures
+    assert files == [".pdf"] * figures + [".png"] * figures + [".svg"] * figures
+    assert set().union(*(items(section.shows) for section in document.sections)) == items(study.shows)
     fewest = {
         "runtimes": 1,
         "beyond": 2,

@@ -78,6 +78,11 @@ class Problem(ABC):
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Endless mini-batches (x, y) in the order in which training sees them, from that of step ``start`` on."""
 
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Number of updates in which training sees every sample once; None where batches are drawn anew each step."""
+        return None
+
     @abstractmethod
     def curvature_batches(self, split: Split = "train") -> Sequence[Pair]:
         """The fixed samples on which curvature is measured, in batches."""

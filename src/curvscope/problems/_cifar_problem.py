@@ -53,6 +53,11 @@ class CifarProblem(Problem):
             )
         return load(self._data, self.cifar)
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the training samples without the validation images."""
+        return (len(self.images.raw("train")[1]) - HELD_OUT) // self.defaults.batch_size
+
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Epoch after epoch, reshuffled; 10,000 validation images are left out."""
         seed = self.defaults.seed if seed is None else seed

@@ -71,6 +71,12 @@ class ImagenetWithResnet18(Problem):
             network: nn.Module = resnet18(weights=None)
         return network
 
+    @property
+    def steps_per_epoch(self) -> int | None:
+        """Whole batches of the training images without the validation ones; None without a ``train`` folder."""
+        tree = self._trees["train"]
+        return None if tree is None else (len(tree.labels) - HELD_OUT) // self.defaults.batch_size
+
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Epoch after epoch, reshuffled; 50,000 validation images are left out.
 

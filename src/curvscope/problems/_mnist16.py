@@ -61,12 +61,20 @@ class Mnist16(Problem):
                     nn.init.uniform_(module.bias, -bound, bound)
         return model
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """100 on the full set, 17 on the packaged part."""
+        return (len(self.digits.train_labels) - self._held_out) // self.defaults.batch_size
+
+    @property
+    def _held_out(self) -> int:
+        return 10_000 if self.digits.complete else 1_500
+
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Epoch after epoch, reshuffled; the validation images are left out."""
         seed = self.defaults.seed if seed is None else seed
         x, y = self.digits.split("train")
-        held_out = 10_000 if self.digits.complete else 1_500
-        members = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed), device="cpu")[held_out:]
+        members = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed), device="cpu")[self._held_out :]
         for chosen in shuffled_batches(members, self.defaults.batch_size, seed, start):
             yield x[chosen], y[chosen]
 

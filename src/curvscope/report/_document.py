@@ -30,13 +30,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One idea of a report: a heading, what it says, a figure or a table."""
+    """One idea of a report: a heading, what it says, a figure or a table.
+
+    ``shows`` names the figures, tables and equations of a paper that the section repeats, such as "figures 3 and 4".
+    """
 
     title: str
     text: str
     figure: Figure | None = None
     alternative: str = ""
     table: Table | None = None
+    shows: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,24 +75,28 @@ def render(document: Document) -> str:
     )
 
 
-def save_figures(document: Document, folder: Path, *, dpi: int = 160, svg: bool = False) -> list[Path]:
-    """Each figure of the document as a PNG named after its section, and as SVG where asked; returns the files."""
+def save_figures(document: Document, folder: Path, *, dpi: int = 160, vector: bool = False) -> list[Path]:
+    """Write each figure of the document as a PNG named after its section, where asked also as SVG and PDF; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for section in document.sections:
         if section.figure is not None:
             files.append(folder / (re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") + ".png"))
             save_figure(section.figure, files[-1], dpi=dpi)
-            if svg:
-                files.append(files[-1].with_suffix(".svg"))
-                write_text(files[-1], to_svg(section.figure), durable=False)
+            if vector:
+                drawing, print_ = files[-1].with_suffix(".svg"), files[-1].with_suffix(".pdf")
+                write_text(drawing, to_svg(section.figure), durable=False)
+                save_figure(section.figure, print_)
+                files += [drawing, print_]
     return files
 
 
 def save_figure(sheet: Figure, file: Path, *, dpi: int = 160) -> None:
-    """Write a figure as a PNG, whole or not at all; what a link in its place points to stays as it is."""
+    """Write a figure as PNG, or as PDF by its name, whole or not at all; what a link in its place points to stays as it is."""
+    kind = "pdf" if file.suffix == ".pdf" else "png"
     with Draft(file) as draft:
-        sheet.savefig(draft, dpi=dpi, format="png")
+        # without a date, the same figure gives the same bytes
+        sheet.savefig(draft, dpi=dpi, format=kind, metadata={"CreationDate": None} if kind == "pdf" else None)
 
 
 def _image(sheet: Figure, name: str, alternative: str) -> tuple[Markup, str]:

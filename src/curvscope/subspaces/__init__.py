@@ -3,6 +3,7 @@
 from curvscope.subspaces import grassmann, masks, proxies
 from curvscope.subspaces._chance import NullModel, mask_null
 from curvscope.subspaces._concentration import (
+    SpectralConcentration,
     concentration_curve,
     effective_number,
     gini,
@@ -12,6 +13,7 @@ from curvscope.subspaces._concentration import (
     mask_size,
     participation_ratio,
     space_layer_shares,
+    spectral_concentration,
 )
 from curvscope.subspaces._curve import FractionCurve, OverlapCurve
 from curvscope.subspaces._leverage import leverage
@@ -32,6 +34,7 @@ __all__ = [
     "OverlapMatrix",
     "QuadraturePlan",
     "Ranking",
+    "SpectralConcentration",
     "Splitting",
     "best_overlap",
     "concentration_curve",
@@ -54,5 +57,6 @@ __all__ = [
     "proxies",
     "similarity_matrix",
     "space_layer_shares",
+    "spectral_concentration",
     "splitting",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +69,74 @@ def concentration_curve(vector: Tensor) -> Tensor:
     """
     squares = _squares(vector)
     return squares.sort(descending=True).values.cumsum(0) / squares.sum()
+
+
+@dataclass(frozen=True)
+class SpectralConcentration:
+    """Share of a matrix's squared Frobenius norm in its first k eigenvalues, for every k.
+
+    Attributes:
+        value: float64 (K,), at most 1.
+        stderr: float64 (K,), from that of the norm; 0 for an exact norm.
+    """
+
+    value: Tensor
+    stderr: Tensor
+
+    def at(self, k: int) -> float:
+        """Return the share of the first k.
+
+        Raises:
+            InvalidArgument: k is not 1 to K.
+        """
+        if not 1 <= k <= len(self.value):
+            raise InvalidArgument(f"k={k}: choose 1 to {len(self.value)}")
+        return float(self.value[k - 1])
+
+
+@checked
+def spectral_concentration(eigenvalues: Any, norm: Any, *, squared: bool = True) -> SpectralConcentration:
+    r"""Return the kappa of a spectrum, its concentration on the eigenvalues of largest magnitude, for every k.
+
+    .. math:: \kappa_k = \sum_{i \le k} \lambda_i^2 / \|A\|_F^2
+
+    It is :func:`kappa` of the vector of all D eigenvalues, of which only the first K are needed: the others are in the norm.
+
+    Args:
+        eigenvalues: a solution whose order is by magnitude, or its eigenvalues, (K,).
+        norm: ||A||_F, a number or what :func:`curvscope.frobenius_norm` gives; with ``deflate=solution`` its error is that of
+            the part outside of the K pairs.
+        squared: False: the square root, the ratio of the norms, which the paper's figure 15 shows.
+
+    Raises:
+        InvalidArgument: the eigenvalues are not in descending order of magnitude, or their squares exceed the squared norm by
+            more than four of its standard errors and rounding.
+
+    Source: Fernandez et al., TMLR 2025, appendix B.1.
+
+    >>> import curvscope as cs
+    >>> A = torch.diag(torch.tensor([3.0, -4.0, 0.0]).double())
+    >>> spectral_concentration(cs.eigsh(A, k=2), 5.0).value.tolist()
+    [0.64, 1.0]
+    """
+    values = torch.as_tensor(getattr(eigenvalues, "eigenvalues", eigenvalues)).detach().to("cpu", torch.float64).flatten()
+    squares = values.square()
+    if not len(squares) or bool((squares[1:] > squares[:-1] * (1 + 1e-6)).any()):
+        raise InvalidArgument('eigenvalues that descend by magnitude were expected: compute them with which="LM"')
+    size, error = float(getattr(norm, "value", norm)), float(getattr(norm, "stderr", 0.0))
+    if not size > 0:
+        raise InvalidArgument(f"norm={size:g}: a positive Frobenius norm was expected")
+    share, spread = squares.cumsum(0) / size**2, 2 * error / size
+    if float(share[-1]) > 1 + 4 * spread + 1e-4:
+        raise InvalidArgument(
+            f"the eigenvalues have {float(share[-1]):.3g} of the squared norm {size**2:.3g}: pass the norm of the same matrix"
+        )
+    share = share.clamp(max=1.0)
+    deviation = share * spread
+    if not squared:
+        root = share.sqrt()
+        return SpectralConcentration(root, deviation / (2 * root.clamp(min=1e-300)))
+    return SpectralConcentration(share, deviation)
 
 
 @checked

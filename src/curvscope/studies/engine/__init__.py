@@ -2,6 +2,7 @@
 
 from curvscope.studies.engine._checkpoints import recorded
 from curvscope.studies.engine._claims import claim, claims_table, share_holding
+from curvscope.studies.engine._items import items
 from curvscope.studies.engine._settings import with_settings
 from curvscope.studies.engine._study import NUMBERS, PAGE, Stages, Study, published, run_study
 from curvscope.studies.engine._tables import Row, comparison, row, within
@@ -15,6 +16,7 @@ __all__ = [
     "claim",
     "claims_table",
     "comparison",
+    "items",
     "published",
     "recorded",
     "row",

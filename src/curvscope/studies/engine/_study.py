@@ -58,7 +58,7 @@ class Study:
     Attributes:
         name: as in ``curvscope study NAME``.
         title: one line.
-        shows: which of the paper's figures and tables.
+        shows: which of the paper's figures and tables; the page contains each of them, see :func:`.items`.
         presets: configurations by name; "quick" and "paper".
         takes: how long each takes on two cores, as measured, by preset.
         measure: does the work: (stages, config, data directory or None) to plain numbers.
@@ -95,7 +95,7 @@ def run_study(
 ) -> Document:
     """Run a study in a directory, or resume it there; stages that are done are not done again.
 
-    Writes the numbers as ``numbers.json``, the figures as PNG and SVG into ``figures``, and the page as ``report.html``.
+    Writes the numbers as ``numbers.json``, the figures as PNG, SVG and PDF into ``figures``, and the page as ``report.html``.
 
     Args:
         study: which.
@@ -120,7 +120,7 @@ def run_study(
             numbers = {"study": study.name, "preset": preset, **study.measure(Stages(run, progress), chosen, place)}
             run.write_json(NUMBERS, numbers)
             document = study.document(numbers)
-            save_figures(document, run.path / FIGURES, dpi=300, svg=True)
+            save_figures(document, run.path / FIGURES, dpi=300, vector=True)
             run.write_text(PAGE, render(document))
             return document
     except KeyboardInterrupt as stopped:

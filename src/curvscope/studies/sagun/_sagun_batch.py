@@ -184,6 +184,7 @@ def document(numbers: dict[str, Any]) -> Document:
                 "The largest and the most negative eigenvalues after training with either batch size.",
                 _edges(numbers),
                 alternative="Eigenvalues at both ends for both batch sizes",
+                shows="figures 4 and 6 of 2017",
             ),
             Section(
                 "On the line",
@@ -191,12 +192,14 @@ def document(numbers: dict[str, Any]) -> Document:
                 "control: two networks from different initialisations.",
                 _drawn(numbers),
                 alternative="Loss on two lines",
+                shows="figure 8 of 2017",
             ),
             Section(
                 "Between two that train side by side",
                 "Highest loss on the segment (solid) and the higher of the losses at its two ends (dashed), along training.",
                 _between(numbers),
                 alternative="Highest loss on segments between two networks, against updates",
+                shows="figure 8 of 2016",
             ),
         ],
     )
@@ -238,7 +241,7 @@ def _between(numbers: dict[str, Any]) -> Figure:
 STUDY = Study(
     "sagun-batch",
     "Small and large batches: curvature at the end, and the line between their solutions",
-    "Sagun et al. 2017: figures 4, 6-8; Sagun, Bottou, LeCun 2016: figure 8",
+    "Sagun et al. 2017: figures 4, 6, 8; Sagun, Bottou, LeCun 2016: figure 8",
     PRESETS,
     {"quick": "1 minute", "paper": "5 minutes"},
     measure,

@@ -189,24 +189,28 @@ def document(numbers: dict[str, Any]) -> Document:
                 "All eigenvalues of 2-h-h-2 networks on two blobs, by rank; a line a width, seed 0.",
                 _spectra(numbers),
                 alternative="Eigenvalue against rank over D for each width",
+                shows="figures 3 to 5 of 2016",
             ),
             Section(
                 "Wider blobs, larger outliers",
                 "The largest eigenvalue against the standard deviation of the blobs, a dot a seed.",
                 _spreads(numbers),
                 alternative="Top eigenvalue against spread",
+                shows="figure 7 of 2016",
             ),
             Section(
                 "What the initialisation does",
                 "Largest eigenvalues of the same network on the same two blobs, from other initial parameters.",
                 _drawn_tops(numbers),
                 alternative="Histogram of top eigenvalues over initialisations",
+                shows="figure 6 of 2016",
             ),
             Section(
                 "As many outliers as classes?",
                 "Largest eigenvalues of 100-30-30-k networks; the dashed line is the number of clusters.",
                 _tops(numbers),
                 alternative="Largest eigenvalues for each number of clusters",
+                shows="figure 2 and table 1 of 2017",
             ),
         ],
     )

@@ -165,18 +165,21 @@ def document(numbers: dict[str, Any]) -> Document:
                 "The largest eigenvalues after training, as far as the quadrature resolves them.",
                 _edges(numbers, "top"),
                 alternative="Largest eigenvalues against rank for each width",
+                shows="figure 3",
             ),
             Section(
                 "The left edge",
                 "The most negative ones, against rank / D.",
                 _edges(numbers, "bottom"),
                 alternative="Most negative eigenvalues for each width",
+                shows="figure 5",
             ),
             Section(
                 "Before and after training",
                 "Shares of positive eigenvalues a decade.",
                 _densities(numbers),
                 alternative="Spectral density before and after training",
+                shows="figure 1",
             ),
         ],
     )

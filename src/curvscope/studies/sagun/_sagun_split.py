@@ -145,18 +145,21 @@ def document(numbers: dict[str, Any]) -> Document:
                 "H = G + E",
                 "Negative eigenvalues come from E alone.",
                 table=Table(["", "|E| / |H|", "rank of G", "lowest of G", "lowest of H"], rows),
+                shows="equations 3 to 5",
             ),
             Section(
                 "One blob",
                 "Eigenvalues (times 4) and the law of Marchenko and Pastur.",
                 _laws(numbers, 1),
                 alternative="Histograms with the Marchenko-Pastur density",
+                shows="figure 9",
             ),
             Section(
                 "Two blobs",
                 "The same with one outlier; dashed: where Baik, Ben Arous and Peche put it.",
                 _laws(numbers, 2),
                 alternative="Histograms with one outlier",
+                shows="figure 9",
             ),
         ],
     )

@@ -194,6 +194,7 @@ def document(numbers: dict[str, Any]) -> Document:
             "on D and k in ways of their own; overlap is flat at k/D, and scatters less the larger D is.",
             by_size(numbers, "mixed"),
             alternative="Seven panels, one a metric: similarity against D for several k/D",
+            shows="figure 2, algorithm 3, and with the five figures below figures 8 to 13",
         ),
         Section(
             "Metrics of random pairs against k",
@@ -220,6 +221,7 @@ def document(numbers: dict[str, Any]) -> Document:
             "speaks of means of pairs of matrices, which have the same law). Measured: medians of "
             f"{config['table_samples']}. Allowed: three standard errors of a median of 50.",
             table=comparison(rows),
+            shows="table 2",
         ),
         Section(
             "The mean overlap is k/D",

@@ -16,6 +16,8 @@ from curvscope.problems import Problem
 from curvscope.report import Document, Line, Panel, Section, heatmaps, panels
 from curvscope.studies.engine import Row, Stages, Study, comparison, published, row, within
 from curvscope.studies.sketched_overlap import _mnist16 as mnist16
+from curvscope.studies.sketched_overlap._along_training import training_section
+from curvscope.studies.sketched_overlap._crystallization_more import metrics, metrics_section, spectra, spectra_section
 from curvscope.studies.sketched_overlap._readings import certificate_of, facts, loss_and_accuracy
 from curvscope.subspaces import (
     OverlapCurve,
@@ -72,6 +74,8 @@ def measure(stages: Stages, config: CrystallizationConfig, data: Path | None) ->
         "mask_iou_355": overlap_matrix(rankings, [355]).iou[0].tolist(),
         "eigenspace_overlap": _eigenspaces(stages, config, sizes),
         "negative_count_agreement": _counts(found, sizes),
+        "spectra": spectra(stages, problem, recorder, config, sizes),
+        "metrics": metrics(stages, problem, recorder, config, sizes),
     }
     return numbers | {"table": _comparison(numbers)}
 
@@ -201,7 +205,10 @@ def document(numbers: dict[str, Any]) -> Document:
             "it), and its square root, the ratio of the norms (dashed: what the paper's figure 15 and its logs show).",
             figure_kappa(numbers),
             alternative="Kappa against step for several k, squared and not",
+            shows="figure 15 (parameters)",
         ),
+        spectra_section(numbers, titles),
+        training_section(numbers["losses"], dict(zip(steps, found, strict=True)), "figure 15 (top)"),
         Section(
             "Masks and eigenspaces of every two steps",
             "Upper row: intersection over union of the magnitude masks. Middle: overlap of the top-k Hessian "
@@ -210,6 +217,7 @@ def document(numbers: dict[str, Any]) -> Document:
             "which is high for unrelated spaces too. Chance is k/D for eigenspaces and about k/(2D) for the masks' IoU.",
             figure_matrices(numbers, titles),
             alternative="Three rows of square images over steps: mask IoU, eigenspace overlap, agreement of counts",
+            shows="figure 16",
         ),
         Section(
             "How long until they settle",
@@ -226,6 +234,7 @@ def document(numbers: dict[str, Any]) -> Document:
             figure_overlap(numbers),
             alternative="Overlap against step for several k, with chance",
         ),
+        metrics_section(numbers, titles),
         Section(
             "Paper, measured, difference",
             "Published values at those of the steps 0 and 100 that are in this run; figures 15 to 17 give no numbers."
@@ -349,7 +358,7 @@ def figure_overlap(numbers: dict[str, Any]) -> Any:
 STUDY = Study(
     "mnist16-crystallization",
     "Parameter masks and Hessian eigenspaces over steps",
-    "figures 15, 16 and 17",
+    "figure 15 (parameters, top, bottom), figures 16 and 17",
     PRESETS,
     {"quick": "1 minute", "paper": "40 minutes"},
     measure,

@@ -1,4 +1,4 @@
-"""Do the largest weights lie where the curvature is? Every k, exactly, along training (figures 1 left and 14)."""
+"""Do the largest weights lie where the curvature is? Every k, exactly, along training (figures 1 left, 4 left and 14)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from curvscope.report import Document, Section
 from curvscope.solvers import Solution, seigh
 from curvscope.studies.engine import Row, Stages, Study, comparison, published, row, within
 from curvscope.studies.sketched_overlap import _mnist16 as mnist16
+from curvscope.studies.sketched_overlap._along_training import overlap_section, training_section
 from curvscope.studies.sketched_overlap._overlap_figures import (
     figure_gradients,
     figure_masks,
@@ -139,7 +140,10 @@ def document(numbers: dict[str, Any]) -> Document:
             f"{config['random_masks']} random masks about chance, k/D. {_against_chance(last['overlap']['value'], chance)}",
             figure_overlaps(numbers, "train" if "train" in config["splits"] else config["splits"][0]),
             alternative="Overlap against k on logarithmic axes for several steps, with chance",
+            shows="figure 14",
         ),
+        overlap_section(numbers, "figure 1 (left), figure 4 (left)"),
+        training_section(numbers["losses"], _tested(numbers), "figure 15 (top), which is of the same training"),
         Section(
             "Which masks capture the eigenspace",
             "Magnitude beside magnitude within layers, SNIP (|weight times gradient|), and the best mask there is at "
@@ -203,6 +207,15 @@ def document(numbers: dict[str, Any]) -> Document:
     )
 
 
+def _tested(numbers: dict[str, Any]) -> dict[int, dict[str, float]]:
+    """Loss and accuracy on all test samples by step."""
+    split = numbers["config"]["splits"][0]
+    return {
+        step: {key: numbers["checkpoints"][f"{step} {split}"][key] for key in ("test_loss", "test_accuracy", "curvature_loss")}
+        for step in numbers["config"]["steps"]
+    }
+
+
 def _against_chance(values: list[float], chance: list[float]) -> str:
     """Return where the overlap of the last step lies, in a sentence."""
     below = [i + 1 for i, (value, level) in enumerate(zip(values, chance, strict=True)) if value < level]
@@ -215,7 +228,7 @@ def _against_chance(values: list[float], chance: list[float]) -> str:
 STUDY = Study(
     "mnist16-overlap",
     "Overlap of the largest weights with the top Hessian eigenspace along training",
-    "figure 1 (left), figure 14",
+    "figure 1 (left), figure 4 (left), figure 14, figure 15 (top)",
     PRESETS,
     {"quick": "half a minute", "paper": "5 minutes"},
     measure,

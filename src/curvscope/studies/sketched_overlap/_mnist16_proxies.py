@@ -15,7 +15,8 @@ from curvscope.problems import Problem, as_split
 from curvscope.report import CYCLE, Document, Line, Panel, Section, Table, panels
 from curvscope.studies.engine import Stages, Study
 from curvscope.studies.sketched_overlap import _mnist16 as mnist16
-from curvscope.studies.sketched_overlap._readings import facts
+from curvscope.studies.sketched_overlap._along_training import training_section
+from curvscope.studies.sketched_overlap._readings import facts, loss_and_accuracy
 from curvscope.subspaces import masks, overlap, proxies
 
 
@@ -43,11 +44,12 @@ def measure(stages: Stages, config: ProxyConfig, data: Path | None) -> dict[str,
     """Train; at each step the exact proxies, their estimates, and the overlap that they stand in for."""
     problem = mnist16.problem(data)
     recorder, losses = mnist16.trained(stages, problem, config.steps, config.seed)
-    found = {}
+    found, tested = {}, {}
     for step in config.steps:
         model = mnist16.model_at(problem, recorder, step)
+        tested[str(step)] = stages.numbers(f"accuracy-{step:06d}", partial(loss_and_accuracy, problem, model))
         found[str(step)] = stages.numbers(f"step-{step:06d}", partial(_checkpoint, problem, model, config, stages))
-    return {"config": asdict(config), "full_data": data is not None, "losses": losses, "checkpoints": found}
+    return {"config": asdict(config), "full_data": data is not None, "losses": losses, "tested": tested, "checkpoints": found}
 
 
 def _checkpoint(problem: Problem, model: nn.Module, config: ProxyConfig, stages: Stages) -> dict[str, Any]:
@@ -103,7 +105,9 @@ def document(numbers: dict[str, Any]) -> Document:
             "overlap's height over chance.",
             figure_proxies(numbers, scale),
             alternative="Panels by step: three proxies and the overlap against k, with chance",
+            shows="figures 6 and 7",
         ),
+        training_section(numbers["losses"], {int(step): own for step, own in numbers["tested"].items()}, "figure 5"),
         Section(
             "GGN and squared Hessian along training",
             "The sub-traces at every step of this run, over chance.",

@@ -1,4 +1,4 @@
-"""Overlap along training on large networks: certified Krylov beside the paper's sketch (figures 1 right, 3, 4; table 1)."""
+"""Overlap along training on large networks: certified Krylov beside the paper's sketch (figures 1, 3 and 4; table 1)."""
 
 from __future__ import annotations
 
@@ -143,6 +143,8 @@ def _facts(problem: Problem, samples: dict[str, Sequence[Pair]]) -> dict[str, An
     defaults = problem.defaults
     return {
         "description": problem.description,
+        "network": problem.definition.get("network", problem.description),
+        "steps_per_epoch": problem.steps_per_epoch,
         "size": sum(p.numel() for p in problem.model().parameters()),
         "learning_rate": defaults.learning_rate,
         "batch_size": defaults.batch_size,
@@ -194,7 +196,7 @@ def _sketch(config: ScaleConfig, operator: Make, model: nn.Module, place: Path, 
 STUDY = Study(
     "overlap-at-scale",
     "Overlap of the largest weights with the top Hessian eigenspace, on CIFAR-10, CIFAR-100 and ImageNet",
-    "figures 1 (right), 3 and 4, table 1",
+    "figure 1 (right), figure 3, figure 4 (right), table 1",
     PRESETS,
     {
         "quick": "under 16 minutes (measured on one core)",

@@ -6,6 +6,7 @@ from typing import Any
 
 from curvscope.report import CYCLE, Document, Line, Panel, Section, Table, panels
 from curvscope.studies.engine import published
+from curvscope.studies.sketched_overlap._along_training import overlap_section, training_section
 from curvscope.studies.sketched_overlap._overlap_figures import (
     figure_gradients,
     figure_masks,
@@ -61,7 +62,10 @@ def document(numbers: dict[str, Any]) -> Document:
             "others that were not computed. Grey band: random masks.",
             figure_overlaps(shown, config["splits"][0]),
             alternative="Overlap against k on logarithmic axes for several steps, with chance",
+            shows="figure 1 (right), figure 3",
         ),
+        overlap_section(shown, "figure 4 (right), one problem of it; `curvscope study compare` draws several"),
+        training_section(numbers["losses"], _tested(shown), ""),
         Section(
             "How much of it is layer scale?",
             f"Overlap over two chance levels. Over uniformly random masks it is {composition['uniform']:.1f} at step "
@@ -89,6 +93,7 @@ def document(numbers: dict[str, Any]) -> Document:
             "Table 1, as printed and as measured",
             "Ours is the accuracy at the last step here, on the data that was passed.",
             table=_table_1(numbers),
+            shows="table 1",
         ),
     ]
     if numbers["compared"]:
@@ -146,6 +151,15 @@ def _by_sketch(numbers: dict[str, Any]) -> list[Section]:
 def _range(values: list[float]) -> str:
     low, high = f"{min(values):.2g}", f"{max(values):.2g}"
     return low if low == high else f"{low} to {high}"
+
+
+def _tested(numbers: dict[str, Any]) -> dict[int, dict[str, float]]:
+    """Loss and accuracy on all test samples by step."""
+    split = numbers["config"]["splits"][0]
+    return {
+        step: {key: numbers["checkpoints"][f"{step} {split}"][key] for key in ("test_loss", "test_accuracy")}
+        for step in numbers["config"]["steps"]
+    }
 
 
 def _key(numbers: dict[str, Any], step: int) -> str:
@@ -230,10 +244,11 @@ def _table_1(numbers: dict[str, Any]) -> Table:
         "n outer",
     ]
     place = PRINTED.get(config["problem"])
-    rows = [] if place is None else [["printed", *("" if cell is None else str(cell) for cell in paper["printed"][place])]]
+    rows = [] if place is None else [["printed", *("none" if cell is None else str(cell) for cell in paper["printed"][place])]]
     accuracy = numbers["checkpoints"][_key(numbers, config["steps"][-1])]["test_accuracy"]
-    counts = [str(own["samples"].get(split, "")) for split in ("train", "test")]
-    facts = [config["problem"], "", str(own["size"]), f"{own['learning_rate']:.4g}", str(own["batch_size"]), ""]
+    counts = [str(own["samples"].get(split, "not measured")) for split in ("train", "test")]
+    epoch = "drawn anew" if own["steps_per_epoch"] is None else str(own["steps_per_epoch"])
+    facts = [config["problem"], own["network"], str(own["size"]), f"{own['learning_rate']:.4g}", str(own["batch_size"]), epoch]
     rows.append(
         ["measured", *facts, f"{100 * accuracy:.2f}", str(config["steps"][-1]), *counts, str(config["num_outer"])],
     )

@@ -14,7 +14,7 @@ import torch
 from curvscope.errors import InvalidArgument, MissingExtra, OutOfBudget
 from curvscope.operators import hessian
 from curvscope.problems import as_split, get
-from curvscope.report import CYCLE, PAGE, Document, Section, Table, figure
+from curvscope.report import CYCLE, GREY, PAGE, Document, Section, Table, figure
 from curvscope.studies.engine import Stages, Study, published
 from curvscope.studies.sketched_overlap._stage_times import FEWEST, stage_times
 from curvscope.subspaces import masks
@@ -22,6 +22,8 @@ from curvscope.system import preferred
 
 GONE = "no longer exists"
 PAPER = {"cifar10_3c3d": "cifar10", "cifar100_allcnnc": "cifar100", "imagenet_resnet18": "imagenet"}
+LOGGED = {("mnist16", 355, 710): {"HVPs": "0.74, stages together", "TOTAL": "0.74"}}
+"""Minutes in the paper's logs, beyond its figure: the median of 22 sketches of mnist16 (44.4 s, products and core together)."""
 STAGES = {
     "layout": None,
     "HVPs": ("test vectors", "products", "compression"),
@@ -120,6 +122,14 @@ def document(numbers: dict[str, Any]) -> Document:
             ),
             Section("The stages, in seconds", _extrapolated(cases), table=_table(cases)),
             Section(
+                "Figure 18, as printed and as measured",
+                "Minutes of each stage: the paper's three problems (pale), and the cases of this run. Stages that no longer "
+                "exist have no bar.",
+                _figure_18(cases),
+                alternative="Bars: minutes by stage, a panel a problem, printed beside measured",
+                shows="figure 18",
+            ),
+            Section(
                 "Beside the paper's figure 18",
                 "Minutes. The paper ran on an RTX 2080 Ti (CIFAR) and an A100 (ImageNet); its layout and merge of HDF5 files "
                 "have no counterpart here: measurements are written once, as tiles, and read as they lie. Its total for "
@@ -174,14 +184,47 @@ def _table(cases: dict[str, Any]) -> Table:
 def _against_paper(cases: dict[str, Any]) -> Table:
     paper, rows = published("runtimes")["fig18_minutes"], []
     for name, own in cases.items():
-        known = PAPER.get(own["problem"])
+        known, logged = PAPER.get(own["problem"]), LOGGED.get((own["problem"], own["num_outer"], own["num_inner"]), {})
         measured = {
             stage: GONE if ours is None else f"{sum(own['seconds'][each] for each in ours) / 60:.2f}"
             for stage, ours in STAGES.items()
         }
         for stage, minutes in {**measured, "TOTAL": f"{own['total'] / 60:.2f}"}.items():
-            rows.append([name, stage, str(paper[stage][known]) if known else "", minutes])
+            printed = str(paper[stage][known]) if known else logged.get(stage, "not published")
+            rows.append([name, stage, printed, minutes])
+    for problem, known in PAPER.items():
+        if not any(own["problem"] == problem for own in cases.values()):
+            rows += [[problem, stage, str(minutes[known]), "not measured"] for stage, minutes in paper.items()]
     return Table(["problem", "stage", "paper, min", "ours, min"], rows)
+
+
+def _figure_18(cases: dict[str, Any]) -> Any:
+    """Minutes by stage, printed and measured, a panel a problem."""
+    paper = published("runtimes")["fig18_minutes"]
+    measured = {
+        name: {stage: sum(own["seconds"][each] for each in ours or ()) / 60 for stage, ours in STAGES.items()}
+        for name, own in cases.items()
+    }
+    content: dict[str, dict[str, dict[str, float]]] = {}
+    for problem, known in PAPER.items():
+        content[problem] = {"printed": {stage: float(paper[stage][known]) for stage in STAGES}}
+    for name, own in cases.items():
+        content.setdefault(own["problem"], {})[f"measured, {name.split()[-1]}"] = measured[name]
+    with figure(len(content), 1, width=PAGE, height=2.4, printed=True, sharey=True) as (sheet, places):
+        for axes, (problem, bars) in zip(places, content.items(), strict=True):
+            thick = 0.8 / len(bars)
+            for number, (label, minutes) in enumerate(bars.items()):
+                where = [i + thick * (number - (len(bars) - 1) / 2) for i in range(len(STAGES))]
+                colour = GREY if label == "printed" else CYCLE[number % len(CYCLE)]
+                axes.barh(
+                    where, list(minutes.values()), thick, color=colour, alpha=0.5 if label == "printed" else 1, label=label
+                )
+            axes.set_yticks(range(len(STAGES)), list(STAGES))
+            axes.set(title=problem, xlabel="minutes", xscale="log")
+            axes.tick_params(axis="x", labelsize=6)
+            axes.legend(loc="upper right", fontsize=5)
+        places[0].invert_yaxis()
+    return sheet
 
 
 def _figure(cases: dict[str, Any]) -> Any:
