@@ -199,6 +199,8 @@ class Operator(Conveniences, Capabilities, ABC):
 
 def _normally(apply: Callable[[Tensor], Tensor], block: Tensor) -> Tensor:
     """A product with a vector or a block, also under ``torch.inference_mode``, where nothing could be differentiated."""
+    if not torch.is_inference_mode_enabled() and not block.is_inference():  # the common case, in the fewest calls
+        return apply(block) if block.ndim == 2 else apply(block[:, None])[:, 0]
     with out_of_inference():
         block = block.clone() if block.is_inference() else block
         return apply(block) if block.ndim == 2 else apply(block[:, None])[:, 0]

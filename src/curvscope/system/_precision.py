@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,6 +14,15 @@ from curvscope.errors import InvalidArgument
 TF32, EXACT = "tf32", "ieee"
 TF32_EPS = 2.0**-10
 """Machine epsilon of TF32, which keeps 10 bits of the mantissa of what it multiplies; sums are float32."""
+
+
+class _Innermost(threading.local):
+    """Precision that the innermost :func:`float32_products` of this thread has set; empty: there is none."""
+
+    precision = ""
+
+
+_innermost = _Innermost()
 
 
 @contextmanager
@@ -34,8 +44,13 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
     everything, cudnn, onednn = backends.fp32_precision, backends.cudnn, backends.mkldnn
     places = (cudnn, backends.cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn)
     before = [place.fp32_precision for place in places]
+    if wanted == _innermost.precision and everything == wanted and before == [wanted] * len(places) and not _autocasts():
+        # Stages of a solve are nested. Where the outer one has set all and nobody changed it, it also restores all; the rest
+        # takes three times as long as these comparisons.
+        yield
+        return
     others: list[tuple[Any, str]] = []
-    older = _older_cudnn_switch()
+    older, outer = _older_cudnn_switch(), _innermost.precision
     try:
         backends.fp32_precision = wanted
         # Those that have a precision of their own do not follow.
@@ -45,11 +60,12 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
                 place.fp32_precision = wanted
         with ExitStack() as stack:
             stack.enter_context(_older_cudnn_switch_reads(tf32))
-            for kind in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(kind):
-                    stack.enter_context(torch.autocast(kind, enabled=False))
+            for kind in _autocasts():
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            _innermost.precision = wanted
             yield
     finally:
+        _innermost.precision = outer
         for place, own in reversed(others):
             place.fp32_precision = own
         backends.fp32_precision = everything
@@ -59,6 +75,11 @@ def float32_products(*, tf32: bool = False) -> Iterator[None]:
         for place, own in zip(places, before, strict=True):
             if place.fp32_precision != own:
                 place.fp32_precision = own
+
+
+def _autocasts() -> list[str]:
+    """Return the kinds of devices for which autocasting is on."""
+    return [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
 
 
 def _older_cudnn_switch() -> bool | None:

@@ -257,4 +257,10 @@ def _own_version() -> str:
 
 
 def _parameters(operator: Any) -> Parameters | None:
-    return getattr(operator, "parameters", None)
+    """Return the named parameters of an operator that has them.
+
+    Looked up on the class first: where there are none, ``getattr`` would compose a message with the nearest name, which takes
+    as long as three products of a small matrix.
+    """
+    known = hasattr(type(operator), "parameters") or "parameters" in vars(operator)
+    return getattr(operator, "parameters", None) if known else None

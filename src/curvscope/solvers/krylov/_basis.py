@@ -315,7 +315,7 @@ class KrylovBasis(ABC):
 
 def first_coupled(parts: Tensor, noise: float) -> int:
     """The first column along which a block has more than rounding, from its known coefficients (b, m); m if there is none."""
-    coupled = parts.norm(dim=0) > 10 * noise
+    coupled = torch.linalg.vector_norm(parts, dim=0) > 10 * noise
     return int(coupled.nonzero()[0]) if bool(coupled.any()) else parts.shape[1]
 
 

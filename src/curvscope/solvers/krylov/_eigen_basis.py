@@ -72,8 +72,8 @@ class Expansion(KrylovBasis):
         ||A|| stands for ||B|| where that is less: locked pairs, and those that restarts leave out, may be most of the norm.
         """
         active = self._active()
-        norm = max(float(active.norm()), self.norm)
-        return float((active - active.mH).norm()) / norm if norm else 0.0
+        norm = max(float(torch.linalg.vector_norm(active)), self.norm)
+        return float(torch.linalg.vector_norm(active - active.mH)) / norm if norm else 0.0
 
     def step(self, meter: Meter, note: str = "") -> None:
         """Multiply the waiting columns (as many as budget and room allow) and append the new directions of the products."""
@@ -115,8 +115,9 @@ class Expansion(KrylovBasis):
         """Values, rotation (m x k: the vectors are Q[:, :m] times it) and residual norms of the wanted pairs, at most k."""
         values, rotation = self._eigh()
         chosen = wanted(values, self.options.k, self.options.which)
-        self.parts = self._outside() @ rotation[:, chosen]
-        return values[chosen], rotation[:, chosen], self.parts.norm(dim=0)
+        rotation = rotation[:, chosen]
+        self.parts = self._outside() @ rotation
+        return values[chosen], rotation, torch.linalg.vector_norm(self.parts, dim=0)
 
     def restart(self) -> None:
         """Keep the wanted Ritz vectors and half of the others that fit, lock what is exact, and continue."""
@@ -131,7 +132,7 @@ class Expansion(KrylovBasis):
         kept = len(values)
         self.action.zero_()
         self.action[:kept, :kept] = torch.diag(values).to(self.action.dtype)
-        self.locked = int((outside.norm(dim=0) == 0).long().cumprod(0).sum())
+        self.locked = int((torch.linalg.vector_norm(outside, dim=0) == 0).long().cumprod(0).sum())
         self.action[kept : kept + width, :kept] = outside[:width]
         self._restarted(outside)
         self.multiplied = self.filled = kept
@@ -157,7 +158,7 @@ class Expansion(KrylovBasis):
         # Below u ||A|| a residual is rounding. Rotating such vectors again would add rounding at every restart:
         # they are locked, their coupling set to 0, and the Rayleigh-Ritz step is for the others.
         exact = torch.zeros(len(values), dtype=torch.bool, device="cpu")
-        exact[best] = outside[:, best].norm(dim=0) <= self.unit * self.norm
+        exact[best] = torch.linalg.vector_norm(outside[:, best], dim=0) <= self.unit * self.norm
         outside[:, exact] = 0
         chosen = wanted(values, self._most_kept(), self.options.which)
         first = chosen[chosen < self.locked].sort().values  # stay where they are

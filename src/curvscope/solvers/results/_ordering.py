@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,9 @@ def wanted(values: Tensor, k: int, which: str) -> Tensor:
     >>> wanted(torch.tensor([1.0, -3.0, 2.0]), 2, "LM").tolist(), wanted(torch.tensor([1.0, -3.0, 2.0]), 2, "BE").tolist()
     ([1, 2], [2, 1])
     """
+    if which == "LM" and values.device.type == "cpu" and not values.requires_grad:
+        # Iterations ask at each look: NumPy sorts a few numbers in half of PyTorch's time.
+        return torch.from_numpy(np.argsort(-np.abs(values.numpy()), kind="stable")[:k])
     match which:
         case "LM":
             return values.abs().argsort(descending=True, stable=True)[:k]
