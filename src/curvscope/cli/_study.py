@@ -18,7 +18,12 @@ TABLE_WIDTH = 110
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A study, or `list` for all of them.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME [RUN]...", help="A study, `list` for all of them, or `compare` and the folders of finished studies."
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option("--preset", help="quick: minutes, small; paper: its sizes; some have more.")] = "quick",
     data: DataFolder = None,
     out: Annotated[
@@ -40,10 +45,19 @@ def command(
     listed: Annotated[bool, typer.Option("--list", help="List the studies; the same as `curvscope study list`.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat an experiment of a paper: numbers, figures and a page. `curvscope study list` names them."""
-    if listed or name in (None, "list"):
+    """Repeat an experiment of a paper: numbers, figures and a page. `curvscope study list` names them.
+
+    `curvscope study compare RUN RUN --out DIR` puts the overlaps of several finished studies on one page.
+    """
+    name, *runs = words or ["list"]
+    if listed or name == "list":
         _list(as_json)
         return
+    if name == "compare":
+        _compare([Path(run) for run in runs], out, as_json)
+        return
+    if runs:
+        raise InvalidArgument(f"{runs[0]}: only `curvscope study compare` takes folders of runs; leave it out")
     from curvscope.cli._tables import as_rich
     from curvscope.studies import get_study
     from curvscope.studies.engine import NUMBERS, PAGE, run_study, with_settings
@@ -75,6 +89,26 @@ def command(
             console.print(as_rich(section.table))
     for what, value in document.highlights:
         console.print(f"{what}: {value}", highlight=False)
+    console.print(f"Page: {out / PAGE}", soft_wrap=True, highlight=False)
+
+
+def _compare(runs: list[Path], out: Path | None, as_json: bool) -> None:
+    from curvscope.cli._tables import as_rich
+    from curvscope.studies import compare_studies
+    from curvscope.studies.engine import PAGE
+
+    if out is None:
+        raise InvalidArgument("--out DIR is missing: say where the page shall go")
+    document = compare_studies(runs, out)
+    table = next(section.table for section in document.sections if section.table is not None)
+    if as_json:
+        heads = [head.replace("\n", " ") for head in table.heads]
+        print_json([dict(zip(heads, row, strict=True)) for row in table.rows])
+        return
+    console = terminal()
+    if not console.is_terminal:
+        console.width = max(console.width, TABLE_WIDTH)
+    console.print(as_rich(table))
     console.print(f"Page: {out / PAGE}", soft_wrap=True, highlight=False)
 
 
