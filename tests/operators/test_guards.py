@@ -245,6 +245,12 @@ class Holder:
         self.x, self.y = x, y
 
 
+def slope_penalty(network, batch):
+    x = batch[0].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    return CE(network(batch[0]), batch[1]) + slope.square().mean()
+
+
 def test_misunderstandings_are_explained():
     model, _, batches = build("mlp")
     with pytest.raises(InvalidArgument, match="no tensor is seen in a batch that is a Holder"):
@@ -256,6 +262,12 @@ def test_misunderstandings_are_explained():
     other_names = hessian(model, lambda m, batch: CE(m(batch[0]), batch[1]), batches)
     ones = torch.ones(other_names.shape[0], dtype=torch.float64)
     torch.testing.assert_close(other_names @ ones, hessian(model, CE, batches) @ ones)
+    penalised = hessian(
+        model, lambda m, batch: slope_penalty(m, batch), batches
+    )  # evaluated with gradients, to tell what it takes
+    torch.testing.assert_close(
+        penalised @ ones, hessian(model, lambda model, batch: slope_penalty(model, batch), batches) @ ones
+    )
     with pytest.raises(InvalidArgument, match=r"'0\.weight' has no shape yet"):
         hessian(nn.Sequential(nn.LazyLinear(2)), CE, batches)
     with pytest.raises(InvalidArgument, match=r"'4\.\*' in params=.* matches none"):

@@ -123,6 +123,18 @@ def test_scripts_have_derivatives(kind, warm):
     same_matrix(*(lambda s, net=n: cs.hessian(net, F.cross_entropy, DATA, strategy=s) for n in (net, same)))
 
 
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_scripted_parts_with_parameters_have_derivatives(how):
+    net = nn.Sequential(nn.Linear(3, 5), nn.Hardswish(), nn.Linear(5, 3)).to(DOUBLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = torch.jit.script(net[:2]) if how == "script" else torch.jit.trace(net[:2], DATA[0][0])
+    mixed = nn.Sequential(part, net[2])
+    same_matrix(
+        *(lambda s, net=n: cs.hessian(net, F.cross_entropy, DATA, strategy=s) for n in (mixed, nn.Sequential(net[:2], net[2])))
+    )
+
+
 # --- embeddings ---------------------------------------------------------------------------------------------------------------
 
 IDS = torch.tensor([[0, 1, 2], [3, 0, 0], [4, 2, 0], [1, 1, 0]])

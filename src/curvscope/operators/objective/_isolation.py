@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from curvscope.operators._inference import out_of_inference
 from curvscope.operators.objective._bookkeeping import without_bookkeeping
+from curvscope.operators.objective._writes import attributes_restored
 from curvscope.operators.rules import without_reruns
 from curvscope.system import float32_products
 
@@ -57,6 +58,7 @@ def isolated(
         stack.enter_context(out_of_inference())
         if evaluated:
             stack.enter_context(_random_state(device))
+            stack.enter_context(attributes_restored(model))
             stack.enter_context(_modes(model, batch_statistics=batch_statistics, dropout=dropout))
             if "torch._dynamo" in sys.modules:  # what is compiled runs as it was written: it has no second derivatives
                 stack.enter_context(torch.compiler.set_stance("force_eager"))

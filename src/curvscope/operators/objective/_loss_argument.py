@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from curvscope.errors import InvalidType
+from curvscope.operators._parameters import leaves
 from curvscope.operators.objective._batch_loss import BatchLoss
 from curvscope.operators.objective._batches import CRITERIA, is_pair, move
 from curvscope.operators.objective._losses import MethodLoss, loss_hint, models_own_loss, takes_model
@@ -48,14 +49,15 @@ def is_loss_of_model(objective: BatchLoss) -> bool:
     first = next(iter(objective.data), None)
     if first is None or any(isinstance(leaf, np.ndarray) for leaf in tree_leaves(first)):
         return False
-    with objective.isolated(), torch.no_grad():
+    # With gradients: a loss may differentiate with respect to its inputs, and what a model keeps is seen to depend on them.
+    with objective.isolated(), torch.enable_grad():
         batch = move(first, objective.device, objective.dtype)
         for with_model in (False, True):
             if not with_model and not is_pair(batch):
                 continue
             objective.has_criterion = not with_model
             try:
-                found = objective.loss(objective.values, batch)
+                found = objective.loss(leaves(objective.values), batch)
             except Exception:  # noqa: BLE001 -- the form that is right fails below with its own message, if it fails
                 continue
             finally:

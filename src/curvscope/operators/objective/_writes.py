@@ -8,6 +8,7 @@ back. Tables of embeddings with ``max_norm`` are the exception: they are written
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,8 @@ from curvscope.operators._layouts import equal, parts
 @contextmanager
 def members_restored(model: nn.Module) -> Iterator[None]:
     """On leaving, every module has the parameter and buffer objects that it had."""
-    tables: list[MutableMapping[str, Any]] = [members for m in model.modules() for members in (m._parameters, m._buffers)]
+    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]  # TorchScript has no such tables
+    tables: list[MutableMapping[str, Any]] = [members for m in modules for members in (m._parameters, m._buffers)]
     before = [(members, dict(members)) for members in tables]
     try:
         yield
@@ -31,6 +33,49 @@ def members_restored(model: nn.Module) -> Iterator[None]:
         for members, kept in before:
             if any(members.get(name) is not member for name, member in kept.items()):
                 members.update(kept)
+
+
+DEPENDENT: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
+"""Attributes that have held a tensor that depends on the parameters: under no_grad one cannot tell."""
+
+
+@contextmanager
+def attributes_restored(model: nn.Module) -> Iterator[None]:
+    """On leaving, no module keeps a new tensor in a plain attribute with a graph to the parameters.
+
+    What a model keeps for a look at it, such as activations, would hold the graph of a product. What it keeps and computes with
+    the next time makes its second evaluation differ from its first, so that it is seen by whoever evaluates it twice. Constants
+    stay: a model that makes a table once must find it again.
+    """
+    before = [(m, dict(vars(m))) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    try:
+        yield
+    finally:
+        for module, kept in before:
+            _put_back(module, kept)
+
+
+def _put_back(module: nn.Module, kept: dict[str, Any]) -> None:
+    """Undo what a forward pass did to a module's attributes, where tensors among them depend on the parameters."""
+    attributes = vars(module)
+    new = [name for name, value in attributes.items() if isinstance(value, Tensor) and kept.get(name) is not value]
+    if not new:
+        return
+    dependent = {name for name in new if _has_graph(attributes[name])} | (DEPENDENT.get(module, set()) & set(new))
+    if not dependent:
+        return
+    DEPENDENT.setdefault(module, set()).update(dependent)
+    if len(dependent) == len(new):  # other attributes may say that the tensors are there
+        attributes.clear()
+        attributes.update(kept)
+        return
+    for name in dependent:
+        attributes.pop(name)
+        attributes.update({name: kept[name]} if name in kept else {})
+
+
+def _has_graph(tensor: Tensor) -> bool:
+    return tensor.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 @contextmanager
