@@ -162,9 +162,6 @@ def test_what_cannot_be_dealt_is_said_before_any_product():
         cs.population(mean.shift(1.0), solution)
     with pytest.raises(InvalidType, match="does not know the samples"):
         cs.population(torch.eye(3), cs.eigsh(torch.eye(3), k=1))
-    drawn = cs.monte_carlo_fisher(model, loss, data)
-    with pytest.raises(InvalidArgument, match="Monte-Carlo"):
-        cs.population(drawn, cs.eigsh(drawn, k=2))
     dropped = cs.hessian(nn.Sequential(nn.Dropout(0.5), model), loss, data, dropout=1)
     with pytest.raises(InvalidArgument, match="one mask for each place"):
         cs.population(dropped, cs.eigsh(dropped, k=2))

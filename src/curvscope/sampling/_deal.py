@@ -102,12 +102,29 @@ class Dealt:
         """The matrix of the samples in some folds. Cost: one evaluation of their loss, one copy of the parameters."""
         objective = self.operator.objective
         made = self.operator.on(objective.like(self.data_of(chosen), microbatch=objective.microbatch))
+        self._draw_as_in_whole(made, chosen)
         made.memory = self.operator.memory
         # The same model and loss, whose derivatives were verified.
         made.batch_map.verdict = self.operator.batch_map.verdict
         if self.operator.recipe is not None:
             made.recipe = self._recipe(self.operator.recipe, list(chosen))
         return made
+
+    def exchange(self, operator: CurvatureOperator, chosen: Sequence[int]) -> None:
+        """Give an operator that :meth:`of_folds` made the samples of other folds; what was traced is used again."""
+        operator.exchange(self.data_of(chosen))
+        self._draw_as_in_whole(operator, chosen)
+
+    def _draw_as_in_whole(self, operator: CurvatureOperator, chosen: Sequence[int]) -> None:
+        """Give the samples of a Monte-Carlo Fisher matrix the labels that they have in the whole, where draws go by place."""
+        if isinstance(operator, MonteCarloFisher):
+            members = torch.isin(self.fold, torch.tensor(list(chosen), device="cpu"))
+            operator.draw_at(members.repeat_interleave(self._labels_in).nonzero().flatten())
+
+    @cached_property
+    def _labels_in(self) -> Tensor:
+        assert isinstance(self.operator, MonteCarloFisher), "of _draw_as_in_whole"
+        return self.operator.labels_in(self.units)
 
     def _recipe(self, whole: Recipe, chosen: list[int]) -> Recipe:
         return Recipe(
@@ -176,11 +193,6 @@ def check_measured(operator: Any) -> None:
         raise InvalidArgument(
             "the loss sums over the samples, so that its matrix grows with their number and no population has it: pass the "
             "mean (reduction='mean'); its eigenvalues are those of the sum, divided by the number of samples"
-        )
-    if isinstance(operator, MonteCarloFisher):
-        raise InvalidArgument(
-            "labels of a Monte-Carlo Fisher matrix are drawn by place, so that parts of the data have other ones: use cs.ggn, "
-            "its mean over draws, or cs.empirical_fisher"
         )
     if objective.draws:
         raise InvalidArgument(

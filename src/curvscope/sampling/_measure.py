@@ -179,7 +179,7 @@ def _by_folds(
                 if operator is None or operator.recipe is not None:
                     operator = dealt.of_folds([fold])
                 else:  # what was traced for one fold serves the others
-                    operator.exchange(dealt.data_of([fold]))
+                    dealt.exchange(operator, [fold])
                 core, inside = _products(operator, basis, index, resources, advance)
                 facts = {"terms": operator.objective.total_terms}
                 kept = Record(facts, {"core": core, "rows": inside})

@@ -53,7 +53,8 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
     - ``overlaps``: with each of ``masks``, curves with ``sampling_lower`` and ``sampling_upper``.
 
     Args:
-        operator: of all samples: :func:`curvscope.hessian`, :func:`curvscope.ggn` or :func:`curvscope.empirical_fisher`.
+        operator: of all samples: :func:`curvscope.hessian`, :func:`curvscope.ggn`,
+            :func:`curvscope.empirical_fisher` or :func:`curvscope.monte_carlo_fisher`.
         solution: its eigenpairs, from :func:`curvscope.eigsh`; the number and the ends are those of the result.
         folds: parts of the samples, dealt at random; the spread is told from leaving each one out. At least 4.
         groups: a label for each sample, where samples are correlated (frames of a video, words of a text): those of one label
@@ -76,7 +77,7 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
 
     Raises:
         InvalidType: an operator that does not know its samples. InvalidArgument: another operator than the solution's, a loss
-            that sums, dropout or Monte-Carlo labels, too few samples for the folds. OutOfBudget: it does not fit. RunConflict:
+            that sums, dropout, too few samples for the folds. OutOfBudget: it does not fit. RunConflict:
             the run is of something else.
     Limits: samples must be independent of each other and of the parameters. For data that the network was trained on the
         population is one of which the training set is a random part, at fixed parameters: how curvature differs on data that

@@ -20,6 +20,8 @@ from curvscope.operators.fingerprint import fingerprint
 from curvscope.operators.objective import (
     Batch,
     Objective,
+    Units,
+    move,
 )
 from curvscope.operators.products import SandwichMap
 from curvscope.sketches import Streams
@@ -60,8 +62,33 @@ class MonteCarloFisher(CurvatureOperator):
         """Always: draws belong to places in the data."""
         return True
 
+    def labels_in(self, units: Units) -> Tensor:
+        """(units.count,) int64: the labels with a loss of every sample or batch of its data.
+
+        Cost: one evaluation of the network on all data.
+        """
+        counts = [self._map.labels_of(batch, length) for batch, length in zip(self.objective.data, units.lengths, strict=True)]
+        return torch.cat(counts)
+
+    def draw_at(self, places: Tensor) -> None:
+        """Draw the labels as if they stood at other places, such as those that a part of the data has in the whole.
+
+        Args:
+            places: int64, ascending, one for every label with a loss in the data.
+        """
+        self._map.places = places
+        self._engine.forget()
+        for name in ("fingerprint", "identity"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def _map(self) -> _DrawnMap:
+        assert isinstance(self.batch_map, _DrawnMap), "of __init__"
+        return self.batch_map
+
     def _fingerprint(self) -> str:
-        return fingerprint(super()._fingerprint(), self.num_draws, self.seed)
+        places = () if self._map.places is None else (self._map.places,)
+        return fingerprint(super()._fingerprint(), self.num_draws, self.seed, *places)
 
     def _identity(self) -> dict[str, Any]:
         made = super()._identity()
@@ -75,6 +102,17 @@ class _DrawnMap(SandwichMap):
         super().__init__(objective, self._curve)
         self.num_draws, self.random_seed = num_draws, seed
         self._first_labels = [0]
+        self.places: Tensor | None = None
+
+    def labels_of(self, batch: Batch, length: int) -> Tensor:
+        """(length,) int64: the labels with a loss of each sample of a batch; of the whole batch for a length of 1."""
+        criterion, objective = self.objective.criterion, self.objective
+        moved = move(batch, objective.device, objective.dtype)
+        with torch.no_grad(), objective.isolated():
+            output = objective.output_value(objective.values, moved)
+        axes = label_axes(criterion, output.ndim)
+        rows = output.numel() // output.shape[axes[0]] if axes else len(output)
+        return _counted(criterion, rows, moved[1]).reshape(length, -1).sum(1).cpu()
 
     def prepare(self, batch: Batch, number: int) -> Batch:
         """The batch with (num_draws, *output shape) scores, which depend on each label's place in the data alone.
@@ -94,13 +132,21 @@ class _DrawnMap(SandwichMap):
             for index in range(self.num_draws):
                 entries = 1 if draw is _categorical else rows.shape[1]
                 stream = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
-                uniform = _uniform(stream, self._first_labels[number], int(counted.sum()), entries)
+                uniform = self._uniform(stream, self._first_labels[number], int(counted.sum()), entries)
                 drawn = torch.zeros_like(rows)
                 drawn[counted] = draw(rows[counted], torch.from_numpy(uniform).to(output))
                 score = drawn.view(*places, rows.shape[1])
                 scores[index] = score.movedim(-1, axes[0]) if axes else score[:, 0]
         terms = 1.0 if self.objective.sums else float(counted.sum()) * (1 if draw is _categorical else rows.shape[1])
         return (batch[0], batch[1], scores, output.new_tensor(terms))
+
+    def _uniform(self, stream: np.random.Generator, first: int, count: int, entries: int) -> np.ndarray:
+        """The numbers of ``count`` labels from the ``first`` one on, each at its own place."""
+        if self.places is None or not count:
+            return _uniform(stream, first, count, entries)
+        places = self.places[first : first + count].numpy()
+        low, high = int(places[0]), int(places[-1])
+        return _uniform(stream, low, high + 1 - low, entries)[places - low]
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
         axes = tuple(axis + 1 for axis in label_axes(self.objective.criterion, output.ndim))
