@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import curvscope as cs
@@ -68,3 +69,28 @@ def test_what_cannot_be_done_is_said_in_the_words_of_the_command(curvscope, made
     assert matrix.status == 2
     assert "does not know the samples" in str(matrix.error)
     assert curvscope("population", folder, "--out", "figure.txt", "--trust").status == 2
+
+
+def test_overlaps_with_masks_have_their_sampling_intervals(curvscope, made, tmp_path):
+    folder = made("pair", "run")
+    np.save(tmp_path / "mask.npy", np.arange(75) < 5)
+    chosen = ("--mask", "magnitude", "--mask", tmp_path / "mask.npy")
+    told = curvscope("population", folder, "--folds", 8, *chosen, "--trust")
+    assert told.status == 0, told.output
+    assert "Overlap with given mask" in told.output
+    kept = cs.open(tmp_path / folder / "population.json")
+    curve = kept.overlaps["magnitude"]
+    assert (curve.sampling_lower <= curve.sampling_upper).all()
+    # both kinds of intervals stand side by side where the overlap is shown
+    shown = curvscope("overlap", folder, "--json")
+    assert json.loads(shown.output)["sampling_lower"] == curve.sampling_lower.tolist()
+    assert "sampling" in curvscope("overlap", folder).output
+    # other masks take the same halves
+    assert curvscope("population", folder, "--folds", 8, "--mask", "random", "--trust").status == 0
+
+
+@pytest.mark.parametrize(("mask", "words"), [("best", "another one for every eigenspace"), ("none.npy", "no such file")])
+def test_masks_that_cannot_be_are_refused_in_words(curvscope, made, mask, words):
+    told = curvscope("population", made("pair", "run"), "--mask", mask, "--trust")
+    assert told.status == 2
+    assert words in str(told.error)

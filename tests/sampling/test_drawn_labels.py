@@ -57,7 +57,8 @@ def test_parts_have_the_labels_of_the_whole(name):
     loss, build, draw = CASES[name]
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(37, 4, generator=generator).double(), draw(37, generator)
-    operator = cs.monte_carlo_fisher(build().double(), loss, list(zip(x.split(9), y.split(9), strict=True)), num_draws=2)
+    data = list(zip(x.split(9), y.split(9), strict=True))
+    operator = cs.monte_carlo_fisher(build().double(), loss, data, num_draws=2, strategy="double_backward")
     check_parts(operator)
 
 
@@ -65,7 +66,8 @@ def test_parts_of_sequences_with_ignored_labels_have_the_labels_of_the_whole():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(20, 5, 2, generator=generator).double(), torch.randint(3, (20, 5), generator=generator)
     y[::3, 2:] = -100
-    operator = cs.monte_carlo_fisher(Tokens().double(), nn.CrossEntropyLoss(), list(zip(x.split(6), y.split(6), strict=True)))
+    data = list(zip(x.split(6), y.split(6), strict=True))
+    operator = cs.monte_carlo_fisher(Tokens().double(), nn.CrossEntropyLoss(), data, strategy="double_backward")
     check_parts(operator)
     check_parts(operator, labels=[number // 2 for number in range(20)])
 

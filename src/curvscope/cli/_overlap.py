@@ -180,7 +180,11 @@ def _table(curve: OverlapCurve) -> Table:
         rows.append([str(k), f"{curve.at(k):.3e}", f"{float(curve.chance[k - 1]):.3e}", f"{float(curve.ratio[k - 1]):.2f}"])
         if curve.lower is not None and curve.upper is not None:
             rows[-1] += [f"{float(curve.lower[k - 1]):.3e}", f"{float(curve.upper[k - 1]):.3e}"]
-    return Table(heads if curve.lower is None else [*heads, "certified\nlower", "certified\nupper"], rows)
+        if curve.sampling_lower is not None and curve.sampling_upper is not None:
+            rows[-1] += [f"{float(curve.sampling_lower[k - 1]):.3e}", f"{float(curve.sampling_upper[k - 1]):.3e}"]
+    heads += [] if curve.lower is None else ["certified\nlower", "certified\nupper"]
+    heads += [] if curve.sampling_lower is None else ["sampling\nlower", "sampling\nupper"]
+    return Table(heads, rows)
 
 
 def _estimates(found: OverlapEstimate) -> Table:

@@ -9,7 +9,7 @@ import typer
 
 from curvscope.cli._folders import check_file
 from curvscope.cli._groups import grouped
-from curvscope.cli._names import AsJson, Memory, RunFolder, Trust
+from curvscope.cli._names import MASKS, AsJson, Memory, RunFolder, Trust
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._workers import WorkerOptions
 
@@ -24,6 +24,14 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     level: Annotated[float, typer.Option("--level", help="Probability that an interval holds its eigenvalue.")] = 0.95,
     factor: Annotated[float, typer.Option("--factor", help="Of the answer: determined to a factor of this.")] = 2.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the dealing.")] = 0,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask",
+            help="The overlap with this mask of the parameters, too: magnitude, layerwise, random, or a file (.npy, .npz, "
+            ".safetensors, .pt); repeatable.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the figure (.png).")] = None,
     memory: Memory = None,
     worker_options: WorkerOptions,
@@ -37,7 +45,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     """
     from curvscope.cli._measured import operator_in_precision
     from curvscope.cli._trust import confirm_trust
-    from curvscope.runs import POPULATION, solution_of
+    from curvscope.runs import POPULATION, mask_of, read_mask, solution_of
     from curvscope.sampling import population
     from curvscope.store import Run
 
@@ -46,6 +54,10 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     opened = Run.open(run)
     confirm_trust(opened, trust=trust)
     solution = solution_of(opened)
+    masks = [
+        mask_of(opened, solution, name) if name in MASKS.split(", ") else read_mask(Path(name))
+        for name in dict.fromkeys(mask or ())
+    ]
     operator = operator_in_precision(opened, solution, None, trust=True)
     with worker_options.executor() as executor:
         found = population(
@@ -53,6 +65,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
             solution,
             folds=folds,
             level=level,
+            masks=masks,
             seed=seed,
             memory=memory,
             run=opened.path / f"population-{folds}-{seed}",

@@ -22,7 +22,9 @@ METHOD_COLOURS = (BLUE, ORANGE)
 def overlaps(
     curves: Mapping[str, OverlapCurve], *, dotted: Mapping[str, OverlapCurve] | None = None, dotted_label: str = ""
 ) -> Figure:
-    """Overlap against k, one line a curve, with the chance level; where it is certified, with its interval shaded.
+    """Overlap against k, one line a curve, with the chance level.
+
+    Shaded: the numerical interval, where a curve is certified. Hatched: the sampling interval, where it has one.
 
     Args:
         curves: by label; all of the same D.
@@ -39,6 +41,9 @@ def overlaps(
             if curve.lower is not None and curve.upper is not None:
                 with_interval(line, curve.lower, curve.upper)
                 axes.fill_between(curve.k, curve.lower.clamp(min=1e-12), curve.upper, color=colour, alpha=0.18, linewidth=0)
+            if curve.sampling_lower is not None and curve.sampling_upper is not None:
+                band = {"color": colour, "alpha": 0.12, "hatch": "///", "linewidth": 0, "label": "sampling interval"}
+                axes.fill_between(curve.k, curve.sampling_lower.clamp(min=1e-12), curve.sampling_upper, **band)
             if dotted and label in dotted:
                 axes.plot(curve.k, dotted[label].value, color=colour, linestyle=":", linewidth=1.4)
         if dotted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from math import ceil, log10
 from pathlib import Path
@@ -72,23 +73,39 @@ def parameters_of(run: Run, solution: Solution) -> dict[str, Tensor]:
 def measure_overlap(run: Run, mask: str = "magnitude") -> OverlapCurve:
     """Overlap of the run's eigenvectors with a mask of its parameters; kept in the run."""
     solution = certified_of(run)
-    curve = _overlap_with(mask, solution, run)
+    curve = _with_sampling(_overlap_with(mask, solution, run), population_of(run))
     run.write_sealed(f"overlap-{mask}.json", curve.to_dict())
     return curve
 
 
 def _overlap_with(mask: str, solution: Solution, run: Run) -> OverlapCurve:
-    """The curve for one of :data:`MASKS`; only those by magnitude need the run's parameters."""
+    return best_overlap(solution) if mask == "best" else overlap(solution, mask_of(run, solution, mask))
+
+
+def mask_of(run: Run, solution: Solution, mask: str) -> Any:
+    """The mask of a run's parameters that one of :data:`MASKS` names; only those by magnitude need the parameters.
+
+    Raises:
+        InvalidArgument: no such name, or "best", which every eigenspace has its own of.
+    """
     match mask:
         case "magnitude":
-            return overlap(solution, masks.by_magnitude(parameters_of(run, solution)))
+            return masks.by_magnitude(parameters_of(run, solution))
         case "layerwise":
-            return overlap(solution, masks.layerwise_magnitude(parameters_of(run, solution)))
+            return masks.layerwise_magnitude(parameters_of(run, solution))
         case "random":
-            return overlap(solution, masks.random(solution.eigenvectors.shape[0], seed=0))
+            return masks.random(solution.eigenvectors.shape[0], seed=0)
         case "best":
-            return best_overlap(solution)
+            raise InvalidArgument("the best mask is another one for every eigenspace: choose a fixed one, such as magnitude")
     raise InvalidArgument(f"mask={mask!r}: choose one of {', '.join(MASKS)}")
+
+
+def _with_sampling(curve: OverlapCurve, found: Population | None) -> OverlapCurve:
+    """The curve with the sampling interval that the run keeps for this mask, if it has one for every k."""
+    of_mask = None if found is None else found.overlaps.get(curve.ranking)
+    if of_mask is None or len(of_mask.k) != len(curve.k):
+        return curve
+    return replace(curve, sampling_lower=of_mask.sampling_lower, sampling_upper=of_mask.sampling_upper)
 
 
 def document(run: Run) -> Document:

@@ -96,7 +96,7 @@ def measure(dealt: Dealt, solution: Solution, resources: Resources, index: Tenso
     wider = min(size, k + more_pairs(k))
     _check_room(size, k + 2 * wider, dealt.operator.dtype.itemsize, resources.memory)
     folds = list(range(dealt.folds))
-    run = None if resources.run is None else _opened(dealt, solution, resources.run, index)
+    run = None if resources.run is None else _opened(dealt, solution, resources.run)
     parts = folds[: dealt.folds // 2], folds[dealt.folds // 2 :]
     halves = [
         _solve_half(dealt.of_folds(part), solution, wider, _inside(resources, run, f"half-{number}"))
@@ -122,7 +122,7 @@ def more_pairs(k: int) -> int:
     return min(MORE, max(1, k // 2))
 
 
-def _opened(dealt: Dealt, solution: Solution, run: Any, index: Tensor | None) -> Run:
+def _opened(dealt: Dealt, solution: Solution, run: Any) -> Run:
     """The run that keeps what is measured."""
     options = {
         "folds": dealt.folds,
@@ -133,7 +133,6 @@ def _opened(dealt: Dealt, solution: Solution, run: Any, index: Tensor | None) ->
         "k": solution.k,
         "order": solution.order,
         "eigenvalues": fingerprint(solution.eigenvalues),
-        **({} if index is None else {"rows": fingerprint(index)}),
     }
     if isinstance(run, Run):
         run = run.path / KIND
@@ -168,12 +167,13 @@ def _by_folds(
     """Share, Q' H_g Q and rows of H_g Q of every fold; what a run has is not measured again."""
     terms, cores, rows, width = [], [], [], basis.shape[1]
     operator: CurvatureOperator | None = None
+    folder = "folds" if index is None else f"folds-{fingerprint(index)[:8]}"
     with (
         nullcontext() if run is None else run.session(),
         stage("folds", dealt.folds * width, resources.progress) as advance,
     ):
         for fold in range(dealt.folds):
-            name = f"folds/{fold}"
+            name = f"{folder}/{fold}"
             kept = None if run is None else run.records.read(name)
             if kept is None or kept.tensors["core"].shape[0] != width:
                 if operator is None or operator.recipe is not None:

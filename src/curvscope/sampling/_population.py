@@ -19,7 +19,7 @@ from curvscope.sampling._measure import Measured, measure
 from curvscope.sampling._result import Group, Population
 from curvscope.solvers import Resources, Solution
 from curvscope.store import Run
-from curvscope.subspaces import Mask, Ranking
+from curvscope.subspaces import Mask, Ranking, as_subspace, is_given_mask
 from curvscope.system import Progress, checked
 
 
@@ -31,7 +31,7 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
     folds: int = 20,
     groups: Sequence[Any] | None = None,
     by: Unit | None = None,
-    masks: Ranking | Mask | Sequence[Ranking | Mask] = (),
+    masks: Any = (),
     level: float = 0.95,
     seed: int = 0,
     memory: int | str | None = None,
@@ -60,8 +60,9 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
         groups: a label for each sample, where samples are correlated (frames of a video, words of a text): those of one label
             are one observation.
         by: "samples", or "batches" where samples of a batch depend on each other; None: samples where that is possible.
-        masks: rankings such as ``cs.masks.by_magnitude(model)``, or masks of at most 4,096 parameters: their overlaps with the
-            population's eigenspaces are in ``overlaps``, for every k.
+        masks: a mask or a list of masks, in every form that :func:`curvscope.overlap` takes: rankings such as
+            ``cs.masks.by_magnitude(model)``, or masks of at most 4,096 parameters. Their overlaps with the population's
+            eigenspaces are in ``overlaps`` by name, for every k.
         level: probability that an interval holds its number.
         seed: of the dealing.
         memory: bound for the memory of the whole process, as for :func:`curvscope.eigsh`.
@@ -108,31 +109,50 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
         )
     if by not in (None, "samples", "batches"):
         raise InvalidArgument(f"by={by!r}: choose 'samples' or 'batches', or None to have it told from the data")
-    wanted_masks: list[Any] = list(masks) if isinstance(masks, list | tuple) else [masks]
-    index = [_rows_of(mask, solution) for mask in wanted_masks]
+    read = _masks_of(masks, solution)
+    index = [rows_of(mask, solution.k) for mask in read.values()]
     shared = dealt(operator, folds, seed, by, groups)
     resources = Resources(memory, run, executor, progress)
     measured = measure(shared, solution, resources, torch.cat(index) if index else None)
     curves, start = {}, 0
-    for mask, rows in zip(wanted_masks, index, strict=True):
+    for (name, mask), rows in zip(read.items(), index, strict=True):
         assert measured.rows is not None, "asked for"
         part = measured.rows.part(start, start + len(rows))
         vectors = measured.whole[1], measured.halves[0][1], measured.halves[1][1]
-        curves[mask.name] = overlap_interval(mask, part, measured.cores, measured.shares, vectors, solution.order, level)
+        curves[name] = overlap_interval(mask, part, measured.cores, measured.shares, vectors, solution.order, level)
         start += len(rows)
     return replace(result_of(measured, solution, shared, level), overlaps=curves)
 
 
-def _rows_of(mask: Any, solution: Solution) -> Tensor:
-    """Places of a mask of the solution's parameters."""
-    if not isinstance(mask, Ranking | Mask):
-        raise InvalidType(f"masks has a {type(mask).__name__} in it: pass rankings or masks, see cs.masks")
-    if mask.size != solution.eigenvectors.shape[0]:
-        raise InvalidArgument(
-            f"the mask {mask.name!r} has {mask.size} parameters, the vectors {solution.eigenvectors.shape[0]} rows: rank the "
-            "parameters that the operator was built on"
-        )
-    return rows_of(mask, solution.k)
+def _masks_of(masks: Any, solution: Solution) -> dict[str, Ranking | Mask]:
+    """Read the masks, by their names; a name that came already gets a number.
+
+    Raises:
+        InvalidType: something else than a mask. InvalidArgument: a mask of other parameters.
+    """
+    found: dict[str, Ranking | Mask] = {}
+    size = solution.eigenvectors.shape[0]
+    several = isinstance(masks, list | tuple) and all(_is_whole_mask(mask, size) for mask in masks)
+    for given in masks if several else [masks]:
+        if not isinstance(given, Ranking | Mask) and not is_given_mask(given):
+            raise InvalidType(f"masks has a {type(given).__name__} in it: pass rankings or masks, see cs.masks")
+        mask = as_subspace(given, solution)
+        assert isinstance(mask, Ranking | Mask), "of as_subspace"
+        if mask.size != size:
+            raise InvalidArgument(
+                f"the mask {mask.name!r} has {mask.size} parameters, the vectors {size} rows: rank the "
+                " parameters that the operator was built on"
+            )
+        same = sum(name == mask.name or name.startswith(f"{mask.name} (") for name in found)
+        found[f"{mask.name} ({same + 1})" if same else mask.name] = mask
+    return found
+
+
+def _is_whole_mask(given: Any, size: int) -> bool:
+    """Return whether this is a mask of all parameters, and not that of one tensor in a list with one for each."""
+    if isinstance(given, Tensor) and given.numel() != size and (given.is_floating_point() or given.dtype == torch.bool):
+        return False
+    return isinstance(given, Ranking | Mask) or is_given_mask(given)
 
 
 def result_of(measured: Measured, solution: Solution, shared: Dealt, level: float) -> Population:

@@ -263,7 +263,8 @@ class Population(Saved, Displayed, Hinted):
             rows.append(f"{row}  {_ends(self.sampling_bracket[i])}")
         rows += [f"{'...':>4}"] if len(self) > SHOWN else []
         rows += ["", *map(str, self.close)] if self.close else [""]
-        return "\n".join([*rows, self.summary(factor), *self._notes(), f"{self.products:.0f} products"])
+        curves = [line for name, curve in self.overlaps.items() for line in _overlap_rows(name, curve)]
+        return "\n".join([*rows, self.summary(factor), *curves, *self._notes(), f"{self.products:.0f} products"])
 
     def _group_of(self, i: int) -> str:
         if any(i in group.members for group in self.close):
@@ -284,6 +285,19 @@ class Population(Saved, Displayed, Hinted):
                 "leave them out, or pass groups="
             )
         return notes
+
+
+def _overlap_rows(name: str, curve: OverlapCurve) -> list[str]:
+    """Rows for a few k of an overlap with a mask, and for which k it is above chance in the population."""
+    assert curve.sampling_lower is not None, "of overlap_interval"
+    assert curve.sampling_upper is not None, "of overlap_interval"
+    rows = ["", f"Overlap with {name}", f"{'k':>4}  {'this sample':>12}  {'chance':>9}  population, sampling interval"]
+    for k in [*[k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500) if k < len(curve.k)], len(curve.k)]:
+        ends = float(curve.sampling_lower[k - 1]), float(curve.sampling_upper[k - 1])
+        row = f"{k:>4}  {float(curve.value[k - 1]):>12.4g}  {float(curve.chance[k - 1]):>9.3g}  [{ends[0]:.4g}, {ends[1]:.4g}]"
+        rows.append(row)
+    above = int((curve.sampling_lower > curve.chance).sum())
+    return [*rows, f"Above chance in the population, as far as these samples tell, for {above} of {len(curve.k)} k.", ""]
 
 
 def _ends(interval: Tensor) -> str:

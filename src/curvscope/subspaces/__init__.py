@@ -16,6 +16,7 @@ from curvscope.subspaces._concentration import (
     spectral_concentration,
 )
 from curvscope.subspaces._curve import FractionCurve, OverlapCurve
+from curvscope.subspaces._given import as_subspace, is_given_mask
 from curvscope.subspaces._leverage import leverage
 from curvscope.subspaces._matrices import OverlapMatrix, overlap_matrix, similarity_matrix
 from curvscope.subspaces._overlap import best_overlap, gradient_fraction, overlap
@@ -36,6 +37,7 @@ __all__ = [
     "Ranking",
     "SpectralConcentration",
     "Splitting",
+    "as_subspace",
     "best_overlap",
     "concentration_curve",
     "effective_number",
@@ -43,6 +45,7 @@ __all__ = [
     "gradient_fraction",
     "grassmann",
     "hoyer",
+    "is_given_mask",
     "kappa",
     "layer_shares",
     "leverage",

@@ -25,8 +25,8 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         value: (K,) float64 in [0, 1].
         size: D.
         ranking: what the mask ranks by, or what the other space is.
-        lower: (K,) float64, with ``upper`` an interval that holds the overlap of the true eigenspace; None without a
-            certificate.
+        lower: (K,) float64, with ``upper`` the numerical interval: it holds the overlap of the true eigenspace of these
+            samples' matrix. None without a certificate.
         upper: (K,) float64, or None.
         failure: probability that the interval is wrong; 0 without one.
         dimension: (K,) int64, of the other space; None: k too.
@@ -131,22 +131,25 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
         rows = [
             f"Overlap with {self.ranking}, k = 1 to {last}, D = {self.size}",
             "",
-            heading + ("  interval" if bounds else "") + ("  sampling interval" if self.sampling_lower is not None else ""),
+            heading
+            + (f"  {'numerical interval':<22}" if bounds else "")
+            + ("  sampling interval" if self.sampling_lower is not None else ""),
         ]
         chance = self.chance
         for k in shown:
             value, usual = float(self.value[k - 1]), float(chance[k - 1])
             row = f"{k:>7}  {value:>9.4g}  {usual:>9.3g}  {value / usual if usual else float('inf'):>8.3g}"
             if self.lower is not None and self.upper is not None:
-                row += f"  [{float(self.lower[k - 1]):.4g}, {float(self.upper[k - 1]):.4g}]"
+                numerical = f"[{float(self.lower[k - 1]):.4g}, {float(self.upper[k - 1]):.4g}]"
+                row += f"  {numerical:<22}"
             if self.sampling_lower is not None and self.sampling_upper is not None:
                 row += f"  [{float(self.sampling_lower[k - 1]):.4g}, {float(self.sampling_upper[k - 1]):.4g}]"
-            rows.append(row)
+            rows.append(row.rstrip())
         return "\n".join(rows)
 
     @checked
     def plot(self, ax: Any = None, *, label: str | None = None, log: bool = True, **style: Any) -> Any:
-        """Draw value, interval and chance level into matplotlib axes (default: pyplot's current ones); returns the axes.
+        """Draw value, both intervals and chance level into matplotlib axes (default: pyplot's current ones); returns the axes.
 
         Args:
             ax: axes.
@@ -160,7 +163,8 @@ class OverlapCurve(Saved, Numbers, Displayed, Hinted):
             ax = pyplot.gca()
         (line,) = ax.plot(self.k, self.value, label=self.ranking if label is None else label, **style)
         if self.lower is not None and self.upper is not None:
-            ax.fill_between(self.k, self.lower, self.upper, color=line.get_color(), alpha=0.2, linewidth=0)
+            shade = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0, "label": "numerical interval"}
+            ax.fill_between(self.k, self.lower, self.upper, **shade)
         if self.sampling_lower is not None and self.sampling_upper is not None:
             band = {"color": line.get_color(), "alpha": 0.12, "hatch": "///", "linewidth": 0}
             ax.fill_between(self.k, self.sampling_lower, self.sampling_upper, label="sampling interval", **band)
