@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     )
     from curvscope.operators.base import Operator
     from curvscope.parallel import Workers
-    from curvscope.sampling import Population, population
+    from curvscope.sampling import LearningCurve, Population, learning_curve, population
     from curvscope.solvers import (
         HMT,
         Exact,
@@ -115,6 +115,7 @@ __all__ = [
     "GeneralizedPairs",
     "Influence",
     "Krylov",
+    "LearningCurve",
     "LineProfile",
     "LinearSolution",
     "Mask",
@@ -168,6 +169,7 @@ __all__ = [
     "interpolate",
     "jacobian",
     "kappa",
+    "learning_curve",
     "loss_along",
     "mask_null",
     "masks",
@@ -331,7 +333,7 @@ _HOMES = {
     ),
     "curvscope.operators.base": ("Operator",),
     "curvscope.parallel": ("Workers",),
-    "curvscope.sampling": ("Population", "population"),
+    "curvscope.sampling": ("LearningCurve", "Population", "learning_curve", "population"),
     "curvscope.solvers": (
         "HMT",
         "Exact",

@@ -94,3 +94,13 @@ def test_masks_that_cannot_be_are_refused_in_words(curvscope, made, mask, words)
     told = curvscope("population", made("pair", "run"), "--mask", mask, "--trust")
     assert told.status == 2
     assert words in str(told.error)
+
+
+def test_a_learning_curve_is_drawn_kept_and_shown(curvscope, made, tmp_path):
+    folder = made("pair", "run")
+    told = curvscope("population", folder, "--folds", 4, "--curve", "--out", "figure.png", "--trust")
+    assert told.status == 0, told.output
+    assert "Curvature against the number of samples" in told.output
+    assert cs.open(tmp_path / folder / "learning-curve.json").sizes.tolist() == [6, 12, 25, 50, 100]
+    assert curvscope("report", folder).status == 0
+    assert "How many samples?" in (tmp_path / folder / "report.html").read_text()

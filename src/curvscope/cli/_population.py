@@ -32,6 +32,10 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
             ".safetensors, .pt); repeatable.",
         ),
     ] = None,
+    curve: Annotated[
+        bool,
+        typer.Option("--curve", help="Curvature against the number of samples, too: they are halved up to four times."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the figure (.png).")] = None,
     memory: Memory = None,
     worker_options: WorkerOptions,
@@ -40,13 +44,13 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
 ) -> None:
     """Intervals for the eigenvalues of the population that a run's samples were drawn from, and how many samples are needed.
 
-    Two solves with half of the samples each, and about 3 k products. Kept in the run: the same command resumes, and the report
-    shows it.
+    Two solves with half of the samples each, and about 3 k products; --curve takes about three solves more. Kept in the run:
+    the same command resumes, and the report shows it.
     """
     from curvscope.cli._measured import operator_in_precision
     from curvscope.cli._trust import confirm_trust
-    from curvscope.runs import POPULATION, mask_of, read_mask, solution_of
-    from curvscope.sampling import population
+    from curvscope.runs import LEARNING_CURVE, POPULATION, mask_of, read_mask, solution_of
+    from curvscope.sampling import learning_curve, population
     from curvscope.store import Run
 
     if out is not None:
@@ -71,20 +75,31 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
             run=opened.path / f"population-{folds}-{seed}",
             executor=executor,
         )
-    found.save(opened.path / POPULATION, overwrite=True)
+        found.save(opened.path / POPULATION, overwrite=True)
+        learned = None
+        if curve:
+            place = opened.path / f"learning-curve-{seed}"
+            learned = learning_curve(operator, solution, found, seed=seed, memory=memory, run=place, executor=executor)
+            learned.save(opened.path / LEARNING_CURVE, overwrite=True)
     if as_json:
-        print_json(found.to_dict() | {"summary": found.summary(factor)})
+        plain = found.to_dict() | {"summary": found.summary(factor)}
+        print_json(plain if learned is None else plain | {"learning_curve": learned.to_dict()})
     else:
         console = terminal()
         console.print(found.text(factor), highlight=False, soft_wrap=True, markup=False)
+        if learned is not None:
+            console.print("\n" + learned.text(factor), highlight=False, soft_wrap=True, markup=False)
         console.print(f"Kept in {opened.path / POPULATION}", highlight=False, soft_wrap=True)
     if out is not None:
         from matplotlib.figure import Figure
 
         from curvscope.report import save_figure
 
-        figure = Figure()
-        found.plot(figure.subplots(), log=True)
+        figure = Figure(figsize=(7, 4.5) if learned is None else (12, 4.5))
+        axes = [figure.subplots()] if learned is None else list(figure.subplots(1, 2))
+        found.plot(axes[0], log=True)
+        if learned is not None:
+            learned.plot(axes[1])
         save_figure(figure, out)
         if not as_json:
             terminal().print(f"Written: {out}", highlight=False, soft_wrap=True)

@@ -4,6 +4,7 @@ from curvscope.runs._certified import failed_claims, keep_certificate
 from curvscope.runs._choices import MATRICES, PRECISIONS, Choices, arithmetic_of
 from curvscope.runs._contents import (
     DENSITY,
+    LEARNING_CURVE,
     MASKS,
     POPULATION,
     certified_of,
@@ -27,6 +28,7 @@ from curvscope.runs._weights import read_tensors, read_torch
 
 __all__ = [
     "DENSITY",
+    "LEARNING_CURVE",
     "MASKS",
     "MATRICES",
     "POPULATION",

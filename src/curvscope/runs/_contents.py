@@ -15,7 +15,7 @@ from curvscope.errors import InvalidArgument, RunNotFound
 from curvscope.estimators import RULES, Density
 from curvscope.measurement import CERTIFIED, PARAMETERS, TABLE, results_of
 from curvscope.report import Document, Section, Table, figures
-from curvscope.sampling import Population
+from curvscope.sampling import LearningCurve, Population
 from curvscope.solvers import Plan, Solution
 from curvscope.solvers.results import ORDERS, open as open_solution
 from curvscope.store import Run, parsing, read_sealed_tensors
@@ -27,6 +27,9 @@ DENSITY = "density.json"
 """Where a run keeps the density that `curvscope density RUN` found last."""
 POPULATION = "population.json"
 """Where a run keeps what `curvscope population RUN` found last."""
+
+LEARNING_CURVE = "learning-curve.json"
+"""Where a run keeps the curve that `curvscope population RUN --curve` found last."""
 
 
 def solution_of(run: Run) -> Solution:
@@ -145,6 +148,8 @@ def _document(run: Run) -> Document:
         sections.append(_density_section(found))
     if (population := population_of(run)) is not None:
         sections.append(_population_section(population))
+    if (curve := learning_curve_of(run)) is not None:
+        sections.append(_learning_section(curve))
     sections.append(
         Section(
             "How right are the pairs?",
@@ -243,6 +248,23 @@ def _population_section(found: Population) -> Section:
         figure,
         alternative="Eigenvalues of the sample with sampling intervals of the population's",
         table=population_table(found),
+    )
+
+
+def learning_curve_of(run: Run) -> LearningCurve | None:
+    """The curvature against the number of samples that the run keeps, if any."""
+    return LearningCurve.load(run.path / LEARNING_CURVE) if (run.path / LEARNING_CURVE).is_file() else None
+
+
+def _learning_section(curve: LearningCurve) -> Section:
+    figure = Figure(figsize=(9, 4.5))
+    curve.plot(figure.subplots())
+    return Section(
+        "How many samples?",
+        f"{curve.summary()} Bars: one standard deviation of a data set of that size. At the right: where the population's "
+        "eigenvalues lie, as far as all samples tell.",
+        figure,
+        alternative="Eigenvalues against the number of samples, on logarithmic axes",
     )
 
 

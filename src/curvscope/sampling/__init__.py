@@ -1,10 +1,12 @@
-"""What of the curvature is the sample's, and what the population's: intervals over the choice of the data."""
+"""Intervals over the choice of the data: curvature of a sample beside that of its population."""
 
 from curvscope.sampling._bracket import Limits, bracket, bracket_of_sums
+from curvscope.sampling._curve_result import LearningCurve
 from curvscope.sampling._deal import operator_of_folds
 from curvscope.sampling._end import End, end_of
 from curvscope.sampling._estimate import Estimates, close_groups, estimates
 from curvscope.sampling._folded import Folded, Pairs
+from curvscope.sampling._learning_curve import learning_curve
 from curvscope.sampling._population import population
 from curvscope.sampling._result import Group, Population
 
@@ -13,6 +15,7 @@ __all__ = [
     "Estimates",
     "Folded",
     "Group",
+    "LearningCurve",
     "Limits",
     "Pairs",
     "Population",
@@ -21,6 +24,7 @@ __all__ = [
     "close_groups",
     "end_of",
     "estimates",
+    "learning_curve",
     "operator_of_folds",
     "population",
 ]

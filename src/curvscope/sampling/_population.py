@@ -14,6 +14,7 @@ from curvscope.measurement import Place
 from curvscope.operators import CurvatureOperator, Unit, operator_differences
 from curvscope.sampling._deal import Dealt, check_measured, dealt
 from curvscope.sampling._end import end_of
+from curvscope.sampling._ends import places_of
 from curvscope.sampling._mask_overlap import overlap_interval, rows_of
 from curvscope.sampling._measure import Measured, measure
 from curvscope.sampling._result import Group, Population
@@ -95,23 +96,14 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
     >>> low < 18 < high, found.samples
     (True, 200)
     """
-    check_measured(operator)
-    assert isinstance(operator, CurvatureOperator), "of check_measured"
+    curvature = check_request(operator, solution)
     if not 0 < level < 1:
         raise InvalidArgument(f"level={level}: choose a probability below 1, such as 0.95")
-    if operator.shape[0] != solution.eigenvectors.shape[0] or (
-        operator_differences(solution.provenance, operator, there="in the solution")
-    ):
-        differing = operator_differences(solution.provenance, operator, there="in the solution")
-        raise InvalidArgument(
-            f"this is not the operator of the solution: {'; '.join(differing) or 'another number of parameters'}. Pass "
-            f"{operator.needed_again}"
-        )
     if by not in (None, "samples", "batches"):
         raise InvalidArgument(f"by={by!r}: choose 'samples' or 'batches', or None to have it told from the data")
     read = _masks_of(masks, solution)
     index = [rows_of(mask, solution.k) for mask in read.values()]
-    shared = dealt(operator, folds, seed, by, groups)
+    shared = dealt(curvature, folds, seed, by, groups)
     resources = Resources(memory, run, executor, progress)
     measured = measure(shared, solution, resources, torch.cat(index) if index else None)
     curves, start = {}, 0
@@ -122,6 +114,23 @@ def population(  # noqa: PLR0913 -- a public function: request and resources, by
         curves[name] = overlap_interval(mask, part, measured.cores, measured.shares, vectors, solution.order, level)
         start += len(rows)
     return replace(result_of(measured, solution, shared, level), overlaps=curves)
+
+
+def check_request(operator: Any, solution: Solution) -> CurvatureOperator:
+    """Return the operator, if it is the mean over samples that the solution is of.
+
+    Raises:
+        InvalidType, InvalidArgument: it is not.
+    """
+    check_measured(operator)
+    assert isinstance(operator, CurvatureOperator), "of check_measured"
+    differing = operator_differences(solution.provenance, operator, there="in the solution")
+    if operator.shape[0] != solution.eigenvectors.shape[0] or differing:
+        raise InvalidArgument(
+            f"this is not the operator of the solution: {'; '.join(differing) or 'another number of parameters'}. Pass "
+            f"{operator.needed_again}"
+        )
+    return operator
 
 
 def _masks_of(masks: Any, solution: Solution) -> dict[str, Ranking | Mask]:
@@ -166,7 +175,7 @@ def result_of(measured: Measured, solution: Solution, shared: Dealt, level: floa
     radii = (solution.intervals[:, 1] - solution.intervals[:, 0]) / 2
     overlaps = torch.full((k,), torch.nan, dtype=torch.float64, device="cpu")
     for sign in (1, -1):
-        places = _places(solution, sign)
+        places = places_of(solution, sign)
         if not len(places):
             continue
         folded = measured.end(sign, len(places))
@@ -205,20 +214,6 @@ def result_of(measured: Measured, solution: Solution, shared: Dealt, level: floa
         duplicates=shared.units.duplicates,
         products=measured.products,
     )
-
-
-def _places(solution: Solution, sign: int) -> Tensor:
-    """Places of the pairs of one end in the solution, outermost first."""
-    values, k = solution.eigenvalues, solution.k
-    match solution.order:
-        case "LA" | "SA":
-            chosen = torch.arange(k, device="cpu") if (solution.order == "LA") == (sign > 0) else torch.arange(0, device="cpu")
-        case "BE":
-            upper = k - k // 2
-            chosen = torch.arange(upper, device="cpu") if sign > 0 else torch.arange(upper, k, device="cpu")
-        case _:
-            chosen = ((sign * values) > 0).nonzero().flatten()
-    return chosen[(sign * values[chosen]).argsort(descending=True)]
 
 
 def _put(into: Tensor, places: Tensor, sign: int, lower: Tensor, upper: Tensor) -> None:

@@ -177,7 +177,7 @@ class Population(Saved, Displayed, Hinted):
             return f"{told}; {last} they are too few to say how many are needed."
         if needed <= self.samples:  # its standard error is small enough, but no interval of a single eigenvalue is valid
             return f"{told}; eigenvalue {len(self)} has close neighbours, so that its bracket alone holds."
-        return f"{told}; {last} about {_rounded(needed)} are needed."
+        return f"{told}; {last} about {rounded(needed)} are needed."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -304,10 +304,10 @@ def _ends(interval: Tensor) -> str:
     return f"[{float(interval[0]):.4g}, {float(interval[1]):.4g}]"
 
 
-def _rounded(number: float) -> str:
+def rounded(number: float) -> str:
     """Two digits, with a comma between thousands.
 
-    >>> _rounded(1234.5)
+    >>> rounded(1234.5)
     '1,200'
     """
     digits = max(0, math.floor(math.log10(number)) - 1) if number >= 1 else 0
