@@ -31,6 +31,15 @@ class LearningCurve(Saved, Displayed, Hinted):
         unit: "samples" or "batches".
         population: intervals for the population from all samples.
         products: that it cost, with all of the data.
+
+    >>> import curvscope as cs
+    >>> _ = torch.manual_seed(0)
+    >>> data = [(torch.randn(64, 2) * torch.tensor([3.0, 1.0]), torch.randn(64, 1))]
+    >>> H = cs.hessian(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
+    >>> solution = cs.eigsh(H, k=1)
+    >>> curve = cs.learning_curve(H, solution, cs.population(H, solution), halvings=1)
+    >>> curve.sizes.tolist(), curve.determined(10.0)
+    ([32, 64], [1, 1])
     """
 
     sizes: Tensor
