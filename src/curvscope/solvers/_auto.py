@@ -5,7 +5,7 @@ from __future__ import annotations
 from curvscope.operators.base import Operator
 from curvscope.operators.objective import Objective
 from curvscope.operators.products import total_work
-from curvscope.solvers.sizing import default_width, expected_products
+from curvscope.solvers.sizing import default_width, products_for_many
 
 EXACT_UP_TO = 1500
 """D up to which the matrix may be formed."""
@@ -33,7 +33,7 @@ def takes_exact(operator: Operator, k: int) -> bool:
     size, objective = operator.shape[0], operator.objective
     if size > EXACT_UP_TO:
         return False
-    if objective is None or size <= FEW_TIMES * expected_products(k, default_width(k)):
+    if objective is None or size <= FEW_TIMES * products_for_many(k, default_width(k)):
         return True
     return EVALUATIONS * size * _evaluation(objective, size) <= CHEAP
 
