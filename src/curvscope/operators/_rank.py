@@ -34,7 +34,7 @@ def output_shapes(objective: Objective) -> list[torch.Size]:
     with objective.isolated(), torch.no_grad():
         for number, (batch, _) in enumerate(objective.batches()):
             objective.seed(number)
-            shapes.append(objective.output(objective.values, batch).shape)
+            shapes.append(objective.output_or_logits(objective.values, batch).shape)
     return shapes
 
 

@@ -21,7 +21,7 @@ from curvscope.operators.objective import (
     Objective,
     criterion_terms,
 )
-from curvscope.operators.products import FlatOutputs, ForwardModeLosses, SandwichMap
+from curvscope.operators.products import FlatOutputs, ForwardModeLosses, SandwichMap, TokenScores, token_curvature
 from curvscope.system import checked
 
 
@@ -48,7 +48,8 @@ class EmpiricalFisher(CurvatureOperator):
                 score = grad(lambda inner: criterion(inner, batch[1]))(output)
             return outer(score, tangent, label_axes(objective.criterion, output.ndim)) * _divisor(objective, batch)
 
-        super().__init__(objective, SandwichMap(objective, curve, outputs), **options)
+        tokens = token_curvature(TokenScores, objective.criterion)
+        super().__init__(objective, SandwichMap(objective, curve, outputs, tokens=tokens), **options)
 
     def rank_bound(self) -> RankBound:
         """At most the number of samples. Cost: one evaluation of the network."""

@@ -21,8 +21,10 @@ from curvscope.operators.products import (
     CLOSED_FORMS,
     FlatOutputs,
     SandwichMap,
+    TokenHessian,
     loss_hessian,
     loss_slope,
+    token_curvature,
 )
 from curvscope.system import checked
 
@@ -71,6 +73,7 @@ class GeneralizedGaussNewton(CurvatureOperator):
             lambda output, batch, tangent: curve(output, batch[1], tangent),
             outputs,
             slope=lambda output, batch: loss_slope(of_flat, output, batch[1]),
+            tokens=token_curvature(TokenHessian, criterion),
         )
         super().__init__(objective, batch_map, **options)
 

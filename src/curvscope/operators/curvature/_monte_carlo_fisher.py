@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Unpack, overload
 
 import numpy as np
@@ -23,7 +23,8 @@ from curvscope.operators.objective import (
     Units,
     move,
 )
-from curvscope.operators.products import SandwichMap
+from curvscope.operators.products import SandwichMap, TokenDraws, token_curvature
+from curvscope.operators.rules import PendingLogits, drawn_labels, logsumexp_of
 from curvscope.sketches import Streams
 from curvscope.system import checked
 
@@ -96,10 +97,13 @@ class MonteCarloFisher(CurvatureOperator):
 
 
 class _DrawnMap(SandwichMap):
-    """J^T C J with C from drawn scores, which go with the batch: (x, y, scores, divisor)."""
+    """J^T C J with C from drawn scores, which go with the batch: (x, y, scores, divisor).
+
+    Of logits over a large vocabulary the drawn labels go with the batch in the place of their scores.
+    """
 
     def __init__(self, objective: Objective, num_draws: int, seed: int) -> None:
-        super().__init__(objective, self._curve)
+        super().__init__(objective, self._curve, tokens=token_curvature(TokenDraws, objective.criterion))
         self.num_draws, self.random_seed = num_draws, seed
         self._first_labels = [0]
         self.places: Tensor | None = None
@@ -109,7 +113,7 @@ class _DrawnMap(SandwichMap):
         criterion, objective = self.objective.criterion, self.objective
         moved = move(batch, objective.device, objective.dtype)
         with torch.no_grad(), objective.isolated():
-            output = objective.output_value(objective.values, moved)
+            output = objective.evaluation.value(lambda: objective.output_or_logits(objective.values, moved))
         axes = label_axes(criterion, output.ndim)
         rows = output.numel() // output.shape[axes[0]] if axes else len(output)
         return _counted(criterion, rows, moved[1]).reshape(length, -1).sum(1).cpu()
@@ -121,18 +125,17 @@ class _DrawnMap(SandwichMap):
         """
         criterion = self.objective.criterion
         with torch.no_grad():
-            output = self.objective.output_value(self.objective.values, batch)
+            output = self.objective.evaluation.value(lambda: self._output(self.objective.values, batch))
+            if isinstance(output, PendingLogits):
+                return self._with_labels(output, batch, number)
             axes = label_axes(criterion, output.ndim)
             last = output.movedim(axes[0], -1) if axes else output[:, None]  # one row a label
             rows, places = last.reshape(-1, last.shape[-1]), last.shape[:-1]
             counted = _counted(criterion, len(rows), batch[1])
-            self._first_labels[number + 1 :] = [self._first_labels[number] + int(counted.sum())]
             draw = _SCORES[type(criterion)]
             scores = output.new_zeros(self.num_draws, *output.shape)
-            for index in range(self.num_draws):
-                entries = 1 if draw is _categorical else rows.shape[1]
-                stream = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
-                uniform = self._uniform(stream, self._first_labels[number], int(counted.sum()), entries)
+            entries = 1 if draw is _categorical else rows.shape[1]
+            for index, uniform in enumerate(self._uniform(number, int(counted.sum()), entries)):
                 drawn = torch.zeros_like(rows)
                 drawn[counted] = draw(rows[counted], torch.from_numpy(uniform).to(output))
                 score = drawn.view(*places, rows.shape[1])
@@ -140,7 +143,26 @@ class _DrawnMap(SandwichMap):
         terms = 1.0 if self.objective.sums else float(counted.sum()) * (1 if draw is _categorical else rows.shape[1])
         return (batch[0], batch[1], scores, output.new_tensor(terms))
 
-    def _uniform(self, stream: np.random.Generator, first: int, count: int, entries: int) -> np.ndarray:
+    def _with_labels(self, logits: PendingLogits, batch: Batch, number: int) -> Batch:
+        """The batch with (num_draws, tokens) labels, -1 where a token does not count, and the number of those that do."""
+        assert self.tokens is not None, "what made the logits"
+        head = self.tokens.head(logits.tensors(), batch)
+        counted = head.labels != head.ignored
+        few = head._replace(inputs=head.inputs[counted], labels=head.labels[counted])
+        uniform = [torch.from_numpy(u[:, 0]) for u in self._uniform(number, len(few.labels), 1)]
+        labels = torch.full((self.num_draws, len(counted)), -1, dtype=torch.int64, device=logits.device)
+        labels[:, counted] = drawn_labels(few, logsumexp_of(few), torch.stack(uniform).to(few.inputs))
+        terms = 1.0 if self.objective.sums else float(len(few.labels))
+        return (batch[0], batch[1], labels, few.inputs.new_tensor(terms))
+
+    def _uniform(self, number: int, count: int, entries: int) -> Iterator[np.ndarray]:
+        """For each draw (count, entries) numbers in [0, 1) for the labels of mini-batch ``number``."""
+        self._first_labels[number + 1 :] = [self._first_labels[number] + count]
+        for index in range(self.num_draws):
+            stream = Streams("monte carlo fisher", self.random_seed, "labels").at(index)
+            yield self._at_places(stream, self._first_labels[number], count, entries)
+
+    def _at_places(self, stream: np.random.Generator, first: int, count: int, entries: int) -> np.ndarray:
         """The numbers of ``count`` labels from the ``first`` one on, each at its own place."""
         if self.places is None or not count:
             return _uniform(stream, first, count, entries)

@@ -106,6 +106,11 @@ class BatchLoss(ABC):
         """f_theta(x) for a batch (x, y)."""
         return self._call(values, None, batch[0])
 
+    def output_or_logits(self, values: Values, batch: Batch) -> Tensor:
+        """The same; logits over a large vocabulary may be a :class:`.PendingLogits`, which are not computed."""
+        with self.evaluation.rules():
+            return self.output(values, batch)
+
     def output_value(self, values: Values, batch: Batch) -> Tensor:
         """The output without a graph, also where the model itself takes a gradient."""
         value: Tensor = self.evaluation.value(lambda: self.output(leaves(values), batch))

@@ -16,6 +16,7 @@ from curvscope.operators.objective._batches import Batch, as_given
 from curvscope.operators.objective._loss_argument import Loss
 from curvscope.operators.objective._objective import Objective
 from curvscope.operators.objective._options import WeightOptions
+from curvscope.operators.rules import materialized
 
 ONLY_NAME = "parameters"
 """Name of a tensor that is no part of a container."""
@@ -123,7 +124,8 @@ class FunctionObjective(Objective):
         assert isinstance(self.model, TensorTree), "made in __init__"
         tree = self.model.filled({**self._constants, **dict(zip(self.parameters.names, values, strict=True))})
         with self.evaluation.rules():
-            return self.function(tree, as_given(argument)) if self.takes_batches else self.function(tree)
+            found = self.function(tree, as_given(argument)) if self.takes_batches else self.function(tree)
+        return found if self.evaluation.is_inside else materialized(found)
 
     def _understood(self, loss: Loss) -> tuple[Callable[..., Any], bool]:
         if not self.given_criterion:

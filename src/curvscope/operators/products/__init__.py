@@ -9,6 +9,7 @@ from curvscope.operators.products._memory import available_bytes
 from curvscope.operators.products._outputs import FlatOutputs
 from curvscope.operators.products._refusals import explained
 from curvscope.operators.products._survey import seconds_of, total_work
+from curvscope.operators.products._token_curvature import TokenDraws, TokenHessian, TokenScores, token_curvature
 from curvscope.operators.products._verification import REMEDY, ROUNDING, UNDECIDED, Verdict, against_differences
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     "ForwardModeLosses",
     "HessianMap",
     "SandwichMap",
+    "TokenDraws",
+    "TokenHessian",
+    "TokenScores",
     "Verdict",
     "against_differences",
     "available_bytes",
@@ -30,5 +34,6 @@ __all__ = [
     "loss_hessian",
     "loss_slope",
     "seconds_of",
+    "token_curvature",
     "total_work",
 ]

@@ -99,12 +99,22 @@ def _sample_weights(criterion: nn.CrossEntropyLoss, output: Tensor, target: Tens
         per_sample = (smoothed * weight.view(shape)).sum(classes, keepdim=True)
         divisor: float | Tensor = output.numel() / count
     else:
-        counted = target != criterion.ignore_index
-        own = torch.where(counted, weight[torch.where(counted, target, 0)], 0.0)
-        per_sample = own * (1 - smoothing) + torch.where(counted, weight.sum() * smoothing / count, 0.0)
+        per_sample, divisor = label_weights(criterion, target, count, output)
         per_sample = per_sample.unsqueeze(classes) if output.ndim > 1 else per_sample
-        divisor = own.sum()
     return per_sample / divisor if criterion.reduction == "mean" else per_sample
+
+
+def label_weights(criterion: nn.CrossEntropyLoss, target: Tensor, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The total weight of the log-probabilities of each label, and what the mean divides by.
+
+    >>> label_weights(nn.CrossEntropyLoss(ignore_index=1), torch.tensor([0, 1, 2]), 3, torch.zeros(1))
+    (tensor([1., 0., 1.]), tensor(2.))
+    """
+    weight = like.new_ones(count) if criterion.weight is None else criterion.weight.to(like)
+    smoothing = criterion.label_smoothing
+    counted = target != criterion.ignore_index
+    own = torch.where(counted, weight[torch.where(counted, target, 0)], 0.0)
+    return own * (1 - smoothing) + torch.where(counted, weight.sum() * smoothing / count, 0.0), own.sum()
 
 
 def _binary(criterion: nn.BCEWithLogitsLoss, output: Tensor, target: Tensor, tangent: Tensor) -> Tensor:

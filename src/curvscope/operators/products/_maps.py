@@ -20,6 +20,11 @@ from curvscope.operators.products._constants import FrozenConstants, ReverseCons
 from curvscope.operators.products._forward_losses import ForwardModeLosses
 from curvscope.operators.products._outputs import FlatOutputs
 from curvscope.operators.products._refusals import explained, explanation, message_of
+from curvscope.operators.products._token_curvature import TokenCurvature
+from curvscope.operators.rules import PendingLogits, materialized
+
+FEW_TOKENS = 64
+"""Tokens whose logits are looked at."""
 
 Pieces = tuple[Tensor | None, ...]
 OutputCurvature = Callable[[Tensor, Batch, Tensor], Tensor]
@@ -119,6 +124,7 @@ class SandwichMap(BatchMap):
         curve: C, such as the loss's own Hessian for the generalised Gauss-Newton matrix.
         outputs: what makes one tensor of the network's outputs, where ``curve`` has to know of it.
         slope: (output, batch) to the gradient whose derivative C is; None where it is none, as of the Fisher matrices.
+        tokens: C for logits over a large vocabulary, in chunks; None: they are computed as a whole.
     """
 
     def __init__(
@@ -127,70 +133,128 @@ class SandwichMap(BatchMap):
         curve: OutputCurvature,
         outputs: FlatOutputs | None = None,
         slope: Callable[[Tensor, Batch], Tensor] | None = None,
+        tokens: TokenCurvature | None = None,
     ) -> None:
         super().__init__(objective)
-        self.curve, self.outputs, self.slope = curve, outputs or FlatOutputs(), slope
+        self.curve, self.outputs, self.slope, self.tokens = curve, outputs or FlatOutputs(), slope, tokens
 
     def product(self, values: Values, batch: Batch, tangent: Values) -> Values:
         """One forward and one backward sweep. Source: Schraudolph (2002)."""
+        found = _Found()
 
-        def network(inner: Values) -> Tensor:
+        def network(inner: Values) -> Values:
             """The output as a function of the parameters."""
             with torch.enable_grad(), ReverseConstants():
-                return self._output(inner, batch)
+                return found.varying(self._output(inner, batch), torch._C._functorch.is_functorch_wrapped_tensor)
 
         with torch.enable_grad():  # a model may take gradients itself
             output, forward = jvp(network, (values,), (tangent,))[:2]
             pull_back = vjp(network, values)[1]
-        product: tuple[Tensor, ...] = pull_back(self.curve(output, batch, forward))[0]
+        product: tuple[Tensor, ...] = pull_back(self._curved(found, output, batch, forward))[0]
         return product
 
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
         """J v is the derivative of J^T u in u: two reverse sweeps a vector, about 2 gradients."""
         with torch.enable_grad():
             values = self.objective.leaves(self.objective.values)
-            output = dependent(self._output(values, batch))
-            seed = torch.zeros_like(output, requires_grad=True)
+            found, output = self._differentiable(values, batch)
+            seeds = tuple(torch.zeros_like(piece, requires_grad=True) for piece in output)
             with explained():
-                pulled = torch.autograd.grad(output, values, seed, create_graph=True, allow_unused=True)
+                pulled = torch.autograd.grad(output, values, seeds, create_graph=True, allow_unused=True)
         self._refuse_dead_ends(pulled)
-        curve = self.curve
 
         def apply(tangents: Values, batched: bool) -> Pieces:
             """J v, C times it, and back."""
-            forward = _pull(pulled, (seed,), tangents, batched)[0]
-            if forward is None:
+            moved = _pull(pulled, seeds, tangents, batched)
+            if all(piece is None for piece in moved):
                 return (None,) * len(values)
+            like = (torch.zeros_like(s).expand(len(tangents[0]), *s.shape) if batched else torch.zeros_like(s) for s in seeds)
+            forward = tuple(zeros if piece is None else piece for piece, zeros in zip(moved, like, strict=True))
 
-            def curved(tangent: Tensor) -> Tensor:
+            def curved(*tangent: Tensor) -> Values:
                 """C times one tangent."""
-                return curve(output.detach(), batch, tangent)
+                return self._curved(found, tuple(piece.detach() for piece in output), batch, tangent)
 
             with torch.no_grad():
-                cotangent = vmap(curved)(forward) if batched else curved(forward)
-            return _pull((output,), values, (cotangent,), batched)
+                cotangent = vmap(curved)(*forward) if batched else curved(*forward)
+            return _pull(output, values, cotangent, batched)
 
         return apply
 
     def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
         """J v from two outputs, C times it, and back by one gradient."""
-        objective, found = self.objective, []
+        objective, moved = self.objective, []
         for h in (step, -step):
             objective.seed(0)
             values = objective.leaves(_moved(objective.values, tangent, h))
             with torch.enable_grad(), constants.used():
-                output = self._output(values, batch)
-            found.append(output.detach().clone())
+                output = _Found().varying(self._output(values, batch), _requires_grad)
+            moved.append([piece.detach().clone() for piece in output])
         objective.seed(0)
         with torch.enable_grad():
             values = objective.leaves(objective.values)
-            output = dependent(self._output(values, batch))
+            found, output = self._differentiable(values, batch)
+        forward = tuple((plus - minus) / (2 * step) for plus, minus in zip(*moved, strict=True))
         with torch.no_grad():
-            cotangent = self.curve(output.detach(), batch, (found[0] - found[1]) / (2 * step))
-        return _pull((output,), values, (cotangent,), False)
+            cotangent = self._curved(found, tuple(piece.detach() for piece in output), batch, forward)
+        return _pull(output, values, cotangent, False)
+
+    def few_outputs(self, batch: Batch) -> tuple[Tensor, Batch]:
+        """The network's output without a graph, and the batch; of pending logits those of a few tokens that count."""
+        output = self.objective.evaluation.value(lambda: self._output(self.objective.values, batch))
+        if not isinstance(output, PendingLogits):
+            return output.detach(), batch
+        assert self.tokens is not None, "what made logits of the output"
+        head = self.tokens.head(output.tensors(), batch)
+        few = (head.labels != head.ignored).nonzero()[:FEW_TOKENS, 0]
+        logits = torch.addmm(head.bias, head.inputs[few], head.weight.t())
+        return logits.detach(), (batch[0], head.labels[few])
+
+    def _differentiable(self, values: Values, batch: Batch) -> tuple[_Found, Values]:
+        """What the network returns, as tensors that depend on the parameters."""
+        found, output = _Found(), self._output(values, batch)
+        pieces = found.varying(output, _requires_grad)
+        dependent(pieces[0] if pieces else output.detach())
+        return found, pieces
 
     def _output(self, values: Values, batch: Batch) -> Tensor:
-        return self.outputs.flat(self.objective.output(values, batch))
+        if self.tokens is None:
+            return self.outputs.flat(self.objective.output(values, batch))
+        output = self.objective.output_or_logits(values, batch)
+        return output if self.tokens.serves(output, batch) else self.outputs.flat(materialized(output))
+
+    def _curved(self, found: _Found, output: Values, batch: Batch, tangents: Values) -> Values:
+        """C times the tangents of what varies of the output."""
+        if found.fixed is None:
+            return (self.curve(output[0], batch, tangents[0]),)
+        assert self.tokens is not None, "what made logits of the output"
+        given, moving = iter(output), iter(tangents)
+        h, w, b = (next(given) if fixed is None else fixed for fixed in found.fixed)
+        h_t, w_t, b_t = (next(moving) if fixed is None else None for fixed in found.fixed)
+        head, along = self.tokens.head((h, w, b), batch), (h_t, w_t, b_t)
+        return tuple(piece for piece in self.tokens(head, batch, along) if piece is not None)
+
+
+class _Found:
+    """Form of a network's output: a tensor, or the inputs, weight and bias of a layer whose logits are not computed.
+
+    Attributes:
+        fixed: None for a tensor; of a layer, those of its three tensors that do not depend on the parameters, else None.
+    """
+
+    fixed: tuple[Tensor | None, Tensor | None, Tensor | None] | None = None
+
+    def varying(self, output: Tensor, depends: Callable[[Tensor], bool]) -> Values:
+        """The tensors of an output that depend on the parameters; the others are noted."""
+        if not isinstance(output, PendingLogits):
+            return (output,)
+        h, w, b = output.tensors()
+        self.fixed = (None if depends(h) else h, None if depends(w) else w, None if depends(b) else b)
+        return tuple(piece for piece, fixed in zip((h, w, b), self.fixed, strict=True) if fixed is None)
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    return tensor.requires_grad
 
 
 def _moved(values: Values, tangent: Values, step: float) -> Values:

@@ -26,6 +26,7 @@ class Argument(NamedTuple):
 # Arrays of the size of a tile (of a chunk of logits) that live together at most, counted in the code.
 TILES = {"attention": 2, "attention_along": 4, "attention_backward": 3, "attention_backward_along": 7}
 CHUNKS = {"token_losses": 2, "token_losses_along": 3, "token_losses_backward": 3, "token_losses_backward_along": 5}
+CHUNKS |= {"token_softmax_curvature": 2, "token_score_curvature": 3}
 
 
 def workspace_bytes(name: str, arguments: Sequence[Argument]) -> int:

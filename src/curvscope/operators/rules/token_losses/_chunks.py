@@ -25,6 +25,7 @@ CPU_ENTRIES, ACCELERATOR_ENTRIES = 1 << 22, 1 << 26
 """Logits of a chunk: large enough for matrix products, small beside the weights of the layer."""
 
 Three = tuple[Tensor, Tensor, Tensor]
+Some = Three | tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def chunk_entries(num_classes: int, *, on_cpu: bool) -> int:
@@ -85,7 +86,7 @@ def losses_along(head: Head, logsumexp: Tensor, along: Three) -> tuple[Tensor, T
         p = head.probabilities(chunk, logsumexp)
         labels, counted = head.known(chunk)
         for t in range(len(along[0])):
-            moved = _logits_along(head, chunk, t, along)
+            moved = logits_along(head, chunk, t, along)
             own = moved.gather(-1, labels).squeeze(-1)
             sums[t, chunk] = moved.mul_(p).sum(-1)
             found[t, chunk] = (sums[t, chunk] - own).masked_fill_(~counted, 0.0)
@@ -101,7 +102,7 @@ def pull_back(head: Head, logsumexp: Tensor, slopes: Tensor) -> Three:
         p.scatter_add_(-1, labels, -torch.ones_like(labels, dtype=p.dtype))
         p.masked_fill_(~counted.unsqueeze(-1), 0.0)
         for t, slope in enumerate(slopes):
-            _add(into, t, chunk, p * slope[chunk].unsqueeze(-1), head)
+            add_pulled_back(into, t, chunk, p * slope[chunk].unsqueeze(-1), head)
     return into
 
 
@@ -116,22 +117,31 @@ def pull_back_along(head: Head, logsumexp: Tensor, slopes: Tensor, along: Three,
         for t in range(len(inputs_t)):
             slope = (slopes[t if len(slopes) > 1 else 0, chunk].unsqueeze(-1) * counts).to(p.dtype)
             slope_t = (slopes_t[t, chunk].unsqueeze(-1) * counts).to(p.dtype)
-            moved = _logits_along(head, chunk, t, along)
+            moved = logits_along(head, chunk, t, along)
             mean = (moved * p).sum(-1, keepdim=True)
             # u p (z. - <p, z.>) + u. p, and u. once less at the label.
             change = moved.sub_(mean).mul_(slope).add_(slope_t).mul_(p)
             change.scatter_add_(-1, labels, -slope_t)
-            _add(into, t, chunk, change, head)
+            add_pulled_back(into, t, chunk, change, head)
             first = (p * slope).scatter_add_(-1, labels, -slope)
             into[0][t, chunk] += first @ weight_t[t]
             into[1][t] += first.t() @ inputs_t[t, chunk]
     return into
 
 
-def _logits_along(head: Head, chunk: slice, t: int, along: Three) -> Tensor:
+def logits_along(head: Head, chunk: slice, t: int, along: Some) -> Tensor:
+    """The derivative of a chunk's logits along direction t: (tokens, V), memory of its own; None is no direction."""
     inputs_t, weight_t, bias_t = along
-    moved = torch.addmm(bias_t[t], inputs_t[t, chunk], head.weight.t())
-    return moved.addmm_(head.inputs[chunk], weight_t[t].t())
+    start = head.bias.new_zeros(()) if bias_t is None else bias_t[t]
+    pairs = []
+    if inputs_t is not None:
+        pairs.append((inputs_t[t, chunk], head.weight.t()))
+    if weight_t is not None:
+        pairs.append((head.inputs[chunk], weight_t[t].t()))
+    if not pairs:
+        return start.expand(len(head.inputs[chunk]), len(head.weight)).clone()
+    moved = torch.addmm(start, *pairs[0])
+    return moved if len(pairs) == 1 else moved.addmm_(*pairs[1])
 
 
 def _zeros(head: Head, count: int) -> Three:
@@ -139,8 +149,12 @@ def _zeros(head: Head, count: int) -> Three:
     return h, w, b
 
 
-def _add(into: Three, t: int, chunk: slice, slopes: Tensor, head: Head) -> None:
-    """Add what derivatives by the logits of a chunk, (tokens, V), make of h, W and b."""
-    into[0][t, chunk] += slopes @ head.weight
-    into[1][t].addmm_(slopes.t(), head.inputs[chunk])
-    into[2][t] += slopes.sum(0)
+def add_pulled_back(into: Some, t: int, chunk: slice, slopes: Tensor, head: Head) -> None:
+    """Add what derivatives by the logits of a chunk, (tokens, V), make of h, W and b; None is not wanted."""
+    of_inputs, of_weight, of_bias = into
+    if of_inputs is not None:
+        of_inputs[t, chunk] += slopes @ head.weight
+    if of_weight is not None:
+        of_weight[t].addmm_(slopes.t(), head.inputs[chunk])
+    if of_bias is not None:
+        of_bias[t] += slopes.sum(0)

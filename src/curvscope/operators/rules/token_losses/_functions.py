@@ -13,6 +13,8 @@ from torch.autograd import Function
 
 from curvscope.errors import NotDifferentiable
 from curvscope.operators.rules.attention import directions_batched
+from curvscope.operators.rules.token_losses._chunks import Head
+from curvscope.operators.rules.token_losses._curvature import Scores, Tangents
 from curvscope.operators.rules.token_losses._operations import LIBRARY  # noqa: F401 -- defines the operations
 
 operations = torch.ops.curvscope
@@ -121,6 +123,76 @@ class PullBackAlong(_Rule):
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         """Mapped directions are more directions."""
         return directions_batched(PullBackAlong, info.batch_size, in_dims, args, leading=(6, 7, 8, 9, 10))
+
+
+class _Symmetric(_Rule):
+    """A symmetric map of directions, which nobody differentiates; see :mod:`._curvature`."""
+
+    backward = jvp = staticmethod(_refuse)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep nothing."""
+
+
+class SoftmaxCurvature(_Symmetric):
+    """(..., logsumexp, factor, inputs_t, weight_t, bias_t) to the map of these directions."""
+
+    forward = staticmethod(operations.token_softmax_curvature)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        """Mapped directions are more directions."""
+        return directions_batched(SoftmaxCurvature, info.batch_size, in_dims, args, leading=_given_among(args, 7))
+
+
+class ScoreCurvature(_Symmetric):
+    """(..., logsumexp, the fields of :class:`._curvature.Scores`, inputs_t, weight_t, bias_t) to the map of these."""
+
+    forward = staticmethod(operations.token_score_curvature)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        """Mapped directions are more directions."""
+        return directions_batched(ScoreCurvature, info.batch_size, in_dims, args, leading=_given_among(args, 12))
+
+
+def softmax_map(head: Head, logsumexp: Tensor, factor: Tensor, along: Tangents) -> Tangents:
+    """One direction through :func:`._curvature.softmax_curvature`; inside of ``vmap`` those of all its entries share chunks.
+
+    Args:
+        head: the last layer and its labels.
+        logsumexp: of the logits, see :func:`logsumexp_of`.
+        factor: of each token, (n,).
+        along: a direction of inputs, weight and bias; None for what does not vary, and is not wanted.
+    """
+    found = SoftmaxCurvature.apply(*head, logsumexp, factor, *_leading(along))
+    return _wanted(found, along)
+
+
+def score_map(head: Head, logsumexp: Tensor, scores: Scores, along: Tangents) -> Tangents:
+    """One direction through :func:`._curvature.score_curvature`; see :func:`softmax_map`."""
+    return _wanted(ScoreCurvature.apply(*head, logsumexp, *scores, *_leading(along)), along)
+
+
+def logsumexp_of(head: Head) -> Tensor:
+    """The logsumexp of the logits of each token, (n,)."""
+    found: Tensor = operations.token_losses(*head)[1]
+    return found
+
+
+def _leading(along: Tangents) -> tuple[Tensor | None, ...]:
+    return tuple(None if tensor is None else tensor[None] for tensor in along)
+
+
+def _wanted(found: tuple[Tensor, ...], along: Tangents) -> Tangents:
+    h, w, b = (None if tensor is None else piece[0] for piece, tensor in zip(found, along, strict=True))
+    return h, w, b
+
+
+def _given_among(args: tuple[Any, ...], first: int) -> tuple[int, ...]:
+    """Places, from ``first`` on, of arguments that are not None."""
+    return tuple(place for place in range(first, len(args)) if args[place] is not None)
 
 
 def _directions(tangents: tuple[Any, ...], given: tuple[Any, ...], count: int) -> list[Tensor]:

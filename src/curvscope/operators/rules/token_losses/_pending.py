@@ -1,14 +1,15 @@
 """Logits over a large vocabulary that are not computed until it is known what for.
 
 A linear layer with a large output returns a stand-in. Taking tokens apart or together is done to the layer's inputs instead.
-Cross-entropy of the stand-in goes by chunks of tokens; whatever else is done to it is done to the logits themselves.
+Cross-entropy of the stand-in goes by chunks of tokens, and so do the maps of Gauss-Newton and Fisher matrices. Whatever else is
+done to it is done to the logits themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ METADATA = {
 } | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__}
 
 
-class Pending(Tensor):
+class PendingLogits(Tensor):
     """Stands for ``linear(inputs, weight, bias)``, with the classes on the last axis or on axis 1.
 
     Args:
@@ -50,14 +51,14 @@ class Pending(Tensor):
 
     @staticmethod
     def __new__(
-        cls: type[Pending],
+        cls: type[PendingLogits],
         inputs: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         *,
         second: bool = False,
         normalized: bool = False,
-    ) -> Pending:
+    ) -> PendingLogits:
         """Make the stand-in, without memory of its own."""
         shape = [*inputs.shape[:-1], weight.shape[0]]
         if second:
@@ -75,10 +76,22 @@ class Pending(Tensor):
             self.computed = found.movedim(-1, 1) if self.second else found
         return self.computed
 
-    def of(self, inputs: Tensor, **changes: Any) -> Pending:
+    @property
+    def is_pending(self) -> bool:
+        """True if these are logits that nobody has computed, and so may have written to."""
+        return self.computed is None and not self.normalized
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of the layer, (tokens, E), its weight and its bias, zero where it has none."""
+        bias = self.bias
+        if bias is None:
+            bias = torch.zeros(len(self.weight), dtype=self.weight.dtype, device=self.weight.device)
+        return self.inputs.reshape(-1, self.inputs.shape[-1]), self.weight, bias
+
+    def of(self, inputs: Tensor, **changes: Any) -> PendingLogits:
         """The same layer of other inputs."""
         kept = {"second": self.second, "normalized": self.normalized} | changes
-        made = Pending(inputs, self.weight, self.bias, **kept)
+        made = PendingLogits(inputs, self.weight, self.bias, **kept)
         made.views = self.views  # how many there are; the views themselves would keep each other alive
         made.views[0] += 1
         return made
@@ -101,16 +114,16 @@ class Pending(Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         first = args[0] if args else None
-        if isinstance(first, Pending) and _writes(func):
+        if isinstance(first, PendingLogits) and _writes(func):
             first.refuse_other_views(func)
         rule = KEPT.get(func)
         if (
-            rule is not None and isinstance(first, Pending) and first.computed is None
+            rule is not None and isinstance(first, PendingLogits) and first.computed is None
         ):  # what is computed may have been written to
             found = rule(*args, **kwargs)
             if found is not NotImplemented:
                 return found
-        args, kwargs = tree_map_only(Pending, Pending.logits, (args, kwargs))
+        args, kwargs = tree_map_only(PendingLogits, PendingLogits.logits, (args, kwargs))
         return func(*args, **kwargs)
 
     @classmethod
@@ -118,12 +131,12 @@ class Pending(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Do what came past :meth:`__torch_function__` to the logits."""
-        args, kwargs = tree_map_only(Pending, Pending.logits, (args, kwargs or {}))
+        args, kwargs = tree_map_only(PendingLogits, PendingLogits.logits, (args, kwargs or {}))
         return func(*args, **kwargs)
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         """Say what it is."""
-        return f"Pending(shape={tuple(self.shape)})"
+        return f"PendingLogits(shape={tuple(self.shape)})"
 
 
 WRITING = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__", "__ipow__", "__imod__"}
@@ -137,13 +150,13 @@ def _writes(func: Callable[..., Any]) -> bool:
 
 def materialized(value: Any) -> Any:
     """A network's output with the logits themselves."""
-    return tree_map_only(Pending, Pending.logits, value)
+    return tree_map_only(PendingLogits, PendingLogits.logits, value)
 
 
 # --- what is done to the inputs -----------------------------------------------------------------------------------------------
 
 
-def _reshaped(logits: Pending, *shape: Any) -> Any:
+def _reshaped(logits: PendingLogits, *shape: Any) -> Any:
     sizes = list(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple | torch.Size) else list(shape)
     if logits.second or not all(isinstance(n, int) for n in sizes) or not sizes:
         return NotImplemented
@@ -154,14 +167,14 @@ def _reshaped(logits: Pending, *shape: Any) -> Any:
     return logits.of(logits.inputs.reshape(*sizes[:-1], logits.inputs.shape[-1]))
 
 
-def _flattened(logits: Pending, start_dim: int = 0, end_dim: int = -1) -> Any:
+def _flattened(logits: PendingLogits, start_dim: int = 0, end_dim: int = -1) -> Any:
     last = end_dim % logits.ndim
     if logits.second or last >= logits.ndim - 1:
         return NotImplemented
     return logits.of(logits.inputs.flatten(start_dim % logits.ndim, last))
 
 
-def _taken(logits: Pending, index: Any) -> Any:
+def _taken(logits: PendingLogits, index: Any) -> Any:
     """``logits[..., :-1, :]`` and the like: slices of axes before the classes."""
     parts = list(index) if isinstance(index, tuple) else [index]
     if logits.second or not all(part is Ellipsis or isinstance(part, slice) for part in parts):
@@ -174,21 +187,21 @@ def _taken(logits: Pending, index: Any) -> Any:
     return logits.of(logits.inputs[tuple(parts)])
 
 
-def _moved(logits: Pending, source: Any, destination: Any) -> Any:
+def _moved(logits: PendingLogits, source: Any, destination: Any) -> Any:
     if logits.second or not (isinstance(source, int) and isinstance(destination, int)):
         return NotImplemented
     ends = source % logits.ndim, destination % logits.ndim
     return logits.of(logits.inputs, second=True) if ends == (logits.ndim - 1, 1) else NotImplemented
 
 
-def _transposed(logits: Pending, first: int, other: int) -> Any:
+def _transposed(logits: PendingLogits, first: int, other: int) -> Any:
     swapped = {first % logits.ndim, other % logits.ndim}
     if logits.second or logits.ndim != 3 or swapped != {1, 2}:
         return NotImplemented
     return logits.of(logits.inputs, second=True)
 
 
-def _permuted(logits: Pending, *order: Any) -> Any:
+def _permuted(logits: PendingLogits, *order: Any) -> Any:
     places = list(order[0]) if len(order) == 1 and isinstance(order[0], list | tuple) else list(order)
     last = logits.ndim - 1
     wanted = [0, last, *range(1, last)]
@@ -197,17 +210,17 @@ def _permuted(logits: Pending, *order: Any) -> Any:
     return logits.of(logits.inputs, second=True)
 
 
-def _cast(logits: Pending, *args: Any, **kwargs: Any) -> Any:
+def _cast(logits: PendingLogits, *args: Any, **kwargs: Any) -> Any:
     values = (*args, *kwargs.values())
     same = all(isinstance(value, torch.dtype | torch.device) and value in (logits.dtype, logits.device) for value in values)
     return logits if same else NotImplemented
 
 
-def _float(logits: Pending) -> Any:
+def _float(logits: PendingLogits) -> Any:
     return logits if logits.dtype is torch.float32 else NotImplemented
 
 
-def _log_softmax(logits: Pending, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+def _log_softmax(logits: PendingLogits, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     axis = 1 if logits.second else logits.ndim - 1
     if logits.normalized or dim is None or dim % logits.ndim != axis or dtype not in (None, logits.dtype):
         return NotImplemented
@@ -215,7 +228,7 @@ def _log_softmax(logits: Pending, dim: int | None = None, _stacklevel: int = 3, 
 
 
 def _cross_entropy(
-    logits: Pending,
+    logits: PendingLogits,
     target: Tensor,
     weight: Tensor | None = None,
     size_average: Any = None,
@@ -224,34 +237,55 @@ def _cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Any:
-    usual = size_average is None and reduce is None and reduction in ("mean", "sum", "none") and not label_smoothing
+    usual = size_average is None and reduce is None and reduction in ("mean", "sum", "none")
     shape = logits.inputs.shape[:-1]
     is_labels = isinstance(target, Tensor) and target.dtype is torch.int64 and target.shape == shape
     flat_classes = logits.second or logits.ndim <= 2
     if not usual or not is_labels or not flat_classes or logits.normalized:
         return NotImplemented
-    return _reduced(logits, target, weight, ignore_index, reduction)
+    return _reduced(logits, target, Options(weight, ignore_index, reduction, label_smoothing))
 
 
-def _nll_loss(logits: Pending, *arguments: Any, **options: Any) -> Any:
+def _nll_loss(logits: PendingLogits, *arguments: Any, **options: Any) -> Any:
     """Its arguments are the first ones of the cross-entropy."""
     if not logits.normalized:
         return NotImplemented
     return _cross_entropy(logits.of(logits.inputs, normalized=False), *arguments, **options)
 
 
-def _reduced(logits: Pending, target: Tensor, weight: Tensor | None, ignored: int, reduction: str) -> Tensor:
-    inputs, labels = logits.inputs.reshape(-1, logits.inputs.shape[-1]), target.reshape(-1)
-    bias = torch.zeros_like(logits.weight[:, 0].detach()) if logits.bias is None else logits.bias
-    losses: Tensor = TokenLosses.apply(inputs, logits.weight, bias, labels, ignored)[0]
-    counted = labels != ignored
+class Options(NamedTuple):
+    """Of ``functional.cross_entropy``."""
+
+    weight: Tensor | None
+    ignored: int
+    reduction: str
+    smoothing: float
+
+
+def _reduced(logits: PendingLogits, target: Tensor, options: Options) -> Tensor:
+    (inputs, layer, bias), labels = logits.tensors(), target.reshape(-1)
+    losses: Tensor = TokenLosses.apply(inputs, layer, bias, labels, options.ignored)[0]
+    counted = labels != options.ignored
+    known = labels.where(counted, torch.zeros_like(labels))
     weights = counted.to(losses.dtype)
-    if weight is not None:
-        weights = weights * weight[labels.where(counted, torch.zeros_like(labels))]
-        losses = losses * weights
-    if reduction == "none":
-        return losses.reshape(target.shape)
-    return losses.sum() if reduction == "sum" else losses.sum() / weights.sum()
+    classes = None if options.weight is None else options.weight.to(losses.dtype)
+    if classes is not None:
+        weights = weights * classes[known]
+    total = losses * weights
+    if options.smoothing:
+        total = (1 - options.smoothing) * total + options.smoothing * _even(logits, losses, known, classes) * counted
+    if options.reduction == "none":
+        return total.reshape(target.shape)
+    return total.sum() if options.reduction == "sum" else total.sum() / weights.sum()
+
+
+def _even(logits: PendingLogits, losses: Tensor, labels: Tensor, classes: Tensor | None) -> Tensor:
+    """The mean of a token's losses over all labels, weighted by class: logits enter it by their weighted sum alone."""
+    inputs, layer, bias = logits.tensors()
+    weights = torch.ones_like(bias) if classes is None else classes
+    logsumexp = losses + (inputs * layer[labels]).sum(-1) + bias[labels]
+    mean: Tensor = (weights.sum() * logsumexp - inputs @ (weights @ layer) - weights @ bias) / len(layer)
+    return mean
 
 
 KEPT: dict[Any, Callable[..., Any]] = {
@@ -287,13 +321,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
     tensors = [input, weight] if bias is None else [input, weight, bias]
     alike = all(t.dtype is input.dtype and t.device == input.device for t in tensors)
     if (
-        isinstance(input, Pending)
+        isinstance(input, PendingLogits)
         or not alike
         or torch.is_autocast_enabled(input.device.type)
         or any(_differs_by_sample(t) for t in tensors)
     ):
         return NotImplemented
-    return Pending(input, weight, bias)
+    return PendingLogits(input, weight, bias)
 
 
 def _differs_by_sample(tensor: Tensor) -> bool:
