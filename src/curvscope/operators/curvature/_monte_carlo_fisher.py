@@ -168,7 +168,8 @@ class _DrawnMap(SandwichMap):
             return _uniform(stream, first, count, entries)
         places = self.places[first : first + count].numpy()
         low, high = int(places[0]), int(places[-1])
-        return _uniform(stream, low, high + 1 - low, entries)[places - low]
+        numbers: np.ndarray = _uniform(stream, low, high + 1 - low, entries)[places - low]
+        return numbers
 
     def _curve(self, output: Tensor, batch: Batch, tangent: Tensor) -> Tensor:
         axes = tuple(axis + 1 for axis in label_axes(self.objective.criterion, output.ndim))
