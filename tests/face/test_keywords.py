@@ -201,7 +201,7 @@ def test_what_people_try_leads_to_the_right_form(call, words):
 @pytest.mark.parametrize(
     ("owner", "names"),
     [
-        (cs.hessian(MODEL, LOSS, DATA), {"double": "H.to", "vHv": "v @ H @ v", "logdet": "torch.log", "save": "solution.save"}),
+        (cs.hessian(MODEL, LOSS, DATA), {"double": "H.to", "vHv": "v @ H @ v", "logdet": "cs.logdet", "save": "solution.save"}),
         (SOLVED, {"shape": "eigenvectors.shape", "error": "residual_norms", "certified": "certificate"}),
         (SOLVED.eigenvectors, {"norm": "to_tensor", "tolist": "to_tensor", "to_numpy": "np.asarray"}),
         (

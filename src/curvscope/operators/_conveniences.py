@@ -79,7 +79,7 @@ class Conveniences(Hinted):
         "frobenius_norm": "cs.frobenius_norm(H)",
         "spectral_norm": "cs.spectral_norm(H)",
         "svds": "cs.svds(H, k=...)",
-        "logdet": "cs.density(H).sum(torch.log)",
+        "logdet": "cs.logdet(H, damping=...)",
         "plot": "cs.density(H).plot(), or cs.eigsh(H, k=...).plot()",
         "eig": "cs.eigsh(H, k=...)",
         "certify": "cs.certify(H, solution)",
