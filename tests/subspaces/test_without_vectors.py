@@ -6,8 +6,9 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.measurement import lanczos
 from curvscope.subspaces import plan_without_vectors
-from curvscope.subspaces._lanczos import lanczos
+from curvscope.subspaces._ritz import ritz
 
 WHOLE = torch.tensor([0, 2, 5, 6, 7])
 """Places of the k at which there is a gap: k = 2 cuts the plus/minus pair, k = 4 and 5 the cluster."""
@@ -57,10 +58,10 @@ def test_the_average_over_all_signs_is_the_overlap():
         start = torch.zeros(60, 1, dtype=torch.float64)
         start[order, 0] = z
         (made,) = lanczos(lambda X: A @ X, start, 60, rows=order, reorthogonalize=True)
-        ritz = made.ritz()
+        found_here = ritz(made)
         for k in (1, 3, 4):
-            kept = ritz.values.abs() >= values.abs().sort(descending=True).values[k - 1] - 1e-6
-            total[k - 1] += (z[:k, None] * ritz.rows[:k, :] * kept).sum() / 16
+            kept = found_here.values.abs() >= values.abs().sort(descending=True).values[k - 1] - 1e-6
+            total[k - 1] += (z[:k, None] * found_here.rows[:k, :] * kept).sum() / 16
     found = total / torch.arange(1, 5)
     truth = exact(U, values, order, 4)
     for k in (1, 3):  # with gaps; k = 4 cuts a cluster
@@ -96,10 +97,10 @@ def test_the_edge_in_an_unresolved_bulk_is_shared_out():
     start = torch.ones(400, 1, dtype=torch.float64)
     (made,) = lanczos(lambda X: values[:, None] * X, start, 30)
     thresholds = torch.linspace(0.1, 0.9, 60, dtype=torch.float64)
-    counted = made.ritz().weights @ made.ritz().share_above(thresholds)
+    counted = ritz(made).weights @ ritz(made).share_above(thresholds)
     truth = (values.abs()[:, None] >= thresholds).sum(0)
     error = (counted - truth) / 400
-    whole = made.ritz().weights @ (made.ritz().values.abs()[:, None] >= thresholds).double()
+    whole = ritz(made).weights @ (ritz(made).values.abs()[:, None] >= thresholds).double()
     assert float(error.abs().max()) < 0.01
     assert float(((whole - truth) / 400).abs().max()) > 0.02
 

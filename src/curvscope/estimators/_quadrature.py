@@ -14,10 +14,10 @@ from torch import Tensor
 from curvscope.errors import InvalidArgument, OutOfBudget
 from curvscope.estimators._deflation import Deflation
 from curvscope.estimators._density import Density
-from curvscope.estimators._lanczos import Quadrature, lanczos
+from curvscope.estimators._gauss import Quadrature, quadrature
 from curvscope.estimators._low_rank import eigenvalues_by_range, products_needed, vectors_needed
 from curvscope.estimators._resolved import take_out
-from curvscope.measurement import Meter, blocks
+from curvscope.measurement import Meter, blocks, lanczos
 from curvscope.operators import RankBound, as_operator
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
@@ -66,7 +66,7 @@ def density(  # noqa: PLR0913 -- a public function: request and resources, by ke
         deflate: a solution of this operator; its pairs are taken for exact.
         method: "lanczos"; "exact": all D eigenvalues from the dense matrix, or from the range of a matrix whose rank is known
             to be small; "auto": exact where that takes no more products and fits into memory.
-        reorthogonalize: False: three vectors a probe instead of num_steps; see :func:`.lanczos.lanczos`.
+        reorthogonalize: False: three vectors a probe instead of num_steps; see :func:`.measurement.lanczos`.
         seed: of the probes.
         memory: bytes (or "8GiB") for the bases; default 0.8 of what is free. Probes that do not fit run after one another.
         executor: who computes the products, a probe's to one of them in each step; see :func:`curvscope.eigsh`. None: this
@@ -143,7 +143,8 @@ def _density(
     with meter.stage("Lanczos quadrature", num_probes * steps):
         for start, stop in blocks(num_probes, at_once):
             starts = _starts(operator, deflation, seed, start, stop)
-            parts.append(lanczos(deflation.multiply, starts, steps, unit=unit, reorthogonalize=reorthogonalize))
+            made_here = lanczos(deflation.multiply, starts, steps, unit=unit, reorthogonalize=reorthogonalize)
+            parts.append(quadrature(made_here, steps, unit))
     nodes, weights, radii = (torch.cat([getattr(part, name) for part in parts]) for name in PARTS)
     made["num_steps"] = steps
     plain = Density(size, known, nodes, weights, radii, meter.products, _seconds(meter), made)

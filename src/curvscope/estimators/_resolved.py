@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from curvscope.estimators._lanczos import Quadrature
+from curvscope.estimators._gauss import Quadrature
 from curvscope.measurement import blocks
 
 SHARP = 1e-3

@@ -3,6 +3,7 @@
 from curvscope.measurement._distributed import BLOCKS_EACH, Distributed, check_recipe, open_workers
 from curvscope.measurement._drawing import draw
 from curvscope.measurement._gram_schmidt import orthogonalize_column, split_off, whole_columns
+from curvscope.measurement._lanczos import Recurrence, lanczos
 from curvscope.measurement._meter import Meter
 from curvscope.measurement._products import Measured, blocks, check_hermitian, refuse_asymmetry, remembered
 from curvscope.measurement._results import CERTIFIED, has_results, results_of
@@ -34,6 +35,7 @@ __all__ = [
     "Measured",
     "Meter",
     "Place",
+    "Recurrence",
     "Workspace",
     "begun_with",
     "blocks",
@@ -43,6 +45,7 @@ __all__ = [
     "draw",
     "form_of",
     "has_results",
+    "lanczos",
     "nearest_folder",
     "open_workers",
     "orthogonalize_column",

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, InvalidType
+from curvscope.measurement import Recurrence, lanczos
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import Solution
 from curvscope.subspaces._curve import OverlapCurve
-from curvscope.subspaces._lanczos import Recurrence, Ritz, lanczos
 from curvscope.subspaces._ranking import Mask, Ranking
+from curvscope.subspaces._ritz import Ritz, ritz
 from curvscope.system import Displayed, Hinted, Progress, as_bytes, as_numbers, as_text, checked, float32_products, stage
 
 VECTORS_A_PROBE = 3
@@ -154,11 +155,14 @@ def overlap_without_vectors(  # noqa: PLR0913 -- a public function: request and 
     width = _width(operator, num_probes, block_size, memory)
     known = None if eigenvalues is None else _between(eigenvalues, k, size)
     total = num_probes * (1 if known is not None else 2)
+    products = 0
     with stage("Lanczos quadrature", total * num_steps, progress) as advance, float32_products():
 
         def multiply(block: Tensor) -> Tensor:
             """A product, counted."""
+            nonlocal products
             product: Tensor = operator @ block
+            products += block.shape[1]
             advance(block.shape[1])
             return product
 
@@ -174,14 +178,16 @@ def overlap_without_vectors(  # noqa: PLR0913 -- a public function: request and 
             return found
 
         masked = runs("masked probes", index, None if isinstance(chosen, Mask) else index.to(operator.device))
-        counts = None if known is not None else [made.ritz() for _, made in runs("density probes", None, None)]
+        counts = None if known is not None else [ritz(made) for _, made in runs("density probes", None, None)]
     thresholds = known if counts is None else _from_density(counts, k)
     assert thresholds is not None, "either is there"
-    fine = torch.stack([_captured(signs, made.ritz(), thresholds) for signs, made in masked])
-    coarse = torch.stack([_captured(signs, made.ritz(max(1, num_steps // 2)), thresholds) for signs, made in masked])
+    fine = torch.stack([_captured(signs, ritz(made), thresholds) for signs, made in masked])
+    coarse = torch.stack([_captured(signs, ritz(made, max(1, num_steps // 2)), thresholds) for signs, made in masked])
     ks = torch.arange(1, k + 1, device="cpu")
     above = (
-        None if counts is None else torch.stack([_captured(torch.empty(0, device="cpu"), ritz, thresholds) for ritz in counts])
+        None
+        if counts is None
+        else torch.stack([_captured(torch.empty(0, device="cpu"), found, thresholds) for found in counts])
     )
     return OverlapEstimate(
         ks,
@@ -194,7 +200,7 @@ def overlap_without_vectors(  # noqa: PLR0913 -- a public function: request and 
         thresholds=thresholds,
         count=None if above is None else above.mean(0),
         count_stderr=None if above is None else _stderr(above),
-        products=total * num_steps,
+        products=products,
     )
 
 
@@ -319,7 +325,7 @@ def _from_density(counts: list[Ritz], k: int) -> Tensor:
     high = torch.full_like(low, max(float((ritz.values.abs() + ritz.residuals).max()) for ritz in counts))
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        above = torch.stack([ritz.weights @ ritz.share_above(middle) for ritz in counts]).mean(0) >= wanted
+        above = torch.stack([found.weights @ found.share_above(middle) for found in counts]).mean(0) >= wanted
         low, high = torch.where(above, middle, low), torch.where(above, high, middle)
     return _middle(low[:-1], low[1:])
 
