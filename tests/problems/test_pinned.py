@@ -17,6 +17,7 @@ SIZES = {
     "cifar100_allcnnc": 1_387_108,
     "imagenet_resnet18": 11_689_512,
     "tinygpt": 116_480,
+    "textgpt": 10_942_464,
 }
 
 

@@ -48,7 +48,6 @@ COMMANDS = {
     "convert": "export",
     "mask": "overlap",
     "prune": "overlap",
-    "train": "track",
     "watch": "track",
     "monitor": "track",
     "example": "demo",

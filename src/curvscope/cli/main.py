@@ -34,6 +34,7 @@ from curvscope.cli import (
     _study as study,
     _trace as trace,
     _track as track,
+    _train as train,
 )
 from curvscope.cli._hints import in_options, instead_of_command, instead_of_option
 from curvscope.cli._output import reserved_stdout, terminal
@@ -146,6 +147,7 @@ COMMANDS = {
     "trace": trace,
     "diagonal": diagonal,
     "track": track,
+    "train": train,
     "overlap": overlap,
     "compare": compare,
     "population": population,

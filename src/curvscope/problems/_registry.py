@@ -12,11 +12,12 @@ from curvscope.problems._cifar100_allcnnc import Cifar100WithAllCnnC
 from curvscope.problems._huggingface import CONFIGURED, TRAINED, HuggingFace
 from curvscope.problems._imagenet_resnet18 import ImagenetWithResnet18
 from curvscope.problems._mnist16 import Mnist16
+from curvscope.problems._textgpt import TextGpt
 from curvscope.problems._tinygpt import TinyGpt
 from curvscope.system import checked
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
-    problem.name: problem for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18, TinyGpt)
+    problem.name: problem for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18, TinyGpt, TextGpt)
 }
 
 

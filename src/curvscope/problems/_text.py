@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -15,6 +16,8 @@ from curvscope.errors import InvalidArgument
 from curvscope.problems._base import EPOCH_SEED_OFFSET, Pair, as_split
 
 PACKAGED = "sonnets.txt"
+LEFT_OUT = {"tests", "benchmarks"}
+"""Folders whose files are no part of a text."""
 TESTED = 0.1
 """The last part of a text is its test split."""
 
@@ -38,12 +41,28 @@ def read_text(data: str | os.PathLike[str] | None) -> str:
     return text
 
 
+def read_sources(package: str) -> bytes:
+    """The Python files of an installed package in the order of their paths, without its tests and benchmarks.
+
+    The package is not imported.
+
+    Raises:
+        InvalidArgument: it is not installed.
+    """
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise InvalidArgument(f"the text is the sources of {package}, which is not installed: pass data=, a UTF-8 text file")
+    place = Path(found.submodule_search_locations[0])
+    names = sorted(file.relative_to(place).as_posix() for file in place.rglob("*.py"))
+    return b"".join((place / name).read_bytes() for name in names if not LEFT_OUT & set(name.split("/")))
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows of a text.
 
     Attributes:
-        tokens: (N,) int64.
+        tokens: (N,) int64, or uint8.
         length: tokens that are predicted in each window.
     """
 
@@ -63,7 +82,7 @@ class Windows:
 
     def at(self, split: str, starts: Tensor) -> Pair:
         """(tokens, the token after each): (n, length) both."""
-        rows = self.part(split)[starts[:, None] + torch.arange(self.length + 1, device="cpu")]
+        rows = self.part(split)[starts[:, None] + torch.arange(self.length + 1, device="cpu")].long()
         return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
     def even(self, split: str, count: int | None = None) -> Pair:

@@ -6,65 +6,15 @@ import os
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from curvscope.problems._base import Defaults, Pair, Problem, Split, seeded
 from curvscope.problems._text import Windows, read_text
+from curvscope.problems._transformer import Sizes, Transformer, small_weights
 
 CHARACTERS = "\n" + "".join(chr(i) for i in range(32, 127))
 LENGTH, WIDTH, HEADS, LAYERS = 64, 64, 4, 2
 CURVATURE_WINDOWS, EVALUATION_BATCH = 16, 32
-
-
-class Attention(nn.Module):
-    """Causal self-attention of several heads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.query_key_value = nn.Linear(WIDTH, 3 * WIDTH)
-        self.output = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        batch, length, _ = x.shape
-        q, k, v = (part.view(batch, length, HEADS, -1).transpose(1, 2) for part in self.query_key_value(x).chunk(3, dim=-1))
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
-        return y
-
-
-class Block(nn.Module):
-    """Attention and a two-layer network, each on the normalised stream and added to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm_attention, self.attention = nn.LayerNorm(WIDTH), Attention()
-        self.norm_mlp = nn.LayerNorm(WIDTH)
-        self.mlp = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, C) to (B, T, C)."""
-        x = x + self.attention(self.norm_attention(x))
-        y: Tensor = x + self.mlp(self.norm_mlp(x))
-        return y
-
-
-class Network(nn.Module):
-    """Characters to the logits of the next: (B, T) int64 to (B, 96, T), classes second as ``nn.CrossEntropyLoss`` has them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(len(CHARACTERS), WIDTH)
-        self.position = nn.Embedding(LENGTH, WIDTH)
-        self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, len(CHARACTERS), bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) to (B, 96, T), T up to 64."""
-        x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
-        logits: Tensor = self.head(self.norm(self.blocks(x)))
-        return logits.movedim(-1, 1)
 
 
 class TinyGpt(Problem):
@@ -106,13 +56,7 @@ class TinyGpt(Problem):
     def model(self, seed: int | None = None) -> nn.Module:
         """Normal weights of deviation 0.02, zero biases."""
         with seeded(self.defaults.seed if seed is None else seed):
-            model = Network()
-            for module in model.modules():
-                if isinstance(module, nn.Linear | nn.Embedding):
-                    nn.init.normal_(module.weight, std=0.02)
-                if isinstance(module, nn.Linear) and module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        return model
+            return small_weights(Transformer(len(CHARACTERS), Sizes(LENGTH, WIDTH, HEADS, LAYERS)))
 
     def train_batches(self, seed: int | None = None, start: int = 0) -> Iterator[Pair]:
         """Windows drawn anew for each step."""

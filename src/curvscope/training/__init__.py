@@ -2,6 +2,7 @@
 
 from curvscope.training._callbacks import lightning_callback, trainer_callback
 from curvscope.training._lines import LineProfile, interpolate, loss_along
+from curvscope.training._recorded import train_recorded
 from curvscope.training._recorder import Recorder
 from curvscope.training._sgd import evaluate, train
 from curvscope.training._tracker import Tracker
@@ -15,5 +16,6 @@ __all__ = [
     "lightning_callback",
     "loss_along",
     "train",
+    "train_recorded",
     "trainer_callback",
 ]
