@@ -32,6 +32,7 @@ class LearningCurve(Saved, Displayed, Hinted):
         population: intervals for the population from all samples.
         products: that it cost, with all of the data.
 
+    >>> import torch
     >>> import curvscope as cs
     >>> _ = torch.manual_seed(0)
     >>> data = [(torch.randn(64, 2) * torch.tensor([3.0, 1.0]), torch.randn(64, 1))]
