@@ -251,7 +251,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def plan_claim(rows: list[dict[str, Any]]) -> str:
-    """Which share of the solves took as many products as a plan without a spectrum says."""
+    """Return the share of the solves that took as many products as a plan without a spectrum says."""
     few, many, shares = *KRYLOV_SPREAD, []
     for orders in (("LM",), ORDERS):
         chosen = [row for row in rows if row["which"] in orders and row["status"] == "converged" and row["tol"] == 1e-3]

@@ -1,11 +1,12 @@
 """How often intervals over the data hold the population's eigenvalues, where these are known in closed form.
 
-    python benchmarks/population.py [--seeds 500] [--only linear] [--out benchmarks/results]
-    python benchmarks/population.py mnist16 --data FOLDER [--draws 40]
+    python benchmarks/population.py [--seeds 500] [--only linear] [--minutes 7] [--out benchmarks/results]
+    python benchmarks/population.py mnist16 --data FOLDER [--draws 40] [--minutes 7]
 
 Samples of linear, logistic and softmax regression with Gaussian inputs, and of linear regression with heavy-tailed ones
 (Student's t, five degrees of freedom), as in ``cs.population`` with 20 folds and k = 5, on dense matrices. Spectra of the
-inputs: with gaps, without (1/j), five close ones, and copies. Cases that the file of results has are not computed again.
+inputs: with gaps, without (1/j), five close ones, and copies. Cases that the file of results has are not computed again:
+``--minutes`` ends a run after the case in which they are over, and the same command goes on.
 
 An eigenvalue counts as separated where the gaps to both neighbours are above two standard deviations of the sample's.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from estimators import table
 
 K, MORE, FOLDS, DEGREES = 5, 2, 20, 5
 SEPARATED = 2.0
+MNIST_K, MASK_SIZES = 20, (5, 10, 20)
 TARGETS = {"bracket": 0.93, "estimate": 0.92, "estimate at most": 0.98, "valid": 0.8, "width": 2.0}
 
 
@@ -155,11 +158,11 @@ def folded_of(factors: np.ndarray) -> Folded:
 
 
 def held(end: End, values: np.ndarray) -> dict[str, list[float]]:
-    """What one sample's intervals say, for each eigenvalue."""
+    """Return which of one sample's intervals hold their eigenvalues, and how wide they are."""
     true = torch.from_numpy(values[:K].copy())
 
     def inside(found: Any) -> list[float]:
-        """Whether each lies between the limits."""
+        """Return 1 for each eigenvalue between its limits, 0 for the others."""
         return ((found.lower <= true) & (true <= found.upper)).double().tolist()
 
     means = [group.lower <= float(true[list(group.members)].mean()) <= group.upper for group in end.close]
@@ -210,6 +213,7 @@ def shown(row: dict[str, Any]) -> dict[str, str]:
     of_means = row["group means held"]
     return {
         "case": row["case"],
+        "samples": str(row["seeds"]),
         "gap / s.d.": numbers("separation", ".1f"),
         "bracket holds": numbers("bracket"),
         "width / 4 s.d.": numbers("width", ".1f"),
@@ -220,7 +224,7 @@ def shown(row: dict[str, Any]) -> dict[str, str]:
 
 
 def overall(rows: list[dict[str, Any]]) -> list[str]:
-    """What the whole table says beside the targets."""
+    """Sum the table up beside the targets, in sentences."""
     flat = [
         (row["case"], int(row["case"].rsplit("n=")[-1]), *numbers)
         for row in rows
@@ -262,11 +266,15 @@ def simulate(arguments: argparse.Namespace) -> None:
     """Compute what the results do not have, and write the table."""
     file = arguments.out / "population.json"
     known = {row["case"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+    end = time.monotonic() + 60 * arguments.minutes
     for case in cases():
         if arguments.only and arguments.only not in case.name:
             continue
         if known.get(case.name, {}).get("seeds", 0) >= arguments.seeds:
             continue
+        if time.monotonic() > end:
+            print("stopped: the same command goes on", flush=True)
+            return
         known[case.name] = summary(case, arguments.seeds)
         print(shown(known[case.name]), flush=True)
         rows = [known[one.name] for one in cases() if one.name in known]
@@ -282,8 +290,10 @@ def simulate(arguments: argparse.Namespace) -> None:
 
 def mnist16(arguments: argparse.Namespace) -> None:
     """Draws of 500 test images against all of them, at steps 100 and 1000 of training."""
-    problem, rows = cs.problems.get("mnist16", data=arguments.data), []
-    x, y = problem.digits.split("test")
+    problem = cs.problems.get("mnist16", data=arguments.data)
+    file = arguments.out / "population-mnist16-draws.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    end = time.monotonic() + 60 * arguments.minutes
     model = problem.model()
     optimizer = torch.optim.SGD(model.parameters(), lr=problem.defaults.learning_rate)
     batches = problem.train_batches()
@@ -293,36 +303,72 @@ def mnist16(arguments: argparse.Namespace) -> None:
         problem.criterion(model(a), b).backward()
         optimizer.step()
         if step in (100, 1000):
-            rows.append(draws(problem.criterion, model, (x, y), arguments.draws) | {"step": step})
-            print(rows[-1], flush=True)
-            (arguments.out / "population-mnist16.json").write_text(json.dumps(rows, indent=1) + "\n")
+            done = known.setdefault(str(step), [])
+            population = (
+                Images(problem.criterion, model, *problem.digits.split("test")) if len(done) < arguments.draws else None
+            )
+            while population is not None and len(done) < arguments.draws and time.monotonic() < end:
+                done.append(population.draw(len(done)))
+                print(step, len(done), flush=True)
+                file.write_text(json.dumps(known))
+    rows = [summary_of_draws(int(step), done) for step, done in known.items() if done]
+    (arguments.out / "population-mnist16.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def draws(
-    criterion: Callable[..., Any], model: torch.nn.Module, data: tuple[Any, Any], count: int, k: int = 20
-) -> dict[str, Any]:
-    """Coverage of the value of all images by draws of 500, for eigenvalues 1 to k, largest first."""
-    x, y = data
-    whole = cs.hessian(model, criterion, list(zip(x.split(1000), y.split(1000), strict=True)))
-    true = cs.eigsh(whole, k=k, which="LA", progress=False).eigenvalues
-    bracketed, estimated, valid = [], [], []
-    for draw_number in range(count):
-        chosen = torch.from_numpy(np.random.default_rng(draw_number).permutation(len(y))[:500])
-        operator = cs.hessian(model, criterion, [(x[chosen], y[chosen])])
-        solution = cs.eigsh(operator, k=k, which="LA", progress=False)
-        found = cs.population(operator, solution, seed=draw_number, progress=False)
-        for into, interval in ((bracketed, found.sampling_bracket), (estimated, found.sampling_interval)):
-            into.append(((interval[:, 0] <= true) & (true <= interval[:, 1])).double())
-        valid.append(found.valid.double())
-    all_valid, all_estimated = torch.stack(valid), torch.stack(estimated)
+class Images:
+    """All test images as the population, of which samples are drawn.
+
+    Args:
+        criterion: loss.
+        model: network.
+        x: images.
+        y: labels.
+    """
+
+    def __init__(self, criterion: Callable[..., Any], model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.criterion, self.model, self.x, self.y = criterion, model, x, y
+        whole = cs.hessian(model, criterion, list(zip(x.split(1000), y.split(1000), strict=True)))
+        solution = cs.eigsh(whole, k=MNIST_K, which="LA", progress=False)
+        self.true, self.mask = solution.eigenvalues, cs.masks.by_magnitude(model)
+        self.overlaps = cs.overlap(solution, self.mask).value
+
+    def draw(self, number: int, size: int = 500) -> dict[str, list[float]]:
+        """Return which intervals of one sample hold the values of all images, for eigenvalues and for overlaps with a mask."""
+        chosen = torch.from_numpy(np.random.default_rng(number).permutation(len(self.y))[:size])
+        operator = cs.hessian(self.model, self.criterion, [(self.x[chosen], self.y[chosen])])
+        solution = cs.eigsh(operator, k=MNIST_K, which="LA", progress=False)
+        found = cs.population(operator, solution, masks=self.mask, seed=number, progress=False)
+        (curve,) = found.overlaps.values()
+        assert curve.sampling_lower is not None, "of cs.population"
+        assert curve.sampling_upper is not None, "of cs.population"
+
+        def inside(low: torch.Tensor, high: torch.Tensor, true: torch.Tensor) -> list[float]:
+            """Return 1 for each true value between the limits."""
+            return ((low <= true) & (true <= high)).double().tolist()
+
+        return {
+            "bracket": inside(*found.sampling_bracket.T, self.true),
+            "estimate": inside(*found.sampling_interval.T, self.true),
+            "valid": found.valid.double().tolist(),
+            "overlap": inside(curve.sampling_lower, curve.sampling_upper, self.overlaps),
+            "overlap width": (curve.sampling_upper - curve.sampling_lower).tolist(),
+        }
+
+
+def summary_of_draws(step: int, draws: list[dict[str, list[float]]]) -> dict[str, Any]:
+    """Coverage of the values of all images."""
+    columns = {name: np.array([one[name] for one in draws]) for name in draws[0]}
+    valid, estimated = columns["valid"], columns["estimate"]
     return {
-        "draws": count,
-        "images": len(y),
-        "bracket": float(torch.stack(bracketed).mean()),
-        "bracket by eigenvalue": torch.stack(bracketed).mean(0).tolist(),
-        "estimate anywhere": float(all_estimated.mean()),
-        "estimate where valid": float((all_estimated * all_valid).sum() / all_valid.sum()) if all_valid.any() else None,
-        "valid": float(all_valid.mean()),
+        "step": step,
+        "draws": len(draws),
+        "bracket": float(columns["bracket"].mean()),
+        "bracket by eigenvalue": columns["bracket"].mean(0).tolist(),
+        "estimate anywhere": float(estimated.mean()),
+        "estimate where valid": float((estimated * valid).sum() / valid.sum()) if valid.any() else None,
+        "valid": float(valid.mean()),
+        "overlap with the magnitude mask": {k: float(columns["overlap"][:, k - 1].mean()) for k in MASK_SIZES},
+        "width of its interval": {k: float(columns["overlap width"][:, k - 1].mean()) for k in MASK_SIZES},
     }
 
 
@@ -331,6 +377,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("known", "mnist16"), default="known")
     parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end after the case in which they are over")
     parser.add_argument("--only", help="cases with this in their name")
     parser.add_argument("--draws", type=int, default=40)
     parser.add_argument("--data", type=Path, help="of mnist16: folder with MNIST/raw")

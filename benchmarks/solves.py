@@ -92,7 +92,7 @@ def spectrum(kind: str, size: int, draw: Any) -> tuple[Tensor, float]:
 
 
 def false_claims(system: System, seed: int) -> tuple[list[str], bool]:
-    """What was claimed of a system and is not so, and whether an error bound was claimed."""
+    """Return the false claims about a system, and whether an error bound was claimed."""
     size = len(system.values)
     method = ("auto", "cg", "minres")[seed % 3] if float((system.values + system.damping).min()) > 0 else "minres"
     deflate = spectrum_known = None

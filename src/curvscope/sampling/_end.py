@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from curvscope.sampling._bracket import Limits, bracket, bracket_of_sums
-from curvscope.sampling._estimate import MOST_RELATIVE, Estimates, close_groups, estimates
+from curvscope.sampling._estimate import MOST_RELATIVE, Estimates, close_groups, estimates, statistics
 from curvscope.sampling._folded import Folded
 from curvscope.sampling._result import Group
 
@@ -51,14 +51,15 @@ def end_of(folded: Folded, k: int, level: float = 0.95, numerical: Tensor | floa
     """
     identity = torch.eye(k, dtype=torch.float64, device="cpu")
     errors = torch.as_tensor(numerical, dtype=torch.float64, device="cpu").expand(k)
-    found, values = estimates(folded, identity, level, errors), folded.whole.values
+    known = statistics(folded, k)
+    found, values = estimates(folded, identity, level, errors, known), folded.whole.values
     valid, close = torch.zeros(k, dtype=torch.bool, device="cpu"), []
     for first, last in close_groups(values[:k], found.spread, _following(folded, k)):
         if first == last:
             valid[first] = bool(found.relative[first] < MOST_RELATIVE and found.lower[first] > 0)
         elif last < k:
             weights = identity[first : last + 1].mean(0, keepdim=True)
-            mean = estimates(folded, weights, level, float(errors.max()))
+            mean = estimates(folded, weights, level, float(errors.max()), known)
             ends = float(mean.value), float(mean.lower), float(mean.upper)
             close.append(Group(tuple(range(first, last + 1)), float(values[first : last + 1].mean()), *ends))
     return End(bracket(folded, k, level), bracket_of_sums(folded, k, level), found, valid, close, _overlaps(folded, k))

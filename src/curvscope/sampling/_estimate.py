@@ -10,6 +10,7 @@ about its size. The upper half is longer: means of squares are skewed to the rig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,8 +52,25 @@ class Estimates:
     relative: Tensor
 
 
-def statistics(folded: Folded, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return value, bias and standard error of linear combinations of the k largest eigenvalues.
+@dataclass(frozen=True)
+class Statistics:
+    """What every estimate of the k largest eigenvalues is a linear function of.
+
+    Attributes:
+        value: float64 (k,), of the sample.
+        bias: (k,), by halving.
+        together: (k,), of all folds in the basis.
+        without: (G, k), without each fold.
+    """
+
+    value: Tensor
+    bias: Tensor
+    together: Tensor
+    without: Tensor
+
+
+def statistics(folded: Folded, k: int) -> Statistics:
+    """Return values, bias and leave-one-out values of the k largest eigenvalues.
 
     The eigenvalues without a fold are those in the basis, which holds the pairs of the whole and of both halves.
     Halving once tells the bias that the bulk of the spectrum causes. What close eigenvalues cause one another is a square of
@@ -60,25 +78,30 @@ def statistics(folded: Folded, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
     Args:
         folded: the folds' matrices.
-        weights: (s, k), a row for each combination.
+        k: number of eigenvalues.
 
     Cost: (G + 200) eigenvalue problems of sizes m and K; no products.
     """
-    k = weights.shape[1]
-    value = weights @ folded.whole.values[:k]
+    value = folded.whole.values[:k]
     halves = sum(pairs.values[:k] for pairs in folded.halves) / 2
     in_span = folded.projected(folded.whole.vectors)
-    once, average = (
-        _mean_over_halves(in_span, k, [torch.arange(len(folded.shares), device="cpu")]),
-        _mean_over_halves(in_span, k, _random_orders(len(folded.shares))),
+    once = _mean_over_halves(in_span, k, torch.arange(len(folded.shares), device="cpu")[None])
+    average = _mean_over_halves(in_span, k, _random_orders(len(folded.shares)))
+    return Statistics(
+        value,
+        halves - once + average - value,
+        largest(mean_core(folded.cores, folded.shares), k),
+        largest(without_each(folded.cores, folded.shares), k),
     )
-    bias = weights @ (halves - once + average) - value
-    without = largest(without_each(folded.cores, folded.shares), k) @ weights.mT
-    together = weights @ largest(mean_core(folded.cores, folded.shares), k)
-    return value, bias, jackknife_spread(together, without, folded.shares)
 
 
-def estimates(folded: Folded, weights: Tensor, level: float = 0.95, numerical: Tensor | float = 0.0) -> Estimates:
+def estimates(
+    folded: Folded,
+    weights: Tensor,
+    level: float = 0.95,
+    numerical: Tensor | float = 0.0,
+    known: Statistics | None = None,
+) -> Estimates:
     """Return estimates of linear combinations of the k largest eigenvalues of the population's matrix.
 
     Args:
@@ -86,6 +109,7 @@ def estimates(folded: Folded, weights: Tensor, level: float = 0.95, numerical: T
         weights: (s, k), a row for each combination; the identity for the eigenvalues themselves.
         level: of each interval.
         numerical: bounds of the numerical errors of the values, added to the half-widths.
+        known: :func:`statistics` of these folds; None: they are computed.
 
     >>> from curvscope.sampling._folded import Pairs
     >>> cores = torch.tensor([3.0, 5.0, 3.0, 5.0], dtype=torch.float64).reshape(4, 1, 1)
@@ -94,7 +118,9 @@ def estimates(folded: Folded, weights: Tensor, level: float = 0.95, numerical: T
     >>> found.value.tolist(), round(float(found.spread), 4)       # a mean has no bias; std / sqrt(4)
     ([4.0], 0.5774)
     """
-    value, bias, spread = statistics(folded, weights)
+    known = statistics(folded, weights.shape[1]) if known is None else known
+    value, bias = weights @ known.value, weights @ known.bias
+    spread = jackknife_spread(weights @ known.together, known.without @ weights.mT, folded.shares)
     quantile = student_quantile((1 + level) / 2, len(folded.shares) - 1)
     half = torch.hypot(quantile * spread, bias) + numerical
     relative = half / value.abs().clamp(min=torch.finfo(value.dtype).tiny)
@@ -128,13 +154,19 @@ def close_groups(values: Tensor, spread: Tensor, following: float | None) -> lis
     return groups if first == k else [*groups, (first, k)]
 
 
-def _random_orders(count: int) -> list[Tensor]:
+@lru_cache(maxsize=4)
+def _random_orders(count: int) -> Tensor:
+    """(SPLITS, count) int64: orders of the folds."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randperm(count, generator=generator, device="cpu") for _ in range(SPLITS)]
+    return torch.stack([torch.randperm(count, generator=generator, device="cpu") for _ in range(SPLITS)])
 
 
-def _mean_over_halves(folded: Folded, k: int, orders: list[Tensor]) -> Tensor:
+def _mean_over_halves(folded: Folded, k: int, orders: Tensor) -> Tensor:
     """The k largest eigenvalues of both halves of the folds in each order, averaged over halves and orders."""
-    parts = [part for order in orders for part in (order[folded.first], order[folded.second])]
-    means = torch.stack([mean_core(folded.cores[part], folded.shares[part]) for part in parts])
-    return largest(means, k).mean(0)
+    count, half = len(folded.shares), len(folded.shares) // 2
+    weights = torch.zeros(2, len(orders), count, dtype=torch.float64, device="cpu")
+    for place, part in enumerate((orders[:, :half], orders[:, half:])):
+        weights[place].scatter_(1, part, folded.shares[part].double())
+    weights = weights.reshape(-1, count)
+    means = (weights / weights.sum(1, keepdim=True)) @ folded.cores.flatten(1)
+    return largest(means.reshape(-1, *folded.cores.shape[1:]), k).mean(0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 HALVINGS = 200
 """Of an interval of doubles: more than enough to end at neighbours."""
 
 
+@lru_cache(maxsize=256)
 def student_quantile(probability: float, degrees: int) -> float:
-    """The number that a Student variable stays below with a probability above 1/2.
+    """Return the number that a Student variable stays below with a probability above 1/2.
 
     Source: Abramowitz and Stegun 26.7.3 and 26.7.4, finite sums for whole degrees of freedom, and bisection.
 
