@@ -123,7 +123,8 @@ def document(run: Run) -> Document:
 
 def _document(run: Run) -> Document:
     """The report of one run: its pairs, their residuals, and the overlap with the magnitude mask where there are parameters."""
-    solution = certified_of(run)
+    population = population_of(run)
+    solution = _with_intervals(certified_of(run), population)
     label, asked = _label(run), solution.provenance["options"]
     sections = []
     if (run.path / PARAMETERS).exists():
@@ -146,7 +147,7 @@ def _document(run: Run) -> Document:
     )
     if (found := density_of(run)) is not None:
         sections.append(_density_section(found))
-    if (population := population_of(run)) is not None:
+    if population is not None:
         sections.append(_population_section(population))
     if (curve := learning_curve_of(run)) is not None:
         sections.append(_learning_section(curve))
@@ -169,6 +170,7 @@ def _document(run: Run) -> Document:
     held = "up to the rounding of the products"
     if solution.certificate is not None:
         held = f"rounding included{_except(solution)}"
+    held += "" if solution.sampling_intervals is None else "; each sampling interval an eigenvalue of the population's matrix"
     sections.append(Section("The pairs", f"Each interval holds an eigenvalue, {held}.", table=pairs_table(solution)))
     return Document(
         title=f"{solution.k} eigenpairs: {label}",
@@ -268,6 +270,13 @@ def _learning_section(curve: LearningCurve) -> Section:
     )
 
 
+def _with_intervals(solution: Solution, found: Population | None) -> Solution:
+    """The solution with the sampling intervals of its run, certified or not: they are about the same number of pairs."""
+    if found is None or len(found) != solution.k:
+        return solution
+    return replace(solution, sampling_intervals=found.best_interval)
+
+
 def population_table(found: Population) -> Table:
     """Numerical and sampling intervals side by side."""
     rows = []
@@ -295,7 +304,12 @@ def pairs_table(solution: Solution) -> Table:
             )
         )
     ]
-    return Table(["i", "eigenvalue", "interval", "residual", "relative\nresidual"], rows)
+    heads = ["i", "eigenvalue", "numerical\ninterval", "residual", "relative\nresidual"]
+    if (sampled := solution.sampling_intervals) is None:
+        return Table(heads, rows)
+    for row, ends in zip(rows, sampled.tolist(), strict=True):
+        row.append("[{:.4g}, {:.4g}]".format(*ends))
+    return Table([*heads, "sampling\ninterval"], rows)
 
 
 def _interval(low: float, high: float) -> str:

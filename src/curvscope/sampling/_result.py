@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.sampling._student import student_quantile
+from curvscope.solvers import Solution
 from curvscope.store import Saved
 from curvscope.subspaces import OverlapCurve
 from curvscope.system import Displayed, Hinted, checked, frame
@@ -125,6 +126,28 @@ class Population(Saved, Displayed, Hinted):
     def best_interval(self) -> Tensor:
         """(k, 2): the sampling interval where it is valid, else the bracket."""
         return torch.where(self.valid[:, None], self.sampling_interval, self.sampling_bracket)
+
+    @checked
+    def beside(self, solution: Solution) -> Solution:
+        """Return the solution with the sampling intervals beside its numerical ones, as its ``sampling_intervals``.
+
+        They are :attr:`best_interval`; printed, drawn, saved and cut with the solution.
+
+        Raises:
+            InvalidArgument: a solution with other eigenvalues.
+
+        >>> import curvscope as cs
+        >>> _ = torch.manual_seed(0)
+        >>> data = [(torch.randn(100, 2), torch.randn(100, 1))]
+        >>> H = cs.hessian(torch.nn.Linear(2, 1, bias=False), torch.nn.MSELoss(), data)
+        >>> solution = cs.eigsh(H, k=2)
+        >>> solution = cs.population(H, solution).beside(solution)
+        >>> solution.intervals.shape == solution.sampling_intervals.shape
+        True
+        """
+        if len(self) != solution.k or not torch.equal(self.eigenvalues, solution.eigenvalues):
+            raise InvalidArgument("this solution has other eigenvalues than the one that was passed to cs.population")
+        return replace(solution, sampling_intervals=self.best_interval)
 
     def determined(self, factor: float = 2.0) -> int:
         """Number of leading eigenvalues determined to a factor: the best interval reaches over at most its square.

@@ -60,7 +60,9 @@ class Pairs(Displayed, Hinted):
         "n": "solution.k",
         "num": "solution.k",
         "error": "solution.residual_norms, or solution.intervals",
-        "stderr": "solution.residual_norms, or solution.intervals",
+        "stderr": "solution.residual_norms, or solution.intervals; over the data: cs.population(H, solution)",
+        "numerical_intervals": "solution.intervals",
+        "confidence_intervals": "solution.intervals (numerical), or cs.population(H, solution) over the choice of the data",
         "certified": "solution.certificate, None without one",
         "eigenvectors_": "solution.eigenvectors",
         "T": "solution.eigenvectors.T",
@@ -213,18 +215,29 @@ class Pairs(Displayed, Hinted):
         }
 
     def to_pandas(self) -> Any:
-        """A data frame with a row for each pair: eigenvalue, residual_norm, lower, upper; needs pandas."""
+        """A data frame with a row for each pair: eigenvalue, residual_norm, lower, upper; needs pandas.
+
+        With sampling intervals also sampling_lower and sampling_upper.
+        """
+        sampled = self._solution.sampling_intervals
+        named = ("sampling_lower", "sampling_upper")
+        aside = {} if sampled is None else {name: sampled[:, end].tolist() for end, name in enumerate(named)}
         return frame(
             {
                 "eigenvalue": self.eigenvalues.tolist(),
                 "residual_norm": self.residual_norms.tolist(),
                 "lower": self.lower.tolist(),
                 "upper": self.upper.tolist(),
+                **aside,
             }
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the eigenvalues with their intervals into matplotlib axes (default: pyplot's current ones); returns the axes."""
+        """Draw the eigenvalues with both kinds of intervals into matplotlib axes (default: pyplot's current ones).
+
+        Returns:
+            The axes.
+        """
         if ax is None:
             from matplotlib import pyplot
 
@@ -232,7 +245,13 @@ class Pairs(Displayed, Hinted):
         index = np.arange(1, len(self) + 1)
         values = self.eigenvalues.numpy()
         below, above = values - self.lower.numpy(), self.upper.numpy() - values
-        ax.errorbar(index, values, yerr=np.maximum(0, np.stack([below, above])), fmt="o", markersize=3, linewidth=1)
+        style = {"fmt": "o", "markersize": 3, "linewidth": 1, "label": "these samples, numerical interval"}
+        ax.errorbar(index, values, yerr=np.maximum(0, np.stack([below, above])), **style)
+        if (sampled := self._solution.sampling_intervals) is not None:
+            ax.vlines(
+                index, sampled[:, 0], sampled[:, 1], color="0.7", linewidth=4, zorder=0, label="population, sampling interval"
+            )
+            ax.legend()
         ax.set(xlabel="i", ylabel="eigenvalue")
         return ax
 
@@ -253,6 +272,7 @@ def cut(solution: Solution, index: slice) -> Solution:
         eigenvalues=solution.eigenvalues[list(places)],
         eigenvectors=vectors,
         residual_norms=solution.residual_norms[list(places)],
+        sampling_intervals=None if solution.sampling_intervals is None else solution.sampling_intervals[list(places)],
         certificate=_first(solution.certificate, len(places)) if start == 0 and step == 1 else None,
         basis=solution.basis if whole else None,
         provenance=solution.provenance if whole else {**solution.provenance, "pairs": [i + 1 for i in places]},

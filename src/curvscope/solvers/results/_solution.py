@@ -129,6 +129,9 @@ class Solution(Pairs):
         diagnostics: numbers that tell of trouble: orthogonality, asymmetry of the projected matrix.
         parameters: names and shapes of the D parameters, for curvature operators.
         certificate: what was proven, after :func:`curvscope.certify`.
+        sampling_intervals: (k, 2) float64, hold the eigenvalues of the *population's* matrix, after
+            ``cs.population(H, solution).beside(solution)``; ``intervals`` are numerical and about these samples alone. None
+            without them.
         basis: what ``eigsh(..., keep_basis=True)`` keeps to continue from; it is not saved.
     """
 
@@ -142,6 +145,7 @@ class Solution(Pairs):
     diagnostics: dict[str, float] = field(default_factory=dict)
     parameters: Parameters | None = None
     certificate: Certificate | None = None
+    sampling_intervals: Tensor | None = None
     basis: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -151,9 +155,10 @@ class Solution(Pairs):
 
     @property
     def intervals(self) -> Tensor:
-        """(k, 2) float64: each row holds an eigenvalue of the operator; see :func:`.residuals.eigenvalue_intervals`.
+        """(k, 2) float64, numerical intervals: each row holds an eigenvalue of the operator.
 
-        With a certificate the half-widths are residual^2 / gap where a gap is proven.
+        See :func:`.residuals.eigenvalue_intervals`. With a certificate the half-widths are residual^2 / gap
+        where a gap is proven.
         """
         radii = self.residual_norms if self.certificate is None else self.certificate.radii
         return eigenvalue_intervals(self.eigenvalues, radii)
@@ -273,6 +278,7 @@ class Solution(Pairs):
             diagnostics=table["diagnostics"],
             parameters=named and Parameters(tuple(named), tuple(torch.Size(shape) for shape in named.values())),
             certificate=proven and _read_certificate(values, residuals, proven),
+            sampling_intervals=_read_intervals(table.get("sampling_intervals"), len(values)),
         )
 
     def _table(self) -> dict[str, Any]:
@@ -287,18 +293,25 @@ class Solution(Pairs):
             "certificate": proven and _plain_certificate(proven),
             "eigenvalues": self.eigenvalues.tolist(),
             "residual_norms": self.residual_norms.tolist(),
+            **({} if self.sampling_intervals is None else {"sampling_intervals": self.sampling_intervals.tolist()}),
         }
 
     def __str__(self) -> str:
         """A table that a person reads: the first pairs, and how the solve went."""
         rows = [f"{self.k} eigenpairs of a {self.eigenvectors.shape[0]}-parameter operator, {ORDERS[self.order]}", ""]
-        rows.append(f"{'i':>5}  {'eigenvalue':>14}  {'residual':>9}  {'relative':>9}")
+        sampled = self.sampling_intervals
+        aside = "" if sampled is None else f"  {'numerical':>9}  sampling interval"
+        rows.append(f"{'i':>5}  {'eigenvalue':>14}  {'residual':>9}  {'relative':>9}{aside}")
         for i in self._shown():
             if i is None:
                 rows.append(f"{'...':>5}")
                 continue
             value, residual = float(self.eigenvalues[i]), float(self.residual_norms[i])
-            rows.append(f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {float(self.relative_residuals[i]):>9.1e}")
+            row = f"{i + 1:>5}  {value:>14.6e}  {residual:>9.1e}  {float(self.relative_residuals[i]):>9.1e}"
+            if sampled is not None:
+                half = float(self.intervals[i, 1] - self.intervals[i, 0]) / 2
+                row += f"  {f'+-{half:.1e}':>9}  [{float(sampled[i, 0]):.4g}, {float(sampled[i, 1]):.4g}]"
+            rows.append(row)
         cost = f"{self.spent_products()}, {self.cost.seconds:.1f} s"
         return "\n".join([*rows, "", str(self.status), self._completeness(), cost])
 
@@ -331,6 +344,20 @@ class Solution(Pairs):
         if self.k <= 12:
             return list(range(self.k))
         return [*range(10), None, self.k - 1]
+
+
+def _read_intervals(plain: Any, count: int) -> Tensor | None:
+    """The sampling intervals in a file.
+
+    Raises:
+        ValueError: something else, or another number of them.
+    """
+    if plain is None:
+        return None
+    numbers = torch.tensor(plain, dtype=torch.float64, device="cpu")
+    if numbers.shape != (count, 2):
+        raise ValueError(f"sampling intervals of shape {tuple(numbers.shape)} where ({count}, 2) was expected")
+    return numbers
 
 
 def _plain_certificate(certificate: Certificate) -> dict[str, Any]:
