@@ -115,7 +115,7 @@ def test_a_run_goes_on_as_it_began(clock, tmp_path):
     announced = hmt(H, **options)
     assert announced.provenance["products"]["choice"] == "split:1"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "STAKE", 1e9)
+        patch.setattr(choice, "MAX_TRIAL_COST", 1e9)
         fresh, _ = operator()
         assert hmt(fresh, **{**options, "num_outer": 12}).provenance["products"]["choice"] == "split:1"
         other, _ = operator()

@@ -129,7 +129,8 @@ class Density(Saved, Displayed, Hinted):
         share, n, q = float(inside.mean()), self.unknown, len(inside)
         scatter = float(inside.var()) / q if q > 1 else 0.0
         theory = 2 * share * (1 - share) / ((n + 2) * q) + 1 / (n * q) ** 2 if 0 < share < 1 else 0.0
-        stderr = math.sqrt(max(scatter, theory) + sum(self._open(end) ** 2 / 12 for end in (low, high)))
+        across = (distribution.weight_across(self.nodes, self.radii, self.weights, end) for end in (low, high))
+        stderr = math.sqrt(max(scatter, theory) + sum(weight**2 / 12 for weight in across))
         return Estimate((known + n * share) / self.size, n / self.size * stderr, self.products)
 
     @checked
@@ -202,13 +203,9 @@ class Density(Saved, Displayed, Hinted):
         known = float(function(self.exact).sum()) if len(self.exact) else 0.0
         if not self.unknown:
             return Estimate(known, 0.0, self.products)
-        n, q, values = self.unknown, len(self.nodes), function(self.nodes)
-        samples = (self.weights * values).sum(dim=1)
-        mean = float(samples.mean())
-        shares = torch.where(is_resolved(self.nodes, self.weights, self.radii), self.weights.clamp(min=1 / n), self.weights)
-        theory = 2 * max(0.0, float((shares * values.square()).sum(dim=1).mean()) - mean**2) / ((n + 2) * q)
-        scatter = float(samples.var()) / q if q > 1 else 0.0
-        return Estimate(known + n * mean, n * math.sqrt(max(theory, scatter)), self.products)
+        resolved = is_resolved(self.nodes, self.weights, self.radii)
+        mean, stderr = distribution.mean_of(function(self.nodes), self.weights, resolved, self.unknown)
+        return Estimate(known + self.unknown * mean, self.unknown * stderr, self.products)
 
     @property
     def trace(self) -> Estimate:
@@ -253,7 +250,8 @@ class Density(Saved, Displayed, Hinted):
         if not -math.inf < low <= high < math.inf:
             raise InvalidArgument(f"the interval [{low}, {high}] cannot be cut into bins: pass finite low <= high")
         pad = 1e-3 * (high - low) or 1e-3 * abs(high) or 1e-12
-        return self._binned(torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64, device="cpu"))
+        edges = torch.linspace(low - pad, high + pad, points + 1, dtype=torch.float64, device="cpu")
+        return (edges[1:] + edges[:-1]) / 2, self.cdf(edges).diff() / edges.diff()
 
     @checked
     def logarithmic(self, points: int = POINTS, *, sign: int = 1, floor: float | None = None) -> tuple[Tensor, Tensor]:
@@ -347,12 +345,10 @@ class Density(Saved, Displayed, Hinted):
         True
         """
         probes, steps = len(plain["nodes"]), len(plain["nodes"][0]) if plain["nodes"] else 0
-        found = [
-            torch.tensor(plain[name], dtype=torch.float64, device="cpu").reshape(probes, steps)
-            for name in ("nodes", "weights", "radii")
-        ]
-        exact = torch.tensor(plain["exact"], dtype=torch.float64, device="cpu")
-        nodes, weights, radii = found
+        exact, *found = (
+            torch.tensor(plain[name], dtype=torch.float64, device="cpu") for name in ("exact", "nodes", "weights", "radii")
+        )
+        nodes, weights, radii = (part.reshape(probes, steps) for part in found)
         return cls(plain["D"], exact, nodes, weights, radii, plain["products"], plain["seconds"], plain["provenance"])
 
     # --- inside -------------------------------------------------------------------------------------------------------------
@@ -377,15 +373,6 @@ class Density(Saved, Displayed, Hinted):
         if not len(self.weights):
             return torch.zeros(1, len(points), dtype=torch.float64, device="cpu")
         return distribution.cumulative(*self._cells, self.weights, points, inclusive=inclusive)
-
-    def _open(self, point: float) -> float:
-        """Mean weight of the nodes that may lie on either side of a point."""
-        left, right = distribution.reach(self.nodes, self.radii)
-        cut = (left < point) & (point < right)
-        return float((self.weights * cut).sum(dim=1).mean()) if len(self.weights) else 0.0
-
-    def _binned(self, edges: Tensor) -> tuple[Tensor, Tensor]:
-        return (edges[1:] + edges[:-1]) / 2, self.cdf(edges).diff() / edges.diff()
 
     def __str__(self) -> str:
         """Summarise the spectrum in a few lines."""

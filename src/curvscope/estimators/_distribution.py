@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,3 +69,30 @@ def distance(breaks: Tensor, above: Tensor, below: Tensor) -> float:
     total = a.abs() + b.abs()
     crossing = (a.square() + b.square()) / (2 * total).clamp(min=torch.finfo(torch.float64).tiny)
     return float((width * torch.where(same, total / 2, crossing)).sum())
+
+
+def weight_across(nodes: Tensor, radii: Tensor, weights: Tensor, point: float) -> float:
+    """Mean weight of the nodes that may lie on either side of a point."""
+    left, right = reach(nodes, radii)
+    across = (left < point) & (point < right)
+    return float((weights * across).sum(dim=1).mean()) if len(weights) else 0.0
+
+
+def mean_of(values: Tensor, weights: Tensor, resolved: Tensor, count: int) -> tuple[float, float]:
+    """Mean of a function over ``count`` eigenvalues from the quadratures of q random vectors, and its standard error.
+
+    The error is the larger one of the scatter of the q samples and of what theory says of random unit vectors, for which
+    resolved nodes count as at least one eigenvalue each.
+
+    Args:
+        values: of the function at the nodes, (q, m).
+        weights: of the nodes, (q, m).
+        resolved: which nodes are eigenvalues, (q, m).
+        count: n.
+    """
+    probes, samples = len(weights), (weights * values).sum(dim=1)
+    mean = float(samples.mean())
+    shares = torch.where(resolved, weights.clamp(min=1 / count), weights)
+    theory = 2 * max(0.0, float((shares * values.square()).sum(dim=1).mean()) - mean**2) / ((count + 2) * probes)
+    scatter = float(samples.var()) / probes if probes > 1 else 0.0
+    return mean, math.sqrt(max(theory, scatter))

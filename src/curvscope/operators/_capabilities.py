@@ -38,7 +38,7 @@ class Capabilities:
 
         @property
         def semidefinite(self) -> bool:
-            """Whether no eigenvalue is negative."""
+            """True if no eigenvalue is negative."""
 
         @property
         def objective(self) -> Objective | None:
@@ -50,11 +50,11 @@ class Capabilities:
 
         @property
         def depends_on_order(self) -> bool:
-            """Whether the matrix changes with the order of the samples."""
+            """True if the matrix changes with the order of the samples."""
 
         @property
         def is_mean_over_data(self) -> bool:
-            """Whether matrices of parts of the data add up to that of all."""
+            """True if matrices of parts of the data add up to that of all."""
 
         @property
         def process_group(self) -> Processes | None:

@@ -19,7 +19,7 @@ from curvscope.errors import NotHermitian
 ENTRY_ROUNDINGS = 10
 """Rounding units, relative to the largest entry, by which entries of a Hermitian matrix may differ."""
 ROWS = 1 << 10
-ENOUGH = 4
+VECTORS_TO_COMPARE = 4
 """Vectors after which products have shown the symmetry: two random ones suffice, a recurrence may need a few more."""
 
 
@@ -89,7 +89,7 @@ class ProductsCheck:
         """
         if not self.active or not block.shape[1]:
             return
-        self._seen.append((block[:, :ENOUGH].clone(), product[:, :ENOUGH].clone()))
+        self._seen.append((block[:, :VECTORS_TO_COMPARE].clone(), product[:, :VECTORS_TO_COMPARE].clone()))
         count = sum(directions.shape[1] for directions, _ in self._seen)
         if count < 2:
             return
@@ -99,7 +99,7 @@ class ProductsCheck:
             least = scale() * float(torch.linalg.vector_norm(directions, dim=0).square().max())
             found = asymmetry_of_products(directions, products, least=least)
         raise_if_asymmetric(found, self._size, self._rounding, f"X'AX of {count} vectors differs from its adjoint")
-        if count >= ENOUGH:
+        if count >= VECTORS_TO_COMPARE:
             self.active, self._seen = False, []
 
 

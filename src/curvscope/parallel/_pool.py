@@ -182,7 +182,7 @@ class _Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the operating system still has it."""
+        """True while the process runs."""
         return bool(self.process.is_alive())
 
     def await_ready(self) -> None:

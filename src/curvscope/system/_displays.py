@@ -107,7 +107,7 @@ def _lines(name: str, total: int, *, written: bool) -> Iterator[Advance]:
 
 
 def _line(name: str, done: int, total: int, seconds: float) -> str:
-    """What a line says.
+    """Return the text of a line.
 
     >>> _line("products", 120, 1000, 90)
     'products: 120 of 1000 (12 %) in 1 min 30 s, about 11 min left'

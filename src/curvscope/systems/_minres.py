@@ -12,7 +12,7 @@ MOST_SMALL = 1500
 """Rows of the projected matrix up to which its extreme eigenvalues are computed at the end."""
 SUSPECT = 1e-4
 """||A r|| over ||A|| ||r|| from which on x is kept aside: r may be what no x can reach. It falls to about 1e-8 in float64."""
-HOPELESS = 100
+ROUNDING_UNITS_LEFT = 100
 """Units of rounding of A x, as a share of the residual, at which x grows without use: the system is singular to rounding."""
 
 
@@ -150,7 +150,7 @@ class _Minres:
         if not self.now.basis.shape[1]:  # the space is exhausted, and nothing is left by its own account
             left = self.rest_then
         sizes = torch.linalg.vector_norm(self.found.x, dim=0).cpu()
-        return left > 0.01 * self.rest_then and float(sizes.max()) * self.image_norm * self.unit * HOPELESS > left
+        return left > 0.01 * self.rest_then and float(sizes.max()) * self.image_norm * self.unit * ROUNDING_UNITS_LEFT > left
 
     @staticmethod
     def _next(blocks: list[Tensor], fresh: Tensor, far: Tensor, near: Tensor, triangle: Tensor) -> Tensor:

@@ -226,7 +226,7 @@ class Tracker(Displayed, Hinted):
         return {step: dict(found) for step, found in self.history.items()}
 
     def __str__(self) -> str:
-        """What the last check found, in a few lines."""
+        """Describe the last check in a few lines."""
         kind = type(self.operator).__name__
         rows = [f"Tracker of the {self.k} largest pairs of a {kind}, D = {self.size}, every {self.every} steps"]
         if self.history:

@@ -92,7 +92,7 @@ class Grouped(Composable):
 
     @property
     def strategy_report(self) -> dict[str, Any]:
-        """How process 0 computes its products; the others may have chosen otherwise."""
+        """Return the choice of process 0 for its products; the others may have chosen otherwise."""
         return {**self.local.strategy_report, "processes": self._processes.size}
 
     def predicted_bytes(self, columns: int) -> int:

@@ -37,13 +37,13 @@ STRATEGIES: dict[str, Callable[[BatchMap], Strategy]] = {
 WIDEST = 16
 """Most vectors at a time unless the user says otherwise: wider groups were no faster on a CPU."""
 
-WORTH_TRYING = 0.5
+MIN_CALL_SHARE = 0.5
 """Share of the time that calls must take for a trial of wider groups."""
 
-WORTH_HOPING = 0.1
+MIN_CALL_SHARE_IN_LONG_WORK = 0.1
 """The same where the products that are to come pay for the trial: less than this would not be missed."""
 
-STAKE = 0.25
+MAX_TRIAL_COST = 0.25
 """What that trial may cost, of what groups would save if they shared all calls."""
 
 TRIAL_APPLICATIONS = 11
@@ -161,7 +161,7 @@ class Trial:
             best, width = "split_vmap", grouped.width
         elif (alone := self._linearize("split", 1)) is None:
             best, width = self._without_split()
-        elif wide := self._width_worth_trying(alone):
+        elif wide := self._width_to_try(alone):
             together = self._linearize("split_vmap", wide)
             if together is not None and self._time("split_vmap", together) < self._time("split", alone):
                 best, width, self.linearized = "split_vmap", wide, together
@@ -189,25 +189,25 @@ class Trial:
                 return "double_backward", wide
         return "double_backward", 1
 
-    def _width_worth_trying(self, alone: Linearized) -> int:
-        """Return how many vectors calls are worth sharing among; 0: not worth the trial."""
+    def _width_to_try(self, alone: Linearized) -> int:
+        """Return how many vectors may share calls so that a trial pays; 0: it does not."""
         program = getattr(alone, "program", None)
         if program is None or self.columns == 1:
             return 0
         calls: float = program.num_calls * CALL_SECONDS
         first = getattr(self.strategies["split"], "first_seconds", 0.0)
         # The first application is a slow one: where even that is all arithmetic, a second one need not tell.
-        if first and calls <= WORTH_HOPING / 4 * first:
+        if first and calls <= MIN_CALL_SHARE_IN_LONG_WORK / 4 * first:
             return 0
-        minority = self.survey.computes or bool(first and calls <= WORTH_TRYING / 4 * first)
+        minority = self.survey.computes or bool(first and calls <= MIN_CALL_SHARE / 4 * first)
         # Before a vector is timed: it takes at least as long as if calls took half of the time.
-        if minority and not self._pays(self._width(program, 8), calls, calls / WORTH_TRYING):
+        if minority and not self._pays(self._width(program, 8), calls, calls / MIN_CALL_SHARE):
             return 0
         seconds = self._time("split", alone)
         width = self._width(program, WIDEST if calls > seconds else 8)
-        if width == 1 or calls < WORTH_HOPING * seconds:
+        if width == 1 or calls < MIN_CALL_SHARE_IN_LONG_WORK * seconds:
             return 0
-        most = calls >= WORTH_TRYING * seconds and not self.survey.computes
+        most = calls >= MIN_CALL_SHARE * seconds and not self.survey.computes
         return width if most or self._pays(width, calls, seconds) else 0
 
     def _width(self, program: Program, most: int) -> int:
@@ -222,7 +222,7 @@ class Trial:
             return False
         saved = self.map.objective.num_pieces * calls * (1 - 1 / width)
         cost = SECONDS_A_CALL * self.survey.calls + TRIAL_APPLICATIONS * width * seconds
-        least = math.ceil(cost / (STAKE * saved))
+        least = math.ceil(cost / (MAX_TRIAL_COST * saved))
         if self.to_come >= least:
             return True
         self.groups_from = least

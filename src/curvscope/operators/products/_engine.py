@@ -26,11 +26,12 @@ from curvscope.operators.products._choice import (
     remembered,
 )
 from curvscope.operators.products._kept import Kept
-from curvscope.operators.products._maps import BatchMap, Pieces
+from curvscope.operators.products._maps import BatchMap
 from curvscope.operators.products._memory import is_out_of_memory, memory_budget
 from curvscope.operators.products._patience import Patience
 from curvscope.operators.products._routes import not_finite
 from curvscope.operators.products._strategy import Linearized, Strategy
+from curvscope.operators.products._sums import add_pieces, is_finite
 from curvscope.operators.products._survey import seconds_of
 from curvscope.operators.products._verification import Verdict, verify
 from curvscope.operators.products.tracing import NotRecordable, jvp_warnings_silenced
@@ -123,7 +124,7 @@ class Engine:
                 if not (waits and self._provisional(total, tangents)):
                     self._choice = self._chosen(tangents.shape[0])
                     self._sum_of_batches(total, tangents)
-        if not _finite(total) and _finite(block):
+        if not is_finite(total) and is_finite(block):
             raise not_finite(objective)
         return total.T
 
@@ -350,7 +351,9 @@ class Engine:
                     return False
                 while start < columns:
                     rows = slice(start, start + linear.width)
-                    self._sum(total[rows], linear(tangents[rows]), weight, first=number == 0)
+                    add_pieces(
+                        self.map.objective.parameters.split(total[rows]), linear(tangents[rows]), weight, first=number == 0
+                    )
                     start += linear.width
             except NotRecordable as error:
                 if self._verdict is not None and self._verdict.reverse is False and FALLBACKS[name] == "double_backward":
@@ -383,16 +386,6 @@ class Engine:
         self._kept.offer(number, linear, weight, self.budget // 2)
         return linear
 
-    def _sum(self, total: Tensor, pieces: Pieces, weight: float, *, first: bool) -> None:
-        for target, piece in zip(self.map.objective.parameters.split(total), pieces, strict=True):
-            if piece is None:
-                if first:
-                    target.zero_()
-            elif first:
-                torch.mul(piece.to(target.dtype), weight, out=target)
-            else:
-                target.add_(piece, alpha=weight)
-
     def _narrow(self, name: str, width: int, batch: Batch | None, error: BaseException) -> None:
         """After an allocation failed: let go of what is kept, or else halve the width."""
         if self._kept.bytes:
@@ -406,8 +399,3 @@ class Engine:
             ) from error
         self._narrowed[name] = width // 2
         log.warning("out of memory with %s, %d vectors at a time: going on with %d", name, width, width // 2)
-
-
-def _finite(tensor: Tensor) -> bool:
-    """Return whether all entries are; the sum tells without a temporary unless it overflows."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

@@ -12,7 +12,7 @@ import torch
 from curvscope.operators.objective import Batch, Objective
 from curvscope.operators.products.tracing import DispatchMode, tensors_in
 
-LONG_ENOUGH = 0.05
+MIN_EVALUATION_SECONDS = 0.05
 """Seconds of an evaluation that are believed at once: a shorter one may have waited for other processes."""
 
 MOST_EVALUATIONS = 3
@@ -77,7 +77,7 @@ def survey(objective: Objective) -> Survey:
     found = _counted(objective, batch)
     seconds = [found.seconds]
     with torch.no_grad():
-        while len(seconds) < MOST_EVALUATIONS and min(seconds) < LONG_ENOUGH:
+        while len(seconds) < MOST_EVALUATIONS and min(seconds) < MIN_EVALUATION_SECONDS:
             seconds.append(seconds_of(lambda: _evaluate(objective, batch), objective.device))
     return replace(found, seconds=min(seconds))
 

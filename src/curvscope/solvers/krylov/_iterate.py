@@ -35,7 +35,7 @@ SPREAD, DENSE_SHARE = 0.9, 0.3
 Residuals of tol leave room for further eigenvalues between such values, and the last one may be off by as much as they spread:
 at dense edges (paths, ladders, wheels, rings of cliques) by up to 1.13 tol for k = 5, and 1.29 tol for k = 20.
 """
-LOOKED_AT, LOOKED_EACH = 100, 8
+SYMMETRY_COLUMNS, SYMMETRY_EVERY = 100, 8
 """Columns up to which Q* A Q is held against its transpose: an operator that is not symmetric shows it in the first ones."""
 
 
@@ -174,8 +174,8 @@ def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, sta
                 expansion.restart()
             before = expansion.multiplied
             expansion.step(meter, loop.note)
-            often = before < LOOKED_EACH or before // LOOKED_EACH != expansion.multiplied // LOOKED_EACH
-            if expansion.multiplied <= LOOKED_AT and often:
+            often = before < SYMMETRY_EVERY or before // SYMMETRY_EVERY != expansion.multiplied // SYMMETRY_EVERY
+            if expansion.multiplied <= SYMMETRY_COLUMNS and often:
                 refuse_asymmetry(expansion.asymmetry, meter.operator, expansion.ASYMMETRY)
             if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
                 _look(meter, options, expansion, loop)

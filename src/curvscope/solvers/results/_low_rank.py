@@ -17,7 +17,7 @@ from curvscope.tall import InMemory, TallMatrix, gram, subtract
 
 log = logging.getLogger(__name__)
 
-WORTH_SAYING = 0.01
+LEAST_REPORTED_ERROR = 0.01
 """Relative error of an inverse from which it is told of."""
 
 
@@ -119,7 +119,7 @@ class LowRank(Operator):
         return difference / least if least and difference else 0.0 if not difference else math.inf
 
     def _warning(self) -> str:
-        if self.left_out is None or max(self.inverse_error_estimate, 0.0) < WORTH_SAYING:
+        if self.left_out is None or max(self.inverse_error_estimate, 0.0) < LEAST_REPORTED_ERROR:
             return ""
         proven = f"at most {self.inverse_error:.3g} is proven" if math.isfinite(self.inverse_error) else "no bound is proven"
         return (

@@ -23,7 +23,7 @@ from curvscope.operators.products.tracing._tidy import erase_unread
 
 aten = torch.ops.aten
 
-WORTH_ONEDNN = 4_000_000
+MIN_ONEDNN_MULTIPLICATIONS = 4_000_000
 """Multiplications of a matrix product from which oneDNN's longer call (10 microseconds) pays."""
 
 LEAST_SIDE = 32
@@ -92,7 +92,7 @@ def _worth_onednn(node: fx.Node, first: Any, second: Any) -> bool:
     (rows, inner), columns = first.meta["shape"], int(second.meta["shape"][1])
     summand = node.args[0]
     alike = node.target is aten.mm.default or (isinstance(summand, fx.Node) and summand.meta.get("shape") == node.meta["shape"])
-    return alike and min(rows, inner, columns) >= LEAST_SIDE and rows * inner * columns >= WORTH_ONEDNN
+    return alike and min(rows, inner, columns) >= LEAST_SIDE and rows * inner * columns >= MIN_ONEDNN_MULTIPLICATIONS
 
 
 # --- convolutions -------------------------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def _peak_bytes(graph: fx.Graph) -> int:
 
 
 def _workspace(node: fx.Node) -> int:
-    """What an operation of ours takes for itself, with the results that are bound after the call."""
+    """Return the bytes that an operation of ours takes for itself, with the results that are bound after the call."""
     schema: Any = getattr(node.target, "_schema", None)
     namespace, _, name = schema.name.partition("::") if schema is not None else ("", "", "")
     if namespace != "curvscope":
