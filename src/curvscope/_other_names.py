@@ -28,6 +28,7 @@ INSTEAD = {
     "eigenvalues": "cs.eigsh(H, k=...).eigenvalues",
     "top_eigenvalues": "cs.eigsh(H, k=...).eigenvalues",
     "topk": "cs.eigsh(H, k=...)",
+    "Laplace": "cs.laplace(cs.ggn(model, loss, data), solution)",
     "lanczos": "cs.eigsh(H, k=..., method='krylov')",
     "lobpcg": "cs.eigsh",
     "power_iteration": "cs.eigsh(H, k=1)",

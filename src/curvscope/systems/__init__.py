@@ -5,18 +5,24 @@ from curvscope.systems._function import function
 from curvscope.systems._function_result import FunctionResult
 from curvscope.systems._function_trace import function_trace, logdet
 from curvscope.systems._influence import Influence, influence
+from curvscope.systems._laplace import laplace
+from curvscope.systems._posterior import Evidence, Posterior, Variance
 from curvscope.systems._result import LinearSolution
 from curvscope.systems._solve import solve
 
 __all__ = [
     "Comparison",
+    "Evidence",
     "FunctionResult",
     "Influence",
     "LinearSolution",
+    "Posterior",
+    "Variance",
     "compare",
     "function",
     "function_trace",
     "influence",
+    "laplace",
     "logdet",
     "solve",
 ]
