@@ -57,6 +57,15 @@ class Folder:
             help=f"Folder for the run; one that was interrupted resumes. Default: a new one, ./{DEFAULT_FOLDER}, numbered.",
         ),
     ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="I:J",
+            help="With --method seigh and --out: measure only these columns of the sketch, as one of many independent jobs. "
+            "The same command without --columns finishes.",
+        ),
+    ] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", "--force", help="Remove the run that --out names first, and begin anew.")
     ] = False
@@ -97,7 +106,11 @@ def command(
         raise InvalidArgument("--shards is for --target, with --workers, --scheduler or --cluster to hold them")
     out = free_folder(DEFAULT_FOLDER) if folder.out is None else folder.out
     wanted = asdict(request)
+    columns = _columns(folder, request)
     run, operator = _begin(out, source, wanted, overwrite=folder.overwrite, build=shards is None)
+    if columns is not None:
+        _measure(run, operator, request, columns, memory, as_json=as_json)
+        return
     with worker_options.executor() as executor:
         if shards is not None:
             operator, executor = data_parallel(recipe_of_target(source.options()), shards, executor), None
@@ -118,6 +131,33 @@ def command(
         console.print(f"Run: {out}. Next: {first}overlap, density or report with it", highlight=False, soft_wrap=True)
     if solution.status.code == "partly":
         raise typer.Exit(1)
+
+
+def _columns(folder: Folder, request: Wanted) -> tuple[int, int] | None:
+    """Return the columns that one job is to measure, or None for a whole solve."""
+    if folder.columns is None:
+        return None
+    if request.method not in ("seigh", "oversampled") or folder.out is None or folder.overwrite:
+        raise InvalidArgument("--columns goes with --method seigh and --out RUN, and without --overwrite")
+    first, colon, last = folder.columns.partition(":")
+    if not (colon and first.isdigit() and last.isdigit()):
+        raise InvalidArgument(f"--columns {folder.columns}: write the first column and the one after the last, such as 0:500")
+    return int(first), int(last)
+
+
+def _measure(run: Run, operator: Any, request: Wanted, columns: tuple[int, int], memory: str | None, *, as_json: bool) -> None:
+    """Do one job's part of the measurements, and say what comes next."""
+    from curvscope.solvers import measure_columns
+
+    if operator is None:
+        raise InvalidArgument("--columns measures in this process: leave out --shards")
+    sizes: dict[str, Any] = {"k": request.k, "seed": request.seed, "max_products": request.max_products, "memory": memory}
+    made = measure_columns(operator, columns, run=run, method=request.method, **sizes)
+    if as_json:
+        print_json({"run": str(run.path), "columns": list(columns), "measured": made})
+        return
+    text = f"Measured {made} of the columns {columns[0]} to {columns[1] - 1} into {run.path}."
+    terminal().print(f"{text} The same command without --columns finishes", highlight=False, soft_wrap=True)
 
 
 def _begin(out: Path, source: Source, wanted: dict[str, Any], *, overwrite: bool, build: bool) -> tuple[Run, Operator | None]:

@@ -18,7 +18,7 @@ from curvscope.measurement._session import (
     workspace,
 )
 from curvscope.measurement._storage import EIGEN, SINGULAR, TABLE, Place, form_of, read_result, rewrite_table, write_result
-from curvscope.measurement._workspace import WIDEST_BLOCK, Fit, Workspace, output_like
+from curvscope.measurement._workspace import WIDEST_BLOCK, Fit, Known, Workspace, output_like
 
 __all__ = [
     "BLOCKS_EACH",
@@ -32,6 +32,7 @@ __all__ = [
     "Distributed",
     "Fit",
     "InRun",
+    "Known",
     "Measured",
     "Meter",
     "Place",

@@ -1,5 +1,6 @@
 """From operators to eigenpairs."""
 
+from curvscope.solvers._columns import measure_columns
 from curvscope.solvers._eigsh import eigsh
 from curvscope.solvers._exact import Exact, Units, bytes_needed, dense_matrix
 from curvscope.solvers._for_overlap import eigsh_for_overlap
@@ -51,6 +52,7 @@ __all__ = [
     "eigsh_for_overlap",
     "hmt",
     "krylov_options",
+    "measure_columns",
     "nystrom",
     "plan",
     "posterior_error",
