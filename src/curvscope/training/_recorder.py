@@ -27,6 +27,8 @@ class Recorder:
         path: directory for one safetensors file a step, ``step_000100.safetensors``; None keeps copies in memory.
         optimizer: its state is kept as well, to train on from a recorded step; see :meth:`restore`.
         random_state: likewise the states of PyTorch's, NumPy's and Python's global random generators.
+        gradients: keep ``parameter.grad`` as well, as it is when :meth:`step` is called: call it between ``backward`` and the
+            update. See :meth:`gradient`.
         resume: continue an earlier recording in ``path``: steps that are there stay as they are, and are not written again.
 
     Raises:
@@ -50,6 +52,7 @@ class Recorder:
         path: str | os.PathLike[str] | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         random_state: bool = False,
+        gradients: bool = False,
         resume: bool = False,
     ) -> None:
         asked = list(steps)
@@ -59,7 +62,8 @@ class Recorder:
         if not self.steps or self.steps[0] < 0:
             raise InvalidArgument(f"steps={self.steps}: choose at least one step, 0 or later")
         self.path = None if path is None else Path(path)
-        self.optimizer, self.random_state = optimizer, random_state
+        self.optimizer, self.random_state, self.gradients = optimizer, random_state, gradients
+        self._gradients: dict[int, dict[str, Tensor]] = {}
         self._wanted = frozenset(self.steps)
         self._kept: dict[int, dict[str, Tensor]] = {}
         self._states: dict[int, TrainingState] = {}
@@ -91,6 +95,8 @@ class Recorder:
         extra = None
         if self.optimizer is not None or self.random_state:
             extra = capture(self.optimizer, random_state=self.random_state)
+        if self.gradients:
+            self._keep_gradients(i)
         if self.path is None:
             self._kept[i] = parameters
             if extra is not None:
@@ -110,6 +116,28 @@ class Recorder:
         if i not in self.recorded:
             raise RunNotFound(f"step {i} was not recorded; there are {self.recorded}")
         return self._kept[i] if self.path is None else read_sealed_tensors(self._file(i))
+
+    def _keep_gradients(self, i: int) -> None:
+        found = {name: p.grad.detach().cpu().clone() for name, p in self.model.named_parameters() if p.grad is not None}
+        if not found:
+            raise InvalidArgument(f"no parameter has a gradient at step {i}: call step() between backward() and the update")
+        if self.path is None:
+            self._gradients[i] = found
+        else:  # before the parameters, as the state of the optimizer
+            write_tensors(self._gradient_file(i), found)
+
+    @checked
+    def gradient(self, i: int) -> dict[str, Tensor]:
+        """The gradients recorded at step i, by parameter name.
+
+        Raises:
+            RunNotFound: there are none: record with ``gradients=True``.
+        """
+        if i in self._gradients:
+            return self._gradients[i]
+        if self.path is None or not self._gradient_file(i).exists():
+            raise RunNotFound(f"step {i} has no gradients: record with gradients=True, between backward() and the update")
+        return read_sealed_tensors(self._gradient_file(i))
 
     @checked
     def load(self, i: int, model: nn.Module) -> nn.Module:
@@ -139,6 +167,9 @@ class Recorder:
         if self.path is None:
             raise InvalidArgument("this recorder keeps its steps in memory")
         return self.path / f"step_{step:06d}.safetensors"
+
+    def _gradient_file(self, step: int) -> Path:
+        return self._file(step).with_name(f"gradient_{step:06d}.safetensors")
 
     def _state_file(self, step: int) -> Path:
         return self._file(step).with_suffix(".state.pt")
