@@ -50,6 +50,8 @@ def test_a_study_contains_what_it_announces(name):
         "mnist16-crystallization": ("_mnist16_crystallization", "_crystallization_more"),
         "overlap-at-scale": ("_overlap_at_scale_page",),
         "beyond": ("_beyond_page",),
+        "masked-perturbations": ("_perturbations",),
+        "sagun-batch": ("_sagun_batch_page",),
     }
     modules = pages.get(name, (f"_{name.replace('-', '_')}",))
     assert set().union(*(own[module] for module in modules)) == items(STUDIES[name].shows)

@@ -12,7 +12,7 @@ from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.report import Line, Panel, panels
 from curvscope.store import Run
 from curvscope.studies import STUDIES, get_study
-from curvscope.studies.beyond import beyond
+from curvscope.studies.beyond import alignment, beyond, perturbations
 from curvscope.studies.engine import Stages, comparison, items, published, row, run_study, within
 from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
 from curvscope.studies.sketched_overlap import (
@@ -37,12 +37,16 @@ SHORT = {
     "beyond": beyond.BeyondConfig(
         seeds=(0, 1), k=4, steps=(), trained=3, widths=(4, 6), depths=(1,), sparsities=(0.5, 0.9), probes=20, tol=1e-2
     ),
+    "alignment": alignment.AlignmentConfig(steps=3, k=3, factors=(4.0,), scales=(), seeds=2, tol=1e-2),
+    "masked-perturbations": perturbations.PerturbationConfig(
+        steps=(2,), sizes=(10,), lengths=(0.01, 0.1), draws=4, k=10, seeds=2
+    ),
     "mnist16-proxies": mnist16_proxies.ProxyConfig(steps=(0,), lambdas=(1.0,), k=12, num_probes=4, num_samples=20),
     "sagun-data": sagun_data.DataConfig(
         widths=(2, 6),
         deviations=(0.2, 0.8),
         deviation_width=2,
-        seeds=1,
+        seeds=2,
         starts=3,
         small_steps=50,
         classes=(2,),
@@ -53,8 +57,20 @@ SHORT = {
         num_steps=8,
     ),
     "sagun-split": sagun_split.SplitConfig(tiny_samples=6, seeds=1, steps=100, samples=60, alphas=(0.2, 1.0)),
-    "sagun-size": sagun_size.SizeConfig(widths=(2, 3), steps=3, num_probes=2, num_steps=15, clusters=2, cluster_steps=3),
-    "sagun-batch": sagun_batch.BatchConfig(hidden=3, small=5, large=20, steps=5, num_probes=2, num_steps=15, looks=2),
+    "sagun-size": sagun_size.SizeConfig(
+        widths=(2, 3), steps=3, num_probes=2, num_steps=15, clusters=2, cluster_steps=3, seeds=2
+    ),
+    "sagun-batch": sagun_batch.BatchConfig(
+        hidden=3,
+        small=5,
+        large=20,
+        steps=5,
+        num_probes=2,
+        num_steps=15,
+        looks=2,
+        seeds=2,
+        bend_steps=5,
+    ),
     "gradient-subspace": gradient_subspace.SubspaceConfig(hidden=2, k=2, steps=2, every=1, late=1, seeds=1),
 }
 
@@ -74,6 +90,8 @@ def overlap_run(tmp_path_factory):
 
 
 LONG = {
+    "alignment",
+    "masked-perturbations",
     "mnist16-crystallization",
     "grassmann-metrics",
     "mnist16-proxies",
@@ -103,6 +121,8 @@ def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
     assert set().union(*(items(section.shows) for section in document.sections)) == items(study.shows)
     fewest = {
         "runtimes": 1,
+        "alignment": 1,
+        "masked-perturbations": 1,
         "beyond": 2,
         **dict.fromkeys((name for name in STUDIES if name.startswith(("sagun", "gradient"))), 2),
     }

@@ -9,6 +9,7 @@ from curvscope.sampling._folded import Folded, Pairs
 from curvscope.sampling._learning_curve import learning_curve
 from curvscope.sampling._population import population
 from curvscope.sampling._result import Group, Population
+from curvscope.sampling._student import student_quantile
 
 __all__ = [
     "End",
@@ -27,4 +28,5 @@ __all__ = [
     "learning_curve",
     "operator_of_folds",
     "population",
+    "student_quantile",
 ]

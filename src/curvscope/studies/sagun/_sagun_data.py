@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise, product
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
@@ -16,13 +16,21 @@ from torch import nn
 
 from curvscope.estimators import RULES, count_outliers, density
 from curvscope.report import CYCLE, GREY, Document, Section, figure
-from curvscope.studies.engine import Stages, Study, claim, claims_table, share_holding
+from curvscope.studies.engine import Stages, Study, claim, claims_table, share_holding, share_verdict, summary, verdict
+from curvscope.studies.sagun._clusters import (
+    cluster_claims,
+    clusters,
+    figure_random,
+    figure_tops,
+    random_points,
+    singularity_claims,
+    table_clusters,
+)
 from curvscope.studies.sagun._small import blobs, descend, descend_together, hessian_of, mlp
 
 CENTERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64, device="cpu")
 AT_ONCE = 100
 """Initialisations that are trained at once; a stage of the study."""
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True)
@@ -32,13 +40,13 @@ class DataConfig:
     widths: tuple[int, ...] = (2, 6, 10, 14, 18)
     deviations: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     deviation_width: int = 14
-    seeds: int = 3
+    seeds: int = 5
     starts: int = 40
     gradient_norm: float = 1e-3
     small_steps: int = 8000
     classes: tuple[int, ...] = (2, 5, 10)
-    variances: tuple[float, ...] = (1.0, 10.0)
-    samples: int = 1000
+    variances: tuple[float, ...] = (1.0,)
+    samples: int = 500
     steps: int = 600
     num_probes: int = 3
     num_steps: int = 60
@@ -52,6 +60,7 @@ PRESETS = {
         gradient_norm=1e-4,
         small_steps=200_000,
         classes=(2, 5, 10, 20, 50),
+        variances=(1.0, 10.0),
         samples=5000,
         steps=3000,
         num_steps=150,
@@ -72,8 +81,8 @@ def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, 
     groups = {first: range(first, min(first + AT_ONCE, config.starts)) for first in range(0, config.starts, AT_ONCE)}
     found = [stages.numbers(f"starts-{first:05d}", partial(_starts, group, config)) for first, group in groups.items()]
     starts = {"tops": [top for each in found for top in each["tops"]]}
-    clusters = stages.numbers("clusters", lambda: _clusters(config))
-    numbers = {"config": asdict(config), "sizes": sizes, "spreads": spreads, "starts": starts, "clusters": clusters}
+    numbers = {"config": asdict(config), "sizes": sizes, "spreads": spreads, "starts": starts}
+    numbers |= {"clusters": clusters(stages, config), "random": stages.numbers("random", lambda: random_points(config))}
     return numbers | {"claims": _claims(numbers)}
 
 
@@ -101,46 +110,36 @@ def _starts(seeds: range, config: DataConfig) -> dict[str, Any]:
     return {"tops": tops}
 
 
-def _clusters(config: DataConfig) -> dict[str, Any]:
-    """Outlier counts of the 100-30-30-k network for every number of clusters, variance, optimiser and activation."""
-    found = {}
-    for k, variance, batch, name in product(config.classes, config.variances, (None, 50), ACTIVATIONS):
-        if name == "tanh" and k != config.classes[-1]:
-            continue
-        random = torch.Generator().manual_seed(config.seed + k)
-        centers = torch.randn(k, 100, generator=random, dtype=torch.float64, device="cpu")
-        x, y = blobs(centers, variance**0.5, config.samples // k, seed=config.seed + k)
-        pair = ((x - x.mean()) / x.std(), y)
-        model = mlp((100, 30, 30, k), ACTIVATIONS[name], config.seed)
-        descend(model, pair, rate=0.1, steps=config.steps, batch=batch)
-        whole = density(
-            hessian_of(model, pair), num_probes=config.num_probes, num_steps=config.num_steps, method="lanczos", progress=False
-        )
-        most = 2 * k + 5
-        found[f"{k} {variance:g} {'GD' if batch is None else 'SGD'} {name}"] = {
-            "k": k,
-            "activation": name,
-            "top": whole.extremes()[:most].tolist(),
-            "outliers": {rule: whole.outliers(rule, most=most) for rule in RULES},
-        }
-    return found
-
-
 def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
-    wide = [cell["outliers"]["ratio"] == 2 for name, cell in numbers["sizes"].items() if int(name.split()[0]) >= 6]
-    text, share = share_holding(wide)
-    rows = [claim("outliers", "2 outliers (by ratio) at every width h >= 6, in >= 80 % of runs", text, share >= 0.8)]
-    means, medians = ([average(tops) for tops in _spread_tops(numbers)] for average in (fmean, median))
-    grows = all(a < b for a, b in pairwise(means)) and means[-1] >= 20 * means[0]
-    measured = f"{_listed(means)}; last / first {means[-1] / means[0]:.0f}; medians {_listed(medians)}"
-    rows.append(claim("data spread", "top eigenvalue, mean of the seeds, grows with the spread, by >= 20", measured, grows))
+    rows = []
+    for rule in RULES:
+        found = [cell["outliers"][rule] == 2 for name, cell in numbers["sizes"].items() if int(name.split()[0]) >= 6]
+        judged = share_verdict(sum(found), len(found), 0.8) if rule == "ratio" else None
+        what = f"2 outliers, by {rule}, at every width h >= 6, in >= 80 % of networks"
+        rows.append(claim("outliers", what, share_holding(found)[0], judged))
+    tops = _spread_tops(numbers)
+    means, medians = ([average(row) for row in tops] for average in (fmean, median))
+    grown = [last - 20 * first for first, last in zip(tops[0], tops[-1], strict=True)]
+    rows.append(
+        claim(
+            "data spread",
+            "the top eigenvalue at the largest spread is >= 20 times that at the smallest",
+            f"{summary(tops[-1], '.2g')} and {summary(tops[0], '.2g')}",
+            verdict(grown, least=0.0),
+        )
+    )
+    for name, values in (("means", means), ("medians", medians)):
+        rows.append(
+            claim(
+                "data spread",
+                f"the {name} of the top eigenvalue grow with every spread",
+                _listed(values),
+                all(a < b for a, b in pairwise(values)),
+            )
+        )
     rows += _start_claims(numbers, means)
-    for name, judged in (("relu", True), ("tanh", False)):
-        cells = [cell for cell in numbers["clusters"].values() if cell["activation"] == name]
-        near = [any(abs(cell["outliers"][rule] - cell["k"]) <= 1 for rule in ("elbow", "ratio")) for cell in cells]
-        text, share = share_holding(near)
-        what = f"{name}: elbow or ratio count within 1 of k clusters, in >= 80 % of cells"
-        rows.append(claim("clusters", what, text, share >= 0.8 if judged else None))
+    rows += cluster_claims(numbers["clusters"])
+    rows += singularity_claims(numbers["random"])
     return rows
 
 
@@ -207,10 +206,26 @@ def document(numbers: dict[str, Any]) -> Document:
             ),
             Section(
                 "As many outliers as classes?",
-                "Largest eigenvalues of 100-30-30-k networks; the dashed line is the number of clusters.",
-                _tops(numbers),
+                "Largest eigenvalues of 100-30-30-k networks, means over networks with their range shaded; the "
+                "dashed line is the "
+                "number of clusters.",
+                figure_tops(numbers),
                 alternative="Largest eigenvalues for each number of clusters",
-                shows="figure 2 and table 1 of 2017",
+                shows="figure 2 of 2017",
+            ),
+            Section(
+                "Outliers by three rules, and those of the gradients",
+                "Numbers of outliers of the Hessian and of the covariance of the gradients of the samples: mean over networks "
+                "(smallest to largest).",
+                table=table_clusters(numbers["clusters"]),
+                shows="table 1 of 2017",
+            ),
+            Section(
+                "Singular at random points",
+                "Share of the eigenvalues whose magnitude is below a thousandth of the largest, at random parameters, and of "
+                "symmetric Gaussian matrices of the same size.",
+                figure_random(numbers["random"]),
+                alternative="Share of eigenvalues near zero against D, for Hessians and Gaussian matrices",
             ),
         ],
     )
@@ -234,6 +249,10 @@ def _spreads(numbers: dict[str, Any]) -> Figure:
     deviations, tops = numbers["config"]["deviations"], _spread_tops(numbers)
     with figure(width=5.0) as (sheet, (axes,)):
         axes.plot(deviations, tops, "o", color=GREY, markersize=4)
+        errors = [stdev(row) / len(row) ** 0.5 if len(row) > 1 else 0.0 for row in tops]
+        low = [max(fmean(row) - 2 * error, min(row)) for row, error in zip(tops, errors, strict=True)]
+        high = [fmean(row) + 2 * error for row, error in zip(tops, errors, strict=True)]
+        axes.fill_between(deviations, low, high, color=CYCLE[0], alpha=0.2, linewidth=0)
         averages: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "median": median}
         for (name, average), colour in zip(averages.items(), CYCLE, strict=False):
             axes.plot(deviations, [average(row) for row in tops], color=colour, label=name)
@@ -247,28 +266,6 @@ def _drawn_tops(numbers: dict[str, Any]) -> Figure:
         axes.hist(numbers["starts"]["tops"], bins=30, color=CYCLE[0])
         axes.set(xlabel="largest eigenvalue", ylabel="initialisations")
         axes.locator_params(axis="x", nbins=5)  # long numbers, close together
-    return sheet
-
-
-def _tops(numbers: dict[str, Any]) -> Figure:
-    classes = numbers["config"]["classes"]
-    kinds = dict.fromkeys(tuple(name.split()[1:3]) for name in numbers["clusters"])
-    colours = dict(zip(kinds, CYCLE, strict=False))
-    with figure(len(classes), width=3.0 * len(classes), height=3.6) as (sheet, places):
-        for axes, k in zip(places, classes, strict=True):
-            for name, cell in numbers["clusters"].items():
-                if cell["k"] != k:
-                    continue
-                _, variance, optimiser, activation = name.split()
-                colour, line = colours[variance, optimiser], ".-" if activation == "relu" else "x:"
-                label = f"variance {variance}, {optimiser}, {activation}"
-                ranks = range(1, len(cell["top"]) + 1)
-                axes.plot(ranks, cell["top"], line, color=colour, markersize=3, linewidth=0.8, label=label)
-            axes.axvline(k + 0.5, color=GREY, linestyle="--", linewidth=0.8)
-            axes.set(title=f"k = {k}", xlabel="rank", yscale="log")
-        places[0].set_ylabel("eigenvalue")
-        # The last panel alone has networks of both activations.
-        sheet.legend(*places[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return sheet
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from curvscope.errors import InvalidArgument, MissingExtra
 from curvscope.operators import CurvatureOperator, hessian
-from curvscope.problems import get
+from curvscope.problems import Split, get, lowest_of_each_class
 
 Pair = tuple[Tensor, Tensor]
 
@@ -26,10 +27,47 @@ def mlp(widths: Sequence[int], activation: type[nn.Module], seed: int) -> nn.Mod
         return nn.Sequential(*layers[:-1]).double()
 
 
-def digits(data: Path | None) -> Pair:
-    """The curvature samples of 16 x 16 MNIST as float64 vectors, and their labels."""
-    images, labels = get("mnist16", data=data).curvature_batches("train")[0]
-    return images.double().flatten(1), labels
+def digits(data: Path | None, *, side: int = 16, split: Split = "train") -> Pair:
+    """Digits as float64 vectors, and their labels: the curvature samples of 16 x 16 MNIST, or 100 of each at 28 x 28.
+
+    Raises:
+        InvalidArgument: 28 x 28 without ``data``, or nothing there. MissingExtra: torchvision is not installed.
+    """
+    if side == 16:
+        images, labels = get("mnist16", data=data).curvature_batches(split)[0]
+        return images.double().flatten(1), labels
+    if data is None:
+        raise InvalidArgument("28 x 28 digits need MNIST: pass --data DIR with MNIST/raw in it, or --preset quick")
+    try:
+        from torchvision.datasets import MNIST
+    except ImportError as error:
+        raise MissingExtra("--data needs torchvision: pip install 'curvscope[vision]'") from error
+    try:
+        whole = MNIST(root=str(data), train=split == "train", download=False)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise InvalidArgument(f"no MNIST in {data}: expected MNIST/raw with the four idx files") from error
+    chosen = lowest_of_each_class(whole.targets.long(), 100)
+    return whole.data[chosen].double().flatten(1) / 255, whole.targets.long()[chosen]
+
+
+def colour_images(data: Path | None, split: Split) -> Pair:
+    """The first 100 images of each class of CIFAR-10, normalised, float64 (1000, 3, 32, 32), and their labels.
+
+    Raises:
+        InvalidArgument: there is no CIFAR-10 in ``data``.
+    """
+    batches = get("cifar10_3c3d", data=data).evaluation_batches(split)
+    x, y = (torch.cat(part) for part in zip(*batches, strict=True))
+    chosen = lowest_of_each_class(y, 100)
+    return x[chosen].double(), y[chosen]
+
+
+def convolutional(width: int, seed: int) -> nn.Module:
+    """Two convolutions with ReLU and max-pooling, and two dense layers: 32 x 32 colour images to 10 classes, float64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(3, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(400, width), nn.ReLU(), nn.Linear(width, 10)).double()
 
 
 def blobs(centers: Tensor, deviation: float, each: int, seed: int) -> Pair:
