@@ -54,9 +54,9 @@ class MonteCarloFisher(CurvatureOperator):
         """At most the number of samples times draws. Cost: one evaluation of the network."""
         return of_samples(self.objective, draws=self.num_draws)
 
-    def on(self, objective: Objective) -> MonteCarloFisher:
+    def _made_on(self, objective: Objective, strategy: str) -> MonteCarloFisher:
         """See :meth:`CurvatureOperator.on`; with the same draws, for the same samples."""
-        return MonteCarloFisher(objective, num_draws=self.num_draws, seed=self.seed)
+        return MonteCarloFisher(objective, num_draws=self.num_draws, seed=self.seed, strategy=strategy)
 
     @property
     def depends_on_order(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from curvscope.errors import InvalidArgument
+from curvscope.errors import CurvscopeError, InvalidArgument
 from curvscope.operators._algebra import Composable
 from curvscope.operators._identity import of_objective
 from curvscope.operators._parameters import Parameters
@@ -26,17 +27,33 @@ from curvscope.operators.products import (
     Verdict,
 )
 
+log = logging.getLogger(__name__)
+
 
 class ProductOptions(TypedDict, total=False):
     """Options of how products are computed; the matrix does not depend on them.
 
     strategy: "auto" (double backward until tracing pays, then what is fastest, remembered; in long work at once), or "split",
-    "split_vmap", "linearize", "linearize_vmap", "double_backward". width: vectors at a time; None: chosen. memory: bytes that
+    "split_vmap", "linearize", "linearize_vmap", "double_backward". "differences" for models that PyTorch cannot differentiate
+    twice: central differences of the gradient, not exact, never chosen by "auto"; "extrapolated_differences": with two steps,
+    twice the cost, more exact. width: vectors at a time; None: chosen. memory: bytes that
     products may use; None: half of what is free. accumulate: dtype of the columns and of the sum over mini-batches; default:
     the objective's, float32 for half-precision ones.
     """
 
-    strategy: Literal["auto", "split", "split_vmap", "linearize", "linearize_vmap", "double_backward"] | str
+    strategy: (
+        Literal[
+            "auto",
+            "split",
+            "split_vmap",
+            "linearize",
+            "linearize_vmap",
+            "double_backward",
+            "differences",
+            "extrapolated_differences",
+        ]
+        | str
+    )
     width: int | None
     memory: int | None
     accumulate: torch.dtype | None
@@ -97,6 +114,7 @@ class CurvatureOperator(Copies, Composable):
         >>> torch.equal(H.values()[:3], before[0]), H.move(), torch.equal(H.values()[:3], model.weight[0])
         (True, None, True)
         """
+        self.batch_map.calibration = None
         if self.objective.move():
             self._engine.forget()
         else:
@@ -116,6 +134,7 @@ class CurvatureOperator(Copies, Composable):
         >>> (H @ torch.ones(3))[:2]
         tensor([6., 6.])
         """
+        self.batch_map.calibration = None
         self.objective.exchange(data)
         self._engine.forget()
         for name in ("fingerprint", "identity"):
@@ -146,23 +165,51 @@ class CurvatureOperator(Copies, Composable):
 
     @property
     def rounding(self) -> float:
-        """Machine epsilon of the arithmetic that products are computed in: coarse for TF32, bfloat16 and float16."""
-        return self.objective.rounding
+        """Machine epsilon of the arithmetic that products are computed in: coarse for TF32, bfloat16 and float16.
+
+        For products by differences of gradients their relative error, measured by two steps.
+        """
+        if not self._engine.by_differences:
+            return self.objective.rounding
+        return max(self.objective.rounding, self.derivatives().error)
 
     def on(self, objective: Objective) -> CurvatureOperator:
         """The matrix of the same kind of another objective."""
-        make: Callable[[Objective], CurvatureOperator] = type(self)  # its batch map is made from the objective
-        return make(objective)
+        # Of a matrix by differences one by differences: exact products may not exist.
+        return self._made_on(objective, self._engine.strategy if self._engine.by_differences else "auto")
+
+    def _made_on(self, objective: Objective, strategy: str) -> CurvatureOperator:
+        make: Callable[..., CurvatureOperator] = type(self)  # its batch map is made from the objective
+        return make(objective, strategy=strategy)
 
     def exactly(self) -> CurvatureOperator | None:
         """This matrix with products in full float32, what TF32, bfloat16 or float16 ones are compared with; None: it is that.
 
+        What products by differences are compared with: exact ones where PyTorch can differentiate the model twice, else
+        extrapolated differences.
+
         At the model's own parameters where ours are these, rounded. Cost: one evaluation of the loss on all data; memory for
         one more copy of the parameters.
         """
+        if self._engine.by_differences:
+            return self._without_differences()
         if self.objective.chosen_rounding <= torch.finfo(torch.float32).eps:
             return None
         return self.in_dtype(torch.float32)
+
+    def _without_differences(self) -> CurvatureOperator | None:
+        """The exact matrix; extrapolated differences where there is none; None for those themselves."""
+        objective = self.objective
+        if objective.chosen_rounding > torch.finfo(torch.float32).eps:
+            objective = objective.like(objective.data, dtype=torch.float32, microbatch=objective.microbatch)
+        exact = self._made_on(objective, "auto")
+        try:
+            exact.derivatives()
+        except (CurvscopeError, RuntimeError, NotImplementedError) as error:
+            log.debug("no exact products to compare differences with: %s", error)
+            extrapolated = self._engine.strategy != "differences"
+            return None if extrapolated else self._made_on(objective, "extrapolated_differences")
+        return exact
 
     def in_dtype(self, dtype: torch.dtype) -> CurvatureOperator:
         """This matrix with all of the computation in another dtype, such as float64 for :func:`curvscope.certify`.
@@ -286,13 +333,18 @@ class CurvatureOperator(Copies, Composable):
         return self._engine.apply(block)
 
     def _fingerprint(self) -> str:
-        return fingerprint(type(self).__name__, self.objective.fingerprint())
+        parts = (type(self).__name__, self.objective.fingerprint())
+        return fingerprint(*parts, *([self._engine.strategy] if self._engine.by_differences else []))
 
     def _identity(self) -> dict[str, Any]:
         def multiply(vector: Tensor, at: Objective) -> Tensor:
             """The product with the matrix of an objective, by the strategy that every model can do."""
             made = self.on(at)
-            made._engine = made._new_engine(strategy="double_backward", memory=self.memory, accumulate=self.dtype)
+            strategy = self._engine.strategy if self._engine.by_differences else "double_backward"
+            made._engine = made._new_engine(strategy=strategy, memory=self.memory, accumulate=self.dtype)
             return made @ vector
 
-        return of_objective(self, multiply)
+        found = of_objective(self, multiply)
+        if self._engine.by_differences:
+            found["exact"] |= {"products": self._engine.strategy}
+        return found

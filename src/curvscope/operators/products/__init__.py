@@ -1,5 +1,6 @@
 """Exact products of sums over mini-batches with blocks of vectors, as fast as the model allows."""
 
+from curvscope.operators.products._by_differences import BY_DIFFERENCES
 from curvscope.operators.products._choice import STRATEGIES
 from curvscope.operators.products._engine import Engine
 from curvscope.operators.products._forward_losses import ForwardModeLosses
@@ -13,6 +14,7 @@ from curvscope.operators.products._token_curvature import TokenDraws, TokenHessi
 from curvscope.operators.products._verification import REMEDY, ROUNDING, UNDECIDED, Verdict, against_differences
 
 __all__ = [
+    "BY_DIFFERENCES",
     "CLOSED_FORMS",
     "REMEDY",
     "ROUNDING",

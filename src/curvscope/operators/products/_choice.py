@@ -14,6 +14,7 @@ from torch import nn
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators.objective import Batch, Objective
+from curvscope.operators.products._by_differences import Differences
 from curvscope.operators.products._double_backward import DoubleBackward
 from curvscope.operators.products._maps import BatchMap
 from curvscope.operators.products._memory import is_out_of_memory
@@ -31,6 +32,8 @@ STRATEGIES: dict[str, Callable[[BatchMap], Strategy]] = {
     "linearize": lambda batch_map: Split(batch_map, reuse=False),
     "linearize_vmap": lambda batch_map: Split(batch_map, vectorized=True, reuse=False),
     "double_backward": DoubleBackward,
+    "differences": Differences,
+    "extrapolated_differences": lambda batch_map: Differences(batch_map, extrapolated=True),
 }
 """Everything that ``strategy=`` can name, beside "auto"."""
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget, UnverifiedDerivatives
-from curvscope.operators.objective import ONE_AT_A_TIME, Batch, length
+from curvscope.operators.objective import ONE_AT_A_TIME, Batch, check_substitution, length
+from curvscope.operators.products._by_differences import BY_DIFFERENCES, Calibration, calibrate
 from curvscope.operators.products._choice import (
     STRATEGIES,
     Choice,
@@ -148,6 +149,7 @@ class Engine:
             "budget_bytes": self.budget,
             "derivatives": self._derivatives,
             "verdict": asdict(self._verdict) if self._verdict is not None else None,
+            **({"calibration": asdict(self.map.calibration)} if self.by_differences and self.map.calibration else {}),
         }
 
     # --- what it costs ----------------------------------------------------------------------------------------------------
@@ -202,6 +204,9 @@ class Engine:
     def replay(self, report: Mapping[str, Any] | None) -> None:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
+        if report and report.get("calibration") and self.by_differences:
+            self.map.calibration = Calibration(**report["calibration"])
+            return
         # What a run or the process that sent a report has verified is not verified again for the same fingerprint.
         if report and report.get("verdict") and self._verdict is None:
             self._follow(Verdict(**report["verdict"]))
@@ -212,6 +217,12 @@ class Engine:
         Args:
             forward: whether traced strategies are about to be used.
         """
+        if self.by_differences:
+            with ONE_AT_A_TIME:
+                found = self.calibrated()
+            self._verdict = Verdict(None, None, f"nothing but {found.summary}", found.error)
+            self._derivatives = found.summary
+            return self._verdict
         if self._verdict is None or not self._verdict.covers(forward=forward):
             known = self.map.verdict  # what a view has verified is not verified again
             if known is None or not known.covers(forward=forward):
@@ -220,6 +231,19 @@ class Engine:
             self._follow(known)
         assert self._verdict is not None, "_follow() sets it"
         return self._verdict
+
+    @property
+    def by_differences(self) -> bool:
+        """True if products are central differences of the gradient, which approximate the matrix."""
+        return self.strategy in BY_DIFFERENCES
+
+    def calibrated(self) -> Calibration:
+        """Choose the step of differences, unless that was done; see :func:`.calibrate`."""
+        if self.map.calibration is None:
+            check_substitution(self.map.objective)
+            self.map.calibration = calibrate(self.map)
+        found: Calibration = self.map.calibration
+        return found
 
     def _follow(self, verdict: Verdict) -> None:
         """Use what is right, and nothing else."""
@@ -268,7 +292,7 @@ class Engine:
         if self._fixed is not None:
             return replace(self._fixed, width=min(columns, self._fixed.width))
         if self.strategy != "auto":
-            single = self.strategy in ("split", "linearize")
+            single = self.strategy in ("split", "linearize", *BY_DIFFERENCES)
             return Choice(self.strategy, 1 if single else min(columns, self.width or DEFAULT_WIDTH))
         if kind_of_block(columns) not in self._settled:
             self._settled.add(kind_of_block(columns))

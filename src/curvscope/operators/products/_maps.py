@@ -37,7 +37,9 @@ class BatchMap(ABC):
     def __init__(self, objective: Objective) -> None:
         self.objective = objective
         self.on: Callable[[Objective], BatchMap | None] = lambda objective: None
-        self.verdict: Any = None  # of the verification of its derivatives: a fact about the map, whoever multiplies
+        # Facts about the map, whoever multiplies: the verification of its derivatives, and the step of differences.
+        self.verdict: Any = None
+        self.calibration: Any = None
         self._looked_at = False
 
     def _refuse_dead_ends(self, gradient: Pieces) -> None:
@@ -63,8 +65,11 @@ class BatchMap(ABC):
             return self.product(values, batch, tangent)
 
     @abstractmethod
-    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
-        """The product from values at plus and minus a step along the tangent; constants were noted without a step."""
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants, number: int = 0) -> Pieces:
+        """The product from values at plus and minus a step along the tangent; constants were noted without a step.
+
+        ``number``: of the mini-batch, for what is drawn there.
+        """
 
     @abstractmethod
     def reverse(self, batch: Batch) -> Callable[[Values, bool], Pieces]:
@@ -91,11 +96,11 @@ class HessianMap(BatchMap):
         product: tuple[Tensor, ...] = jvp(grad(loss), (values,), (tangent,))[1]
         return product
 
-    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants, number: int = 0) -> Pieces:
         """(g(theta + h v) - g(theta - h v)) / 2h; 2 gradients."""
         found = []
         for h in (step, -step):
-            self.objective.seed(0)
+            self.objective.seed(number)
             moved = _moved(self.objective.values, tangent, h)
             found.append(self.objective.gradient_at(moved, batch, within=constants.used()))
         return tuple((plus - minus) / (2 * step) for plus, minus in zip(*found, strict=True))
@@ -181,18 +186,18 @@ class SandwichMap(BatchMap):
 
         return apply
 
-    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants) -> Pieces:
+    def differences(self, batch: Batch, tangent: Values, step: float, constants: FrozenConstants, number: int = 0) -> Pieces:
         """J v from two outputs, C times it, and back by one gradient."""
         objective, moved = self.objective, []
         for h in (step, -step):
-            objective.seed(0)
+            objective.seed(number)
             values = objective.leaves(_moved(objective.values, tangent, h))
             with torch.enable_grad(), constants.used():
                 output = _Found().varying(self._output(values, batch), _requires_grad)
             moved.append([piece.detach().clone() for piece in output])
-        objective.seed(0)
-        with torch.enable_grad():
-            values = objective.leaves(objective.values)
+        objective.seed(number)
+        values = objective.leaves(objective.values)
+        with torch.enable_grad(), constants.used():
             found, output = self._differentiable(values, batch)
         forward = tuple((plus - minus) / (2 * step) for plus, minus in zip(*moved, strict=True))
         with torch.no_grad():

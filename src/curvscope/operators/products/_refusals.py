@@ -22,6 +22,7 @@ REFUSALS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 MOST_ARGUMENTS = 12
+OTHERWISE = "; or pass strategy='differences', whose products are not exact and whose error is measured"
 
 
 @contextmanager
@@ -38,11 +39,15 @@ def explained() -> Iterator[None]:
 
 
 def explanation(message: str) -> str:
-    """Return what a refusal of PyTorch means, and the remedy.
+    """Return what a refusal of PyTorch means, and the remedies.
 
     >>> explanation("double backwards on roi_align not supported")[:60]
     'PyTorch has no further derivative for an operation of this m'
     """
+    return f"{_explanation(message)}{OTHERWISE}"
+
+
+def _explanation(message: str) -> str:
     if MARKED in message:
         return (
             "the backward of a custom autograd function is marked once_differentiable, so there is no second derivative: "

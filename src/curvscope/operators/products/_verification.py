@@ -46,7 +46,10 @@ UNCERTAINTY = 10.0
 UNDECIDED = 0.1
 """Scatter of differences that decides nothing."""
 
-REMEDY = "Write that operation with elementary ones; in backward(), do not use .data, .detach() or NumPy"
+REMEDY = (
+    "Write that operation with elementary ones; in backward(), do not use .data, .detach() or NumPy; or pass "
+    "strategy='differences', whose products are not exact and whose error is measured"
+)
 
 FORWARD, REVERSE, DIFFERENCES = "forward over reverse", "reverse over reverse", "central differences of the gradient"
 
