@@ -32,9 +32,16 @@ STRATEGIES: dict[str, Callable[[BatchMap], Strategy]] = {
     "linearize": lambda batch_map: Split(batch_map, reuse=False),
     "linearize_vmap": lambda batch_map: Split(batch_map, vectorized=True, reuse=False),
     "double_backward": DoubleBackward,
+}
+"""Exact ways to compute products, what ``strategy="auto"`` chooses among."""
+
+APPROXIMATE: dict[str, Callable[[BatchMap], Strategy]] = {
     "differences": Differences,
     "extrapolated_differences": lambda batch_map: Differences(batch_map, extrapolated=True),
 }
+"""Ways that are only ever named."""
+
+KNOWN = STRATEGIES | APPROXIMATE
 """Everything that ``strategy=`` can name, beside "auto"."""
 
 WIDEST = 16
@@ -84,8 +91,8 @@ def parse_strategy(strategy: str, width: int | None) -> tuple[str, int | None]:
         InvalidArgument: not a strategy; a width that is no positive number, or another one than ``width``.
     """
     name, colon, number = strategy.partition(":") if isinstance(strategy, str) else ("", "", "")
-    if name != "auto" and name not in STRATEGIES:
-        raise InvalidArgument(f"strategy={strategy!r}: choose 'auto' or one of {', '.join(map(repr, STRATEGIES))}")
+    if name != "auto" and name not in KNOWN:
+        raise InvalidArgument(f"strategy={strategy!r}: choose 'auto' or one of {', '.join(map(repr, KNOWN))}")
     if width is not None and width < 1:
         raise InvalidArgument(f"width={width}: choose at least 1 vector at a time, or None")
     if not colon:

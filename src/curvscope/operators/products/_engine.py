@@ -16,7 +16,7 @@ from curvscope.errors import InvalidArgument, OutOfBudget, UnverifiedDerivatives
 from curvscope.operators.objective import ONE_AT_A_TIME, Batch, check_substitution, length
 from curvscope.operators.products._by_differences import BY_DIFFERENCES, Calibration, calibrate
 from curvscope.operators.products._choice import (
-    STRATEGIES,
+    KNOWN,
     Choice,
     Trial,
     even,
@@ -56,7 +56,7 @@ class Engine:
 
     Args:
         batch_map: M_b.
-        strategy: "auto" or a name in :data:`.choice.STRATEGIES`, with its width after a colon or not.
+        strategy: "auto" or a name in :data:`.choice.KNOWN`, with its width after a colon or not.
         width: vectors at a time for vectorised strategies; None: chosen.
         memory: bytes that products may use; None: half of what is free when they start.
         accumulate: dtype of sums over mini-batches and of the results.
@@ -191,7 +191,7 @@ class Engine:
         self._choice = self._chosen(columns)
         number, batch, weight = next(self._loaded())
         name, width = self._group(columns)
-        self._strategies.setdefault(name, STRATEGIES[name](self.map))
+        self._strategies.setdefault(name, KNOWN[name](self.map))
         return number, batch, weight, name, width
 
     @property
@@ -405,7 +405,7 @@ class Engine:
             return self._kept.items[number][0]
         if batch is None:
             return None
-        strategy = self._strategies.setdefault(name, STRATEGIES[name](self.map))
+        strategy = self._strategies.setdefault(name, KNOWN[name](self.map))
         linear = strategy.linearize(batch, number, width)
         self._kept.offer(number, linear, weight, self.budget // 2)
         return linear
