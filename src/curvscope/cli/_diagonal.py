@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from curvscope.cli._estimates import Probes
 from curvscope.cli._folders import check_file
 from curvscope.cli._groups import grouped
-from curvscope.cli._names import ESTIMATORS, AsJson, Trust
+from curvscope.cli._names import AsJson, Trust
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import SourceOrRun
 from curvscope.cli._workers import WorkerOptions
@@ -25,13 +26,10 @@ LARGEST = 1000
 
 
 @grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
+def command(
     source: SourceOrRun,
+    probes: Probes,
     *,
-    method: Annotated[str, typer.Option("--method", help=f"One of {ESTIMATORS}.")] = "auto",
-    max_products: Annotated[int, typer.Option("--max-products", help="Budget of products.")] = 100,
-    rtol: Annotated[float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="File for value and stderr of every entry: .npz or .safetensors; .npy: the value."),
@@ -54,8 +52,7 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     worker_options.check_source(source.problem)
     operator, solution = measured(source, trust=trust)
     with worker_options.executor() as executor:
-        options: dict[str, Any] = {"method": method, "max_products": max_products, "rtol": rtol, "seed": seed}
-        found = diagonal(operator, **options, deflate=solution, executor=executor)
+        found = diagonal(operator, **probes.options(), deflate=solution, executor=executor)
     if out is not None:
         _write({"value": found.value, "stderr": found.stderr}, out)
     parts = _parts(operator, found.value)

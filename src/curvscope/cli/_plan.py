@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,18 +14,26 @@ from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import Source
 
 
+@dataclass(frozen=True)
+class Request:
+    """Options of the solve that is planned: those of :func:`curvscope.plan`."""
+
+    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10
+    method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto"
+    tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3
+    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None
+    memory: Memory = None
+    workers: Annotated[int, typer.Option("--workers", help="How many would compute the products.")] = 1
+
+
 @grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
+def command(
     source: Source,
-    k: Annotated[int, typer.Option("-k", "--k", help="Number of eigenpairs.")] = 10,
-    method: Annotated[str, typer.Option("--method", help=f"One of {SOLVERS}.")] = "auto",
-    tol: Annotated[float, typer.Option("--tol", help="Residual wanted, relative to |eigenvalue|.")] = 1e-3,
-    max_products: Annotated[int | None, typer.Option("--max-products", help="Budget of products.")] = None,
-    memory: Memory = None,
+    request: Request,
+    *,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where the run would be: its disk may hold the matrices.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="How many would compute the products.")] = 1,
     spectrum: Annotated[
         Path | None,
         typer.Option("--spectrum", help="Run of like eigenvalues (another step of the training): tells krylov's products."),
@@ -42,15 +51,9 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
 
     if out is not None:
         check_can_be_made(usable_path(out))
-    request: dict[str, Any] = {"k": k, "method": method, "tol": tol, "max_products": max_products}
-    made = plan(
-        untrained(source),
-        **request,
-        memory=memory,
-        run=out,
-        workers=workers,
-        spectrum=None if spectrum is None else solution_of(Run.open(spectrum)),
-    )
+    known = None if spectrum is None else solution_of(Run.open(spectrum))
+    options: dict[str, Any] = asdict(request)
+    made = plan(untrained(source), **options, run=out, spectrum=known)
     if as_json:
         print_json(made.to_dict())
     else:

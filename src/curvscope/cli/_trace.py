@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from curvscope.cli._estimates import Probes
 from curvscope.cli._groups import grouped
-from curvscope.cli._names import ESTIMATORS, AsJson, Trust
+from curvscope.cli._names import AsJson, Trust
 from curvscope.cli._output import print_json, terminal
 from curvscope.cli._source import SourceOrRun
 from curvscope.cli._workers import WorkerOptions
@@ -17,16 +18,11 @@ if TYPE_CHECKING:
 
 
 @grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
+def command(
     source: SourceOrRun,
+    probes: Probes,
     *,
-    method: Annotated[str, typer.Option("--method", help=f"One of {ESTIMATORS}.")] = "auto",
-    max_products: Annotated[int, typer.Option("--max-products", help="Budget for the trace, and for each norm.")] = 100,
-    rtol: Annotated[
-        float | None, typer.Option("--rtol", help="Stop at this half-width of the 95 % interval, over the estimate.")
-    ] = None,
     norms: Annotated[bool, typer.Option("--norms", help="Frobenius and spectral norm as well.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random probes.")] = 0,
     worker_options: WorkerOptions,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -41,17 +37,12 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     operator, solution = measured(source, trust=trust)
     bound = None
     with worker_options.executor() as executor:
-        limits: dict[str, Any] = {
-            "max_products": max_products,
-            "rtol": rtol,
-            "deflate": solution,
-            "seed": seed,
-            "executor": executor,
-        }
-        found = {"trace": trace(operator, **limits | {"method": method})}
+        options: dict[str, Any] = probes.options() | {"deflate": solution, "executor": executor}
+        found = {"trace": trace(operator, **options)}
         if norms:
-            found["frobenius_norm"] = frobenius_norm(operator, **limits)
-            bound = spectral_norm(operator, seed=seed)  # one product at a time: workers would not help
+            del options["method"]  # of the trace
+            found["frobenius_norm"] = frobenius_norm(operator, **options)
+            bound = spectral_norm(operator, seed=probes.seed)  # one product at a time: workers would not help
     if as_json:
         plain = {name: _plain(estimate) for name, estimate in found.items()}
         if bound is not None:
