@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from curvscope.errors import InvalidArgument, InvalidType
 from curvscope.estimators import density, trace
-from curvscope.measurement import Meter
 from curvscope.operators import CurvatureOperator, Hessian, Objective, hessian
 from curvscope.operators.curvature import MatrixOptions, check_weights
 from curvscope.operators.objective import trains_with_batch_statistics
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import EigenProblem, Krylov, eigsh, krylov_options
-from curvscope.solvers.driver import check_k
-from curvscope.solvers.krylov import Expansion
+from curvscope.solvers.driver import check_k, metered
+from curvscope.solvers.krylov import Expansion, grow
 from curvscope.subspaces import gradient_fraction, masks, overlap
 from curvscope.system import Displayed, Hinted, checked, frame, integer, unknown_argument
 from curvscope.tall import InMemory, multiply
@@ -262,16 +261,20 @@ class Tracker(Displayed, Hinted):
         budget = min(self.size, self.budget)
         problem = EigenProblem(self.operator, wanted, tol=self.tol, seed=self.seed)
         options = krylov_options(problem, Krylov(budget + 1, 1, budget))
-        meter, before = Meter(self.operator, False), None
-        expansion = Expansion(self.operator, options, self._start())
-        while expansion.affordable(meter) and not expansion.exhausted:
-            expansion.step(meter)
+        expansion, before = Expansion(self.operator, options, self._start()), torch.zeros(0, device="cpu")
+
+        def finished() -> bool:
+            """Return whether the values are right to tol, and one more product left them where they were."""
+            nonlocal before
             if expansion.multiplied <= self.k:
-                continue
+                return False
             values, _, residuals = expansion.ritz()
-            if self._error(values, residuals) <= self.tol and before is not None and self._close(values, before):
-                break
+            right = self._error(values, residuals) <= self.tol and self._close(values, before)
             before = values
+            return right
+
+        with metered(self.operator, None, False) as meter:
+            grow(meter, expansion, stage="tracked pairs", finished=finished)
         values, rotation, residuals = expansion.ritz()
         vectors = multiply(expansion.basis.leading(expansion.multiplied), rotation[:, : self.k]).to_tensor()
         return values[: self.k], vectors, self._error(values, residuals), _lowest(expansion), meter.products

@@ -2,7 +2,7 @@
 
 from curvscope.solvers.krylov._basis import KrylovOptions
 from curvscope.solvers.krylov._eigen_basis import Expansion
-from curvscope.solvers.krylov._iterate import Loop, block_krylov, iterate
+from curvscope.solvers.krylov._iterate import Loop, block_krylov, grow, iterate
 from curvscope.solvers.krylov._method import Krylov, krylov_options
 from curvscope.solvers.krylov._svds import svds
 
@@ -12,6 +12,7 @@ __all__ = [
     "KrylovOptions",
     "Loop",
     "block_krylov",
+    "grow",
     "iterate",
     "krylov_options",
     "svds",

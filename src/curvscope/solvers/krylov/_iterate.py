@@ -168,20 +168,52 @@ class Loop:
 def iterate(meter: Meter, options: KrylovOptions, expansion: KrylovBasis, *, stage: str, loop: Loop | None = None) -> Loop:
     """Let a basis grow until its wanted Ritz pairs have converged, or the budget or the space is at its end."""
     loop = loop or Loop()
+
+    def finished() -> bool:
+        """Look whether it is time to, and keep the state in a run."""
+        if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
+            _look(meter, options, expansion, loop)
+        if isinstance(expansion, Expansion) and meter.workspace.run is not None:
+            expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
+        return loop.finished
+
+    if not loop.finished:
+        grow(meter, expansion, stage=stage, finished=finished, note=lambda: loop.note)
+    return loop
+
+
+def grow(
+    meter: Meter,
+    expansion: KrylovBasis,
+    *,
+    stage: str,
+    finished: Callable[[], bool],
+    note: Callable[[], str] = lambda: "",
+) -> None:
+    """Multiply and restart, block by block, until ``finished()`` or the budget or the space is at its end.
+
+    Args:
+        meter: counts the products.
+        expansion: grows by them; its options hold the budget.
+        stage: name of this work where progress is shown.
+        finished: asked after each block.
+        note: gives what is shown beside the next block.
+
+    Raises:
+        NotHermitian: the small matrix of the first columns is not symmetric, beyond rounding.
+    """
+    options = expansion.options
     with meter.stage(stage, options.max_products), long_work(_likely(meter, options, expansion.PRICE)):
-        while not loop.finished and expansion.affordable(meter) and not expansion.exhausted:
+        while expansion.affordable(meter) and not expansion.exhausted:
             if expansion.needs_restart:
                 expansion.restart()
             before = expansion.multiplied
-            expansion.step(meter, loop.note)
+            expansion.step(meter, note())
             often = before < SYMMETRY_EVERY or before // SYMMETRY_EVERY != expansion.multiplied // SYMMETRY_EVERY
             if expansion.multiplied <= SYMMETRY_COLUMNS and often:
                 refuse_asymmetry(expansion.asymmetry, meter.operator, expansion.ASYMMETRY)
-            if options.tol and meter.products >= loop.next_check and expansion.multiplied >= options.k:
-                _look(meter, options, expansion, loop)
-            if isinstance(expansion, Expansion) and meter.workspace.run is not None:
-                expansion.save(loop=asdict(loop), spent=meter.spent(), scope=meter.workspace.scope)
-    return loop
+            if finished():
+                return
 
 
 def _likely(meter: Meter, options: KrylovOptions, price: int) -> int:

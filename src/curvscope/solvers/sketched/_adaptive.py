@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from curvscope.measurement import Meter, check_hermitian, draw
 from curvscope.operators import as_operator
 from curvscope.sketches import SketchKind, TestMatrix, check_kind
 from curvscope.solvers.certification import ROLE
-from curvscope.solvers.driver import Pairs, finish, metered
+from curvscope.solvers.driver import EigenProblem, Pairs, Prepared, Resources, solve
 from curvscope.solvers.results import Solution
 from curvscope.solvers.sizing import check_block_size
 from curvscope.solvers.sketched._common import hermitian_request
@@ -87,31 +87,62 @@ def adaptive_seigh(  # noqa: PLR0913 -- the method's sizes and the solve's, as i
     num_outer = num_inner if num_inner == size else num_outer
     hermitian_request(operator, num_outer=num_outer, num_inner=num_inner, k=None, which="LM", sketch=sketch)
     check_kind(left_sketch, operator.dtype)
-    kinds = {"sketch": sketch, "left_sketch": left_sketch, "seed": seed}
-    with metered(operator, executor, progress) as meter:
-        right = draw(sketch, operator, seed=seed, role="right")
-        left = draw(left_sketch, operator, seed=seed, role="left")
-        probes = draw("gaussian", operator, seed=seed, role=ROLE).columns(0, num_probes)
-        with meter.stage("probes", num_probes):
+    rounds = _Rounds(target, (num_outer, num_inner, most), num_probes, (sketch, left_sketch), seed, block_size)
+    options = {"method": "adaptive_seigh", "target": target, "sketch": sketch, "left_sketch": left_sketch, "seed": seed}
+    problem = EigenProblem(operator, None, seed=seed)
+    solution = solve(problem, Prepared(rounds.find, options), Resources(executor=executor, progress=progress))
+    return _judged(solution, target)
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """Sketches of which each continues the one before.
+
+    Attributes:
+        target: relative error wanted.
+        sizes: num_outer and num_inner of the first, and most products.
+        num_probes: for the estimate.
+        sketches: kinds of the right test matrix and the left one.
+        seed: of all random numbers.
+        block_size: columns a product call.
+    """
+
+    target: float
+    sizes: tuple[int, int, int]
+    num_probes: int
+    sketches: tuple[SketchKind, SketchKind]
+    seed: int
+    block_size: int
+
+    def find(self, meter: Meter) -> Pairs:
+        """Enlarge the sketch until the estimate is small enough, or the budget is spent."""
+        operator, (num_outer, num_inner, most) = meter.operator, self.sizes
+        size = operator.shape[0]
+        right, left = (
+            draw(kind, operator, seed=self.seed, role=role) for kind, role in zip(self.sketches, ("right", "left"), strict=True)
+        )
+        probes = draw("gaussian", operator, seed=self.seed, role=ROLE).columns(0, self.num_probes)
+        with meter.stage("probes", self.num_probes):
             seen = meter.multiply(probes)
         measured = InMemory(torch.empty(size, 0, dtype=operator.dtype, device=operator.device))
         rounds = 0
         while True:
             rounds += 1
             with meter.stage("sketch", num_inner - measured.shape[1]):
-                measured = _extended(meter, right, measured, num_inner, block_size)
+                measured = _extended(meter, right, measured, num_inner, self.block_size)
             with meter.stage("recovery", 0):
                 pairs = _recover(measured, right, left, num_outer)
             with meter.stage("estimate", 0):
                 samples = sample(probes, seen, pairs.eigenvectors, pairs.eigenvalues, pairs.eigenvectors)
                 estimate = FrobeniusEstimate(samples, pairs.eigenvalues, operator.dtype.is_complex)
-            if estimate.relative <= target or num_inner == most:
+            if estimate.relative <= self.target or num_inner == most:
                 break
             num_inner = min(most, max(num_inner + 2, int(GROWTH * num_inner)))
             num_outer = num_inner if num_inner == size else max(1, num_inner // 2)  # D products know the whole matrix
-        sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_probes": num_probes}
-        options = {"method": "adaptive_seigh", "target": target, **sizes, **kinds}
-        return _certified(meter, pairs, estimate, rounds, options)
+        stderr = estimate.error_stderr / estimate.norm if estimate.norm else 0.0
+        errors = {"relative_error": estimate.relative, "relative_error_stderr": stderr, "rounds": float(rounds)}
+        sizes = {"num_outer": num_outer, "num_inner": num_inner, "num_probes": self.num_probes}
+        return replace(pairs, diagnostics=pairs.diagnostics | errors, chosen=pairs.chosen | sizes)
 
 
 def _extended(meter: Meter, right: TestMatrix, measured: InMemory, count: int, block_size: int) -> InMemory:
@@ -138,15 +169,11 @@ def _recover(measured: InMemory, right: TestMatrix, left: TestMatrix, num_outer:
     return core_pairs(whole, compressed, further, directions, "hermitian", k=None, which="LM")
 
 
-def _certified(meter: Meter, pairs: Pairs, estimate: FrobeniusEstimate, rounds: int, options: dict[str, Any]) -> Solution:
-    target = options["target"]
-    stderr = estimate.error_stderr / estimate.norm if estimate.norm else 0.0
-    pairs.diagnostics |= {"relative_error": estimate.relative, "relative_error_stderr": stderr, "rounds": float(rounds)}
-    reached = (
-        f"the estimated relative error is {estimate.relative:.2g} after {options['num_inner']} products, target {target:g}"
-    )
-    solution = finish(meter, pairs, which="LM", options=options)
-    if estimate.relative <= target:
+def _judged(solution: Solution, target: float) -> Solution:
+    """Return the solution with a status that says whether the target was reached."""
+    error, products = solution.diagnostics["relative_error"], solution.provenance["options"]["num_inner"]
+    reached = f"the estimated relative error is {error:.2g} after {products} products, target {target:g}"
+    if error <= target:
         return replace(solution, status=replace(solution.status, text=f"{reached}; judge each pair by its residual"))
     advice = "raise max_products, up to D, or use eigsh(..., method='krylov') for single pairs"
     return replace(solution, status=replace(solution.status, code="partly", text=f"{reached} not reached: {advice}"))
