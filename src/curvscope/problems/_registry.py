@@ -9,6 +9,7 @@ from curvscope.errors import InvalidArgument
 from curvscope.problems._base import Problem
 from curvscope.problems._cifar10_3c3d import Cifar10With3c3d
 from curvscope.problems._cifar100_allcnnc import Cifar100WithAllCnnC
+from curvscope.problems._crepe import Crepe, CrepeTiny
 from curvscope.problems._huggingface import CONFIGURED, TRAINED, HuggingFace
 from curvscope.problems._imagenet_resnet18 import ImagenetWithResnet18
 from curvscope.problems._mnist16 import Mnist16
@@ -17,7 +18,8 @@ from curvscope.problems._tinygpt import TinyGpt
 from curvscope.system import checked
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
-    problem.name: problem for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18, TinyGpt, TextGpt)
+    problem.name: problem
+    for problem in (Mnist16, Cifar10With3c3d, Cifar100WithAllCnnC, ImagenetWithResnet18, TinyGpt, TextGpt, Crepe, CrepeTiny)
 }
 
 
