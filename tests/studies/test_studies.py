@@ -23,6 +23,7 @@ from curvscope.studies.sketched_overlap import (
     overlap_at_scale,
     runtimes,
 )
+from curvscope.studies.stability import edge_of_stability
 
 SHORT = {
     "grassmann-metrics": grassmann_metrics.GrassmannConfig(
@@ -71,6 +72,7 @@ SHORT = {
         seeds=2,
         bend_steps=5,
     ),
+    "edge-of-stability": edge_of_stability.EdgeConfig(hidden=3, steps=12, every=6),
     "gradient-subspace": gradient_subspace.SubspaceConfig(hidden=2, k=2, steps=2, every=1, late=1, seeds=1),
 }
 
@@ -99,6 +101,7 @@ LONG = {
     "sagun-batch",
     "sagun-data",
     "beyond",
+    "edge-of-stability",
 }
 """10 to 30 seconds each: the way of a study is that of the others, and tests of their own look at their numbers."""
 
@@ -124,7 +127,7 @@ def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
         "alignment": 1,
         "masked-perturbations": 1,
         "beyond": 2,
-        **dict.fromkeys((name for name in STUDIES if name.startswith(("sagun", "gradient"))), 2),
+        **dict.fromkeys((name for name in STUDIES if name.startswith(("sagun", "gradient", "edge"))), 2),
     }
     assert figures >= fewest.get(name, 4)
     for file in (out / "figures").glob("*.svg"):

@@ -14,6 +14,7 @@ from curvscope.studies.sketched_overlap import (
     overlap_at_scale,
     runtimes,
 )
+from curvscope.studies.stability import edge_of_stability
 
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
@@ -32,6 +33,7 @@ STUDIES: dict[str, Study] = {
         sagun_split,
         sagun_batch,
         gradient_subspace,
+        edge_of_stability,
     )
 }
 

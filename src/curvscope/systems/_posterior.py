@@ -116,7 +116,8 @@ class Posterior(Displayed, Hinted):
     @property
     def precision(self) -> LowRank:
         """Lambda, as an operator with inverse and roots."""
-        return self._precision(0.0, 0.0)
+        found: LowRank = self._precision(0.0, 0.0)
+        return found
 
     @checked
     def variance(self, inputs: Any) -> Variance:

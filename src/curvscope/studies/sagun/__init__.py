@@ -7,9 +7,12 @@ from curvscope.studies.sagun import (
     _sagun_size as sagun_size,
     _sagun_split as sagun_split,
 )
+from curvscope.studies.sagun._small import digits, mlp
 
 __all__ = [
+    "digits",
     "gradient_subspace",
+    "mlp",
     "sagun_batch",
     "sagun_data",
     "sagun_size",
