@@ -56,6 +56,7 @@ SHOWN = KEPT | {
     "Tracker": lambda: followed(),
     "LinearSolution": lambda: cs.solve(G, H.gradient(), damping=0.1),
     "FunctionResult": lambda: cs.function(G, H.gradient(), "sqrt", damping=0.1),
+    "RayleighQuotient": lambda: cs.rayleigh_quotient(H, cs.eigsh(G, k=2)),
     "Posterior": lambda: cs.laplace(G, k=2),
     "Comparison": lambda: cs.compare(H, G, k=3, damping=0.5),
     "Influence": lambda: cs.influence(G, [(X, Y)], damping=0.1),

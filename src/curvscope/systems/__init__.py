@@ -7,6 +7,7 @@ from curvscope.systems._function_trace import function_trace, logdet
 from curvscope.systems._influence import Influence, influence
 from curvscope.systems._laplace import laplace
 from curvscope.systems._posterior import Evidence, Posterior, Variance
+from curvscope.systems._rayleigh import RayleighQuotient, rayleigh_quotient
 from curvscope.systems._result import LinearSolution
 from curvscope.systems._solve import solve
 
@@ -17,6 +18,7 @@ __all__ = [
     "Influence",
     "LinearSolution",
     "Posterior",
+    "RayleighQuotient",
     "Variance",
     "compare",
     "function",
@@ -24,5 +26,6 @@ __all__ = [
     "influence",
     "laplace",
     "logdet",
+    "rayleigh_quotient",
     "solve",
 ]
