@@ -220,7 +220,7 @@ STUDY = Study(
     "Random steps along masked parameters, and what second order predicts",
     "equation 6",
     PRESETS,
-    {"quick": "1 minute", "paper": "half an hour (not measured)"},
+    {"quick": "a few minutes (not measured)", "paper": "half an hour (not measured)"},
     measure,
     document,
 )

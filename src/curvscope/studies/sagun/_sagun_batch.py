@@ -167,7 +167,7 @@ STUDY = Study(
     "Sagun et al. 2017: figures 4, 6-8; Sagun, Bottou, LeCun 2016: figure 8",
     PRESETS,
     {
-        "quick": "2 minutes",
+        "quick": "a few minutes (not measured)",
         "paper": "an hour (not measured since it has five networks)",
         "paper-cifar10": "hours (not measured)",
     },

@@ -274,7 +274,7 @@ STUDY = Study(
     "Outliers depend on the data, the bulk on the size",
     "Sagun et al. 2017: figure 2, table 1; Sagun, Bottou, LeCun 2016: figures 3-7",
     PRESETS,
-    {"quick": "1 minute", "paper": "1 hour, two thirds of it for 5,000 initialisations"},
+    {"quick": "a few minutes (not measured)", "paper": "hours, 40 minutes of it for 5,000 initialisations"},
     measure,
     document,
 )

@@ -303,7 +303,7 @@ STUDY = Study(
     "A wider network adds zeros: edges and bulk against the width",
     "Sagun et al. 2017: figures 1, 3, 5",
     PRESETS,
-    {"quick": "2 minutes", "paper": "an hour (not measured since it has five networks)"},
+    {"quick": "a few minutes (not measured)", "paper": "an hour (not measured since it has five networks)"},
     measure,
     document,
 )
