@@ -38,7 +38,10 @@ def _feed(digest: Any, part: Any) -> None:
                 _feed(digest, held)
         case Tensor():
             digest.update(f"tensor {part.dtype} {tuple(part.shape)};".encode())
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            flat = part.detach().cpu().contiguous().flatten()
+            if flat.stride(0) != 1:  # of a single number, which counts as contiguous with any stride
+                flat = flat.clone(memory_format=torch.contiguous_format)
+            digest.update(flat.view(torch.uint8).numpy())
         case dict():
             for key in part:
                 _feed(digest, str(key))
