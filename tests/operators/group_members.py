@@ -57,6 +57,12 @@ def everything(rank, size, folder):
     found["converged"], found["products"] = solution.converged, solution.products
     found["trace"] = float(cs.trace(H, max_products=40, progress=False))
     found["shifted"] = cs.eigsh(2.0 * H + cs.identity(H), 2, method="krylov", tol=1e-8, progress=False).values
+    divided = cs.hessian(model, criterion, uneven, group="world")
+    found["fingerprints"] = H.fingerprint, divided.fingerprint
+    other = TensorDataset(2 * data.tensors[0], data.tensors[1])
+    found["other fingerprint"] = cs.hessian(model, criterion, loader_of(other, rank, size), group="world").fingerprint
+    found["resumed"] = cs.eigsh(divided, 3, method="krylov", tol=1e-8, run=folder / "run", progress=False).values
+    found["other data"] = message(lambda: _on_other_data(model, criterion, other, rank, size, folder))
     found["again"] = cs.eigsh(H, 3, method="krylov", tol=1e-8, run=folder / "run", progress=False).products
     failing = _failing(rank, model, criterion, loader)
     found["failing"] = message(lambda: cs.eigsh(failing, 3, method="krylov", preflight=False, progress=False))
@@ -104,6 +110,11 @@ def _failing(rank, *given):
     if rank == 1:
         H.local = Failing(H.local)
     return H
+
+
+def _on_other_data(model, criterion, other, rank, size, folder):
+    H = cs.hessian(model, criterion, loader_of(other, rank, size), group="world")
+    return cs.eigsh(H, 3, method="krylov", tol=1e-8, run=folder / "run", progress=False)
 
 
 def _another(rank, criterion, loader):

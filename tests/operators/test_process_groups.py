@@ -10,6 +10,7 @@ from torch import nn
 
 import curvscope as cs
 from curvscope.errors import InvalidArgument
+from curvscope.operators.collective._grouped import DIGESTS, samples_digest
 
 from .cases import dense_hessian
 from .group_members import SAMPLES, problem
@@ -130,3 +131,25 @@ def test_a_group_has_to_be_begun(whole):
         cs.hessian(*whole, group="world")
     with pytest.raises(InvalidArgument, match="torchrun"):
         cs.ggn(nn.Linear(2, 2), nn.MSELoss(), [(torch.ones(1, 2), torch.ones(1, 2))], group="all")
+
+
+def test_another_split_of_the_same_samples_is_the_same_operator_to_a_run(found):
+    for one in found:
+        assert one["fingerprints"][0] == one["fingerprints"][1]
+        assert one["other fingerprint"] != one["fingerprints"][0]
+        assert torch.equal(one["resumed"], one["values"])
+        assert "RunConflict" in one["other data"]
+        assert "samples" in one["other data"] or "loss" in one["other data"]
+
+
+def test_the_digest_of_samples_knows_no_order_and_no_batches():
+    model, criterion, data = problem()
+    x, y = data[:]
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(5))
+    whole = samples_digest(cs.Objective(model, criterion, [(x, y)]))
+    for batches in ([(x[order], y[order])], [(x[:9], y[:9]), (x[9:], y[9:])]):
+        assert samples_digest(cs.Objective(model, criterion, batches)) == whole
+    parts = [samples_digest(cs.Objective(model, criterion, [(x[rank::3], y[rank::3])])) for rank in range(3)]
+    assert sum(parts) % DIGESTS == whole
+    for changed in ([(x, y.flip(0))], [(x[1:], y[1:])], [(x, y), (x[:1], y[:1])]):
+        assert samples_digest(cs.Objective(model, criterion, changed)) != whole

@@ -180,13 +180,13 @@ def _operator(out: Path, source: Source, wanted: dict[str, Any], *, anew: bool) 
     """The operator that was asked for: at the parameters that the run has, else at newly trained ones."""
     from curvscope.measurement import PARAMETERS
     from curvscope.problems import get
-    from curvscope.runs import Choices, operator_at_step, operator_of_problem, recipe_of_problem, recipe_of_target
+    from curvscope.runs import Choices, built, operator_at_step, operator_of_problem, recipe_of_problem, recipe_of_target
     from curvscope.solvers.driver import check_request
     from curvscope.store import Run
 
     options = source.options()
     if source.problem is None:
-        return recipe_of_target(options).build()
+        return built(recipe_of_target(options))
     if (out / PARAMETERS).exists() and not anew:
         return operator_of_problem(Run.open(out))
     known = get(source.problem, data=source.data)

@@ -14,6 +14,7 @@ from curvscope.operators.base import Operator
 from curvscope.problems import get
 from curvscope.runs import (
     Choices,
+    built,
     operator_at_step,
     recipe_of_problem,
     recipe_of_target,
@@ -34,7 +35,7 @@ def measured(source: Source, *, trust: bool = False) -> tuple[Operator, Solution
         return operator_of_run(opened, solution, trust=trust, device=source.device), solution
     options = source.options()
     if source.target is not None:
-        return recipe_of_target(options).build(), None
+        return built(recipe_of_target(options)), None
     problem = get(str(source.problem), data=source.data)
     return operator_at_step(problem, source.step, source.split, Choices.of(options)), None
 
@@ -65,7 +66,7 @@ def operator_of_run(run: Run, solution: Solution, *, trust: bool, device: str | 
     confirm_trust(run, trust=trust)
     if device is not None:
         options = options | {"device": device}
-    operator = (recipe_of_problem(run.path, options) if target is None else recipe_of_target(options)).build()
+    operator = built(recipe_of_problem(run.path, options) if target is None else recipe_of_target(options))
     if differing := operator_differences(solution.provenance, operator):
         raise RunConflict(
             f"{run.path} was made with another operator than {target or 'its problem'} gives now: {'; '.join(differing)}. A "
@@ -93,7 +94,7 @@ def operator_in_precision(run: Run, solution: Solution, precision: str | None, *
         return operator
     options = run.manifest["options"]
     if options.get("target") is None:
-        return recipe_of_problem(run.path, options | {"precision": precision}).build()
+        return built(recipe_of_problem(run.path, options | {"precision": precision}))
     finer_operator = operator.in_dtype(getattr(torch, str(precision)))
     if finer_operator is None:
         raise InvalidArgument(

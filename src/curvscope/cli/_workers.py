@@ -89,7 +89,10 @@ class WorkerOptions:
     def executor(self) -> Iterator[Workers | None]:
         """The workers, let go of at the end; None if nobody was asked for."""
         from curvscope.parallel import Workers
+        from curvscope.runs import is_built_in_all
 
+        if is_built_in_all() and not self.is_local:
+            raise InvalidArgument("--workers, --scheduler, --cluster: torchrun has started the processes that compute already")
         if self.workers is not None:
             made = Workers.processes(self.workers)
         elif self.scheduler is not None:

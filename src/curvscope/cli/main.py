@@ -37,6 +37,7 @@ from curvscope.cli import (
     _train as train,
 )
 from curvscope.cli._hints import in_options, instead_of_command, instead_of_option
+from curvscope.cli._launched import is_launched, run_in_all
 from curvscope.cli._output import reserved_stdout, terminal
 from curvscope.errors import CurvscopeError, InvalidArgument
 
@@ -178,7 +179,16 @@ def _root(
 
 
 def run() -> None:
-    """Entry point: 0 on success, 1 when a check fails, 2 on bad input, 130 when interrupted."""
+    """Entry point: 0 on success, 1 when a check fails, 2 on bad input, 130 when interrupted.
+
+    Under torchrun process 0 runs the command, and all of them multiply.
+    """
+    if is_launched():
+        sys.exit(run_in_all(_run))
+    _run()
+
+
+def _run() -> None:
     console = terminal(stderr=True)
     try:
         app()

@@ -90,7 +90,7 @@ def nearest_folder(path: Path) -> Path:
 
 def _keep_parameters(run: Run, operator: Operator) -> None:
     """The parameters at which a curvature operator is measured go into the run, and the buffers beside them."""
-    objective = operator.objective
+    objective = operator.stored_objective
     if objective is not None and not (run.path / PARAMETERS).exists():
         values = objective.parameters.join(objective.values)
         tensors = objective.parameters.unflatten(values.cpu()) | objective.buffers

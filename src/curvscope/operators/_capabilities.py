@@ -65,6 +65,11 @@ class Capabilities:
         objective = memory = process_group = None
 
     @property
+    def stored_objective(self) -> Objective | None:
+        """Objective whose parameters and buffers go into a run: that of the matrix."""
+        return self.objective
+
+    @property
     def strategy_report(self) -> dict[str, Any]:
         """Description of how products are computed, for provenance and for :meth:`view`; empty: there is one way only."""
         return {}

@@ -17,6 +17,7 @@ from curvscope.runs._contents import (
     population_table,
     solution_of,
 )
+from curvscope.runs._everywhere import built, built_by, built_in_all, is_built_in_all
 from curvscope.runs._masks import read_mask
 from curvscope.runs._operators import (
     operator_at_step,
@@ -35,9 +36,13 @@ __all__ = [
     "PRECISIONS",
     "Choices",
     "arithmetic_of",
+    "built",
+    "built_by",
+    "built_in_all",
     "certified_of",
     "document",
     "failed_claims",
+    "is_built_in_all",
     "keep_certificate",
     "mask_of",
     "measure_overlap",

@@ -17,6 +17,7 @@ from curvscope.operators.base import Operator
 from curvscope.operators.remote import call_target
 from curvscope.problems import Problem, as_split, get
 from curvscope.runs._choices import Choices
+from curvscope.runs._everywhere import built, built_by
 from curvscope.store import Run, printable, read_sealed_tensors
 from curvscope.system import preferred
 from curvscope.training import Recorder, train
@@ -25,8 +26,13 @@ from curvscope.training import Recorder, train
 def operator_at_step(problem: Problem, step: int, split: str, choices: Choices) -> Operator:
     """The curvature of a problem's network, trained to ``step``, on the samples of ``split``.
 
-    Trained on the CPU, as pinned; measured on a GPU if there is one. A checkpoint takes the place of the training.
+    Trained on the CPU, as pinned; measured on a GPU if there is one. A checkpoint takes the place of the training. Under
+    torchrun every process trains it, and takes its part of the samples.
     """
+    return built_by(_trained, problem, step, split, choices)
+
+
+def _trained(problem: Problem, step: int, split: str, choices: Choices) -> Operator:
     batches = problem.curvature_batches(as_split(split))
     model = problem.model()
     if choices.checkpoint is None:
@@ -38,7 +44,7 @@ def operator_at_step(problem: Problem, step: int, split: str, choices: Choices) 
 
 def operator_of_problem(run: Run) -> Operator:
     """The operator of a run on a problem, at the parameters and buffers that the run keeps: no training."""
-    return recipe_of_problem(run.path, run.manifest["options"]).build()
+    return built(recipe_of_problem(run.path, run.manifest["options"]))
 
 
 def recipe_of_problem(path: Path, options: Mapping[str, Any]) -> Recipe:
@@ -77,7 +83,7 @@ def operator_at_checkpoint(
     """
     known, choices = get(problem, data=data), Choices.of(chosen)
     if step is not None:
-        return operator_at_step(known, step, split, replace(choices, checkpoint=weights))
+        return _trained(known, step, split, replace(choices, checkpoint=weights))
     model = _placed(known.model(), choices)
     with torch.no_grad():
         model.load_state_dict(read_sealed_tensors(Path(checkpoint)), strict=False)

@@ -14,8 +14,11 @@ from curvscope.operators._parameters import Parameters
 from curvscope.operators.collective._loaders import without_padding
 from curvscope.operators.collective._processes import Processes
 from curvscope.operators.fingerprint import fingerprint
-from curvscope.operators.objective import unwrapped
+from curvscope.operators.objective import Objective, move, split, unwrapped
 from curvscope.system import long_work, products_to_come
+
+DIGESTS = 1 << 128
+"""Digests are numbers below it."""
 
 
 class GroupOptions(TypedDict, total=False):
@@ -36,7 +39,8 @@ class Grouped(Composable):
     process 0, which the others serve until it is finished; all of them return its result. A ``run=`` is written by process 0.
 
     Cost: a product sends the block to every process and adds up one block from each, 2 D b numbers a process and b columns.
-    Limits: process 0 holds the basis of a solve. To a run, another split of the data is another operator.
+    Limits: process 0 holds the basis of a solve. To a run it is the same operator with another number of processes and another
+    split of the data, but not the operator that one process makes without a group.
 
     Args:
         local: the operator on the data of this process.
@@ -47,7 +51,7 @@ class Grouped(Composable):
     """
 
     hermitian = True
-    needed_again = "the same model and loss, and data that are split over the processes in the same way"
+    needed_again = "the same model, loss and data, split over any number of processes"
 
     def __init__(self, local: Any, processes: Processes) -> None:
         self.local, self._processes = local, processes
@@ -61,7 +65,7 @@ class Grouped(Composable):
         objective = self.local.objective
         kind = (type(self.local).__name__, objective.fingerprint(data=False), str(self.dtype))
         terms = 0.0 if objective.sums else float(objective.total_terms)
-        facts = self._processes.gather((kind, terms, self.local.fingerprint, self.local.loss()))
+        facts = self._processes.gather((kind, terms, samples_digest(objective), self.local.loss()))
         for rank, (theirs, *_) in enumerate(facts):
             if theirs != facts[0][0]:
                 raise InvalidArgument(
@@ -70,7 +74,8 @@ class Grouped(Composable):
                 )
         total = sum(terms for _, terms, *_ in facts)
         self._weights = [terms / total if total else 1.0 for _, terms, *_ in facts]
-        self._fingerprints = [print for _, _, print, _ in facts]
+        # A sum: of the samples, whichever process has them in whichever batch.
+        self._samples = f"{sum(digest for _, _, digest, _ in facts) % DIGESTS:032x}"
         self._loss = float(sum(weight * loss for weight, (*_, loss) in zip(self._weights, facts, strict=True)))
         for name in ("fingerprint", "identity"):
             self.__dict__.pop(name, None)
@@ -84,6 +89,11 @@ class Grouped(Composable):
     def semidefinite(self) -> bool:
         """True if the parts are."""
         return bool(self.local.semidefinite)
+
+    @property
+    def stored_objective(self) -> Objective:
+        """Of this process's part; the parameters are the same in all."""
+        return self.local.objective  # type: ignore[no-any-return]  # of a curvature operator
 
     @property
     def parameters(self) -> Parameters:
@@ -140,7 +150,7 @@ class Grouped(Composable):
         elif what == "move":
             self._move()
         elif what == "identity":
-            self._identities()
+            self._identity_of_all()
         elif what == "remake":
             self._remake(*details)
 
@@ -185,15 +195,31 @@ class Grouped(Composable):
         return self._processes.summed(part.mul(self._weights[self._processes.rank]))
 
     def _fingerprint(self) -> str:
-        return fingerprint("grouped", self._weights, self._fingerprints)
+        kind = (type(self.local).__name__, self.local.objective.fingerprint(data=False), str(self.dtype))
+        return fingerprint("grouped", kind, self._samples, *self.local.approximation)
 
     def _identity(self) -> dict[str, Any]:
         self._processes.agreed("identity", self._number)
-        return {"kind": "Grouped", "exact": {"weights": str(self._weights)}, "parts": self._identities()}
+        return self._identity_of_all()
 
-    def _identities(self) -> list[dict[str, Any]]:
-        own = self._processes.together(lambda: self.local.identity)
-        return self._processes.gather(own)
+    def _identity_of_all(self) -> dict[str, Any]:
+        """The identity of process 0's part, with the samples and the loss of all parts."""
+        own = dict(self._processes.together(lambda: self.local.identity))
+        exact = {name: value for name, value in own["exact"].items() if name != "data"}
+        values = {"loss": self._loss}
+        return {**own, "kind": f"Grouped {own['kind']}", "exact": {**exact, "samples": self._samples}, "values": values}
+
+
+def samples_digest(objective: Objective) -> int:
+    """Return a sum of digests of the samples that an objective is of: the same in any order and any batches.
+
+    Cost: one pass over the data, some 20 microseconds a sample.
+    """
+    total = 0
+    for batch in objective.data:
+        for sample in split(batch, 1):
+            total += int(fingerprint(move(sample, torch.device("cpu"), objective.dtype)), 16)
+    return total % DIGESTS
 
 
 def grouped(make: Callable[..., Any], arguments: tuple[Any, Any, Any], options: dict[str, Any]) -> Grouped | Sum:
@@ -212,11 +238,20 @@ def grouped(make: Callable[..., Any], arguments: tuple[Any, Any, Any], options: 
     model, loss, data = arguments
     if isinstance(model, nn.Module):
         model = unwrapped(model)
-    local = processes.together(lambda: make(model, loss, without_padding(data), **options))
+    local = checked_part(processes.together(lambda: make(model, loss, without_padding(data), **options)))
+    matrix = Grouped(local, processes)
+    return matrix if damping is None else matrix.shift(damping)
+
+
+def checked_part(local: Any) -> Any:
+    """Return an operator of a part of the data.
+
+    Raises:
+        InvalidArgument: such operators do not add up to that of all data.
+    """
     if local.depends_on_order or not local.is_mean_over_data:
         raise InvalidArgument(
             f"group: a {type(local).__name__} depends on the order of the samples or on the mini-batches, so that parts of the "
             "data do not add up to the matrix of all: use ggn, whose expectation it estimates, or batchnorm='eval'"
         )
-    matrix = Grouped(local, processes)
-    return matrix if damping is None else matrix.shift(damping)
+    return local

@@ -27,6 +27,11 @@ def refuse_a_part(data: Any) -> None:
         )
 
 
+def is_a_part(data: Any) -> bool:
+    """Return whether data are a loader with a ``DistributedSampler``."""
+    return _sampler(data) is not None
+
+
 def without_padding(data: Any) -> Any:
     """Return a plain loader of this process's samples in which none is repeated; other data as they are.
 

@@ -269,6 +269,11 @@ class CurvatureOperator(Copies, Composable):
         """
         return self._engine.verify(forward=True)
 
+    @property
+    def approximation(self) -> tuple[str, ...]:
+        """Name of the strategy, where products are not exact."""
+        return (self._engine.strategy,) if self._engine.by_differences else ()
+
     def view(self, *, memory: int | None = None, strategy_report: Mapping[str, Any] | None = None) -> CurvatureOperator:
         """Return this matrix for one solve; see :meth:`.Capabilities.view`.
 
@@ -333,8 +338,7 @@ class CurvatureOperator(Copies, Composable):
         return self._engine.apply(block)
 
     def _fingerprint(self) -> str:
-        parts = (type(self).__name__, self.objective.fingerprint())
-        return fingerprint(*parts, *([self._engine.strategy] if self._engine.by_differences else []))
+        return fingerprint(type(self).__name__, self.objective.fingerprint(), *self.approximation)
 
     def _identity(self) -> dict[str, Any]:
         def multiply(vector: Tensor, at: Objective) -> Tensor:
