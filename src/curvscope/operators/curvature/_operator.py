@@ -38,7 +38,9 @@ class ProductOptions(TypedDict, total=False):
     twice: central differences of the gradient, not exact, never chosen by "auto"; "extrapolated_differences": with two steps,
     twice the cost, more exact. width: vectors at a time; None: chosen. memory: bytes that
     products may use; None: half of what is free. accumulate: dtype of the columns and of the sum over mini-batches; default:
-    the objective's, float32 for half-precision ones.
+    the objective's, float32 for half-precision ones. compile: True: traced programs go through PyTorch's compiler, which takes
+    30 s to minutes (without a C++ compiler they run as they are, and the log says so); "auto": it is tried on a GPU in
+    announced long work, where that pays, and taken where it is faster; False: never.
     """
 
     strategy: (
@@ -57,6 +59,7 @@ class ProductOptions(TypedDict, total=False):
     width: int | None
     memory: int | None
     accumulate: torch.dtype | None
+    compile: bool | Literal["auto"]
 
 
 class CurvatureOperator(Copies, Composable):
@@ -95,6 +98,7 @@ class CurvatureOperator(Copies, Composable):
             width=options.get("width"),
             memory=options.get("memory"),
             accumulate=self.dtype,
+            compile=options.get("compile", "auto"),
         )
         self._engine = self._new_engine()
 

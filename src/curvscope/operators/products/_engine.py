@@ -26,6 +26,7 @@ from curvscope.operators.products._choice import (
     remember,
     remembered,
 )
+from curvscope.operators.products._compiling import Compiling, with_compiler
 from curvscope.operators.products._kept import Kept
 from curvscope.operators.products._maps import BatchMap
 from curvscope.operators.products._memory import is_out_of_memory, memory_budget
@@ -60,6 +61,7 @@ class Engine:
         width: vectors at a time for vectorised strategies; None: chosen.
         memory: bytes that products may use; None: half of what is free when they start.
         accumulate: dtype of sums over mini-batches and of the results.
+        compile: whether traced programs go through PyTorch's compiler, see :class:`.Compiling`.
 
     Cost: see the strategies. With "auto" products go by double backward until they have taken as long as tracing will, see
     :class:`.Patience`; then one of them also traces and tries. What was traced, and the residuals of as many mini-batches as
@@ -67,7 +69,14 @@ class Engine:
     """
 
     def __init__(
-        self, batch_map: BatchMap, *, strategy: str, width: int | None, memory: int | None, accumulate: torch.dtype
+        self,
+        batch_map: BatchMap,
+        *,
+        strategy: str,
+        width: int | None,
+        memory: int | None,
+        accumulate: torch.dtype,
+        compile: bool | str = "auto",
     ) -> None:
         self.map = batch_map
         self.strategy, self.width = parse_strategy(strategy, width)
@@ -84,6 +93,7 @@ class Engine:
         self._verdict: Verdict | None = None
         self._derivatives = ""
         self._costs: dict[int, float] = {}
+        self._compiling = Compiling(compile)
 
     def view(self, memory: int | None) -> Engine:
         """Return an engine for one solve: traced programs and kept linearisations are shared, everything chosen is its own.
@@ -93,7 +103,7 @@ class Engine:
         made = copy.copy(self)
         made.memory = memory
         made._patience = copy.copy(self._patience)
-        made._settled = set(self._settled)
+        made._settled, made._compiling = set(self._settled), copy.copy(self._compiling)
         made._replaced, made._narrowed = dict(self._replaced), dict(self._narrowed)
         return made
 
@@ -124,6 +134,7 @@ class Engine:
             with objective.isolated(), jvp_warnings_silenced():
                 if not (waits and self._provisional(total, tangents)):
                     self._choice = self._chosen(tangents.shape[0])
+                    self._consider_compiling(tangents)
                     self._sum_of_batches(total, tangents)
         if not is_finite(total) and is_finite(block):
             raise not_finite(objective)
@@ -141,6 +152,8 @@ class Engine:
             "choice": f"{self._effective(self._choice.strategy)}:{self._width(self._choice)}",
             "requested": self.strategy,
             "provisional": self._choice.provisional,
+            "compiled": self._compiling.is_on and not self._choice.provisional,
+            "not_compiled": self._compiling.reason,
             "arithmetic": self.map.objective.arithmetic,
             "seconds_per_vector": dict(self._choice.trials),
             "skipped": dict(self._choice.skipped),
@@ -159,7 +172,7 @@ class Engine:
         objective = self.map.objective
         with objective.isolated(), jvp_warnings_silenced():
             number, batch, _, name, width = self._first_group(columns)
-            building, kept, applying = self._strategies[name].footprint(batch, number, width)
+            building, kept, applying = self._strategy(name).footprint(batch, number, width)
         size, entry = objective.parameters.size, torch.empty((), dtype=objective.dtype, device="cpu").element_size()
         total = torch.empty((), dtype=self.accumulate, device="cpu").element_size()
         block = columns * size * (total + (entry if columns > 1 or entry != total else 0))
@@ -191,7 +204,6 @@ class Engine:
         self._choice = self._chosen(columns)
         number, batch, weight = next(self._loaded())
         name, width = self._group(columns)
-        self._strategies.setdefault(name, KNOWN[name](self.map))
         return number, batch, weight, name, width
 
     @property
@@ -204,6 +216,8 @@ class Engine:
     def replay(self, report: Mapping[str, Any] | None) -> None:
         """Use the strategy and the width of a report for all blocks from here on; None: choose again."""
         self._fixed = Choice(report["strategy"], report["width"]) if report else None
+        if report and self._compiling.mode == "auto":
+            self._compiling.is_on, self._compiling.tried = bool(report.get("compiled")), True
         if report and report.get("calibration") and self.by_differences:
             self.map.calibration = Calibration(**report["calibration"])
             return
@@ -306,7 +320,7 @@ class Engine:
             choice = trial.choose()
             remember(self.map, columns, choice)
             # A loader may shuffle: this batch need not be the first one of the next pass.
-            if trial.linearized is not None and self.width is None and self._repeats:
+            if trial.linearized is not None and self.width is None and self._repeats and not self._compiling.is_on:
                 self._kept.use((choice.strategy, even(columns, choice.width)))
                 self._kept.offer(number, trial.linearized, weight, self.budget // 2)
         width = min(columns, self.width or choice.width, choice.width)
@@ -316,6 +330,27 @@ class Engine:
         """The choice that is remembered, unless so many products were announced since that groups are to be tried now."""
         choice = remembered(self.map, columns)
         return None if choice is not None and 0 < choice.groups_from <= products_to_come() else choice
+
+    def _strategy(self, name: str) -> Strategy:
+        """The strategy of this name, its programs compiled where they are to be."""
+        key = self._compiling.key(name)
+        if key not in self._strategies:
+            made = KNOWN[name](self.map)
+            self._strategies[key] = with_compiler(made) if self._compiling.is_on else made
+        return self._strategies[key]
+
+    def _consider_compiling(self, tangents: Tensor) -> None:
+        """Try compiled programs on the first mini-batch, where enough products were announced."""
+        objective, to_come = self.map.objective, products_to_come()
+        if not self._compiling.may_try(objective.device, to_come):
+            return
+        name, width = self._group(tangents.shape[0])
+        number, batch, _ = next(self._loaded())
+        plain, tried = self._strategy(name).linearize(batch, number, width), with_compiler(KNOWN[name](self.map))
+        make = partial(tried.linearize, batch, number, width)
+        self._compiling.choose(plain, tangents[:width], objective.num_pieces, to_come, make)
+        if self._compiling.is_on:
+            self._strategies[self._compiling.key(name)] = tried
 
     def _effective(self, name: str) -> str:
         while name in self._replaced:
@@ -400,13 +435,13 @@ class Engine:
 
     def _linearized(self, name: str, width: int, number: int, batch: Batch | None, weight: float) -> Linearized | None:
         """Kept or made; None when it was kept once and the batch is not at hand."""
-        self._kept.use((name, width))
+        self._kept.use((self._compiling.key(name), width))
         if number in self._kept.items:
             return self._kept.items[number][0]
         if batch is None:
             return None
-        strategy = self._strategies.setdefault(name, KNOWN[name](self.map))
-        linear = strategy.linearize(batch, number, width)
+        linear = self._strategy(name).linearize(batch, number, width)
+        self._compiling.note(linear)
         self._kept.offer(number, linear, weight, self.budget // 2)
         return linear
 

@@ -34,6 +34,7 @@ class Split(Strategy):
 
     Attributes:
         first_seconds: what the first application of the program traced last took.
+        compiled: whether programs go through PyTorch's compiler; to be set before the first one.
 
     Cost: tracing costs one product and some milliseconds per hundred operations; a mini-batch then about 1 gradient for its
     residuals, a vector 0.5 to 2 gradients. Memory: the residuals (about one batch's activations) and one application.
@@ -43,7 +44,7 @@ class Split(Strategy):
         super().__init__(batch_map)
         self.vectorized, self.reuse = vectorized, reuse
         self.name = ("split" if reuse else "linearize") + ("_vmap" if vectorized else "")
-        self.first_seconds = 0.0
+        self.first_seconds, self.compiled = 0.0, False
         self._programs: dict[Any, deque[Program]] = {}
         self._traced_for: dict[Program, int] = {}
 
@@ -108,7 +109,9 @@ class Split(Strategy):
             raise NotRecordable("sparse and nested tensors are not traced")
         try:
             tangents = _random_like(values, width if self.vectorized else None)
-            traced = trace(self._function(leaves, structure), inputs, tangents, width if self.vectorized else None)
+            traced = trace(
+                self._function(leaves, structure), inputs, tangents, width if self.vectorized else None, compiles=self.compiled
+            )
         except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError) as error:
             if is_out_of_memory(error):
                 raise

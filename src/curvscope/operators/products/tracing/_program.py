@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch.func import vmap
 
 from curvscope.operators.products._memory import is_out_of_memory
 from curvscope.operators.products.tracing._accumulate import allow_any_layout, reuse_memory
+from curvscope.operators.products.tracing._compiled import Run, compiled
 from curvscope.operators.products.tracing._kernels import choose_kernels
 from curvscope.operators.products.tracing._partition import VIEWS, partition
 from curvscope.operators.products.tracing._recording import NotRecordable, record
@@ -43,6 +44,8 @@ class Program:
         num_calls: operations that one application of ``products`` runs.
         peak_bytes: memory that one application of ``products`` takes at most, without residuals.
         primal_bytes: memory that ``residuals`` takes at most, what it returns included.
+        compiled: ``tangent`` as PyTorch's compiler made it; None: it runs call by call.
+        not_compiled: why.
     """
 
     primal: fx.GraphModule
@@ -52,6 +55,8 @@ class Program:
     num_calls: int
     peak_bytes: int
     primal_bytes: int
+    compiled: Run | None = None
+    not_compiled: str = "not asked for"
 
     def residuals(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """Return what the products of one mini-batch need of its values and data.
@@ -75,7 +80,7 @@ class Program:
     def products(self, residuals: Tensors, tangents: Tensors) -> tuple[Tensor | None, ...]:
         """The map applied to tangents; None stands for zeros."""
         with torch.no_grad():
-            found: tuple[Tensor | None, ...] = self.tangent(*residuals, *tangents)
+            found: tuple[Tensor | None, ...] = (self.compiled or self.tangent)(*residuals, *tangents)
         return found
 
     @staticmethod
@@ -98,7 +103,12 @@ class Traced(NamedTuple):
 
 
 def trace(
-    function: Callable[[Tensors, Tensors], Sequence[Tensor]], inputs: Tensors, tangents: Tensors, width: int | None
+    function: Callable[[Tensors, Tensors], Sequence[Tensor]],
+    inputs: Tensors,
+    tangents: Tensors,
+    width: int | None,
+    *,
+    compiles: bool = False,
 ) -> Traced:
     """Trace ``function(inputs, tangents)``, linear in the tangents, and simplify what depends on them.
 
@@ -109,6 +119,7 @@ def trace(
         inputs: what stays for all vectors.
         tangents: random ones, to compare with.
         width: number of tangents at a time, or None.
+        compiles: whether the tangent part goes through PyTorch's compiler, if there is one.
 
     Raises:
         NotRecordable: the program cannot be built or does not reproduce the function.
@@ -127,14 +138,19 @@ def trace(
         with torch.no_grad():
             recording = record(flat, (*inputs, *tangents))
         simplify(recording.graph, count)
-        choose_kernels(recording.graph, count)
+        if not compiles:  # the compiler chooses kernels itself, and what is written to
+            choose_kernels(recording.graph, count)
         primal, tangent = partition(recording.graph, count, len(expected))
         allow_any_layout(tangent)
-        reuse_memory(tangent)
+        if not compiles:
+            reuse_memory(tangent)
         calls = sum(node.op == "call_function" for node in tangent.nodes)
         first, second = (fx.GraphModule(recording.constants, graph) for graph in (primal, tangent))
         program = Program(first, second, width, recording.seen, calls, _peak_bytes(tangent), _peak_bytes(primal))
     residuals = program.residuals(inputs)
+    if compiles:
+        run, why = compiled(program.tangent, (*residuals, *tangents))
+        program = replace(program, compiled=run, not_compiled=why)
     start = time.perf_counter()
     found = program.products(residuals, tangents)
     seconds = time.perf_counter() - start
