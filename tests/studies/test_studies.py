@@ -23,7 +23,7 @@ from curvscope.studies.sketched_overlap import (
     overlap_at_scale,
     runtimes,
 )
-from curvscope.studies.stability import edge_of_stability
+from curvscope.studies.stability import edge_of_stability, eigenvectors_along_training
 
 SHORT = {
     "grassmann-metrics": grassmann_metrics.GrassmannConfig(
@@ -73,6 +73,7 @@ SHORT = {
         bend_steps=5,
     ),
     "edge-of-stability": edge_of_stability.EdgeConfig(hidden=3, steps=12, every=6),
+    "eigenvectors-along-training": eigenvectors_along_training.EigenvectorConfig(hidden=3, steps=6, every=3, k=2),
     "gradient-subspace": gradient_subspace.SubspaceConfig(hidden=2, k=2, steps=2, every=1, late=1, seeds=1),
 }
 
@@ -127,7 +128,7 @@ def test_a_study_writes_numbers_figures_and_a_page(name, tmp_path, request):
         "alignment": 1,
         "masked-perturbations": 1,
         "beyond": 2,
-        **dict.fromkeys((name for name in STUDIES if name.startswith(("sagun", "gradient", "edge"))), 2),
+        **dict.fromkeys((name for name in STUDIES if name.startswith(("sagun", "gradient", "edge", "eigenv"))), 2),
     }
     assert figures >= fewest.get(name, 4)
     for file in (out / "figures").glob("*.svg"):

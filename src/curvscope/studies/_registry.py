@@ -14,7 +14,7 @@ from curvscope.studies.sketched_overlap import (
     overlap_at_scale,
     runtimes,
 )
-from curvscope.studies.stability import edge_of_stability
+from curvscope.studies.stability import edge_of_stability, eigenvectors_along_training
 
 STUDIES: dict[str, Study] = {
     module.STUDY.name: module.STUDY
@@ -34,6 +34,7 @@ STUDIES: dict[str, Study] = {
         sagun_batch,
         gradient_subspace,
         edge_of_stability,
+        eigenvectors_along_training,
     )
 }
 
