@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curvscope.errors import InvalidArgument
-from curvscope.studies.beyond import alignment, beyond, perturbations
+from curvscope.studies.beyond import alignment, another_sample, beyond, perturbations
 from curvscope.studies.engine import Study
 from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
 from curvscope.studies.sketched_overlap import (
@@ -28,6 +28,7 @@ STUDIES: dict[str, Study] = {
         beyond,
         alignment,
         perturbations,
+        another_sample,
         sagun_size,
         sagun_data,
         sagun_split,

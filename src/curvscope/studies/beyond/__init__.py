@@ -2,12 +2,14 @@
 
 from curvscope.studies.beyond import (
     _alignment as alignment,
+    _another_sample as another_sample,
     _beyond as beyond,
     _perturbations as perturbations,
 )
 
 __all__ = [
     "alignment",
+    "another_sample",
     "beyond",
     "perturbations",
 ]

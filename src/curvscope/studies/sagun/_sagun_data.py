@@ -16,7 +16,19 @@ from torch import nn
 
 from curvscope.estimators import RULES, count_outliers, density
 from curvscope.report import CYCLE, GREY, Document, Section, figure
-from curvscope.studies.engine import Stages, Study, claim, claims_table, share_holding, share_verdict, summary, verdict
+from curvscope.sampling import population
+from curvscope.solvers import eigsh
+from curvscope.studies.engine import (
+    UNDECIDED,
+    Stages,
+    Study,
+    claim,
+    claims_table,
+    share_holding,
+    share_verdict,
+    summary,
+    verdict,
+)
 from curvscope.studies.sagun._clusters import (
     cluster_claims,
     clusters,
@@ -29,6 +41,8 @@ from curvscope.studies.sagun._clusters import (
 from curvscope.studies.sagun._small import blobs, descend, descend_together, hessian_of, mlp
 
 CENTERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64, device="cpu")
+FRESH = 500
+"""Samples of each blob that no network was trained on, for intervals over the choice of the data."""
 AT_ONCE = 100
 """Initialisations that are trained at once; a stage of the study."""
 
@@ -71,13 +85,15 @@ PRESETS = {
 def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, Any]:
     """A stage for each part."""
 
-    def networks(name: str, cells: dict[str, tuple[int, float, int]]) -> dict[str, Any]:
+    def networks(name: str, cells: dict[str, tuple[int, float, int]], fresh: bool = False) -> dict[str, Any]:
         """A stage of networks by key: width, deviation and seed of each."""
-        return stages.numbers(name, lambda: {key: _two_blobs(*cell, config) for key, cell in cells.items()})
+        return stages.numbers(
+            name, lambda: {key: _two_blobs(*cell, config, fresh and not cell[2]) for key, cell in cells.items()}
+        )
 
     wide, seeds = config.deviation_width, range(config.seeds)
     sizes = networks("sizes", {f"{h} {s}": (h, 0.2, s) for h, s in product(config.widths, seeds)})
-    spreads = networks("spreads", {f"{d} {s}": (wide, d, s) for d, s in product(config.deviations, seeds)})
+    spreads = networks("spreads", {f"{d} {s}": (wide, d, s) for d, s in product(config.deviations, seeds)}, fresh=True)
     groups = {first: range(first, min(first + AT_ONCE, config.starts)) for first in range(0, config.starts, AT_ONCE)}
     found = [stages.numbers(f"starts-{first:05d}", partial(_starts, group, config)) for first, group in groups.items()]
     starts = {"tops": [top for each in found for top in each["tops"]]}
@@ -86,13 +102,21 @@ def measure(stages: Stages, config: DataConfig, data: Path | None) -> dict[str, 
     return numbers | {"claims": _claims(numbers)}
 
 
-def _two_blobs(width: int, deviation: float, seed: int, config: DataConfig) -> dict[str, Any]:
-    """All eigenvalues of the 2-h-h-2 network at the end of gradient descent."""
+def _two_blobs(width: int, deviation: float, seed: int, config: DataConfig, fresh: bool = False) -> dict[str, Any]:
+    """All eigenvalues of the 2-h-h-2 network at the end of gradient descent, and the top one on fresh samples if asked for."""
     pair = blobs(CENTERS, deviation, 100, config.seed + seed)
     model = mlp((2, width, width, 2), nn.ReLU, config.seed + seed)
     made = descend(model, pair, rate=0.5, steps=config.small_steps, until=config.gradient_norm)
     values = density(hessian_of(model, pair), method="exact", progress=False).exact.flip(0)
-    return {"updates": made, "eigenvalues": values.tolist(), "outliers": {r: count_outliers(values, r) for r in RULES}}
+    found = {"updates": made, "eigenvalues": values.tolist(), "outliers": {r: count_outliers(values, r) for r in RULES}}
+    return found | {"fresh": _on_fresh_samples(model, deviation, config)} if fresh else found
+
+
+def _on_fresh_samples(model: nn.Module, deviation: float, config: DataConfig) -> dict[str, Any]:
+    """The top eigenvalue on samples of the blobs that the network was not trained on, with its sampling interval."""
+    H = hessian_of(model, blobs(CENTERS, deviation, FRESH, config.seed + config.seeds))
+    found = population(H, eigsh(H, 1, which="LA", progress=False), progress=False)
+    return {"top": float(found.eigenvalues[0]), "interval": found.best_interval[0].tolist()}
 
 
 def _starts(seeds: range, config: DataConfig) -> dict[str, Any]:
@@ -138,9 +162,26 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
             )
         )
     rows += _start_claims(numbers, means)
+    rows += _sampling_claims(_fresh(numbers))
     rows += cluster_claims(numbers["clusters"])
     rows += singularity_claims(numbers["random"])
     return rows
+
+
+def _fresh(numbers: dict[str, Any]) -> dict[str, Any]:
+    """What was found on fresh samples by deviation; nothing in runs of earlier versions."""
+    cells = {deviation: numbers["spreads"][f"{deviation} 0"].get("fresh") for deviation in numbers["config"]["deviations"]}
+    return {str(deviation): found for deviation, found in cells.items() if found is not None}
+
+
+def _sampling_claims(sampled: dict[str, Any]) -> list[dict[str, Any]]:
+    """Compare the top eigenvalues of the narrowest and the widest blobs, with their sampling intervals."""
+    if not sampled:
+        return []
+    ends = [cell["interval"] for cell in sampled.values()]
+    listed = "; ".join(f"{deviation}: [{low:.2g}, {high:.2g}]" for deviation, (low, high) in zip(sampled, ends, strict=True))
+    what = f"the growth with the spread is the population's: intervals of {2 * FRESH} fresh samples, first and last, are apart"
+    return [claim("another sample", what, listed, True if ends[-1][0] > ends[0][1] else UNDECIDED)]
 
 
 def _start_claims(numbers: dict[str, Any], spread: list[float]) -> list[dict[str, Any]]:
@@ -192,7 +233,8 @@ def document(numbers: dict[str, Any]) -> Document:
             ),
             Section(
                 "Wider blobs, larger outliers",
-                "The largest eigenvalue against the standard deviation of the blobs, a dot a seed.",
+                "The largest eigenvalue against the standard deviation of the blobs, a dot a seed. Bars: where the "
+                "population's lies, from fresh samples at the parameters of seed 0.",
                 _spreads(numbers),
                 alternative="Top eigenvalue against spread",
                 shows="figure 7 of 2016",
@@ -256,6 +298,11 @@ def _spreads(numbers: dict[str, Any]) -> Figure:
         averages: dict[str, Callable[[Sequence[float]], float]] = {"mean": fmean, "median": median}
         for (name, average), colour in zip(averages.items(), CYCLE, strict=False):
             axes.plot(deviations, [average(row) for row in tops], color=colour, label=name)
+        if fresh := _fresh(numbers):
+            lower, upper = zip(*(cell["interval"] for cell in fresh.values()), strict=True)
+            floor = min(map(min, tops)) / 10
+            bars: dict[str, Any] = {"color": CYCLE[2], "linewidth": 4, "alpha": 0.5, "label": "population, sampling interval"}
+            axes.vlines(deviations, [max(end, floor) for end in lower], upper, **bars)
         axes.set(xlabel="standard deviation of the blobs", ylabel="largest eigenvalue", yscale="log")
         axes.legend(loc="best")
     return sheet
