@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     )
     from curvscope.operators.base import Operator
     from curvscope.parallel import Workers
-    from curvscope.sampling import LearningCurve, Population, learning_curve, population
+    from curvscope.sampling import LearningCurve, Population, PopulationTrace, learning_curve, population, population_trace
     from curvscope.solvers import (
         HMT,
         Exact,
@@ -142,6 +142,7 @@ __all__ = [
     "OverlapCurve",
     "Plan",
     "Population",
+    "PopulationTrace",
     "Posterior",
     "Preconditioned",
     "Preflight",
@@ -203,6 +204,7 @@ __all__ = [
     "participation_ratio",
     "plan",
     "population",
+    "population_trace",
     "posterior_error",
     "preconditioned",
     "preflight",
@@ -265,7 +267,14 @@ _HOMES = {
     ),
     "curvscope.operators.base": ("Operator",),
     "curvscope.parallel": ("Workers",),
-    "curvscope.sampling": ("LearningCurve", "Population", "learning_curve", "population"),
+    "curvscope.sampling": (
+        "LearningCurve",
+        "Population",
+        "PopulationTrace",
+        "learning_curve",
+        "population",
+        "population_trace",
+    ),
     "curvscope.solvers": (
         "HMT",
         "Exact",

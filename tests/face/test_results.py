@@ -42,6 +42,7 @@ KEPT = {
     "Scree": lambda: cs.scree(H, SOLUTION, confidence=0.9),
     "FrobeniusEstimate": lambda: cs.posterior_error(H, SOLUTION),
     "Population": lambda: cs.population(H, SOLUTION, folds=4, progress=False),
+    "PopulationTrace": lambda: cs.population_trace(H, folds=4, progress=False),
     "LearningCurve": lambda: cs.learning_curve(H, SOLUTION, KEPT["Population"](), halvings=1, repeats=2, progress=False),
 }
 SHOWN = KEPT | {

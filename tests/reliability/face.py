@@ -34,6 +34,7 @@ def functions():
     sampled = cs.hessian(model, nn.CrossEntropyLoss(), [(torch.randn(40, 2), torch.arange(40) % 3)])
     of_sample = cs.eigsh(sampled, 2, progress=False)
     yield cs.population, {"operator": sampled, "solution": of_sample, "folds": 4}
+    yield cs.population_trace, {"operator": sampled, "folds": 4}
     over_data = cs.population(sampled, of_sample, folds=4, progress=False)
     yield cs.learning_curve, {"operator": sampled, "solution": of_sample, "population": over_data, "halvings": 1}
     yield cs.scree, {"operator": A, "solution": solution}

@@ -10,6 +10,7 @@ from curvscope.sampling._learning_curve import learning_curve
 from curvscope.sampling._population import population
 from curvscope.sampling._result import Group, Population
 from curvscope.sampling._student import student_quantile
+from curvscope.sampling._trace import PopulationTrace, population_trace
 
 __all__ = [
     "End",
@@ -20,6 +21,7 @@ __all__ = [
     "Limits",
     "Pairs",
     "Population",
+    "PopulationTrace",
     "bracket",
     "bracket_of_sums",
     "close_groups",
@@ -28,5 +30,6 @@ __all__ = [
     "learning_curve",
     "operator_of_folds",
     "population",
+    "population_trace",
     "student_quantile",
 ]
