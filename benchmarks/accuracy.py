@@ -18,11 +18,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +34,7 @@ from curvscope.system import long_work
 from curvscope.tall import InMemory
 from curvscope.training import train
 from eigensolvers import Counted, Found, arpack, curvlinops_product, eigenthings, lobpcg, ours, peers
+from machine import environment
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -342,19 +341,6 @@ def synthetic(trials: int) -> list[dict]:
     return rows
 
 
-def environment() -> dict[str, Any]:
-    """Hardware and versions."""
-    libraries = ("curvscope", "torch", "scipy", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian", "skerch")
-    return {
-        "processor": next(
-            (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-            platform.processor(),
-        ),
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in libraries},
-    }
-
-
 def table(rows: list[dict]) -> str:
     """As Markdown."""
     columns = list(dict.fromkeys(name for line in rows for name in line))
@@ -388,7 +374,12 @@ def main() -> None:
     else:
         full = a.part == "3c3d"
         rows = cifar(a.data, a.checkpoints, a.samples, a.k or (100 if full else 300), tuple(a.only), full)
-    settings = {"part": a.part, "samples": a.samples, "k": a.k, **environment()}
+    settings = {
+        "part": a.part,
+        "samples": a.samples,
+        "k": a.k,
+        **environment(("scipy", "curvlinops-for-pytorch", "hessian-eigenthings", "pyhessian", "skerch")),
+    }
     a.out.mkdir(parents=True, exist_ok=True)
     (a.out / f"accuracy-{a.part}.json").write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
     text = f"# {a.part}\n\n{json.dumps(settings)}\n\n{table(rows)}\n"

@@ -13,12 +13,10 @@ Seconds are CPU seconds, which other load changes little: run with OMP_NUM_THREA
 import argparse
 import json
 import math
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -29,6 +27,7 @@ from curvscope.estimators import Density
 from curvscope.operators.base import Operator
 from curvscope.system import long_work
 from curvscope.training import train
+from machine import environment
 
 STEPS = (0, 100, 1000)
 PROBES, LANCZOS_STEPS, SEEDS = 10, 100, 3
@@ -311,17 +310,6 @@ def masses(cache: Path, seeds: int = 200) -> list[dict]:
     return rows
 
 
-def environment() -> dict:
-    """Return hardware and versions."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
-    )
-    versions = {}
-    for package in ("torch", "curvscope", "pyhessian", "curvlinops-for-pytorch"):
-        versions[package] = version(package)
-    return {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions}
-
-
 def table(rows: list[dict]) -> str:
     """Markdown."""
     heads = list(dict.fromkeys(key for row in rows for key in row))
@@ -348,7 +336,7 @@ def main() -> None:
             continue
         seeds = {"seeds": arguments.seeds} if part in ("trace", "masses") and arguments.seeds else {}
         rows = globals()[part](arguments.cache, **seeds)
-        record = {"environment": environment(), "rows": rows}
+        record = {"environment": environment(("pyhessian", "curvlinops-for-pytorch")), "rows": rows}
         (arguments.out / f"estimators-{part}.json").write_text(json.dumps(record, indent=1) + "\n")
         made = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
         what = "D = 400" if part == "calibration" else "mnist16, D = 7,030"

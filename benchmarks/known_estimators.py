@@ -15,9 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
-from platform import machine, processor
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import curvscope as cs
 from curvscope.estimators import Estimate
 from estimators import table
+from machine import environment
 from matrices import SYMMETRIC, KnownMatrix
 
 CUTS = (0.02, 0.2, 0.5, 0.8, 0.98)
@@ -82,12 +81,6 @@ def trace_errors(matrix: KnownMatrix, count: int, seeds: int) -> dict[str, tuple
     return result
 
 
-def environment() -> dict:
-    """Return hardware and versions."""
-    versions = {package: version(package) for package in ("torch", "numpy", "scipy")}
-    return {"cpu": processor() or machine(), "threads": torch.get_num_threads(), "versions": versions}
-
-
 def main() -> None:
     """Run it and write the table."""
     warnings.simplefilter("ignore")
@@ -125,7 +118,7 @@ def main() -> None:
     shares = f"{sum(int(a) for a, _ in inside)} of {sum(int(b) for _, b in inside)}"
     summary = f"{false} of {claims} claims of densities and norms were false; trace intervals held the truth in {shares}."
     print(summary)
-    record = {"environment": environment(), "summary": summary, "rows": rows}
+    record = {"environment": environment(("numpy", "scipy")), "summary": summary, "rows": rows}
     (arguments.out / "known-estimators.json").write_text(json.dumps(record, indent=1) + "\n")
     versions = ", ".join(f"{name} {number}" for name, number in record["environment"]["versions"].items())
     head = f"# Estimators on matrices of known provenance\n\nWritten by `python benchmarks/{Path(__file__).name} --seeds "

@@ -15,16 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +30,7 @@ from torch import Tensor, nn
 import curvscope as cs
 from curvscope.system import long_work
 from kinks import Kinks, kinks_of
+from machine import environment, in_own_process
 from workloads import WORKLOADS, load
 
 RESULTS = Path(__file__).parent / "results"
@@ -257,31 +254,6 @@ def peak_memory(name: str, matrix: str, label: str) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def child(*arguments: str, threads: int) -> Any:
-    """Return what this script prints in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-W", "ignore", __file__, *arguments]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if run.returncode:
-        return {"failed": run.stderr[-300:]}
-    return json.loads(run.stdout.splitlines()[-1])
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """Return hardware and versions."""
-    versions = {"python": platform.python_version()}
-    for package in ("torch", "curvscope", "curvlinops-for-pytorch", "hessian-eigenthings", "PyHessian"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": threads, "load": os.getloadavg()[0], "versions": versions}
-
-
 def main() -> None:
     """Measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -310,18 +282,18 @@ def main() -> None:
     path = options.out / "products.json"
     record = json.loads(path.read_text()) if path.exists() else {"workloads": {}}
     if not options.memory_only:
-        record["environment"] = environment(options.threads)
+        record["environment"] = environment(("curvlinops-for-pytorch", "hessian-eigenthings", "PyHessian"), options.threads)
     for name in options.only:
         passed_on = ("--repeats", str(options.repeats), "--budget", str(options.budget), "--skip", *options.skip)
         if options.memory_only:
             found = record["workloads"][name]
         else:
-            found = child("--measure", name, *passed_on, threads=options.threads)
+            found = in_own_process(__file__, "--measure", name, *passed_on, threads=options.threads)
         if not options.no_memory and "failed" not in found:
             for matrix in ("hessian", "ggn"):
                 for label, entry in found[matrix].items():
                     if "failed" not in entry and label.startswith(("curvscope auto", *PEERS, "double")):
-                        entry["peak_mib"] = child("--memory", name, matrix, label, threads=options.threads)
+                        entry["peak_mib"] = in_own_process(__file__, "--memory", name, matrix, label, threads=options.threads)
         record["workloads"][name] = found
         write(record, options.out)
         print(f"{name}: done", flush=True)

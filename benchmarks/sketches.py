@@ -9,12 +9,10 @@ Seconds are CPU seconds, which other load does not change much: run with OMP_NUM
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -25,6 +23,7 @@ from curvscope.problems import spectrum
 from curvscope.sketches import TestMatrix
 from curvscope.solvers import hmt, nystrom, singlepass
 from curvscope.tall import InMemory, orthonormalize
+from machine import described, environment
 
 D, PRODUCTS, TOP, SEEDS = 1000, 120, 10, range(5)
 SPECTRA = {
@@ -316,19 +315,6 @@ def deviation(curve, exact) -> dict[str, float]:
     return {"max": float(gap.max()), "mean": float(gap.mean()), "max relative, k >= 10": float((gap / exact)[9:].max())}
 
 
-def environment() -> dict:
-    """Hardware and versions."""
-    libraries = ("curvscope", "torch", "numpy", "skerch", "scikit-learn")
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "cpu": cpu or platform.processor(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        **{library: version(library) for library in libraries},
-    }
-
-
 def table(rows: list[dict]) -> str:
     """Rows of plain values as markdown."""
     heads = [head for head, value in rows[0].items() if not isinstance(value, list)]
@@ -388,9 +374,9 @@ def main() -> None:
                 rows = core(arguments.size)
             case _:
                 rows = mnist16(arguments.data, arguments.reference)
-        facts = {"environment": environment(), "rows": rows}
+        facts = {"environment": environment(("numpy", "skerch", "scikit-learn")), "rows": rows}
         (arguments.out / f"sketches-{part}.json").write_text(json.dumps(facts, indent=1))
-        facts = "; ".join(f"{name} {value}" for name, value in environment().items())
+        facts = described(environment(("numpy", "skerch", "scikit-learn")))
         (arguments.out / f"sketches-{part}.md").write_text(f"{facts}\n\n{table(rows)}\n")
 
 

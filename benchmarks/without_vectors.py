@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +24,9 @@ import curvscope as cs
 from curvscope.problems import lowest_of_each_class
 from curvscope.subspaces import plan_without_vectors
 from curvscope.training import train
+from machine import environment
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def environment() -> dict[str, Any]:
-    """Machine and versions."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("curvscope", "torch", "numpy")},
-    }
 
 
 class Peak:
@@ -168,7 +155,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args()
     record = {
-        "environment": environment(),
+        "environment": environment(("numpy",)),
         "options": {k: str(v) for k, v in vars(chosen).items() if k in ("part", "probes", "steps", "step", "per_class")},
     }
     record["found"] = PARTS[chosen.part](chosen)

@@ -17,12 +17,10 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ import torch
 import curvscope as cs
 from curvscope.operators.remote import Order, multiply, order_for
 from curvscope.parallel import Task
+from machine import environment
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS = 7
@@ -177,7 +176,7 @@ def main() -> None:
         load = os.getloadavg()[0]
         engines = compare(operator, asked.rounds, asked.columns)
         record = {"workload": asked.workload, "parameters": operator.shape[0], "columns": asked.columns, "engines": engines}
-        record["environment"] = environment(load)
+        record["environment"] = environment(("distributed",)) | {"load": load}
         options = f"--compare --workload {asked.workload} --rounds {asked.rounds} --columns {asked.columns}"
         write("access", record, comparison_lines(record, options))
         return
@@ -194,7 +193,7 @@ def main() -> None:
         "speedup_of_products": found[0]["product_seconds"] / found[1]["product_seconds"],
         "speedup_of_all": found[0]["seconds"] / found[1]["seconds"],
         "overhead": costs,
-        "environment": environment(load),
+        "environment": environment(("distributed",)) | {"load": load},
     }
     write(asked.engine, record, lines(record))
 
@@ -205,13 +204,6 @@ def write(name: str, record: dict[str, Any], page: list[str]) -> None:
     (RESULTS / f"workers-{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"workers-{name}.md").write_text("\n".join(page) + "\n")
     print("\n".join(page))
-
-
-def environment(load: float) -> dict[str, Any]:
-    """Return hardware and versions."""
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    versions = {name: version(name) for name in ("curvscope", "torch", "distributed")}
-    return {"cpu": (names or [platform.processor()])[0], "cores": os.cpu_count(), "load": load, "versions": versions}
 
 
 def lines(record: dict[str, Any]) -> list[str]:
