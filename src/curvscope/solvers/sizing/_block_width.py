@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 PAIRS_A_COLUMN = 128
 """Pairs for which blocks are one column wider.
 
@@ -21,7 +23,7 @@ def expected_products(k: int, width: int) -> float:
     >>> [round(expected_products(k, 1)) for k in (1, 5, 20, 100)]
     [20, 69, 123, 307]
     """
-    return min(19 * float(k) ** 0.75 + 17 * (width - 1) + k, products_for_many(k, width))
+    return min(19 * math.pow(k, 0.75) + 17 * (width - 1) + k, products_for_many(k, width))
 
 
 def products_for_many(k: int, width: int) -> float:
