@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ def parameters_of(*operators: Operator) -> Parameters:
         AttributeError: none has.
     """
     named = next((operator for operator in operators if hasattr(operator, "parameters")), operators[0])
-    found: Parameters = getattr(named, "parameters")  # noqa: B009 -- not every operator has them
+    found: Parameters = cast(Any, named).parameters  # not every operator has them
     return found
 
 

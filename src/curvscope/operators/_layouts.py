@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def parts(tensor: Tensor) -> tuple[Tensor, ...]:
     if tensor.is_nested:
         if tensor.layout == torch.strided:
             return tuple(tensor.unbind())
-        offsets: Tensor = getattr(tensor, "offsets")()  # noqa: B009 -- of jagged tensors alone
+        offsets: Tensor = cast(Any, tensor).offsets()  # of jagged tensors alone
         return (tensor.values(), offsets)
     if tensor.layout == torch.sparse_coo:
         tensor = tensor.coalesce()

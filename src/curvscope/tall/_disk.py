@@ -300,7 +300,7 @@ class OnDisk(Panelled):
         """
         rows, columns = self._panel_count(), -(-self.tiles.shape[1] // self.tiles.tile[1])
         place = self.path / "c"
-        found = len(os.listdir(place)) if place.is_dir() else 0  # noqa: PTH208 -- counted, not used as paths
+        found = sum(1 for _ in place.iterdir()) if place.is_dir() else 0
         if rows > found:
             raise DamagedData(
                 f"{self.path} should have {rows} rows of tiles, {found} are there: put them back, or compute it again"

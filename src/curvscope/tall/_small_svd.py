@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
-LIN_ALG_ERROR: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009 -- public, and not in its __all__
+LIN_ALG_ERROR: type[Exception] = cast(Any, torch.linalg).LinAlgError  # public, and not in its __all__
 
 TURNS = 3
 

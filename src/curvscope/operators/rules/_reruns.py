@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils import checkpoint
@@ -21,7 +21,7 @@ def without_reruns() -> Iterator[None]:
         for name, replacement in CHECKPOINTS.items():
             if hasattr(checkpoint, name):  # names differ between versions of PyTorch
                 stack.enter_context(replaced(checkpoint, name, replacement))
-        stack.enter_context(getattr(torch.jit, "optimized_execution")(False))  # noqa: B009 -- public, and not in its __all__
+        stack.enter_context(cast(Any, torch.jit).optimized_execution(False))  # public, and not in its __all__
         flushed: set[int] = set()
         for kind in (torch.jit.ScriptFunction, torch._C.ScriptMethod):
             stack.enter_context(replaced(kind, "__call__", _interpreted(kind.__call__, flushed)))

@@ -143,7 +143,12 @@ def _segments(pairs: tuple[Pair, Pair], seed: int, config: BatchConfig) -> dict[
         """Parameters by step, from the start of this seed."""
         model, seen = _network(pairs, config, own), {}
         keep = set(steps)
-        look = lambda i: seen.update({i: parameters_of(model)}) if i in keep else None  # noqa: E731
+
+        def look(i: int) -> None:
+            """Keep the parameters of a step that was asked for."""
+            if i in keep:
+                seen[i] = parameters_of(model)
+
         descend(model, pairs[0], rate=config.rate, steps=config.steps, batch=batch, seed=start, before=look)
         return seen
 
