@@ -255,7 +255,7 @@ def _figure(numbers: dict[str, Any]) -> Any:
         axes.set_yticks(range(len(rows)), [label for _, _, label in rows])
         axes.invert_yaxis()
         axes.set(xlabel="overlap / chance", xscale="log")
-        axes.legend(loc="best")
+        sheet.legend(loc="outside lower center", ncols=2)
     return sheet
 
 
