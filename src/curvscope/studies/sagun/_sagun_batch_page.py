@@ -236,7 +236,7 @@ def _lines(numbers: dict[str, Any]) -> Figure:
 
 def _curves(numbers: dict[str, Any]) -> Figure:
     lines = numbers["lines"]
-    inside = [i for i, a in enumerate(lines[0]["control"]["alpha"]) if 0 <= a <= 1]
+    inside = [i for i, a in enumerate(lines[0]["control"]["alpha"]) if -1e-9 <= a <= 1 + 1e-9]
     with figure(width=5.5) as (sheet, (axes,)):
         for prefix, style in (("", "-"), ("test_", "--")):
             straight = [[each["control"][f"{prefix}loss"][i] for i in inside] for each in lines]
