@@ -33,7 +33,7 @@ class TextGpt(Problem):
     name = "textgpt"
     description = "causal transformer (D = 10,942,464) on the bytes of SymPy's sources (16 MB), or of any text, SGD"
     criterion = nn.CrossEntropyLoss()
-    defaults = Defaults(seed=12345, batch_size=16, learning_rate=0.3, steps=(0, 300, 3000), num_outer=1000, num_inner=2000)
+    defaults = Defaults(seed=12345, batch_size=16, learning_rate=0.03, steps=(0, 300, 3000), num_outer=1000, num_inner=2000)
     source = "this library"
     initial_top = "5f40406f16bef1f53c45e201403231a4a1f070781f9831040c3bafb77cec2b4f"
     definition: Mapping[str, str] = {
@@ -42,7 +42,7 @@ class TextGpt(Problem):
         "initialisation": "seed 12345; normal weights and embeddings of deviation 0.02, in module order after PyTorch's own; "
         "zero biases, LayerNorm 1 and 0",
         "training": "Python sources of the installed SymPy without tests and benchmarks, by path (16,141,585 bytes in "
-        "1.14.0); SGD 0.3, 16 windows of 256 bytes anywhere in the first nine tenths of the text (those of step s drawn "
+        "1.14.0); SGD 0.03, 16 windows of 256 bytes anywhere in the first nine tenths of the text (those of step s drawn "
         "with seed 12345 + 4933327 + s), no momentum, decay or schedule",
         "BatchNorm": "none",
         "dropout": "none",
