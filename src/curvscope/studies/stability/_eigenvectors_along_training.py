@@ -95,13 +95,14 @@ def _matched(operator: CurvatureOperator, vectors: Tensor) -> list[float]:
     for place in operator.parameters.slices.values():
         part = vectors[place].double()
         sums += 3 * part.square().sum(dim=0).square().cpu() / (len(part) + 2)
-    return (1 / sums).tolist()
+    found: list[float] = (1 / sums).tolist()
+    return found
 
 
 def _localisation(row: dict[str, Any]) -> float:
     """Mean over the eigenvectors of participation ratio over that of the null: below 1, on fewer parameters than by chance."""
     shares = [ratio / null for ratio, null in zip(row["ratios"], row["nulls"], strict=True)]
-    return sum(shares) / len(shares)
+    return float(sum(shares) / len(shares))
 
 
 def _claims(runs: dict[str, Any], config: EigenvectorConfig) -> list[dict[str, Any]]:
