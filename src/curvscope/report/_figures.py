@@ -42,7 +42,8 @@ def overlaps(
                 with_interval(line, curve.lower, curve.upper)
                 axes.fill_between(curve.k, curve.lower.clamp(min=1e-12), curve.upper, color=colour, alpha=0.18, linewidth=0)
             if curve.sampling_lower is not None and curve.sampling_upper is not None:
-                band = {"color": colour, "alpha": 0.12, "hatch": "///", "linewidth": 0, "label": "sampling interval"}
+                band: dict[str, Any] = {"color": colour, "alpha": 0.12, "hatch": "///", "linewidth": 0}
+                band["label"] = "sampling interval"
                 axes.fill_between(curve.k, curve.sampling_lower.clamp(min=1e-12), curve.sampling_upper, **band)
             if dotted and label in dotted:
                 axes.plot(curve.k, dotted[label].value, color=colour, linestyle=":", linewidth=1.4)

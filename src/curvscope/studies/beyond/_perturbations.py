@@ -84,7 +84,8 @@ def unit_directions(size: int, places: Tensor, count: int, generator: torch.Gene
     """
     made = torch.zeros(size, count, dtype=torch.float64, device="cpu")
     made[places] = torch.randn(len(places), count, generator=generator, dtype=torch.float64, device="cpu")
-    return made / made.norm(dim=0)
+    norms: Tensor = made.norm(dim=0)
+    return made / norms
 
 
 def rises(

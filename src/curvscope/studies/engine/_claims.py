@@ -44,7 +44,8 @@ def half_width(values: Sequence[float]) -> float:
     """
     if len(values) < 2:
         return float("inf")
-    return student_quantile(CONFIDENCE, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    width: float = student_quantile(CONFIDENCE, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return width
 
 
 def summary(values: Sequence[float], form: str = ".3g") -> str:

@@ -74,7 +74,8 @@ def covariance_spectrum(model: nn.Module, pair: Pair) -> Tensor:
     parts = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, *pair)
     rows = torch.cat([part.flatten(1) for part in parts.values()], dim=1)
     rows = (rows - rows.mean(dim=0)) / len(rows) ** 0.5
-    return torch.linalg.eigvalsh(rows @ rows.mT).flip(0).clamp(min=0.0)
+    values: Tensor = torch.linalg.eigvalsh(rows @ rows.mT)
+    return values.flip(0).clamp(min=0.0)
 
 
 def cluster_claims(found: dict[str, Any]) -> list[dict[str, Any]]:

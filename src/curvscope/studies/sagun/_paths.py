@@ -58,15 +58,15 @@ def bezier(
         optimizer.zero_grad()
         nn.functional.cross_entropy(functional_call(model, _at(t, first, middle, second), (x[chosen],)), y[chosen]).backward()
         optimizer.step()
-    t = torch.linspace(0, 1, POINTS, dtype=torch.float64, device="cpu").tolist()
-    found: dict[str, Any] = {"t": t}
+    places = torch.linspace(0, 1, POINTS, dtype=torch.float64, device="cpu").tolist()
+    found: dict[str, Any] = {"t": places}
     with torch.no_grad():
         for prefix, pair in zip(("", "test_"), pairs, strict=True):
-            outputs = [functional_call(model, _at(each, first, middle, second), (pair[0],)) for each in t]
+            outputs = [functional_call(model, _at(each, first, middle, second), (pair[0],)) for each in places]
             losses = [float(nn.functional.cross_entropy(output, pair[1])) for output in outputs]
             found[f"{prefix}loss"] = losses
             found[f"{prefix}accuracy"] = [float((output.argmax(1) == pair[1]).double().mean()) for output in outputs]
-            chord = [(1 - each) * losses[0] + each * losses[-1] for each in t]
+            chord = [(1 - each) * losses[0] + each * losses[-1] for each in places]
             found[f"{prefix}barrier"] = max(a - b for a, b in zip(losses, chord, strict=True))
     return found
 

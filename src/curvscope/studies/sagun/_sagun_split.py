@@ -90,9 +90,11 @@ def remainder(model: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
     def weighted(vector: Tensor) -> Tensor:
         """Return the outputs at parameters, weighted by the fixed slopes."""
         parts = [part.reshape(shape) for part, shape in zip(vector.split(sizes), shapes, strict=True)]
-        return (functional_call(model, dict(zip(parameters, parts, strict=True)), (x,)) * slopes).sum()
+        made = functional_call(model, dict(zip(parameters, parts, strict=True)), (x,))
+        return torch.sum(made * slopes)
 
-    return torch.func.hessian(weighted)(torch.cat([p.flatten() for p in parameters.values()]))
+    found: Tensor = torch.func.hessian(weighted)(torch.cat([p.flatten() for p in parameters.values()]))
+    return found
 
 
 def _regression(alpha: float, count: int, config: SplitConfig) -> dict[str, Any]:
