@@ -31,7 +31,7 @@ def ratios_at_100() -> dict[str, float]:
 
 
 def off_by_one() -> dict[str, float]:
-    """What figure 4 (left) shows, frob_(k+1) / k, over the overlap, at step 100 of mnist16."""
+    """Return what figure 4 (left) shows, frob_(k+1) / k, over the overlap, at step 100 of mnist16."""
     overlap = published("mnist16")["steps"]["100"]["train"]["overlap"]
     return {f"k = {k}": overlap[k] * (k + 1) / k / overlap[k - 1] for k in QUOTED_K}
 

@@ -88,7 +88,7 @@ def page_of(name: Name) -> str:
 
 
 def public(module: ModuleType) -> list[str]:
-    """What a module shows: its ``__all__``, else its own functions and classes without an underscore."""
+    """Return the names that a module shows: its ``__all__``, else its own functions and classes without an underscore."""
     here = module.__name__
     own = [name for name, thing in vars(module).items() if name[0] != "_" and getattr(thing, "__module__", "") == here]
     listed = getattr(module, "__all__", own)

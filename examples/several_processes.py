@@ -17,7 +17,7 @@ import curvscope as cs
 
 
 def main() -> None:
-    """What every process does."""
+    """Multiply, solve and report: every process calls it."""
     torch.manual_seed(0)  # the same model everywhere; yours loads a checkpoint
     model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 5))
     inputs = torch.randn(501, 20)

@@ -86,7 +86,7 @@ class LearningCurve(Saved, Displayed, Hinted):
 
     @checked
     def summary(self, factor: float = 2.0) -> str:
-        """How many eigenvalues all samples and fewer of them determine, and what the last one would need, in words."""
+        """Say how many eigenvalues all samples and fewer of them determine, and what the last one would need, in words."""
         told = self.population.summary(factor)
         words = ["none", *WORDS[1:]]
         counts = [

@@ -188,7 +188,7 @@ class Population(Saved, Displayed, Hinted):
         return self.samples * more if more <= MOST_EXTRAPOLATED else math.inf
 
     def summary(self, factor: float = 2.0) -> str:
-        """How many eigenvalues the samples determine, and what the last one would need, in words."""
+        """Say how many eigenvalues the samples determine, and what the last one would need, in words."""
         known, name = self.determined(factor), f"a factor of {'two' if factor == 2 else f'{factor:g}'}"
         counted = WORDS[known] if known < len(WORDS) else str(known)
         told = f"{self.samples} {self.unit} determine {counted} eigenvalue{'' if known == 1 else 's'} to {name}"

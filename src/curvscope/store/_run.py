@@ -333,7 +333,7 @@ def _now() -> str:
 
 
 def _session() -> dict[str, Any]:
-    """When, by which command, with which versions, on what system."""
+    """Return when, by which command, with which versions, on what system."""
     return {
         "created": _now(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

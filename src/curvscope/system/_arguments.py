@@ -300,7 +300,7 @@ def _one_of(name: str, value: Any, scalar: Any, kinds: tuple[Any, ...], optional
 
 
 def _instead(name: str, value: Any) -> str:
-    """What to pass where an object of another library holds what is asked for; empty where it is not known."""
+    """Return what to pass where an object of another library holds what is asked for; empty where it is not known."""
     if name == "data" and hasattr(value, "train_dataloader"):  # a LightningDataModule
         return "one of its loaders: call its setup('fit'), then pass train_dataloader()"
     return ""

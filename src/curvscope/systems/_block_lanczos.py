@@ -179,7 +179,7 @@ class BlockLanczos:
         return torch.minimum(together, apart)
 
     def _rounding(self, function: Function, thetas: Tensor, values: Tensor) -> float:
-        """What rounding of the products does to f: its modulus of continuity at the noise of the projected matrix."""
+        """Return what rounding of the products does to f: its modulus of continuity at the noise of the projected matrix."""
         noise = self.unit * self.norm * math.sqrt(self.size)
         sizes = [(function(thetas + shift) - values).abs() for shift in (noise, -noise)]
         finite = [float(size[torch.isfinite(size)].max()) for size in sizes if bool(torch.isfinite(size).any())]

@@ -155,7 +155,7 @@ def _is_small(found: Evaluated, tol: float) -> bool:
 
 
 def known_interval(operator: Operator, damping: float, spectrum: Any) -> tuple[Interval, str]:
-    """What is known of the spectrum of A + damping I, and the words for its proof.
+    """Return what is known of the spectrum of A + damping I, and the words for its proof.
 
     Raises:
         InvalidArgument: something that tells nothing of a spectrum.

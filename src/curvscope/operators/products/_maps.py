@@ -216,7 +216,7 @@ class SandwichMap(BatchMap):
         return logits.detach(), (batch[0], head.labels[few])
 
     def _differentiable(self, values: Values, batch: Batch) -> tuple[_Found, Values]:
-        """What the network returns, as tensors that depend on the parameters."""
+        """Return the network's outputs as tensors that depend on the parameters."""
         found, output = _Found(), self._output(values, batch)
         pieces = found.varying(output, _requires_grad)
         dependent(pieces[0] if pieces else output.detach())

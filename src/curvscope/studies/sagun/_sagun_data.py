@@ -169,7 +169,7 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _fresh(numbers: dict[str, Any]) -> dict[str, Any]:
-    """What was found on fresh samples by deviation; nothing in runs of earlier versions."""
+    """Return what was found on fresh samples by deviation; nothing in runs of earlier versions."""
     cells = {deviation: numbers["spreads"][f"{deviation} 0"].get("fresh") for deviation in numbers["config"]["deviations"]}
     return {str(deviation): found for deviation, found in cells.items() if found is not None}
 

@@ -100,7 +100,7 @@ def score_tangents(weights: Weights, tile: Tile, query_t: Tensor, keys: Tensor) 
 
 
 def rows_along(tensor: Tensor, tile: Tile) -> Tensor:
-    """What belongs to the rows of a tile, direction by direction: (T, B K, G, N, ...) to (heads, T, rows, ...)."""
+    """Return the part of the rows of a tile, direction by direction: (T, B K, G, N, ...) to (heads, T, rows, ...)."""
     return tensor[:, tile.heads, :, tile.rows].flatten(2, 3).movedim(0, 1)
 
 

@@ -85,7 +85,7 @@ class Weights:
 
     @staticmethod
     def rows_of(tensor: Tensor, tile: Tile) -> Tensor:
-        """What belongs to the rows of a tile: (B K, G, N, ...) to (heads, rows, ...)."""
+        """Return the part of the rows of a tile: (B K, G, N, ...) to (heads, rows, ...)."""
         return tensor[tile.heads, :, tile.rows].flatten(1, 2)
 
     def scores(self, tile: Tile) -> Tensor:

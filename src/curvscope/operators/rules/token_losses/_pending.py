@@ -69,7 +69,7 @@ class PendingLogits(Tensor):
         return made
 
     def logits(self) -> Tensor:
-        """What it stands for, computed once."""
+        """The tensor of logits, computed once."""
         if self.computed is None:
             found = functional.linear(self.inputs, self.weight, self.bias)
             found = found.log_softmax(-1) if self.normalized else found
