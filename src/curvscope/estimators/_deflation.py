@@ -57,13 +57,13 @@ class Deflation:
         return self.project(self.multiply_raw(block))
 
 
-def check_solution(operator: Operator, solution: Solution) -> None:
-    """Raise InvalidArgument unless a solution is of this very operator."""
+def check_solution(operator: Operator, solution: Solution, name: str = "deflate") -> None:
+    """Raise InvalidArgument, with the argument's name, unless a solution is of this very operator."""
     rows = solution.eigenvectors.shape[0]
     differing = [f"D is {rows} in the solution and {operator.shape[0]} here"] if rows != operator.shape[0] else []
     if differing := differing or operator_differences(solution.provenance, operator, there="in the solution"):
         raise InvalidArgument(
-            f"deflate is not a solution of this operator: {'; '.join(differing)}. Pass "
+            f"{name} is not a solution of this operator: {'; '.join(differing)}. Pass "
             f"{operator.needed_again}, in the same dtype"
         )
 

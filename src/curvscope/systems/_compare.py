@@ -152,7 +152,7 @@ def compare(  # noqa: PLR0913 -- a public function: request and resources, by ke
     if damping is None and vectors is not None:
         raise InvalidArgument("vectors are for the inverses: pass damping= as well")
     if solution is not None:
-        check_solution(matrix, solution)
+        check_solution(matrix, solution, "solution")
         if solution.k < k or solution.order != "LM":
             raise InvalidArgument(f"solution has {solution.k} pairs of order {solution.order}: pass k={k} or more of order LM")
     other = as_approximation(approximation, matrix)

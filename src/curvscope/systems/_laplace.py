@@ -73,7 +73,7 @@ def laplace(
     scale, likelihood = _likelihood(matrix, noise)
     if solution is None:
         solution = eigsh(matrix, min(k, matrix.shape[0]), progress=progress)
-    check_solution(matrix, solution)
+    check_solution(matrix, solution, "solution")
     least, most = float(solution.eigenvalues.min()), float(solution.eigenvalues.abs().max())
     if least < -1e3 * matrix.rounding * most:
         raise InvalidArgument(
