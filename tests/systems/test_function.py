@@ -150,8 +150,20 @@ def test_what_cannot_work_is_told():
         cs.function(indefinite, block[:5], "exp")
     with pytest.raises(OutOfBudget, match="memory"):
         cs.function(indefinite, block, "exp", memory="1KiB")
-    with pytest.raises(InvalidArgument, match="one step"):
+    with pytest.raises(InvalidArgument, match="max_products=2: 3 right-hand sides need at least 3"):
         cs.function(indefinite, vectors(50, 3), "exp", max_products=2)
+    other, _ = matrix(SPECTRA["plus and minus pairs"], seed=5)
+    with pytest.raises(InvalidArgument, match="spectrum is not a solution of this operator"):
+        cs.function(indefinite, block, "exp", spectrum=cs.certify(other, cs.eigsh(other, 3)))
+
+
+@pytest.mark.parametrize("max_products", [6, 9, 40])
+def test_a_budget_that_ends_in_the_first_block_leaves_products_for_the_others(max_products):
+    A, _ = matrix(SPECTRA["power"])
+    found = cs.function(A, vectors(60, 6), "exp", block_size=2, max_products=max_products, tol=1e-14)
+    assert found.products <= max_products
+    assert found.value.shape == (60, 6)
+    assert found.status.code == "partly"
 
 
 @pytest.mark.parametrize("name", ["log", "inverse_sqrt", "exp"])
@@ -164,6 +176,14 @@ def test_traces_of_functions_hold_the_truth(kind, name):
     for steps in (6, 25):
         found = cs.function_trace(A, name, damping=0.01, method="lanczos", num_steps=steps, spectrum=spectrum)
         assert abs(found.value - truth) <= 4 * found.stderr + 1e-9 * abs(truth)
+
+
+@pytest.mark.parametrize("spectrum", [(0.0, 0.5), (0.5, 2.0), 0.5])
+@pytest.mark.parametrize("method", ["lanczos", "exact"])
+def test_a_spectrum_that_a_trace_contradicts_is_told(spectrum, method):
+    A, _ = matrix(torch.linspace(0.1, 1, 40).double())
+    with pytest.raises(InvalidArgument, match="contradicted"):
+        cs.function_trace(A, "exp", spectrum=spectrum, method=method)
 
 
 def test_a_short_quadrature_is_not_wrong_without_a_word():

@@ -90,6 +90,41 @@ def test_without_a_certificate_limits_are_estimates():
     assert "cs.certify" in str(posterior)
 
 
+class OfMapping(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch):
+        return self.inner(batch["features"] * batch["scale"])
+
+
+def test_inputs_in_a_mapping_are_counted_by_their_tensors():
+    model = OfMapping(network())
+    G = cs.ggn(model, nn.CrossEntropyLoss(), [({"features": X, "scale": torch.ones(40, 1).double()}, LABELS)])
+    found = cs.laplace(G, k=4).variance({"features": NEW, "scale": torch.ones(5, 1).double()})
+    plain, _ = of("classes")
+    torch.testing.assert_close(found.covariance, cs.laplace(plain, k=4).variance(NEW).covariance, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("prior", [0.1, 100.0])
+@pytest.mark.parametrize("k", [1, 3])
+def test_limits_hold_for_a_hessian_whose_negative_eigenvalues_were_left_out(prior, k):
+    _, model = of("classes")
+    H = cs.hessian(model, nn.CrossEntropyLoss(), [(X, LABELS)])
+    certified = cs.certify(H, cs.eigsh(H, k, which="LA"))
+    posterior = cs.laplace(H, certified, prior_precision=prior)
+    found, truth = posterior.variance(NEW), dense_variance(H, model, 40.0, prior, NEW).diagonal(dim1=1, dim2=2)
+    whole = 40.0 * H.to_dense() / prior + torch.eye(H.shape[0]).double()
+    if float(torch.linalg.eigvalsh(whole)[0]) > 0:
+        assert bool((found.lower <= truth + 1e-12).all() & (truth <= found.upper + 1e-12).all())
+        value = posterior.evidence.log_likelihood - 0.5 * (float(torch.linalg.slogdet(whole)[1]) + posterior.evidence.scatter)
+        assert posterior.evidence.lower - 1e-9 <= value <= posterior.evidence.upper + 1e-9
+    else:
+        assert bool(found.upper.isinf().all())
+        assert posterior.evidence.upper == math.inf
+
+
 def test_samples_have_the_covariance():
     G, _ = of("classes")
     posterior = cs.laplace(G, k=6, prior_precision=3.0)
@@ -112,7 +147,12 @@ def test_what_is_no_posterior_is_refused():
     H = cs.hessian(model, nn.CrossEntropyLoss(), [(X, LABELS)])
     with pytest.raises(InvalidArgument, match="eigenvalue"):
         cs.laplace(H, cs.eigsh(H, H.shape[0]))
+    other = cs.ggn(network(), nn.CrossEntropyLoss(), [(X[:20], LABELS[:20])])
+    with pytest.raises(InvalidArgument, match="solution is not a solution of this operator"):
+        cs.laplace(G, cs.eigsh(other, 2))
     posterior = cs.laplace(G, k=3)
+    with pytest.raises(InvalidArgument, match="no sample"):
+        posterior.variance(NEW[:0])
     with torch.no_grad():
         model[0].weight.add_(1.0)
     with pytest.raises(InvalidArgument, match="not those of the operator"):

@@ -1,4 +1,8 @@
-"""The Lanczos recurrence from several starts that share blocks of products, not their spaces."""
+"""The Lanczos recurrence from several starts that share blocks of products, not their spaces.
+
+Traces and densities need the quadrature of each start by itself. Functions of a matrix on a block profit from one common
+space: :mod:`.systems._block_lanczos`.
+"""
 
 from __future__ import annotations
 

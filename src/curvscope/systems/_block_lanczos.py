@@ -1,4 +1,8 @@
-"""Block Lanczos for functions of a matrix: a basis of a block Krylov space, the projected matrix, and the error of f."""
+"""Block Lanczos for functions of a matrix: a basis of a block Krylov space, the projected matrix, and the error of f.
+
+One space for all columns, in which each column's result is best. :func:`.measurement.lanczos` keeps a space for each start:
+its quadratures are of independent probes, whose scatter is their error.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,15 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+    def check_holds(self, values: Tensor, noise: float) -> None:
+        """Raise InvalidArgument where Ritz values, which lie inside of the spectrum, are outside by more than ``noise``."""
+        least, most = float(values.min()), float(values.max())
+        if least < self.low - noise or most > self.high + noise:
+            raise InvalidArgument(
+                f"spectrum= is contradicted: A + damping I has an eigenvalue outside [{self.low:.9g}, {self.high:.9g}], "
+                f"by Ritz values from {least:.9g} to {most:.9g}: pass ends that hold all eigenvalues"
+            )
 
 
 class Slabs:
@@ -141,11 +154,7 @@ class BlockLanczos:
         """
         thetas, vectors = torch.linalg.eigh(self.projected)
         noise = ROUNDINGS * self.unit * max(self.norm, float(thetas.abs().max())) * math.sqrt(self.size)
-        if float(thetas[0]) < known.low - noise or float(thetas[-1]) > known.high + noise:
-            raise InvalidArgument(
-                f"spectrum= is contradicted: A + damping I has an eigenvalue outside [{known.low:.9g}, {known.high:.9g}], "
-                f"by Ritz values from {float(thetas[0]):.9g} to {float(thetas[-1]):.9g}: pass ends that hold all eigenvalues"
-            )
+        known.check_holds(thetas, noise)
         thetas = thetas.clamp(min=known.low, max=known.high)
         values = values_at(function, thetas, noise)
         first = vectors[: len(self.start)].T @ self.start

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from curvscope.certificates import EndCertificate
 from curvscope.errors import InvalidArgument, OutOfBudget
+from curvscope.estimators import check_solution
 from curvscope.measurement import WIDEST_BLOCK, Meter, blocks
 from curvscope.operators import as_operator, in_its_form, is_other_form
 from curvscope.operators.base import Operator
@@ -59,7 +60,7 @@ def function(  # noqa: PLR0913 -- a public function: request and resources, by k
         tol: of each column's truncation error, relative to its result.
         spectrum: what is known of A's spectrum (without damping), for error bounds: (low, high), a certified solution, or a
             number that no eigenvalue is below. Matrices that are semidefinite by structure have their lower end known.
-        max_products: all right-hand sides together; None: 10 D for each.
+        max_products: all right-hand sides together, at least one for each; None: 10 D for each.
         block_size: right-hand sides in one block; None: up to 32.
         memory: bound for the memory of the whole process; None: what it has and 0.8 of what is free.
         executor: who computes the products; see :func:`curvscope.eigsh`. None: this process.
@@ -74,7 +75,8 @@ def function(  # noqa: PLR0913 -- a public function: request and resources, by k
 
     Raises:
         InvalidArgument: an operator that is not square, symmetric and real, a B of another size, an f that is not finite at an
-            eigenvalue, a spectrum that is contradicted. NotFinite: NaN in a product. OutOfBudget: two steps do not fit.
+            eigenvalue, a spectrum that is contradicted or another operator's, fewer products than right-hand sides.
+            NotFinite: NaN in a product. OutOfBudget: two steps do not fit.
     Limits: bounds are for f that are smooth on the interval, whose largest magnitude is looked for on some 700 points. Where
         memory ends the space, the result is what was reached, and says so. Nothing is kept in a run.
     Source: Higham, Functions of Matrices (2008), chapter 13; Chen, Greenbaum, Musco and Musco (SIMAX 2022).
@@ -99,10 +101,12 @@ def function(  # noqa: PLR0913 -- a public function: request and resources, by k
         count = columns.shape[1]
         most = _most_columns(operator.shape[0], count, min(width, max(1, count)), memory)
         budget = 10 * operator.shape[0] * max(1, count) if max_products is None else max_products
+        if budget < count:
+            raise InvalidArgument(f"max_products={budget}: {count} right-hand sides need at least {count}, one for each")
         parts = []
         with metered(operator, executor, progress) as meter, meter.stage("function of a matrix", 0):
             for start, stop in blocks(count, min(width, max(1, count))):
-                left = budget - meter.products
+                left = budget - meter.products - (count - stop)  # one product is kept for each of the later columns
                 parts.append(_one_block(meter, columns[:, start:stop].double(), damping, evaluated_by, known, tol, most, left))
             found = gathered(parts, columns, proof, tol, meter)
         made.append(found)
@@ -141,8 +145,7 @@ def _one_block(
             small = small + 1 if _is_small(found, tol) else 0
         if ended or small == 2:
             break
-    if found is None:
-        raise InvalidArgument(f"max_products={budget} does not allow one step: allow at least {space.next_width}")
+    assert found is not None, "memory and products for one step were checked"
     reached = space.is_exhausted or _is_small(found, tol)
     value = space.combine(found.coefficients)
     return Parts(value, found.estimates, found.bounds, found.rounding, "" if reached else outcome)
@@ -155,13 +158,14 @@ def _is_small(found: Evaluated, tol: float) -> bool:
 
 
 def known_interval(operator: Operator, damping: float, spectrum: Any) -> tuple[Interval, str]:
-    """Return what is known of the spectrum of A + damping I, and the words for its proof.
+    """Return an interval that holds the spectrum of A + damping I, and the words for its proof.
 
     Raises:
-        InvalidArgument: something that tells nothing of a spectrum.
+        InvalidArgument: something that tells nothing of a spectrum, or a solution of another operator.
     """
     low, high, proof = (damping if operator.semidefinite else -math.inf), math.inf, "the matrix is positive semidefinite"
     if isinstance(spectrum, Solution) and spectrum.certificate is not None:
+        check_solution(operator, spectrum, "spectrum")
         certificate = spectrum.certificate
         values, rho = certificate.eigenvalues, float(certificate.rho[-1]) if len(certificate.eigenvalues) else 0.0
         above = (

@@ -66,7 +66,8 @@ def function_trace(  # noqa: PLR0913 -- a public function: request and resources
     Cost: of :func:`curvscope.density`.
 
     Raises:
-        InvalidArgument: f is not finite at an eigenvalue, such as log of a negative one.
+        InvalidArgument: f is not finite at an eigenvalue, such as log of a negative one, or an eigenvalue is outside of
+            ``spectrum``.
     Limits: the middle of h is its middle on the interval, not weighted by the density: with few steps and small damping the
         error of the quadrature may exceed that of the probes, and more steps help, more probes do not.
     Source: Golub and Meurant (2010), chapters 6 and 7; Ubaru, Chen and Saad (SIMAX 2017).
@@ -92,6 +93,8 @@ def function_trace(  # noqa: PLR0913 -- a public function: request and resources
     )
     scale = max(abs(end) for end in found.range)
     noise = NOISE * operator.rounding * scale
+    if spectrum is not None:  # nodes without weight are of rounding
+        known.check_holds(torch.cat([found.exact, found.nodes[found.weights > 0]]) + damping, noise)
 
     def shifted(values: Tensor) -> Tensor:
         """Return f at eigenvalues of A, those that are zero to rounding at damping."""
@@ -102,6 +105,8 @@ def function_trace(  # noqa: PLR0913 -- a public function: request and resources
     if not found.unknown:
         return plain
     ends = [_left_out(evaluated_by, found, row, damping, known) for row in range(len(found.nodes))]
+    if not all(math.isfinite(end) for both in ends for end in both):  # nothing is known of the error
+        return Estimate(plain.value, math.inf, found.products, degrees=plain.degrees)
     middle = sum((low + high) / 2 for low, high in ends) / len(ends)
     half = sum((high - low) / 2 for low, high in ends) / len(ends)
     return Estimate(
@@ -113,7 +118,7 @@ def function_trace(  # noqa: PLR0913 -- a public function: request and resources
 
 
 def _left_out(f: Function, found: Density, row: int, damping: float, known: Any) -> tuple[float, float]:
-    """(least, largest) h: what one quadrature may leave out of v* f(A + damping I) v.
+    """Return (least, largest) h: what one quadrature may leave out of v* f(A + damping I) v; infinite ones for no finite h.
 
     c_i = beta s_1i s_mi has the size of the root of the weight times the radius. For a tridiagonal matrix with positive
     entries beside the diagonal the signs of s_1i s_mi alternate.

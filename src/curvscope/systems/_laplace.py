@@ -54,7 +54,8 @@ def laplace(
 
     Raises:
         InvalidArgument: a matrix that has negative eigenvalues among its pairs, another loss, a solution of another operator.
-    Limits: the linearised network at one mode. Truncation makes variances too large, never too small, for exact pairs.
+    Limits: the linearised network at one mode. Truncation makes variances too large, never too small, for exact pairs of a
+        matrix without negative eigenvalues.
     Source: MacKay (1992); Immer, Korzepa and Bauer (AISTATS 2021); Daxberger et al. (NeurIPS 2021).
 
     >>> import curvscope as cs
@@ -116,7 +117,10 @@ def _entries(matrix: CurvatureOperator) -> int:
 
 
 def _evidence(matrix: CurvatureOperator, solution: Solution, scale: float, prior: float, likelihood: float) -> Evidence:
-    """Return the log marginal likelihood; the log-determinant ratio of what is left out is between 0 and its bound."""
+    """Return the log marginal likelihood; the log-determinant ratio of what is left out lies within its bound.
+
+    It is not negative where the matrix has no negative eigenvalues.
+    """
     weights = matrix.values().double()
     scatter = prior * float(weights.square().sum())
     size, k = matrix.shape[0], solution.k
@@ -131,4 +135,10 @@ def _evidence(matrix: CurvatureOperator, solution: Solution, scale: float, prior
     moved = float(certificate.rho[-1]) if certificate is not None and k else 0.0
     own = k * math.log1p(scale * moved / prior)  # pairs are matched with eigenvalues within this
     rest = others * math.log1p(scale * bound / prior) if others and math.isfinite(bound) else (math.inf if others else 0.0)
-    return Evidence(value, value - 0.5 * (rest + own), value + 0.5 * own, likelihood, determinant, scatter)
+    below = 0.0 if matrix.semidefinite or not others else _most_lowered(others, scale * bound / prior)
+    return Evidence(value, value - 0.5 * (rest + own), value + 0.5 * (below + own), likelihood, determinant, scatter)
+
+
+def _most_lowered(count: int, ratio: float) -> float:
+    """Return by how much ``count`` eigenvalues of at least -ratio, relative to the prior's, lower the log-determinant."""
+    return -count * math.log1p(-ratio) if ratio < 1 else math.inf

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from curvscope.errors import InvalidArgument
 from curvscope.operators import CurvatureOperator, jacobian
+from curvscope.operators.objective import length
 from curvscope.solvers import Solution
 from curvscope.solvers.results import LowRank
 from curvscope.system import Displayed, Hinted, checked
@@ -48,7 +49,8 @@ class Variance(Displayed, Hinted):
         covariance: float64 (n, C, C), J Lambda^-1 J^T for each of n samples with C outputs.
         lower: float64 (n, C), variances are at least this with the whole matrix.
         upper: float64 (n, C), and at most this.
-        is_proven: whether a certificate proves these limits; else they are for the smallest eigenvalue that was found.
+        is_proven: whether a certificate proves these limits, except with its probability of failure; else they are for the
+            smallest eigenvalue that was found.
     """
 
     _instead: ClassVar[Mapping[str, str]] = {
@@ -124,15 +126,17 @@ class Posterior(Displayed, Hinted):
         r"""Covariance of the outputs at inputs, J Lambda^-1 J^T, with limits for the truncation of Lambda.
 
         With E the residuals' share of the difference, ||E|| <= eps, and a rest with eigenvalues in [0, rho], the precision is
-        between s V diag(lambda) V^T + (tau - s eps) I and s V diag(lambda) V^T + (tau + s eps) I + s rho (I - V V^T).
+        between s V diag(lambda) V^T + (tau - s eps) I and s V diag(lambda) V^T + (tau + s eps) I + s rho (I - V V^T). For a
+        matrix that may have negative eigenvalues, such as a Hessian, the rest is in [-rho, rho].
 
         Args:
-            inputs: a batch of inputs, as the model takes it.
+            inputs: a batch of inputs, as the model takes it. The first axis of its first tensor counts the samples.
 
         Cost: a gradient of each output of each sample; memory: D x 64 numbers.
 
         Raises:
-            InvalidArgument: the model's parameters are no longer those of the operator.
+            InvalidArgument: the model's parameters are no longer those of the operator, no samples, or samples with different
+                numbers of outputs.
         """
         objective = self.operator.objective
         rows = jacobian(objective.model, [inputs], params=list(objective.parameters.names), dtype=self.operator.dtype)
@@ -141,12 +145,15 @@ class Posterior(Displayed, Hinted):
                 "the model's parameters are not those of the operator any more: make the operator, the solution and the "
                 "posterior again"
             )
-        count = len(inputs)
+        count = length(inputs)
+        if not count:
+            raise InvalidArgument("inputs have no sample: pass at least one")
         outputs = rows.shape[0] // max(1, count)
         if count * outputs != rows.shape[0]:
             raise InvalidArgument(f"{rows.shape[0]} outputs for {count} samples: each needs the same number of outputs")
         spare, rest, is_proven = self._left_out()
-        matrices = [self._precision(0.0, 0.0), self._precision(spare, rest), self._precision(-spare, 0.0)]
+        least = 0.0 if self.operator.semidefinite else -rest
+        matrices = [self._precision(0.0, 0.0), self._precision(spare, rest), self._precision(-spare, least)]
         inverses = [None if one is None else one.inverted() for one in matrices]
         at_once = max(1, ROWS // max(1, outputs))
         found: list[list[Tensor]] = [[], [], []]
@@ -155,7 +162,9 @@ class Posterior(Displayed, Hinted):
             gradients = self._gradients(rows, start * outputs, stop * outputs)
             for place, inverse in enumerate(inverses):
                 if inverse is None:
-                    found[place].append(torch.full((stop - start, outputs, outputs), math.inf, dtype=torch.float64))
+                    found[place].append(
+                        torch.full((stop - start, outputs, outputs), math.inf, dtype=torch.float64, device="cpu")
+                    )
                     continue
                 applied = (inverse @ gradients).double().T.reshape(stop - start, outputs, -1)
                 found[place].append((applied @ gradients.double().T.reshape(stop - start, outputs, -1).mT).cpu())
@@ -177,7 +186,7 @@ class Posterior(Displayed, Hinted):
     def _precision(self, more: float, rest: float) -> Any:
         """Lambda with ``more`` in all directions and ``rest`` outside V, of the operator's scale; None: it is not positive."""
         outside = self.prior_precision + self.scale * more
-        if outside <= 0:
+        if outside <= 0 or outside + self.scale * rest <= 0:
             return None
         values = self.scale * self.solution.eigenvalues.clamp(min=0) + outside
         return LowRank(self.solution.eigenvectors, values, outside + self.scale * rest)
