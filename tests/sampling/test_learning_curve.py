@@ -1,6 +1,8 @@
 """Curvature against the number of samples: against dense matrices of the same parts, and against closed forms."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +80,11 @@ def test_the_answer_is_told_in_words_numbers_and_a_figure():
     axes = curve.plot(Figure().subplots())
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["eigenvalue 1", "eigenvalue 2", "eigenvalue 3"]
     assert curve.to_dict()["spread"][-1] == [None] * 3
+    lacking = curve.eigenvalues.clone()
+    lacking[0, 2] = torch.nan  # no part has so many of this sign
+    plain = replace(curve, eigenvalues=lacking, sums=lacking.cumsum(1)).to_dict()
+    assert plain["eigenvalues"][0][2] is plain["sums"][0][2] is None
+    json.dumps(plain, allow_nan=False)
 
 
 def test_both_ends_are_followed_at_their_places():

@@ -24,7 +24,8 @@ class LearningCurve(Saved, Displayed, Hinted):
     Attributes:
         sizes: (S,) int64, numbers of samples, ascending; the last one is all of them.
         parts: (S,) int64, parts of each size that were measured.
-        eigenvalues: float64 (S, k), mean over the parts, in the order of the solution.
+        eigenvalues: float64 (S, k), mean over the parts, in the order of the solution. NaN where no part has as many of this
+            sign.
         spread: (S, k), standard deviation over the parts: the sampling error of one data set of this size. NaN for one part.
         sums: (S, k), mean of the sums of the eigenvalues of the same end up to this one.
         outliers: mean number of outliers of each size by rule, (S,) each; see :func:`curvscope.count_outliers`.
@@ -100,9 +101,7 @@ class LearningCurve(Saved, Displayed, Hinted):
         return {
             "sizes": self.sizes.tolist(),
             "parts": self.parts.tolist(),
-            "eigenvalues": self.eigenvalues.tolist(),
-            "spread": [[None if math.isnan(x) else x for x in row] for row in self.spread.tolist()],
-            "sums": self.sums.tolist(),
+            **{name: _plain(getattr(self, name)) for name in ("eigenvalues", "spread", "sums")},
             "outliers": {rule: numbers.tolist() for rule, numbers in self.outliers.items()},
             "determined": self.determined(),
             "unit": self.unit,
@@ -175,3 +174,8 @@ class LearningCurve(Saved, Displayed, Hinted):
             total = float(self.eigenvalues[place].nansum())
             rows.append("  ".join([*cells, f"{total:>12.4g}", f"{float(self.outliers['ratio'][place]):>9.3g}", f"{known:>11}"]))
         return "\n".join([*rows, "", self.summary(factor), f"{self.products:.0f} products"])
+
+
+def _plain(rows: Tensor) -> list[list[float | None]]:
+    """Return the numbers of a matrix, None for NaN, which JSON does not have."""
+    return [[None if math.isnan(x) else x for x in row] for row in rows.tolist()]

@@ -150,7 +150,7 @@ def _masks_of(masks: Any, solution: Solution) -> dict[str, Ranking | Mask]:
         if mask.size != size:
             raise InvalidArgument(
                 f"the mask {mask.name!r} has {mask.size} parameters, the vectors {size} rows: rank the "
-                " parameters that the operator was built on"
+                "parameters that the operator was built on"
             )
         same = sum(name == mask.name or name.startswith(f"{mask.name} (") for name in found)
         found[f"{mask.name} ({same + 1})" if same else mask.name] = mask

@@ -91,7 +91,7 @@ def _matched(operator: CurvatureOperator, vectors: Tensor) -> list[float]:
 
     Gaussian entries within a tensor of n entries and mass m have fourth moments that sum to about 3 m^2 / (n + 2).
     """
-    sums = torch.zeros(vectors.shape[1], dtype=torch.float64)
+    sums = torch.zeros(vectors.shape[1], dtype=torch.float64, device="cpu")
     for place in operator.parameters.slices.values():
         part = vectors[place].double()
         sums += 3 * part.square().sum(dim=0).square().cpu() / (len(part) + 2)
