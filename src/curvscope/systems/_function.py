@@ -20,6 +20,7 @@ from curvscope.system import Progress, as_bytes, as_text, checked, default_memor
 from curvscope.systems._block_lanczos import SLAB, BlockLanczos, Evaluated, Interval
 from curvscope.systems._eigenvalue_functions import Function, function_of
 from curvscope.systems._function_result import FunctionResult, Parts, gathered
+from curvscope.systems._right import check_right, plain_right
 
 LOOKS = 1.25
 """Growth of the space between two looks at the error, whose cost is that of the eigenpairs of the projected matrix."""
@@ -62,7 +63,7 @@ def function(  # noqa: PLR0913 -- a public function: request and resources, by k
             number that no eigenvalue is below. Matrices that are semidefinite by structure have their lower end known.
         max_products: all right-hand sides together, at least one for each; None: 10 D for each.
         block_size: right-hand sides in one block; None: up to 32.
-        memory: bound for the memory of the whole process; None: what it has and 0.8 of what is free.
+        memory: bound for the memory of the whole process; None: current usage plus 80 % of the free memory.
         executor: who computes the products; see :func:`curvscope.eigsh`. None: this process.
         progress: see :data:`.progress.Progress`.
 
@@ -97,7 +98,7 @@ def function(  # noqa: PLR0913 -- a public function: request and resources, by k
     def applied(block: Tensor) -> Tensor:
         """Apply f to a (D,) or (D, n) tensor in the operator's dtype."""
         columns = block[:, None] if block.ndim == 1 else block
-        _check_right(columns, operator)
+        check_right(columns, operator)
         count = columns.shape[1]
         most = _most_columns(operator.shape[0], count, min(width, max(1, count)), memory)
         budget = 10 * operator.shape[0] * max(1, count) if max_products is None else max_products
@@ -113,7 +114,7 @@ def function(  # noqa: PLR0913 -- a public function: request and resources, by k
         value: Tensor = found.value.to(operator.dtype)
         return value[:, 0] if block.ndim == 1 else value
 
-    value = in_its_form(operator, right, applied) if is_other_form(operator, right) else applied(_plain(operator, right))
+    value = in_its_form(operator, right, applied) if is_other_form(operator, right) else applied(plain_right(operator, right))
     return made[0].with_value(value)
 
 
@@ -184,21 +185,6 @@ def known_interval(operator: Operator, damping: float, spectrum: Any) -> tuple[I
             f"spectrum={spectrum!r:.60}: pass (low, high), a certified solution, or a number that no eigenvalue is below"
         )
     return Interval(max(low, ends[0] + damping), ends[1] + damping), f"eigenvalues in [{ends[0]:g}, {ends[1]:g}], as you said"
-
-
-def _plain(operator: Operator, right: Any) -> Tensor:
-    operator._check(right, operator.shape[0])
-    plain: Tensor = right.detach()
-    return plain
-
-
-def _check_right(columns: Tensor, operator: Operator) -> None:
-    if columns.ndim != 2 or columns.shape[0] != operator.shape[0]:
-        raise InvalidArgument(
-            f"right has shape {tuple(columns.shape)}: pass ({operator.shape[0]},) or ({operator.shape[0]}, n)"
-        )
-    if not bool(torch.isfinite(columns).all()):
-        raise InvalidArgument("right has entries that are NaN or infinite: look at where it was computed")
 
 
 def _most_columns(size: int, count: int, width: int, memory: int | str | None) -> int:

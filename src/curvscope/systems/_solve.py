@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from curvscope.errors import InvalidArgument, OutOfBudget
@@ -20,6 +19,7 @@ from curvscope.system import Progress, as_bytes, as_text, checked, default_memor
 from curvscope.systems._distance import proven_distance
 from curvscope.systems._preconditioner import preconditioner_of
 from curvscope.systems._result import LinearSolution
+from curvscope.systems._right import check_right, plain_right
 from curvscope.systems._rounds import Request, Systems
 
 BLOCKS = 14
@@ -65,7 +65,7 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
             ``which="SA"``, or a number that no eigenvalue is below.
         max_products: of the iteration, all right-hand sides together; None: 10 D for each.
         block_size: right-hand sides that are iterated on together; None: up to 32.
-        memory: bound for the memory of the whole process; None: what it has and 0.8 of what is free.
+        memory: bound for the memory of the whole process; None: current usage plus 80 % of the free memory.
         executor: who computes the products, the columns of each block dealt out; see :func:`curvscope.eigsh`. None: this
             process.
         progress: see :data:`.progress.Progress`.
@@ -95,6 +95,8 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
     check_operator(operator)
     if deflate is not None:
         check_solution(operator, deflate)
+    if isinstance(spectrum, Solution):
+        check_solution(operator, spectrum, "spectrum")
     is_number = isinstance(spectrum, int | float) and not isinstance(spectrum, bool) and not math.isnan(spectrum)
     if not (spectrum is None or is_number or isinstance(spectrum, Solution)):
         raise InvalidArgument(f"spectrum={spectrum!r:.60}: pass a certified solution, or a number that no eigenvalue is below")
@@ -114,7 +116,7 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
     def solved(block: Tensor) -> Tensor:
         """Solve for a (D,) or (D, n) tensor in the operator's dtype."""
         columns = block[:, None] if block.ndim == 1 else block
-        _check_right(columns, operator)
+        check_right(columns, operator)
         fitted = _fitted(request, columns.shape[1], memory)
         with metered(operator, executor, progress) as meter, meter.stage("linear systems", 0):
             found = Systems(meter, fitted, columns.double())
@@ -123,7 +125,7 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
         x = found.x.to(operator.dtype)
         return x[:, 0] if block.ndim == 1 else x
 
-    x = in_its_form(operator, right, solved) if is_other_form(operator, right) else solved(_plain(operator, right))
+    x = in_its_form(operator, right, solved) if is_other_form(operator, right) else solved(plain_right(operator, right))
     return made[0].result(x, proven)
 
 
@@ -136,22 +138,6 @@ def _chosen(method: str, operator: Operator, damping: float, known: list[Any]) -
     if any(end + damping <= 0 for end in ends):
         return "minres"
     return "cg" if (operator.semidefinite and damping >= 0) or any(end + damping > 0 for end in lower) else "minres"
-
-
-def _plain(operator: Operator, right: Any) -> Tensor:
-    """A tensor in the operator's dtype; InvalidType or InvalidArgument for anything else."""
-    operator._check(right, operator.shape[0])
-    plain: Tensor = right.detach()
-    return plain
-
-
-def _check_right(columns: Tensor, operator: Operator) -> None:
-    if columns.ndim != 2 or columns.shape[0] != operator.shape[0]:
-        raise InvalidArgument(
-            f"right has shape {tuple(columns.shape)}: pass ({operator.shape[0]},) or ({operator.shape[0]}, n)"
-        )
-    if not bool(torch.isfinite(columns).all()):
-        raise InvalidArgument("right has entries that are NaN or infinite: look at where it was computed")
 
 
 def _fitted(request: Request, count: int, memory: int | str | None) -> Request:

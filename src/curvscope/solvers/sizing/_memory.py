@@ -173,7 +173,7 @@ def fit(
 
     Args:
         needs: of the method.
-        memory: bound for the resident memory of the whole process; None: what it has and 0.8 of what is free.
+        memory: bound for the resident memory of the whole process; None: current usage plus 80 % of the free memory.
         block_size: what the user asked for; None: as wide as fits, at most ``default``.
         default: of the block size.
         stored: whether there is a run for matrices that do not fit.
