@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import curvscope as cs
-from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.errors import InvalidArgument, NotFinite, RunConflict
 from curvscope.measurement import InRun
 from curvscope.solvers import _columns as module, measure_columns
 from curvscope.store import Lock
@@ -91,6 +91,15 @@ def test_a_job_that_dies_in_a_block_loses_that_block_only(tmp_path, monkeypatch)
     assert measure_columns(Counted(), (0, 64), run=tmp_path, k=K, seed=3) == 64
     found = cs.eigsh(Counted(), k=K, method="seigh", seed=3, run=tmp_path).eigenvalues
     torch.testing.assert_close(found, whole().eigenvalues, rtol=1e-10, atol=1e-14)
+
+
+def test_products_with_nan_are_not_written(tmp_path):
+    broken = Counted()
+    broken.matrix[7, 7] = torch.nan
+    with pytest.raises(NotFinite):
+        measure_columns(broken, (0, 32), run=tmp_path, k=K, seed=3)
+    assert not list(tmp_path.rglob("*.commit*"))
+    assert measure_columns(Counted(), (0, 32), run=tmp_path, k=K, seed=3) == 32
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from curvscope.measurement import Known, Place, Workspace, blocks, draw, was_beg
 from curvscope.operators import as_operator
 from curvscope.operators.base import Operator
 from curvscope.solvers._eigsh import chosen_method
-from curvscope.solvers.driver import EigenProblem, Prepared, Resources, check_fit
+from curvscope.solvers.driver import EigenProblem, Prepared, Resources, check_fit, metered
 from curvscope.solvers.sketched import Seigh
 from curvscope.store import Lock, Run
 from curvscope.system import Progress, checked, stage
@@ -29,7 +29,7 @@ PATIENCE, PAUSE = 600.0, 0.2
 
 
 @checked
-def measure_columns(  # noqa: PLR0913 -- a door: request and resources of the call that finishes
+def measure_columns(  # noqa: PLR0913 -- a public function: request and resources, by keyword
     operator: Any,
     columns: tuple[int, int],
     *,
@@ -64,7 +64,8 @@ def measure_columns(  # noqa: PLR0913 -- a door: request and resources of the ca
 
     Raises:
         InvalidArgument: columns that are out of range, or not on the grid of tiles; the message names the nearest ones.
-        RunConflict: the run is another solve's, or another process held it for ten minutes.
+        RunConflict: the run is another solve's, or another process held it for ten minutes. NotFinite: NaN in a product,
+        which is not written.
 
     >>> import tempfile, torch, curvscope as cs
     >>> A, run = torch.diag(torch.linspace(1, 2, 200)), tempfile.mkdtemp()
@@ -89,10 +90,10 @@ def measure_columns(  # noqa: PLR0913 -- a door: request and resources of the ca
     there = {(each.start, each.stop) for each in known}
     missing = [(a + start, min(b + start, count)) for a, b in blocks(stop - start, width)]
     missing = [part for part in missing if part not in there]
-    with stage("columns", stop - start, progress) as advance:
+    with metered(operator, None, False) as meter, stage("columns", stop - start, progress) as advance:
         for first, last in missing:
             begun = time.perf_counter()
-            product = operator @ right.columns(first, last)
+            product = meter.multiply(right.columns(first, last))  # checked before anything is written
             block = (first, product, time.perf_counter() - begun)
             _patiently(place, partial(_written, own, matrix, name, block))
             advance(last - first)
@@ -132,7 +133,11 @@ def _written(own: Workspace, matrix: TallMatrix, name: str, block: tuple[int, Te
 
 
 def _patiently(place: Path, work: Callable[[], Found]) -> Found:
-    """Do what needs the run's lock, as soon as no other process has it."""
+    """Do what needs the run's lock, as soon as no other process has it.
+
+    Raises:
+        RunConflict: another process still has it after ten minutes.
+    """
     ended = time.monotonic() + PATIENCE
     while True:
         try:
