@@ -46,6 +46,20 @@ def test_a_data_set_for_each_parameter(model, tmp_path):
     assert all(torch.equal(found[name], p) for name, p in model.named_parameters())
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<f2"])
+def test_bytes_in_another_order(model, dtype, tmp_path):
+    found = read_parameters(written(tmp_path / "p.h5", params=vector(model).numpy().astype(dtype)), model)
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(found[name], p.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_separators_of_unicode_are_no_new_lines(tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [{"note": "a\u2028b\x85c", "loss": 1.0}, {"loss": 2.0}]
+    log.write_text("\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n", encoding="utf-8")
+    assert numbers_of(read_log(log), "loss") == [1.0, 2.0]
+
+
 def test_what_does_not_fit_is_named(model, tmp_path):
     two = written(tmp_path / "two.h5", a=vector(model), b=vector(model))
     with pytest.raises(InvalidArgument, match=r"a \(14,\), b \(14,\)"):

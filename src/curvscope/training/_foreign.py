@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,8 @@ def read_parameters(file: str | os.PathLike[str], model: nn.Module, *, dataset: 
 
     Returns:
         Tensors by parameter name, for ``model.load_state_dict(..., strict=False)``, in the model's dtype.
+
+    Cost: all floating-point data sets of the file are read into memory.
 
     Raises:
         RunNotFound: there is no such file. DamagedData: it is no HDF5 file, or has numbers that are not finite.
@@ -64,7 +67,8 @@ def read_parameters(file: str | os.PathLike[str], model: nn.Module, *, dataset: 
 
 def _collect(found: dict[str, Tensor], name: str, item: Any) -> None:
     if hasattr(item, "shape") and item.dtype.kind == "f":
-        found[name] = torch.from_numpy(item[()]) if item.shape else torch.tensor(float(item[()]))
+        values = np.asarray(item[()])
+        found[name] = torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))  # PyTorch has the machine's order alone
 
 
 def _flat(found: Mapping[str, Tensor], size: int, dataset: str | None, place: Path) -> Tensor:
@@ -107,7 +111,7 @@ def read_log(file: str | os.PathLike[str]) -> list[dict[str, Any]]:
     place = Path(file)
     if not place.exists():
         raise RunNotFound(f"{place} does not exist: pass the log")
-    lines = [(number, line) for number, line in enumerate(place.read_text().splitlines(), 1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(place.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
     entries = []
     for number, line in lines:
         try:
