@@ -1,5 +1,7 @@
 """Concentration of a spectrum against dense matrices: exact norms, estimated ones, what is refused."""
 
+import math
+
 import pytest
 import torch
 
@@ -50,5 +52,9 @@ def test_what_is_no_spectrum_by_magnitude_is_refused():
         cs.spectral_concentration(cs.eigsh(A, k=3), 1.0)
     with pytest.raises(InvalidArgument, match="positive Frobenius norm"):
         cs.spectral_concentration(cs.eigsh(A, k=3), 0.0)
+    with pytest.raises(InvalidArgument, match="finite, positive Frobenius norm"):
+        cs.spectral_concentration(cs.eigsh(A, k=3), math.inf)
+    with pytest.raises(InvalidArgument, match="NaN"):
+        cs.spectral_concentration(torch.tensor([3.0, math.nan]), 5.0)
     with pytest.raises(InvalidArgument, match="choose 1 to 3"):
         cs.spectral_concentration(cs.eigsh(A, k=3), float(torch.linalg.matrix_norm(A))).at(4)

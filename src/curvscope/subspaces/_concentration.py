@@ -109,8 +109,8 @@ def spectral_concentration(eigenvalues: Any, norm: Any, *, squared: bool = True)
         squared: False: the square root, the ratio of the norms, which the paper's figure 15 shows.
 
     Raises:
-        InvalidArgument: the eigenvalues are not in descending order of magnitude, or their squares exceed the squared norm by
-            more than four of its standard errors and rounding.
+        InvalidArgument: the eigenvalues are not finite, or not in descending order of magnitude, the norm is not positive and
+            finite, or the squares exceed the squared norm by more than four of its standard errors and rounding.
 
     Source: Fernandez et al., TMLR 2025, appendix B.1.
 
@@ -121,11 +121,13 @@ def spectral_concentration(eigenvalues: Any, norm: Any, *, squared: bool = True)
     """
     values = torch.as_tensor(getattr(eigenvalues, "eigenvalues", eigenvalues)).detach().to("cpu", torch.float64).flatten()
     squares = values.square()
+    if not bool(torch.isfinite(values).all()):
+        raise InvalidArgument("eigenvalues has entries that are NaN or infinite: look at where they were computed")
     if not len(squares) or bool((squares[1:] > squares[:-1] * (1 + 1e-6)).any()):
         raise InvalidArgument('eigenvalues that descend by magnitude were expected: compute them with which="LM"')
     size, error = float(getattr(norm, "value", norm)), float(getattr(norm, "stderr", 0.0))
-    if not size > 0:
-        raise InvalidArgument(f"norm={size:g}: a positive Frobenius norm was expected")
+    if not 0 < size < float("inf"):
+        raise InvalidArgument(f"norm={size:g}: a finite, positive Frobenius norm was expected")
     share, spread = squares.cumsum(0) / size**2, 2 * error / size
     if float(share[-1]) > 1 + 4 * spread + 1e-4:
         raise InvalidArgument(
