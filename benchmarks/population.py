@@ -6,7 +6,7 @@
 Samples of linear, logistic and softmax regression with Gaussian inputs, and of linear regression with heavy-tailed ones
 (Student's t, five degrees of freedom), as in ``cs.population`` with 20 folds and k = 5, on dense matrices. Spectra of the
 inputs: with gaps, without (1/j), five close ones, and copies. Cases that the file of results has are not computed again:
-``--minutes`` ends a run after the case in which they are over, and the same command goes on.
+``--minutes`` ends a run after the case in which they are over, and the same command resumes it.
 
 An eigenvalue counts as separated where the gaps to both neighbours are above two standard deviations of the sample's.
 """
@@ -273,7 +273,7 @@ def simulate(arguments: argparse.Namespace) -> None:
         if known.get(case.name, {}).get("seeds", 0) >= arguments.seeds:
             continue
         if time.monotonic() > end:
-            print("stopped: the same command goes on", flush=True)
+            print("stopped: the same command resumes it", flush=True)
             return
         known[case.name] = summary(case, arguments.seeds)
         print(shown(known[case.name]), flush=True)

@@ -54,4 +54,7 @@ def test_what_cannot_be_compared_is_named(runs, tmp_path):
         compare_studies([runs[0], written(tmp_path / "other", "runtimes", None, 3)], tmp_path / "page")
     with pytest.raises(RunConflict, match="is not empty"):
         compare_studies(runs, runs[0])
+    (tmp_path / "file").write_text("taken")
+    with pytest.raises(RunConflict, match="is a file"):
+        compare_studies(runs, tmp_path / "file")
     assert not (tmp_path / "page").exists()

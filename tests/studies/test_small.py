@@ -125,5 +125,6 @@ def test_verdicts_of_shares_are_those_of_binomial_intervals():
     assert share_verdict(3, 3, 0.8) == "undecided"
     assert share_verdict(20, 20, 0.8) is True
     assert share_verdict(2, 20, 0.8) is False
+    assert share_verdict(0, 0, 0.8) == "undecided"
     table = claims_table([claim("a", "b", "c", verdict([1.0], least=0.0))])
     assert table.rows[0][-1] == "NOT DECIDED"

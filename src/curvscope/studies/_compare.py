@@ -33,8 +33,9 @@ def compare_studies(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLi
         raise InvalidArgument(f"{len(runs)} run to compare: name the folders of at least two finished studies")
     found = _labelled([_read(Path(run)) for run in runs])
     place = Path(out)
-    if place.exists() and any(each.name not in (PAGE, "figures") for each in place.iterdir()):
-        raise RunConflict(f"{place} is not empty: choose a new folder for the comparison")
+    if place.exists() and (not place.is_dir() or any(each.name not in (PAGE, "figures") for each in place.iterdir())):
+        state = "is not empty" if place.is_dir() else "is a file"
+        raise RunConflict(f"{place} {state}: choose a new folder for the comparison")
     document = _document(found)
     save_figures(document, place / "figures", dpi=300, vector=True)
     write_text(place / PAGE, render(document))

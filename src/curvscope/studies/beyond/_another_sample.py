@@ -97,7 +97,7 @@ def _claims(numbers: dict[str, Any]) -> list[dict[str, Any]]:
         for name, curve in sampled["overlaps"].items():
             above = [low > level for low, level in zip(curve["sampling_lower"], curve["chance"], strict=True)]
             seen = [value > level for value, level in zip(curve["overlap"], curve["chance"], strict=True)]
-            measured = f"on these images above chance at {sum(seen)} of {k}; in the population, surely, at {sum(above)}"
+            measured = f"on these images above chance at {sum(seen)} of {k}; with the whole sampling interval at {sum(above)}"
             rows.append(
                 claim("above chance", f"step {step}, {name}: above chance survives at every k", measured, _verdict(curve))
             )

@@ -23,7 +23,7 @@ def claim(name: str, text: str, measured: str, holds: Verdict) -> Claim:
 
 
 def claims_table(rows: Sequence[Claim]) -> Table:
-    """The rows as a table, honest where a claim does not hold, or is not decided by what was measured."""
+    """Return the rows as a table, which says where a claim does not hold, or is not decided by what was measured."""
     words = {True: "holds", False: "DOES NOT HOLD", None: "reported", UNDECIDED: "NOT DECIDED"}
     return Table(
         ["about", "claim", "measured", ""], [[row["name"], row["claim"], row["measured"], words[row["holds"]]] for row in rows]
@@ -31,9 +31,13 @@ def claims_table(rows: Sequence[Claim]) -> Table:
 
 
 def share_holding(outcomes: Sequence[bool]) -> tuple[str, float]:
-    """("9 of 12", 0.75)."""
+    """Return the number of outcomes that hold, in words, and their share; NaN of none.
+
+    >>> share_holding([True, False, True, True])
+    ('3 of 4', 0.75)
+    """
     good = sum(outcomes)
-    return f"{good} of {len(outcomes)}", good / len(outcomes)
+    return f"{good} of {len(outcomes)}", good / len(outcomes) if outcomes else float("nan")
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -83,11 +87,13 @@ def verdict(values: Sequence[float], *, least: float | None = None, most: float 
 
 
 def share_verdict(good: int, count: int, least: float) -> Verdict:
-    """Return whether a share of yes and no reaches a mark, by Wilson's 95 % interval.
+    """Return whether a share of yes and no reaches a mark, by Wilson's 95 % interval; of none it is undecided.
 
     >>> share_verdict(10, 10, 0.5), share_verdict(9, 10, 0.8), share_verdict(0, 10, 0.8)
     (True, 'undecided', False)
     """
+    if not count:
+        return UNDECIDED
     z = 1.959964
     share, size = good / count, 1 + z * z / count
     middle = (share + z * z / (2 * count)) / size
