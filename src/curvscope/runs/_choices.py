@@ -87,7 +87,7 @@ class Choices:
             load_weights(model, Path(self.checkpoint))
         chosen: dict[str, Any] = {"params": None if self.params is None else list(self.params), "device": self.device}
         options = {name: value for name, value in chosen.items() if value is not None}
-        return matrix_of(self.matrix)(model, loss, own_part(data), **options, **arithmetic_of(self.precision))
+        return matrix_of(self.matrix)(model, loss, own_part(data, loss), **options, **arithmetic_of(self.precision))
 
 
 def matrix_of(name: str) -> Callable[..., Operator]:

@@ -4,6 +4,7 @@ from curvscope.operators.objective._batch_loss import Values
 from curvscope.operators.objective._batches import (
     ELEMENTWISE,
     Batch,
+    as_batches,
     criterion_terms,
     describe,
     few_samples,
@@ -19,7 +20,14 @@ from curvscope.operators.objective._functions import FunctionObjective, is_funct
 from curvscope.operators.objective._isolation import BATCH_NORMS, ONE_AT_A_TIME, trains_with_batch_statistics, unwrapped
 from curvscope.operators.objective._logits import LogitsObjective
 from curvscope.operators.objective._loss_argument import Loss
-from curvscope.operators.objective._losses import COUNTED, CallWithModel, dependent, models_own_loss, takes_model
+from curvscope.operators.objective._losses import (
+    COUNTED,
+    CallWithModel,
+    dependent,
+    models_own_loss,
+    named_criterion,
+    takes_model,
+)
 from curvscope.operators.objective._objective import Objective
 from curvscope.operators.objective._options import ObjectiveOptions, SampleOptions, WeightOptions
 from curvscope.operators.objective._parts import Part, Unit, Units, units_of
@@ -42,6 +50,7 @@ __all__ = [
     "Units",
     "Values",
     "WeightOptions",
+    "as_batches",
     "check_substitution",
     "criterion_terms",
     "dependent",
@@ -53,6 +62,7 @@ __all__ = [
     "loss_differences",
     "models_own_loss",
     "move",
+    "named_criterion",
     "split",
     "takes_model",
     "tensors_of",
