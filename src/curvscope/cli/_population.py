@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +17,20 @@ from curvscope.cli._workers import WorkerOptions
 FIGURES = (".png",)
 
 
-@grouped
-def command(  # noqa: PLR0913 -- an option each, as Typer reads them
-    run: RunFolder,
-    *,
-    folds: Annotated[int, typer.Option("--folds", help="Parts that the samples are dealt to, at least 4.")] = 20,
-    level: Annotated[float, typer.Option("--level", help="Probability that an interval holds its eigenvalue.")] = 0.95,
-    factor: Annotated[float, typer.Option("--factor", help="Of the answer: determined to a factor of this.")] = 2.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the dealing.")] = 0,
+@dataclass(frozen=True)
+class Folds:
+    """Options of the folds and of their intervals: those of :func:`curvscope.population`, and the factor of the answer."""
+
+    folds: Annotated[int, typer.Option("--folds", help="Parts that the samples are dealt to, at least 4.")] = 20
+    level: Annotated[float, typer.Option("--level", help="Probability that an interval holds its eigenvalue.")] = 0.95
+    factor: Annotated[float, typer.Option("--factor", help="Of the answer: determined to a factor of this.")] = 2.0
+    seed: Annotated[int, typer.Option("--seed", help="Of the dealing.")] = 0
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Options of what is measured beside the eigenvalues."""
+
     mask: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,11 +38,19 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
             help="The overlap with this mask of the parameters, too: magnitude, layerwise, random, or a file (.npy, .npz, "
             ".safetensors, .pt); repeatable.",
         ),
-    ] = None,
+    ] = None
     curve: Annotated[
         bool,
         typer.Option("--curve", help="Curvature against the number of samples, too: they are halved up to four times."),
-    ] = False,
+    ] = False
+
+
+@grouped
+def command(
+    run: RunFolder,
+    dealt: Folds,
+    beside: Beside,
+    *,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File for the figure (.png).")] = None,
     memory: Memory = None,
     worker_options: WorkerOptions,
@@ -60,35 +75,35 @@ def command(  # noqa: PLR0913 -- an option each, as Typer reads them
     solution = solution_of(opened)
     masks = [
         mask_of(opened, solution, name) if name in MASKS.split(", ") else read_mask(Path(name))
-        for name in dict.fromkeys(mask or ())
+        for name in dict.fromkeys(beside.mask or ())
     ]
     operator = operator_in_precision(opened, solution, None, trust=True)
     with worker_options.executor() as executor:
         found = population(
             operator,
             solution,
-            folds=folds,
-            level=level,
+            folds=dealt.folds,
+            level=dealt.level,
             masks=masks,
-            seed=seed,
+            seed=dealt.seed,
             memory=memory,
-            run=opened.path / f"population-{folds}-{seed}",
+            run=opened.path / f"population-{dealt.folds}-{dealt.seed}",
             executor=executor,
         )
         found.save(opened.path / POPULATION, overwrite=True)
         learned = None
-        if curve:
-            place = opened.path / f"learning-curve-{seed}"
-            learned = learning_curve(operator, solution, found, seed=seed, memory=memory, run=place, executor=executor)
+        if beside.curve:
+            place = opened.path / f"learning-curve-{dealt.seed}"
+            learned = learning_curve(operator, solution, found, seed=dealt.seed, memory=memory, run=place, executor=executor)
             learned.save(opened.path / LEARNING_CURVE, overwrite=True)
     if as_json:
-        plain = found.to_dict() | {"summary": found.summary(factor)}
+        plain = found.to_dict() | {"summary": found.summary(dealt.factor)}
         print_json(plain if learned is None else plain | {"learning_curve": learned.to_dict()})
     else:
         console = terminal()
-        console.print(found.text(factor), highlight=False, soft_wrap=True, markup=False)
+        console.print(found.text(dealt.factor), highlight=False, soft_wrap=True, markup=False)
         if learned is not None:
-            console.print("\n" + learned.text(factor), highlight=False, soft_wrap=True, markup=False)
+            console.print("\n" + learned.text(dealt.factor), highlight=False, soft_wrap=True, markup=False)
         console.print(f"Kept in {opened.path / POPULATION}", highlight=False, soft_wrap=True)
     if out is not None:
         from matplotlib.figure import Figure
