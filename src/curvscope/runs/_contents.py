@@ -29,7 +29,7 @@ POPULATION = "population.json"
 """Where a run keeps what `curvscope population RUN` found last."""
 
 LEARNING_CURVE = "learning-curve.json"
-"""Where a run keeps the curve that `curvscope population RUN --curve` found last."""
+"""File of a run with the curve that `curvscope population RUN --curve` found last."""
 
 
 def solution_of(run: Run) -> Solution:

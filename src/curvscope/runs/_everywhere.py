@@ -1,4 +1,4 @@
-"""Where operators of commands are built: in this process, or in all processes that torchrun started."""
+"""Operators of commands, built in this process or in all processes that torchrun started."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Estimates:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What every estimate of the k largest eigenvalues is a linear function of.
+    """Statistics of the k largest eigenvalues, of which every estimate is a linear function.
 
     Attributes:
         value: float64 (k,), of the sample.

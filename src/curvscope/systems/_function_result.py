@@ -17,7 +17,7 @@ from curvscope.system import Displayed, Hinted
 
 
 class Parts(NamedTuple):
-    """What one block of right-hand sides gave.
+    """Result of one block of right-hand sides.
 
     Attributes:
         value: (D, n) float64.

@@ -103,7 +103,7 @@ def _run(pair: Any, activation: str, name: str, rate: float, config: EdgeConfig,
     return {"rate": rate, "rows": rows, "losses": losses}
 
 
-def _settled(run: dict[str, Any]) -> float:
+def _late_median(run: dict[str, Any]) -> float:
     """The median of sharpness over threshold in the last third of the looks."""
     ratios = [row["ratio"] for row in run["rows"]]
     return float(median(ratios[-max(1, len(ratios) // 3) :]))
@@ -114,14 +114,14 @@ def _claims(runs: dict[str, Any]) -> list[dict[str, Any]]:
     for label, run in runs.items():
         ratios, losses = [row["ratio"] for row in run["rows"]], run["losses"]
         name = label.split(",")[0]
-        settled, least = _settled(run), min(ratios[:2])
+        late, least = _late_median(run), min(ratios[:2])
         bound = FORMULAS.get(name, "2/lr")
         rows.append(
             claim(
                 label,
                 f"sharpness rises from below {bound} and stays near it: median of the last third in [{LOW}, {HIGH}]",
-                f"{least:.2f} at first, {settled:.2f} in the last third, {max(ratios):.2f} at most",
-                least < 0.9 and LOW <= settled <= HIGH,
+                f"{least:.2f} at first, {late:.2f} in the last third, {max(ratios):.2f} at most",
+                least < 0.9 and LOW <= late <= HIGH,
             )
         )
         reached = next((row["step"] for row in run["rows"] if row["ratio"] > 0.9), None)
@@ -138,7 +138,7 @@ def _claims(runs: dict[str, Any]) -> list[dict[str, Any]]:
                 last < first and rises > 0,
             )
         )
-    whole, half = (runs[name]["rows"][-1]["threshold"] * _settled(runs[name]) for name in ("gradient descent, tanh", LAST))
+    whole, half = (runs[name]["rows"][-1]["threshold"] * _late_median(runs[name]) for name in ("gradient descent, tanh", LAST))
     rows.append(
         claim(
             "the rate decides",
