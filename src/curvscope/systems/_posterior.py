@@ -138,17 +138,16 @@ class Posterior(Displayed, Hinted):
             InvalidArgument: the model's parameters are no longer those of the operator, no samples, or samples with different
                 numbers of outputs.
         """
-        objective = self.operator.objective
+        count, objective = length(inputs), self.operator.objective
+        if not count:
+            raise InvalidArgument("inputs have no sample: pass at least one")
         rows = jacobian(objective.model, [inputs], params=list(objective.parameters.names), dtype=self.operator.dtype)
         if not torch.equal(objective.parameters.join(rows.function.values), self.operator.values()):
             raise InvalidArgument(
                 "the model's parameters are not those of the operator any more: make the operator, the solution and the "
                 "posterior again"
             )
-        count = length(inputs)
-        if not count:
-            raise InvalidArgument("inputs have no sample: pass at least one")
-        outputs = rows.shape[0] // max(1, count)
+        outputs = rows.shape[0] // count
         if count * outputs != rows.shape[0]:
             raise InvalidArgument(f"{rows.shape[0]} outputs for {count} samples: each needs the same number of outputs")
         spare, rest, is_proven = self._left_out()
