@@ -85,6 +85,7 @@ def solve(  # noqa: PLR0913 -- a public function: request and resources, by keyw
         that was met is the norm of A. Nothing is kept in a run.
     Source: O'Leary (1980); Dubrulle (2001); Paige and Saunders (1975).
 
+    >>> import torch
     >>> import curvscope as cs
     >>> A = cs.problems.spectrum("power", 200)
     >>> found = cs.solve(A, torch.ones(200, dtype=A.dtype), damping=0.01)
