@@ -24,9 +24,9 @@ class Clock:
 
     share, group, traced, alone = 0.2, 1.0, 0, 0.0
 
-    def trace(self, function, inputs, tangents, width):
+    def trace(self, function, inputs, tangents, width, **options):
         self.traced += width is not None
-        traced = trace(function, inputs, tangents, width)
+        traced = trace(function, inputs, tangents, width, **options)
         if width is None:
             self.alone = traced.program.num_calls * CALL_SECONDS / self.share
         return traced._replace(seconds=2 * self.alone)

@@ -95,6 +95,7 @@ def _of_networks(model, data, H):
     yield cs.Tracker(H, k=2).step, {}
     yield cs.Workers, {"executor": ThreadPoolExecutor(1)}
     yield cs.influence, {"operator": H, "test": data, "damping": 1.0}
+    yield cs.laplace, {"operator": cs.ggn(model, loss, data), "k": 2}
     yield H.move, {}
     yield H.to, {"target": torch.float64}
 
@@ -129,4 +130,10 @@ def _of_matrices(A):
     yield cs.solve, {"operator": A, "right": torch.ones(12, dtype=torch.float64)}
     yield cs.preconditioned, {"operator": A, "optimizer": torch.ones(12, dtype=torch.float64)}
     yield cs.stability_threshold, {"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)}
+    vector = torch.ones(12, dtype=torch.float64)
+    yield cs.function, {"operator": A, "right": vector, "f": "exp"}
+    yield cs.function_trace, {"operator": A, "f": "exp"}
+    yield cs.logdet, {"operator": A, "damping": 0.1}
+    yield cs.rayleigh_quotient, {"operator": A, "basis": torch.eye(12, dtype=torch.float64)[:, :2]}
+    yield cs.spectral_concentration, {"eigenvalues": torch.arange(5.0).flip(0), "norm": 6.0}
     yield cs.eigsh_for_overlap, {"operator": A, "ranking": cs.masks.random(12), "k": 2}

@@ -55,15 +55,18 @@ def test_cases_without_data_are_left_out_with_the_reason(tmp_path):
     tables = {section.title: section.table for section in page.sections}
     assert tables["Left out"].rows[0][0] == "cifar10_3c3d train"
     against = {row[1]: row[2:] for row in tables["Beside the paper's figure 18"].rows}
-    assert against["layout"] == against["merge"] == ["", runtimes.GONE]
+    assert against["layout"] == ["88", "not measured"]  # of ResNet-18, as printed: no preset of ours took it
+    mnist = {row[1]: row[2:] for row in tables["Beside the paper's figure 18"].rows if row[0] == "mnist16 train"}
+    assert mnist["layout"] == mnist["merge"] == ["not published", runtimes.GONE]
     texts = [section.text for section in page.sections]
     assert any("mnist16 train from 8 of 24" in text and "rough guide" in text for text in texts)
 
 
 def test_the_papers_minutes_stand_beside_ours():
     seconds = dict.fromkeys(("test vectors", "products", "compression", "QR", "core", "first product", "overlap"), 60.0)
-    case = {"problem": "imagenet_resnet18", "seconds": seconds, "total": 420.0}
-    rows = {row[1]: row[2:] for row in runtimes._against_paper({"imagenet_resnet18 test": case}).rows}
+    case = {"problem": "imagenet_resnet18", "num_outer": 1500, "num_inner": 3000, "seconds": seconds, "total": 420.0}
+    found = runtimes._against_paper({"imagenet_resnet18 test": case}).rows
+    rows = {row[1]: row[2:] for row in found if row[0] == "imagenet_resnet18 test"}
     assert rows["HVPs"] == ["8760", "3.00"]
     assert rows["lstsq"] == ["610", "1.00"]
     assert rows["TOTAL"] == ["9586", "7.00"]

@@ -12,7 +12,7 @@ from curvscope.errors import InvalidArgument, RunConflict
 from curvscope.report import Line, Panel, panels
 from curvscope.store import Run
 from curvscope.studies import STUDIES, get_study
-from curvscope.studies.beyond import alignment, beyond, perturbations
+from curvscope.studies.beyond import alignment, another_sample, beyond, perturbations
 from curvscope.studies.engine import Stages, comparison, items, published, row, run_study, within
 from curvscope.studies.sagun import gradient_subspace, sagun_batch, sagun_data, sagun_size, sagun_split
 from curvscope.studies.sketched_overlap import (
@@ -26,6 +26,7 @@ from curvscope.studies.sketched_overlap import (
 from curvscope.studies.stability import edge_of_stability, eigenvectors_along_training
 
 SHORT = {
+    "another-sample": another_sample.SampleConfig(steps=(0, 3), k=3, folds=4, halvings=1),
     "grassmann-metrics": grassmann_metrics.GrassmannConfig(
         sizes=(16, 32), sizes_by_rho=(32,), rhos=(0.4, 0.2), samples=5, table_rhos=(0.005,), table_samples=30, mean_samples=60
     ),
@@ -94,6 +95,7 @@ def overlap_run(tmp_path_factory):
 
 LONG = {
     "alignment",
+    "another-sample",
     "masked-perturbations",
     "mnist16-crystallization",
     "grassmann-metrics",

@@ -141,6 +141,8 @@ def _masks_of(masks: Any, solution: Solution) -> dict[str, Ranking | Mask]:
     """
     found: dict[str, Ranking | Mask] = {}
     size = solution.eigenvectors.shape[0]
+    if isinstance(masks, list | tuple) and (texts := [mask for mask in masks if isinstance(mask, str)]):
+        raise InvalidType(f"masks has a str in it, {texts[0]!r}: pass rankings or masks, such as cs.masks.by_magnitude(model)")
     several = isinstance(masks, list | tuple) and all(_is_whole_mask(mask, size) for mask in masks)
     for given in masks if several else [masks]:
         if not isinstance(given, Ranking | Mask) and not is_given_mask(given):

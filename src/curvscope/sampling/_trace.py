@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,14 +16,14 @@ from curvscope.sampling._deal import check_measured, dealt
 from curvscope.sampling._folded import jackknife_spread
 from curvscope.sampling._student import student_quantile
 from curvscope.store import Saved
-from curvscope.system import Displayed, Progress, checked
+from curvscope.system import Displayed, Hinted, Progress, checked, frame
 
 FEWEST_PRODUCTS = 6
 """That the estimate of one fold needs."""
 
 
 @dataclass(frozen=True, repr=False)
-class PopulationTrace(Saved, Displayed):
+class PopulationTrace(Saved, Displayed, Hinted):
     """A trace with both kinds of intervals; see :func:`curvscope.population_trace`.
 
     Attributes:
@@ -47,6 +47,20 @@ class PopulationTrace(Saved, Displayed):
     unit: str
     products: float = field(default=0.0, compare=False)
 
+    _instead: ClassVar[Mapping[str, str]] = {
+        "interval": "found.sampling_interval, and found.numerical_interval",
+        "stderr": "found.sampling_interval",
+        "trace": "found.value",
+        "to_dataframe": "found.to_pandas()",
+    }
+
+    def __post_init__(self) -> None:
+        for name in ("numerical_interval", "sampling_interval"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a saved one comes back as a list
+
+    def __float__(self) -> float:
+        return self.value
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         return {
@@ -60,6 +74,10 @@ class PopulationTrace(Saved, Displayed):
             "unit": self.unit,
             "products": self.products,
         }
+
+    def to_pandas(self) -> Any:
+        """A data frame with one row; needs pandas."""
+        return frame({name: [value] for name, value in self.to_dict().items()})
 
     def __str__(self) -> str:
         numerical, sampled = ("[{:.4g}, {:.4g}]".format(*ends) for ends in (self.numerical_interval, self.sampling_interval))

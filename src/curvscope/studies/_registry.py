@@ -47,7 +47,7 @@ def get_study(name: str) -> Study:
         InvalidArgument: there is no such study.
 
     >>> get_study("mnist16-overlap").shows
-    'figure 1 (left), figure 14'
+    'figure 1 (left), figure 4 (left), figure 14, figure 15 (top)'
     """
     if name not in STUDIES:
         raise InvalidArgument(f"there is no study {name!r}: choose one of {', '.join(STUDIES)}")

@@ -14,7 +14,7 @@ from curvscope.operators import ParameterFilter
 from curvscope.subspaces._ranking import Mask
 from curvscope.subspaces._spaces import Basis, columns
 from curvscope.subspaces._weights import Layers, layer_index, layout
-from curvscope.system import checked
+from curvscope.system import as_numbers, checked
 from curvscope.tall import TallMatrix
 
 
@@ -119,13 +119,13 @@ def spectral_concentration(eigenvalues: Any, norm: Any, *, squared: bool = True)
     >>> spectral_concentration(cs.eigsh(A, k=2), 5.0).value.tolist()
     [0.64, 1.0]
     """
-    values = torch.as_tensor(getattr(eigenvalues, "eigenvalues", eigenvalues)).detach().to("cpu", torch.float64).flatten()
+    values = as_numbers("eigenvalues", getattr(eigenvalues, "eigenvalues", eigenvalues)).double().flatten()
     squares = values.square()
     if not bool(torch.isfinite(values).all()):
         raise InvalidArgument("eigenvalues has entries that are NaN or infinite: look at where they were computed")
     if not len(squares) or bool((squares[1:] > squares[:-1] * (1 + 1e-6)).any()):
         raise InvalidArgument('eigenvalues that descend by magnitude were expected: compute them with which="LM"')
-    size, error = float(getattr(norm, "value", norm)), float(getattr(norm, "stderr", 0.0))
+    size, error = as_numbers("norm", [getattr(norm, "value", norm)]).double().item(), float(getattr(norm, "stderr", 0.0))
     if not 0 < size < float("inf"):
         raise InvalidArgument(f"norm={size:g}: a finite, positive Frobenius norm was expected")
     share, spread = squares.cumsum(0) / size**2, 2 * error / size

@@ -78,7 +78,8 @@ def _spectrum(
 
 def _outside(H: Any, vectors: torch.Tensor, probes: torch.Tensor) -> torch.Tensor:
     """Return squared norms of products with random vectors outside of the span of the vectors, (number of probes,)."""
-    return torch.as_tensor(H @ (probes - vectors @ (vectors.mT @ probes))).square().sum(dim=0)
+    found: torch.Tensor = H @ (probes - vectors @ (vectors.mT @ probes))
+    return found.square().sum(dim=0)
 
 
 def metrics(stages: Stages, problem: Problem, recorder: Recorder, config: Any, sizes: Sequence[int]) -> dict[str, Any]:
