@@ -26,7 +26,7 @@ def runs(tmp_path):
     return [large, written(tmp_path / "small", "mnist16-overlap", None, 7030)]
 
 
-@pytest.mark.slow  # 17 s: a second short study; the next test compares two runs of one
+@pytest.mark.slow  # 17 s of figures; the next test draws fewer
 def test_problems_side_by_side(runs, tmp_path):
     document = compare_studies(runs, tmp_path / "page")
     assert (tmp_path / "page" / "report.html").exists()
