@@ -10,12 +10,7 @@ from curvscope.errors import NotDeterministic
 CE = nn.CrossEntropyLoss()
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 class Plain(nn.Module):

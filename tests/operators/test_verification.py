@@ -17,12 +17,7 @@ from .cases import WrongForward
 CE = nn.CrossEntropyLoss()
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def data(samples=9, classes=3):
