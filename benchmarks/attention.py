@@ -15,10 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +28,7 @@ from torch import Tensor, nn
 import curvscope as cs
 from curvscope.operators.rules.attention import _call
 from curvscope.system import peak_resident_bytes
+from machine import described, environment, in_own_process
 from workloads import GPT
 
 RESULTS = Path(__file__).parent / "results"
@@ -115,41 +113,12 @@ def memory(name: str, length: int, device: str) -> dict[str, float]:
     return {"peak_mib": (peak - before) / 2**20, "process_mib": peak / 2**20}
 
 
-def child(*arguments: str, threads: int) -> dict[str, Any]:
-    """Measure in a process of its own."""
-    count = str(threads)
-    made = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, env=made, check=False)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:200]}
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
-
-
-def environment(threads: int, device: str) -> dict[str, Any]:
-    """Return hardware and versions."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-    hardware = torch.cuda.get_device_name() if device == "cuda" else cpu
-    return {
-        "hardware": hardware,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def table(record: dict[str, Any]) -> str:
     """The record as Markdown."""
-    where = record["environment"]
     lines = [
         "# Attention on tiles",
         "",
-        f"{where['hardware']}, {where['threads']} threads, load {where['load']:.1f} at the start; torch {where['torch']}, "
-        f"Python {where['python']}. Written by `python benchmarks/attention.py`.",
+        f"{described(record['environment'])} Written by `python benchmarks/attention.py`.",
         "",
         "Hessian product of one vector, traced, residuals kept. Processor seconds of all threads; on a GPU, of the clock.",
         "Errors are relative to double backward in float64.",
@@ -195,14 +164,18 @@ def main() -> None:
         return
     path = RESULTS / ("attention.json" if options.device == "cpu" else "attention-gpu.json")
     record = json.loads(path.read_text()) if path.exists() else {"times": {}, "memory": {}}
-    record["environment"] = environment(options.threads, options.device)
+    record["environment"] = environment(threads=options.threads)
+    if options.device == "cuda":
+        record["environment"]["cpu"] = torch.cuda.get_device_name()
     common = ("--device", options.device, "--rounds", str(options.rounds), "--child")
     for length in options.memory:
         kinds = KERNELS if int(length) <= 2048 or options.device == "cuda" else ("tiles",)
-        record["memory"][length] = {name: child(*common, "memory", name, length, threads=options.threads) for name in kinds}
+        arguments = [(*common, "memory", name, length) for name in kinds]
+        peaks = [in_own_process(__file__, *each, threads=options.threads) for each in arguments]
+        record["memory"][length] = dict(zip(kinds, peaks, strict=True))
         print(length, record["memory"][length], flush=True)
     for length in options.time:
-        record["times"][length] = child(*common, "time", length, threads=options.threads)
+        record["times"][length] = in_own_process(__file__, *common, "time", length, threads=options.threads)
         print(length, record["times"][length], flush=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     path.with_suffix(".md").write_text(table(record))

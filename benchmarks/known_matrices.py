@@ -10,7 +10,6 @@ solved again. SciPy is needed; run with OMP_NUM_THREADS=1 MKL_NUM_THREADS=1.
 
 import argparse
 import json
-import platform
 import statistics
 import time
 import warnings
@@ -26,6 +25,7 @@ import torch
 import curvscope as cs
 from curvscope.solvers.planning._forecast import KRYLOV_SPREAD
 from curvscope.solvers.sizing import default_width, expected_products
+from machine import cpu
 from matrices import MATRICES, KnownMatrix
 
 ORDERS, PAIRS, TOLERANCES = ("LM", "LA", "SA", "BE"), (1, 5, 20, 100), (1e-3, 1e-8)
@@ -296,7 +296,7 @@ def main() -> None:
         """Write what there is."""
         if arguments.out:
             versions = {name: version(name) for name in ("curvscope", "torch", "scipy", "numpy")}
-            where = {"machine": platform.processor() or platform.machine(), "threads": 1, "versions": versions}
+            where = {"machine": cpu(), "threads": 1, "versions": versions}
             arguments.out.write_text(written(where, rows))
 
     run(arguments, rows, save)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 import curvscope as cs
+from machine import cpu
 from products import load
 
 RESULT = Path(__file__).parent / "results" / "process-groups.md"
@@ -81,11 +81,9 @@ def main() -> None:
         difference = abs(rounds[0][1]["norm"] / rounds[0][0]["norm"] - 1)
         rows.append(f"| {name} | {alone:.2f} | {together:.2f} | {alone / together:.2f} | {difference:.0e} |")
         print(rows[-1], flush=True)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
     about = (
         f"A block of {asked.columns} Hessian products by processes of one thread each, over gloo: medians of "
-        f"{asked.rounds} rounds of {asked.repeats} (`python benchmarks/process_groups.py`); {processor}, "
+        f"{asked.rounds} rounds of {asked.repeats} (`python benchmarks/process_groups.py`); {cpu()}, "
         f"{os.cpu_count()} cores, PyTorch {torch.__version__}."
     )
     RESULT.write_text("\n".join(["# Process groups", "", about, "", *rows, ""]))

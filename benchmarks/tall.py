@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from curvscope.tall import InMemory, orthogonality, orthonormalize
+from machine import cpu
 
 ROWS = 895_210
 KEY = ("columns", "condition", "method", "threads")
@@ -93,9 +94,7 @@ def written(rows: list[dict], out: Path) -> None:
         for name in ("seconds", "CPU seconds"):
             row[f"{name} / qr"] = row[name] / qr[name] if qr else None
     rows.sort(key=lambda row: [str(row[name]) for name in KEY])
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    facts = {"cpu": cpu, "python": platform.python_version(), **{name: version(name) for name in ("curvscope", "torch")}}
+    facts = {"cpu": cpu(), "python": platform.python_version(), **{name: version(name) for name in ("curvscope", "torch")}}
     (out / "tall.json").write_text(json.dumps({"environment": facts, "D": ROWS, "rows": rows}, indent=1) + "\n")
     heads = list(rows[0])
     text = [f"D = {ROWS:,}, float32; " + "; ".join(f"{name} {value}" for name, value in facts.items()), ""]
