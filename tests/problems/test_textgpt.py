@@ -1,5 +1,9 @@
 """The byte-level transformer, its text and its training, on a tiny variant."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -25,7 +29,9 @@ class Tiny(TextGpt):
 def problem(tmp_path_factory):
     file = tmp_path_factory.mktemp("text") / "words.txt"
     file.write_text("Whoso é list to hunt, I know where is an hind. " * 60, encoding="utf-8")
-    return Tiny(file)
+    found = Tiny(file)
+    found.origin = file
+    return found
 
 
 def test_tokens_are_bytes(problem):
@@ -66,12 +72,35 @@ def test_an_interrupted_training_resumes_with_the_same_bits(problem, tmp_path, m
     assert train_recorded(problem, tmp_path / "whole", steps=9, every=3)[:8] == whole  # goes on from 7
 
 
+def test_fewer_steps_leave_what_was_recorded_beyond_them(problem, tmp_path):
+    whole = train_recorded(problem, tmp_path, steps=7, every=3)
+    model = problem.model()
+    assert train_recorded(problem, tmp_path, steps=4, every=3, model=model) == whole[:5]
+    assert json.loads((tmp_path / "losses.json").read_text()) == whole
+    at_four = cs.Recorder(problem.model(), [4], path=tmp_path, resume=True).state(4)
+    assert all(torch.equal(at_four[name], tensor) for name, tensor in model.state_dict().items())
+    assert train_recorded(problem, tmp_path, steps=7, every=3) == whole
+
+
+def test_a_folder_of_an_earlier_version_resumes(problem, tmp_path):
+    whole = train_recorded(problem, tmp_path, steps=2)
+    (tmp_path / "training.json").write_text('{"problem": "tiny", "seed": 1}\n')
+    assert train_recorded(problem, tmp_path, steps=4)[:3] == whole
+
+
 def test_what_does_not_fit_together_is_refused(problem, tmp_path):
     train_recorded(problem, tmp_path / "run", steps=1)
     with pytest.raises(RunConflict, match="seed 1, not 2"):
         train_recorded(problem, tmp_path / "run", steps=1, seed=2)
     with pytest.raises(InvalidArgument, match="every=0"):
         train_recorded(problem, tmp_path / "run", steps=1, every=0)
+    other = Tiny(Path(__file__))
+    with pytest.raises(RunConflict, match="holds a training with data .* or the same data"):
+        train_recorded(other, tmp_path / "run", steps=1)
+    other = Tiny(problem.origin)
+    other.defaults = replace(other.defaults, learning_rate=0.25)
+    with pytest.raises(RunConflict, match=r"learning rate 0\.5, not 0\.25"):
+        train_recorded(other, tmp_path / "run", steps=1)
     (tmp_path / "run" / "training.json").unlink()
     with pytest.raises(RunConflict, match="of another recording"):
         train_recorded(problem, tmp_path / "run", steps=1)
@@ -88,7 +117,6 @@ def test_sources_are_those_of_an_installed_package():
 def test_the_text_of_the_problem_has_megabytes():
     """Of the sources themselves, which are not read here: 16 MB."""
     from importlib.util import find_spec
-    from pathlib import Path
 
     place = Path(find_spec("sympy").submodule_search_locations[0])
     sizes = [f.stat().st_size for f in place.rglob("*.py") if not {"tests", "benchmarks"} & set(f.relative_to(place).parts)]

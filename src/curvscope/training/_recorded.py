@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from curvscope.errors import InvalidArgument, RunConflict
+from curvscope.operators.fingerprint import fingerprint
 from curvscope.problems import Problem
 from curvscope.store import write_text
 from curvscope.system import Progress, checked
@@ -35,11 +36,12 @@ def train_recorded(
 
     The folder holds ``step_000100.safetensors`` and so on, see :class:`.Recorder`, and the loss of every step. Plain SGD has no
     state beside the parameters: a resumed training has the bits of one that was not interrupted, on the same number of threads.
+    Data are known by their first batch: a change that does not reach it is not noticed.
 
     Args:
         problem: gives network, batches, criterion and learning rate.
         path: the folder.
-        steps: where training ends; a larger number continues it.
+        steps: where training ends; a larger number continues it, a smaller one leaves what was recorded beyond it.
         every: steps between two recordings, which an interruption may cost.
         seed: of initialisation and training; default the problem's.
         model: trained in place, on its device; default ``problem.model(seed)``.
@@ -49,7 +51,8 @@ def train_recorded(
         The batch loss before each update, the one at the last step included.
 
     Raises:
-        InvalidArgument: ``steps`` or ``every`` is not positive. RunConflict: another problem or seed was trained there.
+        InvalidArgument: ``steps`` or ``every`` is not positive. RunConflict: another problem, seed, learning rate
+            or data was trained there.
         NotFinite: training diverged.
 
     >>> import curvscope as cs, tempfile
@@ -63,7 +66,15 @@ def train_recorded(
             raise InvalidArgument(f"{name}={number}: choose at least 1")
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder, {"problem": problem.name, "seed": problem.defaults.seed if seed is None else seed})
+    _check_settings(
+        folder,
+        {
+            "problem": problem.name,
+            "seed": problem.defaults.seed if seed is None else seed,
+            "learning rate": problem.defaults.learning_rate,
+            "data": fingerprint(*next(problem.train_batches(seed))),
+        },
+    )
     network = problem.model(seed) if model is None else model
     marks = sorted({0, *range(0, steps, every), steps})
     recorder = Recorder(network, marks, path=folder, resume=True)
@@ -74,7 +85,8 @@ def train_recorded(
     recorder.load(start, network)
     for first, last in pairwise(mark for mark in marks if mark >= start):
         segment = Recorder(network, [first, last], path=folder, resume=True)
-        losses[first:] = train(problem, network, segment, seed=seed, start=first, progress=progress)
+        # A training with fewer steps than before leaves the losses of later steps, whose parameters are there.
+        losses[first : last + 1] = train(problem, network, segment, seed=seed, start=first, progress=progress)
         write_text(folder / LOSSES, json.dumps(losses) + "\n")
     return losses[: steps + 1]
 
@@ -87,7 +99,8 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
         write_text(file, json.dumps(settings) + "\n")
         return
     found = json.loads(file.read_text())
-    differing = [name for name, value in settings.items() if found.get(name) != value]
+    # Folders of earlier versions do not tell the learning rate and the data.
+    differing = [name for name, value in settings.items() if name in found and found[name] != value]
     if differing:
         name = differing[0]
         raise RunConflict(

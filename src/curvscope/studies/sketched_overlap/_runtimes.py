@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -60,8 +61,9 @@ PRESETS = {
 
 def measure(stages: Stages, config: RuntimesConfig, data: Path | None) -> dict[str, Any]:
     """A stage a case; what has no data here, or does not fit, says so."""
+    taken = Counter(case[:2] for case in config.cases)
     found = {
-        f"{name} {split}": stages.numbers(
+        f"{name} {split}{f', {outer} and {inner}' if taken[name, split] > 1 else ''}": stages.numbers(
             f"{name}-{split}-{outer}-{inner}",
             partial(_case, stages, config, data, name, split, (outer, inner)),
         )
@@ -209,7 +211,7 @@ def _figure_18(cases: dict[str, Any]) -> Any:
     for problem, known in PAPER.items():
         content[problem] = {"printed": {stage: float(paper[stage][known]) for stage in STAGES}}
     for name, own in cases.items():
-        content.setdefault(own["problem"], {})[f"measured, {name.split()[-1]}"] = measured[name]
+        content.setdefault(own["problem"], {})[f"measured, {name.removeprefix(own['problem']).strip()}"] = measured[name]
     with figure(len(content), 1, width=PAGE, height=2.4, printed=True, sharey=True) as (sheet, places):
         for axes, (problem, bars) in zip(places, content.items(), strict=True):
             thick = 0.8 / len(bars)
