@@ -67,14 +67,15 @@ def test_cases_of_one_problem_stand_beside_each_other(tmp_path, monkeypatch):
     seconds = dict.fromkeys(("test vectors", "products", "compression", "QR", "core", "first product", "overlap"), 60.0)
 
     def case(stages, config, data, name, split, sizes):
-        return {"problem": name, "num_outer": sizes[0], "seconds": {key: sizes[0] * x for key, x in seconds.items()}, "total": 1.0}
+        own = {stage: sizes[0] * second for stage, second in seconds.items()}
+        return {"problem": name, "num_outer": sizes[0], "seconds": own, "total": 1.0}
 
     monkeypatch.setattr(runtimes, "_case", case)
     cases = (("mnist16", "train", 1, 24), ("mnist16", "train", 2, 24), ("mnist16", "test", 3, 24))
     found = runtimes.measure(stages, runtimes.RuntimesConfig(cases=cases), None)["cases"]
     assert [own["num_outer"] for own in found.values()] == [1, 2, 3]
     sheet = runtimes._figure_18(found)
-    axes = next(axes for axes in sheet.axes if axes.get_title() == "mnist16")
+    axes = next(axes for axes in sheet.axes if "mnist16" in axes.get_title() + axes.get_title("left"))
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["measured, train, 1 and 24", "measured, train, 2 and 24", "measured, test"]
     assert [bars.patches[1].get_width() for bars in axes.containers] == [3, 6, 9]  # minutes of the products

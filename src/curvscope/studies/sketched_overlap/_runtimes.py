@@ -224,7 +224,7 @@ def _figure_18(cases: dict[str, Any]) -> Any:
             axes.set_yticks(range(len(STAGES)), list(STAGES))
             axes.set(title=problem, xlabel="minutes", xscale="log")
             axes.tick_params(axis="x", labelsize=6)
-            axes.legend(loc="upper right", fontsize=5)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), fontsize=6)  # below: bars leave no room
         places[0].invert_yaxis()
     return sheet
 
