@@ -95,7 +95,7 @@ def test_what_does_not_fit_together_is_refused(problem, tmp_path):
     with pytest.raises(InvalidArgument, match="every=0"):
         train_recorded(problem, tmp_path / "run", steps=1, every=0)
     other = Tiny(Path(__file__))
-    with pytest.raises(RunConflict, match="holds a training with data .* or the same data"):
+    with pytest.raises(RunConflict, match=r"holds a training with data .* or the same data"):
         train_recorded(other, tmp_path / "run", steps=1)
     other = Tiny(problem.origin)
     other.defaults = replace(other.defaults, learning_rate=0.25)
