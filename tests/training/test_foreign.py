@@ -90,6 +90,15 @@ def test_logs_of_json_lines(tmp_path):
     log.write_text('{"a": 1}\nno\n{"a": 2}')
     with pytest.raises(DamagedData, match="line 2"):
         read_log(log)
+    log.write_bytes('{"a": 1}\r\n{"b": "é'.encode()[:-1])  # killed inside a character
+    assert read_log(log) == [{"a": 1}]
+    log.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')  # with a mark of the byte order
+    assert read_log(log) == [{"a": 1}]
+    log.write_bytes(b"\x89HDF\r\n\x1a\n\0\0\n{}")
+    with pytest.raises(DamagedData, match="line 1 is no JSON"):
+        read_log(log)
+    with pytest.raises(RunNotFound, match="is no file"):
+        read_log(tmp_path)
     log.write_text("3\n[]")
     with pytest.raises(DamagedData, match="line 1: expected an object"):
         read_log(log)

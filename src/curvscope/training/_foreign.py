@@ -109,9 +109,10 @@ def read_log(file: str | os.PathLike[str]) -> list[dict[str, Any]]:
     [2.3, 0.5]
     """
     place = Path(file)
-    if not place.exists():
-        raise RunNotFound(f"{place} does not exist: pass the log")
-    lines = [(number, line) for number, line in enumerate(place.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
+    if not place.is_file():
+        raise RunNotFound(f"{place} is no file: pass the log")
+    # As bytes: a line may be cut off inside a character, and a file of another kind has bytes that are no text.
+    lines = [(number, line) for number, line in enumerate(place.read_bytes().split(b"\n"), 1) if line.strip()]
     entries = []
     for number, line in lines:
         try:
@@ -127,7 +128,9 @@ def read_log(file: str | os.PathLike[str]) -> list[dict[str, Any]]:
         elif isinstance(entry, list):
             entries.append({"head": entry})
         else:
-            raise DamagedData(f"{place}, line {number}: expected an object or an array, got {line[:60]}")
+            raise DamagedData(
+                f"{place}, line {number}: expected an object or an array, got {line.decode(errors='replace')[:60]}"
+            )
     return entries
 
 
