@@ -1,5 +1,7 @@
 """What workers of the tests build."""
 
+from concurrent.futures import Executor, Future
+
 import torch
 from torch import nn
 
@@ -15,3 +17,12 @@ def sample(dtype="float64", n=120):
         model.weight.fill_(0.1)
     batches = list(zip(x.split(50), y.split(50), strict=True))
     return cs.ggn(model, nn.MSELoss(), batches, dtype=getattr(torch, dtype))
+
+
+class Immediate(Executor):
+    """Does the work when it is asked for."""
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future

@@ -2,7 +2,9 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,10 @@ from torch import nn
 import curvscope as cs
 from curvscope.errors import InvalidArgument, InvalidType, RunConflict
 from curvscope.sampling._deal import dealt
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from population_targets import Immediate
 
 SCALE = torch.tensor([20.0, 8.0, 4.0, *[0.1] * 5]).double().sqrt()
 
@@ -105,6 +111,27 @@ def test_both_ends_are_followed_at_their_places():
             total = total + torch.cat([values.flip(0)[:3], values[:3]])
     assert torch.allclose(curve.eigenvalues[0][:3], (total / 2)[:3], rtol=1e-3)
     assert torch.allclose(curve.eigenvalues[0][3:].sort().values, (total / 2)[3:].sort().values, rtol=1e-2, atol=1e-4)
+
+
+def test_groups_of_other_sizes_stay_together_on_workers():
+    operator = cs.Recipe("population_targets:sample").build()
+    groups = [0] * 40 + [number // 2 for number in range(80, 160)]  # one group of 40, and 40 of two
+    solution = cs.eigsh(operator, k=3)
+    population = cs.population(operator, solution, groups=groups, folds=4, progress=False)
+    options = {"groups": groups, "halvings": 2, "progress": False}
+    here = cs.learning_curve(operator, solution, population, **options)
+    there = cs.learning_curve(operator, solution, population, executor=cs.Workers(Immediate(), count=2), **options)
+    assert torch.allclose(here.eigenvalues, there.eigenvalues, rtol=1e-5)
+    assert here.sizes.tolist() == there.sizes.tolist() == [30, 60, 120]
+    fold = dealt(operator, 4, 0, None, groups).fold
+    assert all(len(fold[torch.tensor(groups) == name].unique()) == 1 for name in set(groups))
+    x = torch.cat([batch for batch, _ in operator.objective.data]).double()
+    dense = [torch.linalg.eigvalsh(2 * x[fold == part].mT @ x[fold == part] / int((fold == part).sum())) for part in range(4)]
+    assert torch.allclose(here.eigenvalues[0], torch.stack(dense).flip(1)[:, :3].mean(0), rtol=1e-4)
+    few = cs.learning_curve(operator, solution, population, **options | {"repeats": 2})
+    counts = fold.bincount()
+    assert few.sizes.tolist() == [round(float(counts[:2].double().mean())), 60, 120]
+    assert few.sizes[0] != 30  # the large group is in one part, and parts differ
 
 
 def test_what_cannot_be_is_said_before_any_solve():

@@ -3,7 +3,6 @@
 import logging
 import math
 import sys
-from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from curvscope.solvers import Resources
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from population_targets import sample
+from population_targets import Immediate, sample
 
 
 def network(n=160, classes=3, **options):
@@ -252,15 +251,6 @@ def test_runs_resume_with_the_same_numbers(tmp_path):
     assert cs.population(operator, solution, run=tmp_path / "run", progress=False).to_dict() == resumed.to_dict()
     with pytest.raises(RunConflict, match="folds"):
         cs.population(operator, solution, folds=10, run=tmp_path / "run")
-
-
-class Immediate(Executor):
-    """Does the work when it is asked for."""
-
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
 
 
 @pytest.mark.parametrize("labelled", [pytest.param(False, marks=pytest.mark.slow), True])

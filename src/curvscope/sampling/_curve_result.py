@@ -22,7 +22,7 @@ class LearningCurve(Saved, Displayed, Hinted):
     """Eigenvalues, sums and number of outliers for each number of samples; see :func:`curvscope.learning_curve`.
 
     Attributes:
-        sizes: (S,) int64, numbers of samples, ascending; the last one is all of them.
+        sizes: (S,) int64, mean numbers of samples of the parts, ascending; the last one is all of them.
         parts: (S,) int64, parts of each size that were measured.
         eigenvalues: float64 (S, k), mean over the parts, in the order of the solution. NaN where no part has as many of this
             sign.

@@ -95,8 +95,14 @@ class Dealt:
 
     def data_of(self, chosen: Sequence[int]) -> Part:
         """The samples in some folds."""
-        members = torch.isin(self.fold, torch.tensor(list(chosen), device="cpu"))
-        return Part(self.operator.objective.data, self.units, members)
+        return Part(self.operator.objective.data, self.units, self._members(chosen))
+
+    def count_of(self, chosen: Sequence[int]) -> int:
+        """The number of units in some folds, which differ in size where groups do."""
+        return int(self._members(chosen).sum())
+
+    def _members(self, chosen: Sequence[int]) -> Tensor:
+        return torch.isin(self.fold, torch.tensor(list(chosen), device="cpu"))
 
     def of_folds(self, chosen: Sequence[int]) -> CurvatureOperator:
         """The matrix of the samples in some folds. Cost: one evaluation of their loss, one copy of the parameters."""
@@ -118,8 +124,7 @@ class Dealt:
     def _draw_as_in_whole(self, operator: CurvatureOperator, chosen: Sequence[int]) -> None:
         """Give the samples of a Monte-Carlo Fisher matrix the labels that they have in the whole, where draws go by place."""
         if isinstance(operator, MonteCarloFisher):
-            members = torch.isin(self.fold, torch.tensor(list(chosen), device="cpu"))
-            operator.draw_at(members.repeat_interleave(self._labels_in).nonzero().flatten())
+            operator.draw_at(self._members(chosen).repeat_interleave(self._labels_in).nonzero().flatten())
 
     @cached_property
     def _labels_in(self) -> Tensor:

@@ -93,22 +93,18 @@ def learning_curve(  # noqa: PLR0913 -- a public function: request and resources
     shared = dealt(curvature, 2 ** max(halvings, 2), seed, by, groups)
     resources = Resources(memory, run, executor, progress)
     keeping = None if run is None else _opened(shared, solution, run)
-    columns: list[list[Tensor]] = []
-    products = 0.0
+    sizes, stacked, products = [], [], 0.0
     for halving in range(halvings, 0, -1):
         width = shared.folds // 2**halving
-        found = []
-        for part in range(min(repeats, 2**halving)):
-            chosen = list(range(part * width, (part + 1) * width))
-            values, spent = _values_of(shared, solution, chosen, resources, keeping)
-            found.append(values)
-            products += spent * width / shared.folds
-        columns.append(found)
-    columns.append([solution.eigenvalues])
-    stacked = [torch.stack(found) for found in columns]
-    count = shared.units.count
+        parts = [range(part * width, (part + 1) * width) for part in range(min(repeats, 2**halving))]
+        found = [_values_of(shared, solution, list(part), resources, keeping) for part in parts]
+        counts = [shared.count_of(part) for part in parts]
+        sizes.append(round(sum(counts) / len(counts)))
+        stacked.append(torch.stack([values for values, _ in found]))
+        products += sum(spent * count for (_, spent), count in zip(found, counts, strict=True)) / shared.units.count
+    stacked.append(solution.eigenvalues[None])
     return LearningCurve(
-        sizes=torch.tensor([round(count / 2**halving) for halving in range(halvings, -1, -1)], device="cpu"),
+        sizes=torch.tensor([*sizes, shared.units.count], device="cpu"),
         parts=torch.tensor([len(found) for found in stacked], device="cpu"),
         eigenvalues=torch.stack([found.nanmean(0) for found in stacked]),
         spread=torch.stack([_deviation(found) for found in stacked]),
