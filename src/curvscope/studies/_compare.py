@@ -148,9 +148,8 @@ def _table(found: dict[str, dict[str, Any]]) -> Table:
     rows = []
     for name, numbers in found.items():
         size, (step, own) = _size(numbers), list(_curves(numbers).items())[-1]
-        for k in (*SHOWN_K, len(own["overlap"]["value"])):
-            if k > len(own["overlap"]["value"]):
-                continue
+        most = len(own["overlap"]["value"])
+        for k in sorted({*(k for k in SHOWN_K if k <= most), most}):
             value, low, high = (own["overlap"][which][k - 1] for which in ("value", "lower", "upper"))
             over = value / own["null_layered"]["mean"][k - 1]
             rows.append([name, f"{size:,}", str(step), str(k), f"{value:.3e}", f"{low:.2e} to {high:.2e}"])
