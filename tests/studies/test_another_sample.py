@@ -23,6 +23,8 @@ def test_wider_blobs_have_larger_outliers_in_the_population_or_not():
         return {f"0.{place}": {"interval": list(end)} for place, end in enumerate(ends)}
 
     (holds,) = sagun_data._sampling_claims(found((0.1, 0.2), (0.3, 0.4)))
+    (reverse,) = sagun_data._sampling_claims(found((0.3, 0.4), (0.1, 0.2)))
+    assert reverse["holds"] is False
     (open_,) = sagun_data._sampling_claims(found((0.1, 0.4), (0.3, 0.5)))
     assert holds["holds"] is True
     assert open_["holds"] == "undecided"

@@ -22,6 +22,7 @@ from curvscope.studies.engine import (
     UNDECIDED,
     Stages,
     Study,
+    Verdict,
     claim,
     claims_table,
     share_holding,
@@ -181,7 +182,9 @@ def _sampling_claims(sampled: dict[str, Any]) -> list[dict[str, Any]]:
     ends = [cell["interval"] for cell in sampled.values()]
     listed = "; ".join(f"{deviation}: [{low:.2g}, {high:.2g}]" for deviation, (low, high) in zip(sampled, ends, strict=True))
     what = f"the growth with the spread is the population's: intervals of {2 * FRESH} fresh samples, first and last, are apart"
-    return [claim("another sample", what, listed, True if ends[-1][0] > ends[0][1] else UNDECIDED)]
+    (first_low, first_high), (last_low, last_high) = ends[0], ends[-1]
+    holds: Verdict = True if last_low > first_high else False if last_high < first_low else UNDECIDED
+    return [claim("another sample", what, listed, holds)]
 
 
 def _start_claims(numbers: dict[str, Any], spread: list[float]) -> list[dict[str, Any]]:
