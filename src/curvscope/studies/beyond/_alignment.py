@@ -17,6 +17,7 @@ from curvscope.problems import get
 from curvscope.report import CYCLE, GREY, Document, Section, Table, figure
 from curvscope.solvers import eigsh
 from curvscope.studies.engine import Stages, Study, claim, claims_table, half_width, summary, verdict
+from curvscope.studies.sagun import descend
 from curvscope.subspaces import Ranking, mask_null, masks, overlap
 
 WIDTHS = (256, 20, 20, 10)
@@ -96,19 +97,10 @@ def rescale(model: nn.Sequential, factor: float) -> nn.Sequential:
     return model
 
 
-def _trained(model: nn.Sequential, pair: tuple[Tensor, Tensor], seed: int, config: AlignmentConfig) -> nn.Sequential:
-    x, y = pair
-    random, optimizer = torch.Generator().manual_seed(seed), torch.optim.SGD(model.parameters(), lr=config.rate)
-    for _ in range(config.steps):
-        chosen = torch.randint(len(y), (config.batch,), generator=random, device="cpu")
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x[chosen]), y[chosen]).backward()
-        optimizer.step()
-    return model
-
-
 def _network(pair: tuple[Tensor, Tensor], samples: Any, seed: int, config: AlignmentConfig) -> dict[str, Any]:
-    initial, model = relu_network(seed), _trained(relu_network(seed), pair, seed, config)
+    how: dict[str, Any] = {"rate": config.rate, "steps": config.steps, "batch": config.batch, "seed": seed}
+    initial, model = relu_network(seed), relu_network(seed)
+    descend(model, pair, **how)
     first, last = (torch.cat([p.detach().flatten() for p in each.parameters()]) for each in (initial, model))
     found = {
         "initial": _ratios(initial, samples, {"final": first}, config),
@@ -121,7 +113,8 @@ def _network(pair: tuple[Tensor, Tensor], samples: Any, seed: int, config: Align
         own = torch.cat([p.detach().flatten() for p in other.parameters()])
         found[f"rescaled {factor:g}"] = _ratios(other, samples, {"final": own}, config)
     for scale in config.scales:
-        other = _trained(relu_network(seed, scale), pair, seed, config)
+        other = relu_network(seed, scale)
+        descend(other, pair, **how)
         own = torch.cat([p.detach().flatten() for p in other.parameters()])
         found[f"initial scale {scale:g}"] = _ratios(other, samples, {"final": own}, config)
     return found
@@ -200,8 +193,8 @@ def document(numbers: dict[str, Any]) -> Document:
     return Document(
         title="Why do large weights lie where the curvature is?",
         summary=f"ReLU networks {'-'.join(map(str, WIDTHS))} on 16 x 16 MNIST, {config['steps']} steps, "
-        f"{config['seeds']} networks; "
-        f"top {config['k']} eigenpairs of the Hessian; {sum(states)} of {len(states)} solves converged to {config['tol']:g}.",
+        f"{config['seeds']} networks; top {config['k']} eigenpairs of the Hessian; {sum(states)} of {len(states)} "
+        f"solves converged to {config['tol']:g}.",
         sections=[
             Section(
                 "Verdict",

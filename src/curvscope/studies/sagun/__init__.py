@@ -7,9 +7,10 @@ from curvscope.studies.sagun import (
     _sagun_size as sagun_size,
     _sagun_split as sagun_split,
 )
-from curvscope.studies.sagun._small import digits, mlp
+from curvscope.studies.sagun._small import descend, digits, mlp
 
 __all__ = [
+    "descend",
     "digits",
     "gradient_subspace",
     "mlp",
