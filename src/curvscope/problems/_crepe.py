@@ -129,6 +129,7 @@ def tones(count: int, seed: int) -> Pair:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
+        """Return numbers in [0, 1) for each tone."""
         return torch.rand(count, *shape, generator=generator, dtype=torch.float64, device="cpu")
 
     cents = LOWEST_CENTS + CENTS_A_BIN * (BINS - 1) * draw(1)

@@ -284,6 +284,7 @@ def _line(x: list[float], quantiles: list[list[float]], colour: str) -> Line:
     low, _, middle, _, high = zip(*quantiles, strict=True)
 
     def shown(values: tuple[float, ...]) -> list[float]:
+        """Return values as they are drawn: what has collapsed lies at the lower edge."""
         return [max(value, FLOOR) for value in values]
 
     return Line(x, shown(middle), shown(low), shown(high), colour=colour)
